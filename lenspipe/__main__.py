@@ -1,0 +1,5 @@
+"""`python -m lenspipe` is `lenspipe`."""
+
+from lenspipe.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""The `lenspipe` command. Each subcommand is a file here with one click command named ``command``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from lenspipe import __version__
+from lenspipe.errors import LenspipeError
+
+EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES = 0, 2, 3
+
+COMMANDS = {
+    "scan": "Scan survey tiles into a candidate catalogue.",
+    "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
+    "stamps": "Describe, validate or convert data sets of labelled stamps.",
+    "models": "List the model families and the models that ship with the package.",
+}
+
+
+class LazyGroup(click.Group):
+    """Subcommands are imported when called: `lenspipe --help` must not wait for torch or Ray."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"lenspipe.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lenspipe")
+def group() -> None:
+    """Find strong gravitational lenses in whole imaging surveys."""
+
+
+def run_command(command: click.Command, args: list[str] | None = None) -> NoReturn:
+    """
+    Run a click command as a process: deliberate errors become one line on stderr and exit code 2.
+
+    The commands return their exit code (0 done, 3 done with failures). A bug keeps its traceback.
+    """
+    try:
+        code = command.main(args=args, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_BAD_REQUEST)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except LenspipeError as error:
+        click.echo(f"lenspipe: {type(error).__name__}: {error}", err=True)
+        sys.exit(EXIT_BAD_REQUEST)
+    sys.exit(code or EXIT_DONE)
+
+
+def main() -> NoReturn:
+    """Entry point of the `lenspipe` script."""
+    run_command(group)

@@ -1,0 +1,83 @@
+"""One place that starts or joins Ray, and that sets for itself what Ray needs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+
+from lenspipe.errors import ConfigError
+
+# Ray reads these when it is imported, so they are set before the first import of ray below.
+_SETTINGS = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build a second environment for the workers
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # lenspipe draws its own
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray needs; what the user has set already stays."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if "RAY_ADDRESS" not in os.environ and not _writable_home():
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local Ray would write its token into HOME
+
+
+def _writable_home() -> bool:
+    with contextlib.suppress(RuntimeError):
+        return os.access(pathlib.Path.home(), os.W_OK)
+    return False
+
+
+@contextlib.contextmanager
+def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
+    """
+    Join the cluster of ``RAY_ADDRESS`` or of the session that runs already, else start a local Ray.
+
+    A Ray that is started here is stopped on leaving; one that was joined is left running.
+
+    Parameters
+    ----------
+    n_worker : int or None
+        Logical CPUs of a local Ray; the number of cores where None. On a cluster it may not exceed
+        what the cluster has.
+
+    Yields
+    ------
+    int
+        Logical CPUs that work may use.
+
+    Raises
+    ------
+    ConfigError
+        More workers are asked for than the cluster has CPUs: Ray would wait for them for ever.
+    """
+    prepare_environment()
+    import ray
+
+    joined = ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS")
+    if not joined:
+        if address:
+            ray.init(address=address, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=n_worker or os.cpu_count(),
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                configure_logging=True,
+            )
+    try:
+        n_cpu = int(ray.cluster_resources().get("CPU", 0))
+        if n_worker is not None and n_worker > n_cpu:
+            raise ConfigError("more workers are asked for than the cluster has CPUs", workers=n_worker, cpus=n_cpu)
+        yield n_worker or n_cpu
+    finally:
+        if not joined:
+            ray.shutdown()

@@ -1,0 +1,58 @@
+"""Every error lenspipe raises on purpose. Each says what, which value, what to do, and survives pickling."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+Fact: TypeAlias = str | int | float | bool | None
+
+
+def _rebuild(cls: type[LenspipeError], message: str, facts: dict[str, Fact]) -> LenspipeError:
+    return cls(message, **facts)
+
+
+class LenspipeError(Exception):
+    """
+    Base of all deliberate errors.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong and what to do, one sentence each.
+    **facts : str, int, float, bool or None
+        The values that matter (file, key, got, want), kept as attributes for tables of failures.
+
+    Examples
+    --------
+    >>> str(TileError("pixel scale differs from the survey's", tile="A", got_arcsec=0.3))
+    "pixel scale differs from the survey's [tile='A', got_arcsec=0.3]"
+    """
+
+    def __init__(self, message: str, **facts: Fact) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+    def __str__(self) -> str:
+        if not self.facts:
+            return self.message
+        return f"{self.message} [{', '.join(f'{k}={v!r}' for k, v in self.facts.items())}]"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.facts)
+
+
+class ConfigError(LenspipeError):
+    """A request that cannot be carried out as asked; raised before any work (exit code 2)."""
+
+
+class TileError(LenspipeError):
+    """One tile cannot be used; becomes a failure row and the run goes on (exit code 3)."""
+
+
+class ModelError(LenspipeError):
+    """A checkpoint that is broken, unsafe, or does not fit the data; stops the run."""
+
+
+class DataError(LenspipeError):
+    """A data set of labelled stamps that is broken, empty or inconsistent."""
