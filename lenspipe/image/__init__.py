@@ -1,1 +1,1 @@
-
+"""Arrays of pixels: background, detection, photometry, cutouts, stretch."""

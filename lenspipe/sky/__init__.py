@@ -1,1 +1,1 @@
-
+"""Positions on the sky: WCS and HEALPix."""

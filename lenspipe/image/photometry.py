@@ -1,0 +1,159 @@
+"""Kron photometry on all bands through the apertures of the detection image, by SEP."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import sep
+from numpy.typing import NDArray
+
+from lenspipe.image.sources import FLAG_MASKED, FLAG_PHOTOMETRY, Sources
+
+KRON_FACTOR, MIN_RADIUS_PX = 2.5, 3.5
+KRON_SEARCH = 6.0
+NANOJANSKY_ZERO_POINT_AB = 31.4
+POGSON = 2.5 / np.log(10)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Apertures:
+    """Kron ellipses: ``radius`` times (a, b) of the source; half-light radius in the detection image."""
+
+    radius: NDArray[np.float64]
+    a_px: NDArray[np.float64]
+    b_px: NDArray[np.float64]
+    half_light_radius_px: NDArray[np.float64]
+    mask_fraction: NDArray[np.float64]
+    flags: NDArray[np.int32]
+
+
+def kron_apertures(image: NDArray[np.float32], mask: NDArray[np.bool_], sources: Sources) -> Apertures:
+    """
+    Kron apertures (Kron 1980, ApJS 43, 305) with Source Extractor's factor 2.5 and smallest radius 3.5 px.
+
+    Parameters
+    ----------
+    image : array (y, x), float32
+        Background-subtracted detection image.
+    mask : array (y, x), bool
+    sources : Sources
+
+    Returns
+    -------
+    Apertures
+        Half-light radius [px] of the flux within the aperture, NaN where that flux is not positive;
+        ``mask_fraction`` is the fraction of the Kron ellipse that is masked or beyond the image.
+    """
+    n = len(sources)
+    if n == 0:
+        empty = np.empty(0)
+        return Apertures(empty, empty, empty, empty, empty, np.empty(0, np.int32))
+    x, y, a, b, theta = sources.x_px, sources.y_px, sources.a_px, sources.b_px, sources.theta_rad
+    radius, _ = sep.kron_radius(image, x, y, a, b, theta, KRON_SEARCH, mask=mask)
+    radius = KRON_FACTOR * np.where(np.isfinite(radius), radius, 0.0)
+    # Where the Kron ellipse is smaller than the least radius, a circle of that radius takes its place.
+    small = radius * np.sqrt(a * b) < MIN_RADIUS_PX
+    a, b = np.where(small, 1.0, a), np.where(small, 1.0, b)
+    radius = np.where(small, MIN_RADIUS_PX, radius)
+    flux, _, _ = sep.sum_ellipse(image, x, y, a, b, theta, r=radius, mask=mask, subpix=1)
+    positive = flux > 0
+    half_light, _ = sep.flux_radius(
+        image, x, y, KRON_SEARCH * sources.a_px, 0.5, normflux=np.where(positive, flux, 1.0), subpix=5, mask=mask
+    )
+    clean = ~mask if mask.any() else None
+    area = np.pi * a * b * radius**2
+    if clean is None:
+        seen, _, _ = area, None, None
+        inside = _inside_fraction(mask.shape, x, y, a, b, theta, radius)
+        mask_fraction = 1 - inside
+    else:
+        seen, _, _ = sep.sum_ellipse(clean.astype(np.float32), x, y, a, b, theta, r=radius, subpix=1)
+        mask_fraction = np.clip(1 - seen / area, 0.0, 1.0)
+        mask_fraction[mask_fraction < 1 / np.maximum(area, 1)] = 0.0
+    flags = FLAG_MASKED * (mask_fraction > 0.02)
+    return Apertures(radius, a, b, np.where(positive, half_light, np.nan), mask_fraction, flags.astype(np.int32))
+
+
+def kron_fluxes(
+    image: NDArray[np.float32],
+    rms: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    sources: Sources,
+    apertures: Apertures,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """
+    Flux in the Kron ellipses of one band, and its error from the sky noise.
+
+    Masked pixels are replaced by the mean of the unmasked ones of the ellipse (SEP's way).
+
+    Parameters
+    ----------
+    image, rms : arrays (y, x), float32
+        Background-subtracted image and noise per pixel, nJy.
+
+    Returns
+    -------
+    flux_njy, flux_err_njy : float64 arrays (n,)
+        NaN where the ellipse holds no unmasked pixel.
+    """
+    if len(sources) == 0:
+        return np.empty(0), np.empty(0)
+    flux, error, flag = sep.sum_ellipse(
+        image, sources.x_px, sources.y_px, apertures.a_px, apertures.b_px, sources.theta_rad,
+        r=apertures.radius, err=rms, mask=mask, subpix=1,
+    )  # fmt: skip
+    lost = (flag & sep.APER_ALLMASKED) != 0
+    return np.where(lost, np.nan, flux), np.where(lost, np.nan, error)
+
+
+def ab_magnitude(flux_njy: NDArray[np.floating]) -> NDArray[np.float64]:
+    """
+    AB magnitude of a flux in nanojansky: m = 31.4 - 2.5 log10(f / nJy) (Oke & Gunn 1983, ApJ 266, 713).
+
+    Returns
+    -------
+    array, same shape
+        NaN where the flux is NaN, zero or negative.
+
+    Examples
+    --------
+    >>> ab_magnitude(np.array([1.0, 3631e9, -1.0])).round(3)
+    array([31.4,  0. ,  nan])
+    """
+    flux = np.asarray(flux_njy, np.float64)
+    return NANOJANSKY_ZERO_POINT_AB - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))
+
+
+def ab_magnitude_error(flux_njy: NDArray[np.floating], flux_err_njy: NDArray[np.floating]) -> NDArray[np.float64]:
+    """First-order magnitude error, 2.5 / ln 10 times the relative flux error; NaN where the flux is not positive."""
+    flux = np.asarray(flux_njy, np.float64)
+    return POGSON * np.asarray(flux_err_njy, np.float64) / np.where(flux > 0, flux, np.nan)
+
+
+def photometry_flags(fluxes_njy: NDArray[np.floating]) -> NDArray[np.int32]:
+    """`FLAG_PHOTOMETRY` where any band of (band, n) fluxes is NaN."""
+    return (FLAG_PHOTOMETRY * np.isnan(fluxes_njy).any(axis=0)).astype(np.int32)
+
+
+def _inside_fraction(
+    shape: tuple[int, ...],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    theta: NDArray[np.float64],
+    radius: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Fraction of each ellipse inside the image; only the few that cross the border are counted pixel by pixel."""
+    half_x = radius * np.hypot(a * np.cos(theta), b * np.sin(theta))
+    half_y = radius * np.hypot(a * np.sin(theta), b * np.cos(theta))
+    crossing = (x - half_x < -0.5) | (y - half_y < -0.5)
+    crossing |= (x + half_x > shape[1] - 0.5) | (y + half_y > shape[0] - 0.5)
+    fraction = np.ones(len(x))
+    if crossing.any():
+        ones = np.ones(shape, np.float32)
+        rows = np.flatnonzero(crossing)
+        seen, _, _ = sep.sum_ellipse(ones, x[rows], y[rows], a[rows], b[rows], theta[rows], r=radius[rows], subpix=1)
+        fraction[rows] = np.clip(seen / (np.pi * a * b * radius**2)[rows], 0, 1)
+    return fraction

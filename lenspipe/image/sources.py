@@ -1,0 +1,75 @@
+"""The table of detected sources that both detectors return."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLAG_BLENDED = 1
+"""Was deblended from a neighbour."""
+FLAG_EDGE = 2
+"""Touches the edge of the image that was searched."""
+FLAG_MASKED = 4
+"""Has masked pixels within its Kron ellipse."""
+FLAG_PHOTOMETRY = 8
+"""No flux could be measured: the fluxes are NaN."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sources:
+    """
+    Detected sources, ordered by (y, x).
+
+    Attributes
+    ----------
+    x_px, y_px : float64 arrays (n,)
+        Centroid, 0-based in the image that was searched.
+    a_px, b_px : float64 arrays (n,)
+        Second-moment semi-axes, pixels; never below the moments of one pixel, sqrt(1/12).
+    theta_rad : float64 array (n,)
+        Angle of the major axis from +x towards +y, in (-pi/2, pi/2].
+    n_px : int64 array (n,)
+        Pixels above the threshold.
+    flags : int32 array (n,)
+        Sum of FLAG_BLENDED and FLAG_EDGE here; photometry adds the others.
+    """
+
+    x_px: NDArray[np.float64]
+    y_px: NDArray[np.float64]
+    a_px: NDArray[np.float64]
+    b_px: NDArray[np.float64]
+    theta_rad: NDArray[np.float64]
+    n_px: NDArray[np.int64]
+    flags: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.x_px)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Sources:
+        """The sources at ``rows``, in that order."""
+        return Sources(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+    def shifted(self, dx_px: float, dy_px: float) -> Sources:
+        """The same sources in an image whose origin lies at (-dx, -dy)."""
+        return dataclasses.replace(self, x_px=self.x_px + dx_px, y_px=self.y_px + dy_px)
+
+
+def make_sources(
+    *,
+    x_px: NDArray[np.floating],
+    y_px: NDArray[np.floating],
+    a_px: NDArray[np.floating],
+    b_px: NDArray[np.floating],
+    theta_rad: NDArray[np.floating],
+    n_px: NDArray[np.integer],
+    flags: NDArray[np.integer],
+) -> Sources:
+    """Build `Sources` in their order, dropping the ones whose centroid or moments are not finite."""
+    columns = [np.asarray(c, np.float64) for c in (x_px, y_px, a_px, b_px, theta_rad)]
+    smallest = np.sqrt(1 / 12)
+    columns[2], columns[3] = np.maximum(columns[2], smallest), np.maximum(columns[3], smallest)
+    good = np.all(np.isfinite(columns), axis=0)
+    sources = Sources(*columns, np.asarray(n_px, np.int64), np.asarray(flags, np.int32)).take(good)
+    return sources.take(np.lexsort((sources.x_px, sources.y_px)))

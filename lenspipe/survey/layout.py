@@ -1,0 +1,155 @@
+"""A survey's layout: how to find a tile's bands, planes, zero-point, mask bits, pixel scale and PSF width."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from lenspipe.errors import ConfigError
+from lenspipe.toml import Table, parse_toml, read_toml
+
+Hdu = int | str
+
+
+class FileRule(Table):
+    """How one kind of image file is named, and where its weight and mask lie."""
+
+    pattern: str
+    """Regular expression searched in the file's path (with / between folders), with a named group ``tile``
+    and, where the name says so, ``band``."""
+    image_hdu: Hdu | None = None
+    """HDU of the image, by number or name; the first HDU that holds a two-dimensional image where absent."""
+    weight_hdu: Hdu | None = None
+    """HDU of the weight plane; in the image's own file unless ``weight_file`` is given."""
+    weight_file: str | None = None
+    """Sibling file of the weight: a replacement for the whole file name, with ``\\g<tile>``, ``\\g<band>`` and
+    every other named group of ``pattern``, and ``*`` for what is not known."""
+    mask_hdu: Hdu | None = None
+    """HDU of the mask plane."""
+    mask_file: str | None = None
+    """Sibling file of the mask, written as ``weight_file`` is."""
+    pixel_scale_arcsec: float | None = Field(default=None, gt=0)
+    """Pixel scale these files must have; not checked where absent."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_tile(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if "tile" not in groups:
+            raise ValueError("the pattern needs a named group (?P<tile>...)")
+        return pattern
+
+
+class ZeroPoint(Table):
+    """The AB magnitude of one count, by the first rule that applies."""
+
+    units: dict[str, float] = {}
+    """AB zero-point by the value of BUNIT, for example ``nJy = 31.4``."""
+    keywords: tuple[str, ...] = ()
+    """Header keywords that hold the AB zero-point."""
+    fluxmag0_keywords: tuple[str, ...] = ()
+    """Header keywords that hold the counts of an object of magnitude zero (HSC)."""
+    photflam: bool = False
+    """Use PHOTFLAM and PHOTPLAM: -2.5 log10(PHOTFLAM) - 5 log10(PHOTPLAM) - 2.408 (HST/ACS data handbook)."""
+    ab: float | None = None
+    """Zero-point that the survey's documentation states for every tile."""
+
+
+class SurveyLayout(Table):
+    """One survey; the fields are documented in ``docs/surveys.md`` and in ``generic.toml``."""
+
+    name: str
+    """Short name, used for run folders."""
+    description: str
+    """One sentence: which release, which files."""
+    bands: tuple[str, ...] = ()
+    """Bands in order of wavelength; every band that is found where empty."""
+    band_names: dict[str, str] = {}
+    """Band by the name that files or headers use, for example ``HSC-G = "g"``."""
+    band_keywords: tuple[str, ...] = ()
+    """Header keywords that name the band, asked in turn for files whose name does not."""
+    every_tile_has_every_band: bool = True
+    """A tile that lacks a band which other tiles have is a failure; else its columns are null."""
+    files: tuple[FileRule, ...]
+    """Rules, tried in order for each file."""
+    weight_kind: Literal["invvar", "variance", "rms", "relative"] | None = None
+    """What weight planes hold: inverse variance, variance or rms in image units; ``relative`` (an exposure time,
+    an inverse variance of unknown scale) says only where there are data: 0 is none."""
+    zeros_are_no_data: bool = True
+    """Whether patches of exact zeros in a floating-point image are pixels without data."""
+    mask_bits: tuple[int, ...] = ()
+    """Bits of the mask plane that make a pixel bad; any non-zero value is bad where this and
+    ``mask_planes`` are empty."""
+    mask_planes: tuple[str, ...] = ()
+    """Names of bad planes whose bit numbers the mask header gives as ``MP_<NAME>`` (Rubin and HSC)."""
+    saturation_keyword: str | None = None
+    """Header keyword of the saturation level, in image counts; brighter pixels are masked."""
+    saturation: float | None = None
+    """Saturation level in image counts for all tiles."""
+    zero_point: ZeroPoint
+    """Zero-point rule."""
+    psf_fwhm_arcsec: dict[str, float] = {}
+    """Typical full width at half maximum of the point spread function by band."""
+
+
+def layout_names() -> list[str]:
+    """Names of the layouts that ship with the package."""
+    folder = resources.files("lenspipe.survey") / "layouts"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def read_layout(name_or_file: str | Path) -> SurveyLayout:
+    """
+    A shipped layout by name, or a user's own TOML file.
+
+    Raises
+    ------
+    ConfigError
+        No such layout (the nearest name is given), or the file is not a valid layout.
+    """
+    text = str(name_or_file)
+    if text.endswith(".toml"):
+        return read_toml(text, SurveyLayout)
+    names = layout_names()
+    if text not in names:
+        near = difflib.get_close_matches(text, names, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"unknown survey. {hint}Known: {', '.join(names)}; or give a .toml file", survey=text)
+    source = resources.files("lenspipe.survey") / "layouts" / f"{text}.toml"
+    return parse_toml(source.read_text(encoding="utf-8"), SurveyLayout, origin=f"{text}.toml")
+
+
+def zero_point_ab(header: Mapping[str, object], rule: ZeroPoint) -> float | None:
+    """
+    AB magnitude of one count in an image with this header, or None where no rule applies.
+
+    Keywords come before the survey's stated value: a header knows its own image.
+    """
+    unit = str(header.get("BUNIT", "")).strip()
+    for name, value in rule.units.items():
+        if unit.lower() == name.lower():
+            return value
+    for key in rule.keywords:
+        if (value := _number(header.get(key))) is not None:
+            return value
+    for key in rule.fluxmag0_keywords:
+        if (value := _number(header.get(key))) is not None and value > 0:
+            return 2.5 * math.log10(value)
+    flam, plam = _number(header.get("PHOTFLAM")), _number(header.get("PHOTPLAM"))
+    if rule.photflam and flam and plam and flam > 0 and plam > 0:
+        return -2.5 * math.log10(flam) - 5 * math.log10(plam) - 2.408
+    return rule.ab
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,208 @@
+"""Tiles: which files hold which band of which piece of sky."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+from lenspipe.errors import ConfigError, TileError
+from lenspipe.survey.files import glob_files, is_url, read_header
+from lenspipe.survey.layout import FileRule, Hdu, SurveyLayout
+
+UNKNOWN_BAND = "unknown"
+"""Band of an image whose name and header do not tell it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """One two-dimensional image in a FITS file."""
+
+    file: str
+    hdu: Hdu | None = None
+    """None: the first HDU with a two-dimensional image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BandFiles:
+    """Image, weight and mask of one band of a tile."""
+
+    band: str
+    image: Plane
+    weight: Plane | None = None
+    mask: Plane | None = None
+    pixel_scale_arcsec: float | None = None
+    """Pixel scale that the layout states for this file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A named piece of sky with its bands."""
+
+    name: str
+    bands: tuple[BandFiles, ...]
+
+    @property
+    def file(self) -> str:
+        """The file that messages name first."""
+        return self.bands[0].image.file
+
+    def to_json(self) -> str:
+        """Compact JSON, the inverse of `from_json`."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Tile:
+        """Rebuild a tile from `to_json`."""
+        raw = json.loads(text)
+        bands = []
+        for band in raw["bands"]:
+            planes = {key: band[key] and Plane(**band[key]) for key in ("image", "weight", "mask")}
+            bands.append(BandFiles(**{**band, **planes}))
+        return cls(name=raw["name"], bands=tuple(bands))
+
+
+@dataclasses.dataclass(frozen=True)
+class BadTile:
+    """A tile that cannot even be planned; it becomes a failure row."""
+
+    name: str
+    file: str
+    error: TileError
+
+
+def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTile]:
+    """
+    Group image files into tiles by the layout's rules; tiles and their bands come out sorted.
+
+    Files that no rule matches, and the weight and mask files of others, are passed over. A tile
+    name that occurs in several folders gets the folder's name in front.
+
+    Raises
+    ------
+    ConfigError
+        No file matches any rule of the layout, or a tile name is not one (empty).
+    """
+    files = sorted(set(files))
+    matched = [(file, *found) for file in files if (found := _match(file, layout)) is not None]
+    siblings = {plane.file for _, _, _, bands in matched for plane in (bands.weight, bands.mask) if plane}
+    matched = [item for item in matched if item[0] not in siblings or item[3].weight is not None]
+    if not matched:
+        raise ConfigError(
+            f"no file is named as survey {layout.name!r} names its images; see its patterns in docs/surveys.md",
+            survey=layout.name,
+            files=len(files),
+            first=files[0] if files else None,
+        )
+    folders: dict[str, set[str]] = {}
+    for file, name, _, _ in matched:
+        folders.setdefault(name, set()).add(str(PurePosixPath(file).parent))
+    groups: dict[str, list[BandFiles | TileError]] = {}
+    for file, name, error, bands in matched:
+        parent = PurePosixPath(file).parent
+        unique = name if len(folders[name]) == 1 or parent.name == name else f"{parent.name}.{name}"
+        groups.setdefault(_clean(unique), []).append(error or bands)
+    return [_tile(name, members) for name, members in sorted(groups.items())]
+
+
+def demand_bands(tiles: Iterable[Tile | BadTile], bands: tuple[str, ...]) -> Iterator[Tile | BadTile]:
+    """Replace each tile that lacks one of ``bands`` by a `BadTile` that names the band."""
+    for tile in tiles:
+        if isinstance(tile, Tile):
+            have = [b.band for b in tile.bands]
+            missing = [band for band in bands if band not in have]
+            if missing:
+                error = TileError(
+                    f"the tile has no image in band {', '.join(missing)}, which other tiles have; add the file, "
+                    "or set every_tile_has_every_band = false in the survey's layout",
+                    tile=tile.name,
+                    bands="".join(f"{b} " for b in have).strip(),
+                )
+                yield BadTile(tile.name, tile.file, error)
+                continue
+        yield tile
+
+
+def bands_of(tiles: Iterable[Tile | BadTile], layout: SurveyLayout) -> tuple[str, ...]:
+    """Bands that any tile has, in the layout's order, others after them by name."""
+    found = {b.band for tile in tiles if isinstance(tile, Tile) for b in tile.bands}
+    ordered = [band for band in layout.bands if band in found]
+    return (*ordered, *sorted(found - set(ordered), key=_by_wavelength))
+
+
+def _by_wavelength(band: str) -> tuple[int, str]:
+    order = ("u", "g", "r", "i", "VIS", "z", "y", "Y", "J", "H", "K", "Ks")
+    return (order.index(band) if band in order else len(order), band)
+
+
+def _tile(name: str, members: list[BandFiles | TileError]) -> Tile | BadTile:
+    for member in members:
+        if isinstance(member, TileError):
+            return BadTile(name, str(member.facts.get("file")), member)
+    bands = sorted((m for m in members if isinstance(m, BandFiles)), key=lambda b: _by_wavelength(b.band))
+    for one, two in itertools.pairwise(bands):
+        if one.band == two.band:
+            error = TileError(
+                "two files claim the same band of the same tile; scan them in separate runs or rename one",
+                tile=name,
+                band=one.band,
+                file=one.image.file,
+                other=two.image.file,
+            )
+            return BadTile(name, one.image.file, error)
+    return Tile(name, tuple(bands))
+
+
+def _match(file: str, layout: SurveyLayout) -> tuple[str, TileError | None, BandFiles] | None:
+    for rule in layout.files:
+        found = re.search(rule.pattern, file)
+        if found is None:
+            continue
+        name, error, band = found["tile"], None, found.groupdict().get("band")
+        if band is None:
+            try:
+                band = band_from_header(file, rule, layout)
+            except TileError as failure:
+                error, band = failure, UNKNOWN_BAND
+        band = layout.band_names.get(band, band)
+        if layout.bands and band not in layout.bands and error is None:
+            continue
+        image = Plane(file, rule.image_hdu)
+        weight = _sibling(file, found, rule.weight_file, rule.weight_hdu, layout.weight_kind is not None)
+        mask = _sibling(file, found, rule.mask_file, rule.mask_hdu, True)
+        return name, error, BandFiles(band, image, weight, mask, rule.pixel_scale_arcsec)
+    return None
+
+
+def _sibling(file: str, found: re.Match[str], template: str | None, hdu: Hdu | None, used: bool) -> Plane | None:
+    if not used or (template is None and hdu is None):
+        return None
+    if template is None:
+        return Plane(file, hdu)
+    name = found.expand(template)
+    separator = "/" if is_url(file) else None
+    folder = file.rsplit("/", 1)[0] if separator or "/" in file else "."
+    hits = glob_files(f"{folder}/{name}")
+    return Plane(hits[0], hdu) if hits else None
+
+
+def band_from_header(file: str, rule: FileRule, layout: SurveyLayout) -> str:
+    """
+    Band that the header names, first word without the instrument's suffix (``g.MP9401`` is ``g``).
+
+    Returns `UNKNOWN_BAND` where no keyword of the layout is there; raises `TileError` for an unreadable file.
+    """
+    header = read_header(file, rule.image_hdu)
+    for key in layout.band_keywords:
+        value = str(header.get(key, "")).strip()
+        value = layout.band_names.get(value, value)
+        if value:
+            return value.split()[0].split(".")[0]
+    return UNKNOWN_BAND
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+,-]", "_", name)
