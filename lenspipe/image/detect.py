@@ -19,7 +19,7 @@ RETRIES = 5
 
 
 class Detector(Protocol):
-    """What a detector is: an image in, `Sources` out."""
+    """What a detector is: an image in, `Sources` and their segmentation map out."""
 
     def __call__(
         self,
@@ -31,7 +31,7 @@ class Detector(Protocol):
         min_area_px: int,
         deblend_levels: int,
         deblend_contrast: float,
-    ) -> Sources:
+    ) -> tuple[Sources, NDArray[np.int32]]:
         """Detect sources."""
         ...
 
@@ -76,7 +76,7 @@ def detect_sep(
     min_area_px: int,
     deblend_levels: int,
     deblend_contrast: float,
-) -> Sources:
+) -> tuple[Sources, NDArray[np.int32]]:
     """
     Sources above a threshold on a smoothed image, by SEP (Barbary 2016, JOSS 1, 58).
 
@@ -98,8 +98,10 @@ def detect_sep(
 
     Returns
     -------
-    Sources
+    sources : Sources
         In pixels of ``image``.
+    segments : array (y, x), int32
+        Label of the source that a pixel belongs to; 0 for none.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def detect_sep(
         sep.set_extract_pixstack(pixstack)
         sep.set_sub_object_limit(limit)
         try:
-            found = sep.extract(
+            found, segments = sep.extract(
                 np.ascontiguousarray(image),
                 threshold_sigma,
                 err=rms,
@@ -123,6 +125,7 @@ def detect_sep(
                 deblend_cont=contrast,
                 clean=True,
                 clean_param=1.0,
+                segmentation_map=True,
             )
             break
         except Exception as error:  # SEP raises bare Exception for its full buffers
@@ -141,10 +144,11 @@ def detect_sep(
     edge = (found["xmin"] <= 0) | (found["ymin"] <= 0)
     edge |= (found["xmax"] >= image.shape[1] - 1) | (found["ymax"] >= image.shape[0] - 1)
     blended = (found["flag"] & sep.OBJ_MERGED) != 0
-    return make_sources(
+    sources = make_sources(
         x_px=found["x"], y_px=found["y"], a_px=found["a"], b_px=found["b"], theta_rad=found["theta"],
-        n_px=found["npix"], flags=FLAG_BLENDED * blended + FLAG_EDGE * edge,
+        n_px=found["npix"], label=np.arange(1, len(found) + 1), flags=FLAG_BLENDED * blended + FLAG_EDGE * edge,
     )  # fmt: skip
+    return sources, segments
 
 
 def detect_photutils(
@@ -156,7 +160,7 @@ def detect_photutils(
     min_area_px: int,
     deblend_levels: int,
     deblend_contrast: float,
-) -> Sources:
+) -> tuple[Sources, NDArray[np.int32]]:
     """
     The same search by photutils' segmentation (Bradley et al.); slower, and independent of SEP.
 
@@ -177,7 +181,7 @@ def _segment(
     min_area_px: int,
     deblend_levels: int,
     deblend_contrast: float,
-) -> Sources:
+) -> tuple[Sources, NDArray[np.int32]]:
     import warnings
 
     from photutils.segmentation import SourceCatalog, deblend_sources, detect_sources
@@ -187,25 +191,28 @@ def _segment(
         warnings.simplefilter("ignore", NoDetectionsWarning)
         segments = detect_sources(smoothed, threshold, min_area_px, mask=mask)
     if segments is None:
-        empty = np.empty(0)
-        return make_sources(
-            x_px=empty, y_px=empty, a_px=empty, b_px=empty, theta_rad=empty,
-            n_px=np.empty(0, int), flags=np.empty(0, int),
-        )  # fmt: skip
+        empty, none = np.empty(0), np.empty(0, int)
+        sources = make_sources(
+            x_px=empty, y_px=empty, a_px=empty, b_px=empty, theta_rad=empty, n_px=none, label=none, flags=none
+        )
+        return sources, np.zeros(image.shape, np.int32)
     parts = deblend_sources(
         smoothed, segments, min_area_px, n_levels=deblend_levels, contrast=deblend_contrast, progress_bar=False
     )
     catalog = SourceCatalog(image, parts, mask=mask)
-    parents = {int(label): children for label, children in parts.deblended_labels_inverse_map.items()}
-    children = np.concatenate([np.asarray(c) for c in parents.values()]) if parents else np.empty(0, int)
+    labels = np.asarray(catalog.labels)
+    children = [np.atleast_1d(c) for c in parts.parent_to_deblended_labels.values()]
+    blended = np.isin(labels, np.concatenate(children)) if children else np.zeros(len(labels), bool)
     box = np.array([[b.ixmin, b.ixmax, b.iymin, b.iymax] for b in catalog.bbox]).reshape(-1, 4)
     edge = (box[:, 0] <= 0) | (box[:, 2] <= 0) | (box[:, 1] >= image.shape[1]) | (box[:, 3] >= image.shape[0])
-    return make_sources(
-        x_px=np.atleast_1d(catalog.xcentroid), y_px=np.atleast_1d(catalog.ycentroid),
-        a_px=np.atleast_1d(catalog.semimajor_sigma.value), b_px=np.atleast_1d(catalog.semiminor_sigma.value),
-        theta_rad=np.radians(np.atleast_1d(catalog.orientation.value)), n_px=np.atleast_1d(catalog.segment_area),
-        flags=FLAG_BLENDED * np.isin(catalog.labels, children) + FLAG_EDGE * edge,
+    sources = make_sources(
+        x_px=np.atleast_1d(catalog.x_centroid), y_px=np.atleast_1d(catalog.y_centroid),
+        a_px=np.atleast_1d(catalog.semimajor_axis.value), b_px=np.atleast_1d(catalog.semiminor_axis.value),
+        theta_rad=np.radians(np.atleast_1d(catalog.orientation.value)),
+        n_px=np.atleast_1d(catalog.segment_area.value).astype(np.int64), label=labels,
+        flags=FLAG_BLENDED * blended + FLAG_EDGE * edge,
     )  # fmt: skip
+    return sources, np.asarray(parts.data, np.int32)
 
 
 DETECTORS: dict[Literal["sep", "photutils"], Detector] = {"sep": detect_sep, "photutils": detect_photutils}

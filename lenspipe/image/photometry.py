@@ -28,7 +28,9 @@ class Apertures:
     flags: NDArray[np.int32]
 
 
-def kron_apertures(image: NDArray[np.float32], mask: NDArray[np.bool_], sources: Sources) -> Apertures:
+def kron_apertures(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], sources: Sources, segments: NDArray[np.int32]
+) -> Apertures:
     """
     Kron apertures (Kron 1980, ApJS 43, 305) with Source Extractor's factor 2.5 and smallest radius 3.5 px.
 
@@ -38,6 +40,8 @@ def kron_apertures(image: NDArray[np.float32], mask: NDArray[np.bool_], sources:
         Background-subtracted detection image.
     mask : array (y, x), bool
     sources : Sources
+    segments : array (y, x), int32
+        Pixels of other sources are left out, and filled with the mean of the aperture.
 
     Returns
     -------
@@ -50,21 +54,29 @@ def kron_apertures(image: NDArray[np.float32], mask: NDArray[np.bool_], sources:
         empty = np.empty(0)
         return Apertures(empty, empty, empty, empty, empty, np.empty(0, np.int32))
     x, y, a, b, theta = sources.x_px, sources.y_px, sources.a_px, sources.b_px, sources.theta_rad
-    radius, _ = sep.kron_radius(image, x, y, a, b, theta, KRON_SEARCH, mask=mask)
+    neighbours = {"seg_id": sources.label, "segmap": segments}
+    radius, _ = sep.kron_radius(image, x, y, a, b, theta, KRON_SEARCH, mask=mask, **neighbours)
     radius = KRON_FACTOR * np.where(np.isfinite(radius), radius, 0.0)
     # Where the Kron ellipse is smaller than the least radius, a circle of that radius takes its place.
     small = radius * np.sqrt(a * b) < MIN_RADIUS_PX
     a, b = np.where(small, 1.0, a), np.where(small, 1.0, b)
     radius = np.where(small, MIN_RADIUS_PX, radius)
-    flux, _, _ = sep.sum_ellipse(image, x, y, a, b, theta, r=radius, mask=mask, subpix=1)
+    flux, _, _ = sep.sum_ellipse(image, x, y, a, b, theta, r=radius, mask=mask, subpix=1, **neighbours)
     positive = flux > 0
     half_light, _ = sep.flux_radius(
-        image, x, y, KRON_SEARCH * sources.a_px, 0.5, normflux=np.where(positive, flux, 1.0), subpix=5, mask=mask
+        image,
+        x,
+        y,
+        KRON_SEARCH * sources.a_px,
+        0.5,
+        normflux=np.where(positive, flux, 1.0),
+        subpix=5,
+        mask=mask,
+        **neighbours,
     )
     clean = ~mask if mask.any() else None
     area = np.pi * a * b * radius**2
     if clean is None:
-        seen, _, _ = area, None, None
         inside = _inside_fraction(mask.shape, x, y, a, b, theta, radius)
         mask_fraction = 1 - inside
     else:
@@ -80,12 +92,13 @@ def kron_fluxes(
     rms: NDArray[np.float32],
     mask: NDArray[np.bool_],
     sources: Sources,
+    segments: NDArray[np.int32],
     apertures: Apertures,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """
     Flux in the Kron ellipses of one band, and its error from the sky noise.
 
-    Masked pixels are replaced by the mean of the unmasked ones of the ellipse (SEP's way).
+    Masked pixels, and those of other sources, are replaced by the mean of the unmasked ones of the ellipse (SEP's way).
 
     Parameters
     ----------
@@ -101,7 +114,7 @@ def kron_fluxes(
         return np.empty(0), np.empty(0)
     flux, error, flag = sep.sum_ellipse(
         image, sources.x_px, sources.y_px, apertures.a_px, apertures.b_px, sources.theta_rad,
-        r=apertures.radius, err=rms, mask=mask, subpix=1,
+        r=apertures.radius, err=rms, mask=mask, subpix=1, seg_id=sources.label, segmap=segments,
     )  # fmt: skip
     lost = (flag & sep.APER_ALLMASKED) != 0
     return np.where(lost, np.nan, flux), np.where(lost, np.nan, error)

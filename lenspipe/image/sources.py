@@ -29,9 +29,11 @@ class Sources:
     a_px, b_px : float64 arrays (n,)
         Second-moment semi-axes, pixels; never below the moments of one pixel, sqrt(1/12).
     theta_rad : float64 array (n,)
-        Angle of the major axis from +x towards +y, in (-pi/2, pi/2].
+        Angle of the major axis from +x towards +y, in [-pi/2, pi/2).
     n_px : int64 array (n,)
         Pixels above the threshold.
+    label : int32 array (n,)
+        Value of the source's pixels in the segmentation map.
     flags : int32 array (n,)
         Sum of FLAG_BLENDED and FLAG_EDGE here; photometry adds the others.
     """
@@ -42,6 +44,7 @@ class Sources:
     b_px: NDArray[np.float64]
     theta_rad: NDArray[np.float64]
     n_px: NDArray[np.int64]
+    label: NDArray[np.int32]
     flags: NDArray[np.int32]
 
     def __len__(self) -> int:
@@ -64,12 +67,16 @@ def make_sources(
     b_px: NDArray[np.floating],
     theta_rad: NDArray[np.floating],
     n_px: NDArray[np.integer],
+    label: NDArray[np.integer],
     flags: NDArray[np.integer],
 ) -> Sources:
     """Build `Sources` in their order, dropping the ones whose centroid or moments are not finite."""
     columns = [np.asarray(c, np.float64) for c in (x_px, y_px, a_px, b_px, theta_rad)]
     smallest = np.sqrt(1 / 12)
     columns[2], columns[3] = np.maximum(columns[2], smallest), np.maximum(columns[3], smallest)
+    columns[4] = (columns[4] + np.pi / 2) % np.pi - np.pi / 2
     good = np.all(np.isfinite(columns), axis=0)
-    sources = Sources(*columns, np.asarray(n_px, np.int64), np.asarray(flags, np.int32)).take(good)
+    sources = Sources(
+        *columns, np.asarray(n_px, np.int64), np.asarray(label, np.int32), np.asarray(flags, np.int32)
+    ).take(good)
     return sources.take(np.lexsort((sources.x_px, sources.y_px)))
