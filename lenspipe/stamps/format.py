@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{name.removesuffix('.parquet')}.parquet"
-    scratch = folder / f".{part.name}.{os.getpid()}.tmp"
+    scratch = folder / f".{part.name}.{uuid.uuid4().hex}.tmp"
     try:
         pq.write_table(
             table,

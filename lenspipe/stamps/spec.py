@@ -13,15 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from lenspipe.errors import DataError
 
 FORMAT_NAME, FORMAT_VERSION = "lenspipe-stamps", "1"
+FORMAT_COLUMNS = ("stamp_id", "label", "recipe", "seed", "host", "split")
 SPLITS = ("train", "validation", "test")
 
 _DESCRIPTIONS = {
     "stamp_id": "unique name of the stamp",
-    "label": "class of the stamp; empty where it is not known",
+    "label": "class of the stamp; null where it is not known",
     "recipe": "what made the stamp: a simulation recipe or the name of a reader",
-    "seed": "seed of the run that drew the stamp; 0 for data that were not simulated here",
+    "seed": "seed of the run that drew the stamp; null for data that were not simulated here",
     "host": "what must not be shared by two splits: galaxy, lens or sky cell that the stamp shows",
-    "split": "train, validation, test, or empty where it is not assigned",
+    "split": "train, validation or test; null where it is not assigned",
 }
 
 

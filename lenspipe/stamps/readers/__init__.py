@@ -1,0 +1,40 @@
+"""Readers of other people's labelled stamps, by name; each is a file here with its options and one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lenspipe.stamps.readers.bologna1 import Bologna1Options, read_bologna1
+from lenspipe.stamps.readers.bologna2 import Bologna2Options, read_bologna2
+from lenspipe.stamps.readers.colour_npz import ColourNpzOptions, read_colour_npz
+from lenspipe.stamps.readers.deeplense import DeeplenseOptions, read_deeplense
+from lenspipe.stamps.readers.euclid_q1 import EuclidQ1Options, read_euclid_q1
+from lenspipe.stamps.readers.fits_cubes import FitsCubesOptions, read_fits_cubes
+from lenspipe.stamps.readers.fits_folder import FitsFolderOptions, read_fits_folder
+from lenspipe.stamps.readers.lsst2025 import Lsst2025Options, read_lsst2025
+from lenspipe.stamps.readers.stream import StampStream
+from lenspipe.toml import Table
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader: what it reads, its options, and the function ``(folder, options) -> StampStream``."""
+
+    summary: str
+    options: type[Table]
+    read: Callable[[Path, Any], StampStream]
+
+
+READERS: dict[str, Reader] = {
+    "bologna1": Reader("Bologna Lens Challenge 1, ground or space", Bologna1Options, read_bologna1),
+    "bologna2": Reader("Bologna Lens Challenge 2, VIS and J Y H with its CSV", Bologna2Options, read_bologna2),
+    "colour-npz": Reader("one .npz of uint8 colour stamps and a CSV (Space Warps)", ColourNpzOptions, read_colour_npz),
+    "deeplense": Reader("DeepLense class folders of .npy or .npz files", DeeplenseOptions, read_deeplense),
+    "euclid-q1": Reader("Euclid Q1 lens candidates, multi-extension FITS", EuclidQ1Options, read_euclid_q1),
+    "fits-cubes": Reader("one FITS cube a band (deeplenstronomy)", FitsCubesOptions, read_fits_cubes),
+    "fits-folder": Reader("a folder of FITS stamps and a CSV of labels", FitsFolderOptions, read_fits_folder),
+    "lsst2025": Reader("LSST Strong Lensing Data Challenge 2025", Lsst2025Options, read_lsst2025),
+}

@@ -1,0 +1,105 @@
+"""Which split a stamp belongs to: by a hash of its host or its place on the sky, never by its row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import Latitude, Longitude
+from cdshealpix.nested import lonlat_to_healpix
+from numpy.typing import ArrayLike, NDArray
+
+from lenspipe.errors import ConfigError
+from lenspipe.stamps.spec import SPLITS
+
+DEFAULT_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+SKY_ORDER = 6
+"""HEALPix order of the cells that stay together: 0.92 degrees, larger than a tile's shared conditions."""
+
+
+def splits_by_key(
+    keys: Iterable[str], *, seed: int, fractions: Mapping[str, float] = DEFAULT_FRACTIONS
+) -> NDArray[np.object_]:
+    """
+    Split of each key ``(n,)``: the same key always gets the same split, whatever the other rows are.
+
+    A key's 64-bit BLAKE2b hash with the seed is a number in [0, 1), which the cumulated fractions cut.
+
+    Parameters
+    ----------
+    keys : iterable of str
+        Host of each stamp.
+    seed : int
+        Another seed deals the hosts anew.
+    fractions : mapping
+        Fraction of the hosts by split; they add up to 1.
+
+    Raises
+    ------
+    ConfigError
+        A split is unknown, or the fractions do not add up to 1.
+    """
+    if (
+        set(fractions) - set(SPLITS)
+        or any(not f >= 0 for f in fractions.values())
+        or abs(sum(fractions.values()) - 1) > 1e-9
+    ):
+        text = ",".join(f"{name}={value}" for name, value in fractions.items())
+        raise ConfigError("split fractions must add up to 1", got=text, splits=",".join(SPLITS))
+    names = [name for name in SPLITS if name in fractions]
+    edges = np.cumsum([fractions[name] for name in names])
+    salt = str(int(seed)).encode()
+    digests = [hashlib.blake2b(key.encode(), digest_size=8, key=salt).digest() for key in keys]
+    uniform = np.array([int.from_bytes(d, "big") for d in digests], dtype=np.float64) / 2.0**64
+    place = np.minimum(np.searchsorted(edges, uniform, side="right"), len(names) - 1)
+    return np.array(names, dtype=object)[place]
+
+
+def splits_by_position(
+    ra_deg: ArrayLike,
+    dec_deg: ArrayLike,
+    *,
+    seed: int,
+    margin_arcsec: float,
+    fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
+) -> NDArray[np.object_]:
+    """
+    Split of each position ``(n,)`` by its HEALPix cell of order 6; None in a margin between different splits.
+
+    Two stamps less than ``margin_arcsec`` apart never lie in two splits: where a circle of that radius reaches into
+    a cell of another split, the stamp is in none. That costs about 0.2 % of the sky at 5".
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : arrays (n,)
+        ICRS position, degrees.
+    seed : int
+        Another seed deals the cells anew.
+    margin_arcsec : float
+        Least distance between stamps of different splits, arcsec.
+    fractions : mapping
+        As in `splits_by_key`.
+    """
+    ra, dec = np.atleast_1d(np.asarray(ra_deg, float)), np.atleast_1d(np.asarray(dec_deg, float))
+    splits = _splits_of_cells(_cells(ra, dec), seed, fractions)
+    radius_deg = margin_arcsec / 3600
+    shrink = np.maximum(np.cos(np.radians(dec)), 1e-6)
+    for angle in np.radians(np.arange(0, 360, 22.5)):
+        near_dec = dec + radius_deg * np.sin(angle)
+        near_ra = ra + radius_deg * np.cos(angle) / shrink + np.where(abs(near_dec) > 90, 180.0, 0.0)
+        folded = np.where(near_dec > 90, 180 - near_dec, np.where(near_dec < -90, -180 - near_dec, near_dec))
+        splits[_splits_of_cells(_cells(near_ra, folded), seed, fractions) != splits] = None
+    return splits
+
+
+def _cells(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDArray[Any]:
+    cells: NDArray[Any] = lonlat_to_healpix(Longitude(ra_deg, u.deg), Latitude(dec_deg, u.deg), SKY_ORDER)
+    return cells
+
+
+def _splits_of_cells(cells: NDArray[Any], seed: int, fractions: Mapping[str, float]) -> NDArray[np.object_]:
+    distinct, inverse = np.unique(cells, return_inverse=True)
+    return splits_by_key([f"hpx{SKY_ORDER}/{cell}" for cell in distinct], seed=seed, fractions=fractions)[inverse]
