@@ -1,1 +1,1 @@
-
+"""From cutouts to scores: prepare the input, run a checkpoint."""

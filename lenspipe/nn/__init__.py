@@ -1,1 +1,1 @@
-
+"""Networks: their registry, their cards, their checkpoints. `card` reads without torch."""

@@ -1,0 +1,122 @@
+"""From cutouts in nJy to a network's input: choose bands, resample to the card's pixel scale, crop, stretch."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenspipe.errors import DataError, ModelError
+from lenspipe.image.stretch import humvi_composite
+from lenspipe.nn.card import ModelCard, fits
+
+KERNEL_REACH = 2
+"""Half-width of the cubic kernel, in pixels of the coarser of the two grids."""
+
+
+def prepare_stamps(
+    cutouts_njy: NDArray[np.floating],
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    cutout_scale_arcsec: float,
+    card: ModelCard,
+    bands: Sequence[str] | None = None,
+) -> NDArray[np.float32]:
+    """
+    Network input of cutouts; each stamp by itself, so that the result does not depend on its neighbours.
+
+    Within the card's tolerance the pixels are taken as they are and the model sees the sky a little larger or
+    smaller; beyond it they are resampled by cubic convolution (Keys 1981, a = -0.5), widened where pixels get
+    coarser so that nothing aliases. Surface brightness, not flux per pixel, is what is stretched.
+
+    Parameters
+    ----------
+    cutouts_njy : array (n, band, y, x)
+        Background-subtracted flux a pixel, nJy, square and odd, the source in the central pixel.
+    mask : array (n, band, y, x), optional
+        True where a pixel is bad; it is read as empty sky.
+    cutout_scale_arcsec : float
+        Pixel scale of the cutouts.
+    card : ModelCard
+    bands : sequence of str, optional
+        Names along the band axis; the card's own order where not given.
+
+    Returns
+    -------
+    array (n, band, stamp_px, stamp_px), float32
+
+    Raises
+    ------
+    ModelError
+        Bands or pixel scale do not fit the card.
+    DataError
+        The cutouts are not four-dimensional, square and odd, or smaller than `cutout_size_px` asks for.
+    """
+    names = tuple(card.bands if bands is None else bands)
+    if reason := fits(card, names, cutout_scale_arcsec):
+        raise ModelError(f"the cutouts do not fit the model: {reason}")
+    need = cutout_size_px(card, cutout_scale_arcsec)
+    shape = cutouts_njy.shape
+    if len(shape) != 4 or shape[1] != len(names) or shape[2] != shape[3] or shape[3] % 2 == 0 or shape[3] < need:
+        raise DataError(
+            "cutouts must be (n, band, y, x), square and odd, and large enough for the model",
+            got=str(shape),
+            want=f"(n, {len(names)}, {need}, {need}) or larger",
+        )
+    order = [names.index(band) for band in card.bands]
+    resample = None
+    if _resamples(card, cutout_scale_arcsec):
+        resample = _cubic_matrix(shape[3], cutout_scale_arcsec, card.stamp_px, card.pixel_scale_arcsec)
+    edge = (shape[3] - card.stamp_px) // 2
+    out = np.empty((shape[0], len(card.bands), card.stamp_px, card.stamp_px), np.float32)
+    for i in range(shape[0]):
+        stamp = cutouts_njy[i, order].astype(np.float32, copy=False)
+        if mask is not None:
+            stamp = np.where(mask[i, order], np.float32(0), stamp)
+        if resample is None:
+            stamp = np.ascontiguousarray(stamp[:, edge : edge + card.stamp_px, edge : edge + card.stamp_px])
+        else:
+            stamp = np.ascontiguousarray(resample @ stamp @ resample.T)
+        out[i] = humvi_composite(
+            stamp / np.float32(cutout_scale_arcsec**2),
+            band_scales=card.stretch.band_scales,
+            alpha=card.stretch.alpha,
+            q=card.stretch.q,
+        )
+    return out
+
+
+def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
+    """
+    Odd number of the data's pixels that a model needs around a source.
+
+    Where resampling is needed it covers the model's field and half a kernel's reach more.
+    """
+    if not _resamples(card, pixel_scale_arcsec):
+        return card.stamp_px
+    field = card.stamp_px * card.pixel_scale_arcsec
+    margin = KERNEL_REACH * max(card.pixel_scale_arcsec, pixel_scale_arcsec)
+    half = math.ceil((field / 2 + margin) / pixel_scale_arcsec)
+    return 2 * half + 1
+
+
+def _resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
+    return abs(pixel_scale_arcsec / card.pixel_scale_arcsec - 1) > card.scale_tolerance
+
+
+@functools.lru_cache(maxsize=32)
+def _cubic_matrix(n_in: int, scale_in: float, n_out: int, scale_out: float) -> NDArray[np.float32]:
+    """Rows of weights ``(n_out, n_in)``, each of unit sum, that map a line of pixels onto another concentric grid."""
+    at = (np.arange(n_out) - (n_out - 1) / 2) * scale_out / scale_in + (n_in - 1) / 2
+    stretch = max(1.0, scale_out / scale_in)
+    t = np.abs(np.arange(n_in)[None, :] - at[:, None]) / stretch
+    near = (1.5 * t - 2.5) * t**2 + 1
+    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    weights = np.where(t < 1, near, np.where(t < KERNEL_REACH, far, 0.0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    matrix: NDArray[np.float32] = weights.astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix

@@ -1,0 +1,177 @@
+"""A model's card: what it takes, what it is, how it was trained and measured. Reads without torch."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from lenspipe.errors import ConfigError, ModelError
+from lenspipe.toml import Table
+
+CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
+SHIPPED = Path(__file__).resolve().parents[1] / "models"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+
+
+class Stretch(Table):
+    """How surface brightness becomes network input (`lenspipe.image.stretch.humvi_composite`)."""
+
+    name: Literal["humvi"] = "humvi"
+    """Rule of the stretch."""
+    band_scales: tuple[float, ...]
+    """Multiplier of each band's surface brightness, (nJy / arcsec^2)^-1, in the order of the card's bands."""
+    alpha: float = Field(gt=0)
+    """Slope at zero intensity."""
+    q: float = Field(gt=0)
+    """Strength of the compression of bright pixels."""
+
+
+class ModelCard(Table):
+    """The facts of one checkpoint; ``card.json`` beside ``weights.safetensors``."""
+
+    format_version: Literal[1] = 1
+    """Version of this card's layout."""
+    name: str
+    """Name of the model."""
+    family: str
+    """Name of its network family in the registry (`lenspipe.nn.registry`)."""
+    settings: dict[str, int | float | bool | str | list[int]] = {}
+    """Settings that the family was built with."""
+    task: Literal["find"] = "find"
+    """What the score means: ``find``, a lens at the centre of the stamp or not."""
+    bands: tuple[str, ...] = Field(min_length=1)
+    """Bands in the order of the input."""
+    pixel_scale_arcsec: float = Field(gt=0)
+    """Pixel scale of the input."""
+    scale_tolerance: float = Field(ge=0, lt=1)
+    """Relative difference in pixel scale that is accepted without resampling."""
+    min_scale_arcsec: float = Field(gt=0)
+    """Finest pixel scale of data that may be resampled to the input's."""
+    max_scale_arcsec: float = Field(gt=0)
+    """Coarsest pixel scale of data that may be resampled to the input's."""
+    stamp_px: int = Field(ge=1)
+    """Side of the input stamp; odd, so that the source lies in the central pixel."""
+    stretch: Stretch
+    """Stretch of the input."""
+    classes: tuple[str, ...] = ("nonlens", "lens")
+    """Names of the classes; the score grows with the last."""
+    training: dict[str, Any] = {}
+    """Facts about the training: data, seed, steps, command."""
+    metrics: dict[str, Any] = {}
+    """What was measured, on what, with N and intervals."""
+    calibration: dict[str, Any] | None = None
+    """Map from score to probability; null where none was fitted."""
+    licence: str = "BSD-3-Clause"
+    """Licence of the weights."""
+    weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """SHA-256 of the weights file; filled in on saving."""
+    created: str = ""
+    """Date of the checkpoint, ISO 8601."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelCard:
+        if self.stamp_px % 2 == 0:
+            raise ValueError("stamp_px must be odd, so that the source lies in the central pixel")
+        if len(self.stretch.band_scales) != len(self.bands):
+            raise ValueError("stretch.band_scales needs one value a band")
+        if not self.min_scale_arcsec <= self.pixel_scale_arcsec <= self.max_scale_arcsec:
+            raise ValueError("pixel_scale_arcsec must lie between min_scale_arcsec and max_scale_arcsec")
+        return self
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """
+    Read the card of a checkpoint folder.
+
+    Raises
+    ------
+    ModelError
+        The folder has no card, or the card is not valid JSON or not a valid card.
+    """
+    path = Path(folder) / CARD_FILE
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"not a model: {CARD_FILE} cannot be read ({error.strerror})", folder=str(folder)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or CARD_FILE
+        raise ModelError(f"the model's card is not valid: {where}: {first['msg']}", file=str(path)) from None
+
+
+def write_card(folder: str | Path, card: ModelCard) -> None:
+    """Write ``card.json``, indented, keys in the order of `ModelCard`."""
+    text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    (Path(folder) / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def digest(folder: str | Path) -> str:
+    """
+    Name of a checkpoint's exact content: first 16 hex digits of SHA-256 over card and weights.
+
+    Raises
+    ------
+    ModelError
+        Card or weights cannot be read.
+    """
+    total = hashlib.sha256()
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        try:
+            total.update(hashlib.sha256((Path(folder) / name).read_bytes()).digest())
+        except OSError as error:
+            raise ModelError(
+                f"not a model: its {name} cannot be read ({error.strerror})", folder=str(folder)
+            ) from error
+    return total.hexdigest()[:16]
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with the package, sorted."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD_FILE}"))
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """
+    Folder of a model given by the name of a shipped one or by its own path.
+
+    Raises
+    ------
+    ModelError
+        A pickle is offered: only a folder with a card and safetensors weights is a model.
+    ConfigError
+        Nothing is found under that name; the shipped names are listed.
+    """
+    path = Path(name_or_path)
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(
+            f"a pickle is never loaded: a model is a folder with {CARD_FILE} and {WEIGHTS_FILE}", got=str(path)
+        )
+    if (path / CARD_FILE).is_file():
+        return path
+    names = shipped_models()
+    if str(name_or_path) in names:
+        return SHIPPED / str(name_or_path)
+    near = difflib.get_close_matches(str(name_or_path), names, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Shipped models: {', '.join(names) or 'none'}."
+    raise ConfigError(f"no such model: neither a folder with {CARD_FILE} nor a shipped name. {hint}", got=str(path))
+
+
+def fits(card: ModelCard, bands: Sequence[str], pixel_scale_arcsec: float) -> str | None:
+    """
+    Whether data fit a model: None where they do, else the reason in words.
+
+    The data may have more bands than the model, in any order; their pixel scale may differ within the card's limits,
+    and is then resampled (`lenspipe.infer.prepare`).
+    """
+    if missing := [band for band in card.bands if band not in bands]:
+        return f"{card.name} needs bands {' '.join(card.bands)}; {' '.join(missing)} not among {' '.join(bands)}"
+    low, high = card.min_scale_arcsec, card.max_scale_arcsec
+    if not low <= pixel_scale_arcsec <= high:
+        return f'{card.name} takes pixels of {low:g}" to {high:g}", the data have {pixel_scale_arcsec:g}"'
+    return None

@@ -1,0 +1,68 @@
+"""A small convolutional network: six convolutions, three poolings of the last map, one weighted sum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lenspipe.nn.registry import register
+
+
+class RowSum(nn.Module):
+    """
+    Linear map to one number a row, as multiply and sum.
+
+    A matrix-vector product may sum in another order when the number of rows changes; this one cannot, so a stamp's
+    logit does not depend on the batch around it.
+    """
+
+    def __init__(self, n_feature: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_feature).uniform_(-1, 1) / n_feature**0.5)
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(n, feature)`` to ``(n,)``."""
+        return (features * self.weight).sum(dim=1) + self.bias
+
+
+class SmallCNN(nn.Module):
+    """
+    Convolutions with batch norm and ReLU at strides 2, 1, 2, 1, 2, 1; then mean, central mean and maximum.
+
+    The input's size stays odd at every stride (65, 33, 17, 9), so flips and quarter turns of a stamp shift nothing.
+    """
+
+    def __init__(self, n_band: int, stamp_px: int, width: int, dropout: float) -> None:
+        super().__init__()
+        w = width
+        plan = [(n_band, w, 5, 2), (w, w, 3, 1), (w, 2 * w, 3, 2), (2 * w, 2 * w, 3, 1), (2 * w, 3 * w, 3, 2),
+                (3 * w, 4 * w, 3, 1)]  # fmt: skip
+        layers: list[nn.Module] = []
+        for n_in, n_out, kernel, stride in plan:
+            layers += [
+                nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(n_out),
+                nn.ReLU(),
+            ]
+        self.trunk = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+        self.head = RowSum(3 * plan[-1][1])
+        side = stamp_px
+        for _, _, _, stride in plan:
+            side = (side + stride - 1) // stride
+        self.ring = max(0, side // 3)
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        """``(n, band, y, x)`` to logits ``(n,)``."""
+        maps = self.trunk(stamps)
+        centre = maps[:, :, self.ring : maps.shape[2] - self.ring, self.ring : maps.shape[3] - self.ring]
+        pooled = torch.cat([maps.mean((2, 3)), centre.mean((2, 3)), maps.amax((2, 3))], dim=1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+
+@register("small-cnn")
+def small_cnn(n_band: int, stamp_px: int, *, width: int = 32, dropout: float = 0.2) -> nn.Module:
+    """Small network of our own for a first finder: 0.27 million parameters at width 32."""
+    return SmallCNN(n_band, stamp_px, width, dropout)
