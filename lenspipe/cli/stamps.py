@@ -1,0 +1,171 @@
+"""`lenspipe stamps describe | validate | convert | readers`: data sets of labelled stamps."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES
+from lenspipe.errors import ConfigError
+from lenspipe.toml import validate as validate_options
+
+READER_NAMES = ("bologna1", "bologna2", "colour-npz", "deeplense", "euclid-q1", "fits-cubes", "fits-folder", "lsst2025")
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Describe, validate or convert data sets of labelled stamps."""
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+def describe(folder: Path) -> int:
+    """Count what a data set holds: classes by split, hosts, shapes, pixel ranges, parameters."""
+    from lenspipe.stamps.describe import describe as describe_stamps
+    from lenspipe.stamps.format import StampSet
+
+    stamps = StampSet.open(folder)
+    with _progress("reading", stamps.n) as progress:
+        found = describe_stamps(stamps, progress=progress)
+    console = Console()
+    console.print(
+        f"{folder}: {stamps.n} stamps, {found.n_host} hosts, {len(stamps.parts)} parts, "
+        f"{found.size_bytes / 1e6:.1f} MB, "
+        f"made by {', '.join(str(name) for name in sorted(found.recipes, key=str))}"
+    )
+    console.print(_counts_table(found.counts))
+    images = Table("image", "shape", "bands", "arcsec/px", "unit", "lowest", "highest", "zero pixels", "not finite")
+    for name, spec in stamps.images.items():
+        facts = found.pixels[name]
+        shape, bands = "×".join(map(str, spec.shape)), " ".join(spec.bands)
+        ends = (f"{facts.lowest:.4g}", f"{facts.highest:.4g}", f"{facts.zero_fraction:.2%}", str(facts.n_not_finite))
+        images.add_row(name, shape, bands, f"{spec.pixel_scale_arcsec:.4g}", spec.unit, *ends)
+    console.print(images)
+    if found.columns:
+        columns = Table("column", "unit", "5 %", "median", "95 %", "null")
+        for fact in found.columns:
+            numbers = (f"{value:.4g}" for value in (fact.low, fact.median, fact.high))
+            columns.add_row(fact.name, fact.unit, *numbers, str(fact.n_null))
+        console.print(columns)
+    return EXIT_DONE
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--radius-arcsec", type=click.FloatRange(min=0), default=2.0, show_default=True,
+              help="Stamps of two splits nearer than this are a leak.")  # fmt: skip
+def validate(folder: Path, radius_arcsec: float) -> int:
+    """Look for NaN, duplicates, and hosts or sky positions in two splits. Exit code 3 where something is wrong."""
+    from lenspipe.stamps.format import StampSet
+    from lenspipe.stamps.validate import validate as validate_stamps
+
+    stamps = StampSet.open(folder)
+    with _progress("checking", stamps.n) as progress:
+        problems = validate_stamps(stamps, radius_arcsec=radius_arcsec, progress=progress)
+    console = Console()
+    if not problems:
+        console.print(f"{folder}: {stamps.n} stamps, no problems")
+        return EXIT_DONE
+    table = Table("problem", "n", "for example", title=f"{folder}: {stamps.n} stamps")
+    for problem in problems:
+        table.add_row(problem.check, str(problem.n), "\n".join(problem.examples))
+    console.print(table)
+    return EXIT_WITH_FAILURES
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--from", "reader", type=click.Choice(READER_NAMES), required=True, help="Layout of the folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="Option of the reader in TOML, such as size_px=64 or 'bands={g=0,r=1}'. May be repeated.")  # fmt: skip
+@click.option("--options", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file of options.")
+@click.option("--split", default="train=0.8,validation=0.1,test=0.1", show_default=True, help="Fractions of the hosts.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the splits.")
+@click.option("--margin-arcsec", type=click.FloatRange(min=0), default=5.0, show_default=True,
+              help="Least distance between stamps of different splits.")  # fmt: skip
+def convert(
+    folder: Path, reader: str, out: Path, settings: tuple[str, ...], options: Path | None, split: str, seed: int,
+    margin_arcsec: float,
+) -> int:  # fmt: skip
+    """Convert other people's stamps. `lenspipe stamps readers` lists the layouts and their options."""
+    from lenspipe.stamps.convert import convert as convert_stamps
+    from lenspipe.stamps.readers import READERS
+
+    chosen = READERS[reader]
+    raw = tomllib.loads(options.read_text(encoding="utf-8")) if options else {}
+    raw |= dict(_setting(text) for text in settings)
+    stream = chosen.read(folder, validate_options(raw, chosen.options, origin=f"options of {reader}"))
+    with _progress("converting", stream.n) as progress:
+        done = convert_stamps(
+            stream, out, seed=seed, fractions=_fractions(split), margin_arcsec=margin_arcsec, progress=progress
+        )
+    console = Console()
+    console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped")
+    if not done.dropped:
+        return EXIT_DONE
+    table = Table("dropped", "why")
+    for name, reason in done.dropped[:20]:
+        table.add_row(name, reason)
+    console.print(table)
+    return EXIT_WITH_FAILURES
+
+
+@command.command()
+def readers() -> int:
+    """List the layouts that convert reads, with their options."""
+    from lenspipe.stamps.readers import READERS
+
+    table = Table("layout", "option", "default", "meaning")
+    for name, reader in READERS.items():
+        table.add_row(name, "", "", reader.summary, style="bold")
+        for key, field in reader.options.model_fields.items():
+            default = "required" if field.is_required() else repr(field.default)
+            table.add_row("", key, default, " ".join((field.description or "").split()))
+    Console().print(table)
+    return EXIT_DONE
+
+
+@contextmanager
+def _progress(what: str, n: int | None) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=n)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _counts_table(counts: dict[tuple[str | None, str | None], int]) -> Table:
+    labels = sorted({label for label, _ in counts}, key=str)
+    splits = sorted({split for _, split in counts}, key=str)
+    table = Table("class", *(split or "no split" for split in splits), "all")
+    for label in labels:
+        row = [counts.get((label, split), 0) for split in splits]
+        table.add_row(label or "not known", *map(str, row), str(sum(row)))
+    return table
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError("--set needs KEY=VALUE", got=text)
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value  # a bare word: --set label=lens
+
+
+def _fractions(text: str) -> dict[str, float]:
+    try:
+        pairs = (item.split("=") for item in text.split(","))
+        return {name.strip(): float(value) for name, value in pairs}
+    except ValueError:
+        raise ConfigError("--split needs NAME=FRACTION,...", got=text) from None
