@@ -1,0 +1,154 @@
+"""What the telescope does: point-spread functions and noise, and the noise level that a depth stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lenspipe.errors import ConfigError
+from lenspipe.simulate.photometry import njy_of_magnitude
+
+FWHM_PER_SIGMA = 2.3548200450309493
+
+
+def gaussian_kernel(fwhm_arcsec: float, pixel_scale_arcsec: float) -> NDArray[np.float64]:
+    """Gaussian PSF ``(y, x)`` of unit sum, odd side, sampled at pixel centres out to 4.5 sigma."""
+    sigma_px = fwhm_arcsec / FWHM_PER_SIGMA / pixel_scale_arcsec
+    radius = _radius_px(4.5 * sigma_px, fwhm_arcsec)
+    axis = np.arange(-radius, radius + 1)
+    line = np.exp(-0.5 * (axis / sigma_px) ** 2)
+    kernel: NDArray[np.float64] = np.outer(line, line) / line.sum() ** 2
+    return kernel
+
+
+def moffat_kernel(fwhm_arcsec: float, pixel_scale_arcsec: float, *, beta: float = 3.0) -> NDArray[np.float64]:
+    """
+    Moffat (1969) PSF ``(y, x)`` of unit sum, odd side, sampled at pixel centres out to 4 FWHM.
+
+    ``I ~ (1 + (r / a)^2)^-beta`` with ``FWHM = 2 a sqrt(2^(1/beta) - 1)``; beta 2.5-4 in ground-based seeing.
+    """
+    a = fwhm_arcsec / (2 * np.sqrt(2 ** (1 / beta) - 1)) / pixel_scale_arcsec
+    radius = _radius_px(4 * fwhm_arcsec / pixel_scale_arcsec, fwhm_arcsec)
+    x, y = np.meshgrid(np.arange(-radius, radius + 1), np.arange(-radius, radius + 1))
+    kernel: NDArray[np.float64] = (1 + (x * x + y * y) / a**2) ** -beta
+    kernel /= kernel.sum()
+    return kernel
+
+
+def image_kernel(psf: ArrayLike) -> NDArray[np.float64]:
+    """
+    PSF image ``(y, x)`` as a kernel: negative noise cut, unit sum.
+
+    Raises
+    ------
+    ConfigError
+        The image is not two-dimensional with odd sides, not finite, or has no flux.
+    """
+    kernel = np.array(psf, np.float64)
+    if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        raise ConfigError("a PSF image must be two-dimensional with odd sides", shape=str(kernel.shape))
+    if not np.isfinite(kernel).all() or not kernel.clip(0).sum() > 0:
+        raise ConfigError("a PSF image must be finite and hold flux", shape=str(kernel.shape))
+    positive: NDArray[np.float64] = kernel.clip(0)
+    positive /= positive.sum()
+    return positive
+
+
+def kernels_of(psf: Sequence[float | NDArray[np.floating]], pixel_scale_arcsec: float) -> list[NDArray[np.float64]]:
+    """One kernel a band: a number is the FWHM (arcsec) of a Moffat profile with beta 3, an array is a PSF image."""
+    return [
+        image_kernel(one) if isinstance(one, np.ndarray) and one.ndim else moffat_kernel(float(one), pixel_scale_arcsec)
+        for one in psf
+    ]
+
+
+def _radius_px(reach_px: float, fwhm_arcsec: float) -> int:
+    if not (fwhm_arcsec > 0 and np.isfinite(reach_px)):
+        raise ConfigError("a PSF needs a positive FWHM and pixel scale", fwhm_arcsec=fwhm_arcsec)
+    return max(1, int(np.ceil(reach_px)))
+
+
+def sky_rms_of_depth_njy(
+    depth_mag: ArrayLike, pixel_scale_arcsec: float, *, n_sigma: float = 5.0, aperture_arcsec: float = 2.0
+) -> NDArray[np.float64]:
+    """
+    Sky noise of one pixel (nJy) from a point-source depth.
+
+    The depth is the AB magnitude whose flux is ``n_sigma`` times the sky noise summed over a circular aperture of
+    diameter ``aperture_arcsec``, as surveys quote it; uncorrelated pixels, no aperture correction.
+    """
+    n_pixel = np.pi * (aperture_arcsec / 2) ** 2 / pixel_scale_arcsec**2
+    rms: NDArray[np.float64] = njy_of_magnitude(depth_mag) / n_sigma / np.sqrt(n_pixel)
+    return rms
+
+
+def sky_rms_of_exposure_njy(
+    *,
+    sky_mag_arcsec2: float,
+    zero_point_e_mag: float,
+    exposure_s: float,
+    n_exposure: int,
+    read_noise_e: float,
+    pixel_scale_arcsec: float,
+) -> tuple[float, float]:
+    """
+    Sky and read noise of one pixel, and the flux of one electron, from the observing set-up.
+
+    Variance in electrons: sky electrons of all exposures plus ``n_exposure * read_noise_e^2`` (CCD equation).
+
+    Parameters
+    ----------
+    sky_mag_arcsec2 : float
+        Sky brightness, AB mag per square arcsec.
+    zero_point_e_mag : float
+        Magnitude that gives one electron a second.
+    exposure_s : float
+        One exposure, seconds.
+    n_exposure : int
+        Exposures that are added.
+    read_noise_e : float
+        Read noise of one exposure, electrons.
+
+    Returns
+    -------
+    sky_rms_njy, njy_per_electron : float
+    """
+    njy_per_electron = float(njy_of_magnitude(zero_point_e_mag)) / (exposure_s * n_exposure)
+    sky_e = float(njy_of_magnitude(sky_mag_arcsec2)) * pixel_scale_arcsec**2 / njy_per_electron
+    return float(np.sqrt(sky_e + n_exposure * read_noise_e**2) * njy_per_electron), njy_per_electron
+
+
+def add_noise(
+    image_njy: NDArray[np.floating],
+    *,
+    sky_rms_njy: ArrayLike,
+    njy_per_electron: ArrayLike | None,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """
+    The observed image: photons of the sources counted once, sky and read noise added once.
+
+    Parameters
+    ----------
+    image_njy : array ``(band, y, x)``
+        Noise-free, sky-subtracted image, nJy. Negative pixels get no photon noise.
+    sky_rms_njy : float per band
+        Gaussian noise of a pixel from sky and read-out together, nJy.
+    njy_per_electron : float per band, or None
+        Flux of one photo-electron, nJy; None leaves the photon noise of the sources out.
+    rng : numpy Generator
+
+    Returns
+    -------
+    float32 array ``(band, y, x)``, nJy
+    """
+    image = np.asarray(image_njy, np.float64)
+    noise = rng.normal(size=image.shape) * np.asarray(sky_rms_njy, float).reshape(-1, 1, 1)
+    if njy_per_electron is not None:
+        gain = np.asarray(njy_per_electron, float).reshape(-1, 1, 1)
+        photons = rng.poisson(image.clip(0) / gain)
+        noise += photons * gain - image.clip(0)
+    observed: NDArray[np.float32] = (image + noise).astype(np.float32)
+    return observed

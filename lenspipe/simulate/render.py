@@ -1,0 +1,175 @@
+"""From light to pixels: rays are shot once for all bands, the light is binned, then convolved with each band's PSF."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft2, next_fast_len, rfft2
+
+from lenspipe.errors import ConfigError
+from lenspipe.simulate.light import Component, Sersic
+
+Array = NDArray[np.float64]
+
+
+class Deflector(Protocol):
+    """Anything that bends light."""
+
+    def deflection(self, x_arcsec: Array, y_arcsec: Array) -> tuple[Array, Array]:
+        """Deflection angle at image positions, arcsec."""
+        ...
+
+
+@dataclass(frozen=True)
+class Grid:
+    """
+    A square image and its rays; the origin is the centre of the image, +x along columns, +y along rows.
+
+    Parameters
+    ----------
+    size_px : int
+        Side of the image, pixels.
+    pixel_scale_arcsec : float
+        Pixel scale, arcsec.
+    supersampling : int
+        Rays a pixel along each axis.
+    """
+
+    size_px: int
+    pixel_scale_arcsec: float
+    supersampling: int = 4
+
+    def __post_init__(self) -> None:
+        if self.size_px < 1 or self.supersampling < 1 or not self.pixel_scale_arcsec > 0:
+            raise ConfigError(
+                "a grid needs a positive size, pixel scale and supersampling",
+                size_px=self.size_px,
+                pixel_scale_arcsec=self.pixel_scale_arcsec,
+                supersampling=self.supersampling,
+            )
+
+    def rays(self) -> tuple[Array, Array]:
+        """Positions ``(y, x)`` of all rays, arcsec from the centre of the image."""
+        return _rays(self.size_px, self.pixel_scale_arcsec, self.supersampling)
+
+    def bin(self, brightness: Array, sampling: int = 1) -> Array:
+        """Surface brightness on the rays (per square arcsec) to flux in ``sampling`` sub-pixels a pixel and axis."""
+        s, n = self.supersampling // sampling, self.size_px * sampling
+        if s * sampling != self.supersampling:
+            raise ConfigError("the PSF sampling must divide the supersampling", got=sampling, of=self.supersampling)
+        sub = brightness.reshape(n, s, n, s).mean(axis=(1, 3)) if s > 1 else brightness
+        flux: Array = sub * (self.pixel_scale_arcsec / sampling) ** 2
+        return flux
+
+
+@functools.lru_cache(maxsize=8)
+def _rays(size_px: int, scale: float, supersampling: int) -> tuple[Array, Array]:
+    n = size_px * supersampling
+    axis = (np.arange(n) - (n - 1) / 2) * scale / supersampling
+    x, y = np.meshgrid(axis, axis)
+    x.setflags(write=False)
+    y.setflags(write=False)
+    return x, y
+
+
+def shoot_rays(deflectors: Sequence[Deflector], grid: Grid) -> tuple[Array, Array]:
+    """Source-plane positions ``(y, x)`` of the rays behind deflectors on one plane, arcsec."""
+    x, y = grid.rays()
+    beta_x, beta_y = x.copy(), y.copy()
+    for deflector in deflectors:
+        alpha_x, alpha_y = deflector.deflection(x, y)
+        beta_x -= alpha_x
+        beta_y -= alpha_y
+    return beta_x, beta_y
+
+
+def render(
+    components: Sequence[Component], rays: tuple[Array, Array], grid: Grid, n_band: int, *, sampling: int = 1
+) -> NDArray[np.float64]:
+    """
+    Flux before the PSF, ``(band, y, x)`` in nJy, on ``sampling`` sub-pixels a pixel and axis.
+
+    Each profile is evaluated once on the rays and scaled by its flux in every band.
+    """
+    image = np.zeros((n_band, grid.size_px * sampling, grid.size_px * sampling))
+    for component in components:
+        shape = grid.bin(component.profile.brightness(*rays), sampling)
+        image += np.asarray(component.flux_njy, float)[:, None, None] * shape
+    return image
+
+
+def render_galaxy(
+    components: Sequence[Component], grid: Grid, n_band: int, *, sampling: int = 1
+) -> NDArray[np.float64]:
+    """
+    Unlensed galaxy before the PSF, ``(band, y, x)`` in nJy.
+
+    As `render`, but the pixels around the centre of a cuspy profile (n > 1.5) are integrated on 31 times finer
+    points: at n = 4 the rays alone miss a few per cent of the flux.
+    """
+    image = np.zeros((n_band, grid.size_px * sampling, grid.size_px * sampling))
+    for component in components:
+        shape = grid.bin(component.profile.brightness(*grid.rays()), sampling)
+        if isinstance(component.profile, Sersic) and component.profile.n > 1.5:
+            _refine_core(shape, component.profile, grid.pixel_scale_arcsec / sampling)
+        image += np.asarray(component.flux_njy, float)[:, None, None] * shape
+    return image
+
+
+def _refine_core(shape: Array, profile: Sersic, scale_arcsec: float) -> None:
+    half = (len(shape) - 1) / 2
+    column = round(profile.x_arcsec / scale_arcsec + half)
+    row = round(profile.y_arcsec / scale_arcsec + half)
+    columns = np.arange(max(column - 1, 0), min(column + 2, len(shape)))
+    rows = np.arange(max(row - 1, 0), min(row + 2, len(shape)))
+    if not (len(columns) and len(rows)):
+        return
+    fine = (np.arange(31) - 15) / 31
+    x = ((columns[:, None] - half + fine) * scale_arcsec).ravel()
+    y = ((rows[:, None] - half + fine) * scale_arcsec).ravel()
+    flux = profile.brightness(*np.meshgrid(x, y)).reshape(len(rows), 31, len(columns), 31).mean(axis=(1, 3))
+    shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = flux * scale_arcsec**2
+
+
+def convolve(
+    image_njy: NDArray[np.floating], kernels: Sequence[NDArray[np.floating]], *, sampling: int = 1
+) -> NDArray[np.float64]:
+    """
+    Convolve every band of ``(band, y, x)`` with its own kernel; the sky outside the image is taken as dark.
+
+    Where image and kernels are sampled finer than the pixels, ``sampling`` sub-pixels are summed afterwards.
+
+    Raises
+    ------
+    ConfigError
+        Kernels and bands differ in number, or a kernel's side is even (it would shift the image by half a pixel).
+    """
+    if len(kernels) != len(image_njy):
+        raise ConfigError("one PSF kernel a band is needed", bands=len(image_njy), kernels=len(kernels))
+    for kernel in kernels:
+        if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+            raise ConfigError("a PSF kernel must be two-dimensional with odd sides", shape=str(kernel.shape))
+    out = np.empty(image_njy.shape)
+    for band, (plane, kernel) in enumerate(zip(image_njy, kernels, strict=True)):
+        reach = np.add(plane.shape, kernel.shape) - 1
+        size = [next_fast_len(int(n), real=True) for n in reach]
+        full = irfft2(rfft2(plane, size) * rfft2(kernel, size), size)
+        y0, x0 = np.array(kernel.shape) // 2
+        out[band] = full[y0 : y0 + image_njy.shape[1], x0 : x0 + image_njy.shape[2]]
+    n_y, n_x = out.shape[1] // sampling, out.shape[2] // sampling
+    return out.reshape(len(out), n_y, sampling, n_x, sampling).sum(axis=(2, 4)) if sampling > 1 else out
+
+
+def add_stamp(image: NDArray[Any], stamp: NDArray[Any], column: int, row: int) -> None:
+    """Add an odd stamp ``(band, y, x)`` to an image, in place, centred on a pixel; what reaches over an edge is cut."""
+    n_y, n_x = stamp.shape[1:]
+    y0, x0 = row - n_y // 2, column - n_x // 2
+    ys = slice(max(y0, 0), min(y0 + n_y, image.shape[1]))
+    xs = slice(max(x0, 0), min(x0 + n_x, image.shape[2]))
+    if ys.stop > ys.start and xs.stop > xs.start:
+        image[:, ys, xs] += stamp[:, ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
