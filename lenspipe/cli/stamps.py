@@ -40,7 +40,8 @@ def describe(folder: Path) -> int:
     console.print(
         f"{folder}: {stamps.n} stamps, {found.n_host} hosts, {len(stamps.parts)} parts, "
         f"{found.size_bytes / 1e6:.1f} MB, "
-        f"made by {', '.join(str(name) for name in sorted(found.recipes, key=str))}"
+        f"made by {', '.join(str(name) for name in sorted(found.recipes, key=str))}",
+        soft_wrap=True,
     )
     console.print(_counts_table(found.counts))
     images = Table("image", "shape", "bands", "arcsec/px", "unit", "lowest", "highest", "zero pixels", "not finite")
@@ -73,7 +74,7 @@ def validate(folder: Path, radius_arcsec: float) -> int:
         problems = validate_stamps(stamps, radius_arcsec=radius_arcsec, progress=progress)
     console = Console()
     if not problems:
-        console.print(f"{folder}: {stamps.n} stamps, no problems")
+        console.print(f"{folder}: {stamps.n} stamps, no problems", soft_wrap=True)
         return EXIT_DONE
     table = Table("problem", "n", "for example", title=f"{folder}: {stamps.n} stamps")
     for problem in problems:
@@ -87,7 +88,7 @@ def validate(folder: Path, radius_arcsec: float) -> int:
 @click.option("--from", "reader", type=click.Choice(READER_NAMES), required=True, help="Layout of the folder.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
-              help="Option of the reader in TOML, such as size_px=64 or 'bands={g=0,r=1}'. May be repeated.")  # fmt: skip
+              help="Option of the reader in TOML: size_px=64, 'bands={g=0,r=1}'. May be repeated.")  # fmt: skip
 @click.option("--options", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file of options.")
 @click.option("--split", default="train=0.8,validation=0.1,test=0.1", show_default=True, help="Fractions of the hosts.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the splits.")
@@ -110,7 +111,7 @@ def convert(
             stream, out, seed=seed, fractions=_fractions(split), margin_arcsec=margin_arcsec, progress=progress
         )
     console = Console()
-    console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped")
+    console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped", soft_wrap=True)
     if not done.dropped:
         return EXIT_DONE
     table = Table("dropped", "why")
@@ -138,7 +139,8 @@ def readers() -> int:
 @contextmanager
 def _progress(what: str, n: int | None) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=n)
         yield lambda done: bar.update(task, completed=done)
 

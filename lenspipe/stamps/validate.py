@@ -1,4 +1,4 @@
-"""What is wrong with a data set of stamps: NaN, duplicates, copied bands, and hosts or sky positions shared between splits."""
+"""What is wrong with a data set of stamps: NaN, duplicates, copied bands, hosts or sky positions in two splits."""
 
 from __future__ import annotations
 

@@ -42,6 +42,8 @@ def read_catalogue(path: str | Path, key: str) -> Catalogue:
     """
     Read a CSV whose header line is the first that has the column ``key``; lines above it are comments.
 
+    Empty cells are null. Columns without a name are left out.
+
     Raises
     ------
     ConfigError
@@ -63,7 +65,11 @@ def read_catalogue(path: str | Path, key: str) -> Catalogue:
     body = io.BytesIO(text[start + len(line) :].encode())
     named = [name or f"_{i}" for i, name in enumerate(names)]
     try:
-        table = pacsv.read_csv(body, read_options=pacsv.ReadOptions(column_names=named))
+        table = pacsv.read_csv(
+            body,
+            read_options=pacsv.ReadOptions(column_names=named),
+            convert_options=pacsv.ConvertOptions(strings_can_be_null=True),
+        )
     except pa.ArrowInvalid as error:
         raise ConfigError(f"the catalogue cannot be parsed: {error}", file=str(path)) from error
     table = table.select([name for name in dict.fromkeys(named) if not name.startswith("_")])
