@@ -1,0 +1,101 @@
+"""Every knob of a scan, typed and validated, unit in the name. Defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from lenspipe.toml import Table
+
+
+class ShardConfig(Table):
+    """How tiles are cut into shards."""
+
+    core_px: int = Field(default=2048, ge=64, le=16384)
+    """Side of a shard's core, pixels; rounded up to the background mesh. A worker holds one window at a time."""
+    halo_px: int = Field(default=128, ge=0, le=2048)
+    """Border read around the core, so that sources near its edge are measured and cut out whole, pixels."""
+
+
+class BackgroundConfig(Table):
+    """The sky background."""
+
+    mesh_px: int = Field(default=64, ge=8, le=1024)
+    """Size of a mesh cell, pixels."""
+    filter_mesh: int = Field(default=3, ge=1, le=15)
+    """Width of the median filter over the mesh, cells."""
+
+
+class DetectConfig(Table):
+    """Detection of sources."""
+
+    detector: Literal["sep", "photutils"] = "sep"
+    """SEP, or photutils' segmentation: slower by ten times and more, and independent of SEP."""
+    image: str = "sum"
+    """Band to detect on, or ``sum``: the inverse-variance weighted sum of all bands."""
+    threshold_sigma: float = Field(default=1.5, gt=0)
+    """Threshold above the background, in units of its noise."""
+    min_area_px: int = Field(default=5, ge=1)
+    """Fewest connected pixels above the threshold."""
+    deblend_levels: int = Field(default=32, ge=1)
+    """Number of thresholds for deblending."""
+    deblend_contrast: float = Field(default=0.005, ge=0, le=1)
+    """Smallest fraction of the flux that makes a component a source of its own; 1 deblends nothing."""
+
+
+class SelectConfig(Table):
+    """Which sources become candidates: each is cut out, scored, and a row of the result."""
+
+    band: str = "auto"
+    """Band of the magnitude limits; ``auto`` takes the first of i, I, VIS, F814W, r, z, ... that the tile has."""
+    mag_min: float | None = None
+    """Bright limit, AB."""
+    mag_max: float | None = 24.5
+    """Faint limit, AB. Deflectors are far brighter in wide surveys: 22.5 makes a scan three times as fast."""
+    half_light_radius_min_arcsec: float | None = Field(default=None, ge=0)
+    """Smallest half-light radius."""
+    half_light_radius_max_arcsec: float | None = Field(default=None, gt=0)
+    """Largest half-light radius."""
+    colour: dict[str, tuple[float, float]] = {}
+    """Allowed range of colours, for example ``g-r = [0.4, 2.5]``."""
+    star_cut: float = Field(default=0.9, ge=0)
+    """Drop sources whose half-light radius is below this times that of the PSF (half its FWHM, as the survey's
+    layout states it); 0 keeps all. Where the layout states no PSF, nothing is dropped."""
+    mask_fraction_max: float = Field(default=0.5, ge=0, le=1)
+    """Drop sources of which more than this is masked."""
+
+    @field_validator("colour")
+    @classmethod
+    def _colour_keys(cls, colour: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for key, (low, high) in colour.items():
+            if key.count("-") != 1 or not all(key.split("-")):
+                raise ValueError(f"a colour is written like g-r, got {key!r}")
+            if not low < high:
+                raise ValueError(f"the range of {key} is empty: [{low}, {high}]")
+        return colour
+
+
+class ScoreConfig(Table):
+    """Scoring of candidates by a model."""
+
+    model: str = "auto"
+    """Name of a shipped model, folder of a checkpoint, ``auto`` for a shipped one that fits the bands, ``none``."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; ``auto`` takes a GPU where the worker has one."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Stamps in a batch; the model's own choice for the device where absent."""
+    shards_per_call: int = Field(default=4, ge=1)
+    """Shards whose candidates share batches."""
+
+
+class ScanConfig(Table):
+    """A whole scan."""
+
+    shard: ShardConfig = ShardConfig()
+    background: BackgroundConfig = BackgroundConfig()
+    detect: DetectConfig = DetectConfig()
+    select: SelectConfig = SelectConfig()
+    score: ScoreConfig = ScoreConfig()
+    zero_point_ab: float | None = None
+    """Zero-point assumed for images whose header and layout give none; recorded as an assumption."""

@@ -1,0 +1,150 @@
+"""Arrow schemas of what a scan writes; unit, UCD and description stand on every field."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+VERSION = "1"
+
+
+def field(name: str, kind: pa.DataType, description: str, *, unit: str = "", ucd: str = "") -> pa.Field:
+    """A field with its description, unit (VOUnits) and UCD (IVOA UCD1+) in the metadata."""
+    metadata = {"description": description, "unit": unit, "ucd": ucd}
+    return pa.field(name, kind, metadata={k: v for k, v in metadata.items() if v})
+
+
+def _em(band: str) -> str:
+    """Spectral part of a UCD; empty for bands without one in the IVOA's list."""
+    words = {
+        "u": "em.opt.U", "g": "em.opt.B", "r": "em.opt.R", "i": "em.opt.I", "I": "em.opt.I", "z": "em.opt.I",
+        "y": "em.IR.J", "Y": "em.IR.J", "J": "em.IR.J", "H": "em.IR.H", "K": "em.IR.K", "Ks": "em.IR.K",
+        "VIS": "em.opt.R", "F814W": "em.opt.I", "F606W": "em.opt.R", "F475W": "em.opt.B",
+    }  # fmt: skip
+    return f";{words[band]}" if band in words else ""
+
+
+def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
+    """What is measured of one candidate; nested in a shard's row, and columns of the catalogue."""
+    fields = [
+        field("candidate_id", pa.string(), "Identifier: shard and number of the source in it", ucd="meta.id;meta.main"),
+        field("ra", pa.float64(), "Right ascension, ICRS", unit="deg", ucd="pos.eq.ra;meta.main"),
+        field("dec", pa.float64(), "Declination, ICRS", unit="deg", ucd="pos.eq.dec;meta.main"),
+        field("x_px", pa.float64(), "Column in the full tile, 0-based", unit="pix", ucd="pos.cartesian.x;instr.det"),
+        field("y_px", pa.float64(), "Row in the full tile, 0-based", unit="pix", ucd="pos.cartesian.y;instr.det"),
+    ]
+    for band in bands:
+        em = _em(band)
+        fields += [
+            field(f"flux_{band}_njy", pa.float32(), f"Kron flux in {band}", unit="nJy", ucd=f"phot.flux.density{em}"),
+            field(
+                f"flux_err_{band}_njy",
+                pa.float32(),
+                f"Error of the Kron flux in {band}, sky noise only",
+                unit="nJy",
+                ucd=f"stat.error;phot.flux.density{em}",
+            ),
+            field(f"mag_{band}", pa.float32(), f"AB magnitude in {band}", unit="mag", ucd=f"phot.mag{em}"),
+            field(
+                f"mag_err_{band}",
+                pa.float32(),
+                f"Error of the magnitude in {band}",
+                unit="mag",
+                ucd=f"stat.error;phot.mag{em}",
+            ),
+        ]
+    return [
+        *fields,
+        field(
+            "half_light_radius_arcsec",
+            pa.float32(),
+            "Radius that holds half of the Kron flux, detection image",
+            unit="arcsec",
+            ucd="phys.angSize",
+        ),
+        field("axis_ratio", pa.float32(), "Minor over major axis, second moments", ucd="phys.angSize;arith.ratio"),
+        field("angle_deg", pa.float32(), "Major axis, from +x towards +y of the tile", unit="deg", ucd="pos.posAng"),
+        field("flags", pa.int32(), "1 blended, 2 edge, 4 masked pixels, 8 no flux in a band", ucd="meta.code"),
+        field("mask_fraction", pa.float32(), "Masked part of the Kron ellipse", ucd="arith.ratio"),
+        field("covered_fraction", pa.float32(), "Part of the cutout that holds data, null without a model", ucd="arith.ratio"),
+        field("score", pa.float64(), "Raw score of the model, not a probability; null where none applies", ucd="stat.value"),
+    ]  # fmt: skip
+
+
+def candidates_schema(bands: tuple[str, ...]) -> pa.Schema:
+    """Columns of ``candidates.parquet``."""
+    head, *tail = measured_fields(bands)
+    return pa.schema(
+        [
+            head,
+            field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
+            field("shard_id", pa.string(), "Shard of the tile", ucd="meta.id;meta.dataset"),
+            *tail,
+            field("model", pa.string(), "Digest of the model that scored, null where none did", ucd="meta.id;meta.modelled"),
+        ],
+        metadata={"lenspipe.table": "candidates", "lenspipe.schema": VERSION},
+    )  # fmt: skip
+
+
+def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
+    """Columns of ``shards.parquet``: one row for every shard of the plan."""
+    per_band = [
+        item
+        for band in bands
+        for item in (
+            field(f"sky_rms_{band}_njy", pa.float32(), f"Median sky noise per pixel in {band}", unit="nJy", ucd="instr.skyLevel;stat.stdev"),
+            field(f"depth_{band}_mag", pa.float32(), f"5 sigma in a 2 arcsec aperture in {band}, AB", unit="mag", ucd=f"phot.mag{_em(band)};stat.max"),
+            field(f"masked_{band}", pa.float32(), f"Masked part of the core in {band}", ucd="arith.ratio"),
+        )
+    ]  # fmt: skip
+    corners = pa.list_(pa.float64(), 4)
+    return pa.schema(
+        [
+            field("shard_id", pa.string(), "Identifier of the shard", ucd="meta.id;meta.main"),
+            field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
+            field("status", pa.string(), "ok or failed", ucd="meta.code.status"),
+            field("x0_px", pa.int32(), "First column of the core", unit="pix", ucd="pos.cartesian.x;instr.det"),
+            field("y0_px", pa.int32(), "First row of the core", unit="pix", ucd="pos.cartesian.y;instr.det"),
+            field("x1_px", pa.int32(), "Column after the core", unit="pix", ucd="pos.cartesian.x;instr.det"),
+            field("y1_px", pa.int32(), "Row after the core", unit="pix", ucd="pos.cartesian.y;instr.det"),
+            field("n_source", pa.int64(), "Sources detected and measured in the core", ucd="meta.number"),
+            field("n_candidate", pa.int64(), "Sources that passed the selection", ucd="meta.number"),
+            field("pixel_scale_arcsec", pa.float64(), "Pixel scale in the middle of the tile", unit="arcsec/pix", ucd="instr.scale"),
+            field("area_deg2", pa.float64(), "Area of the core that was searched", unit="deg**2", ucd="phys.angArea"),
+            field("corner_ra_deg", corners, "Corners of the core, counter-clockwise in pixels from x0, y0", unit="deg", ucd="pos.eq.ra"),
+            field("corner_dec_deg", corners, "Corners of the core", unit="deg", ucd="pos.eq.dec"),
+            *per_band,
+            field("read_s", pa.float32(), "Time to read the window", unit="s", ucd="time.duration"),
+            field("detect_s", pa.float32(), "Time for background, detection, photometry and cutouts", unit="s", ucd="time.duration"),
+            field("score_s", pa.float32(), "Time to score, shared among the shards of a call", unit="s", ucd="time.duration"),
+        ],
+        metadata={"lenspipe.table": "shards", "lenspipe.schema": VERSION},
+    )  # fmt: skip
+
+
+FAILURES = pa.schema(
+    [
+        field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
+        field("shard_id", pa.string(), "Shard; null where the tile failed before it was cut up", ucd="meta.id"),
+        field("file", pa.string(), "File that the failure is about", ucd="meta.file"),
+        field("stage", pa.string(), "plan, read, detect or score", ucd="meta.code"),
+        field("error_type", pa.string(), "Kind of error", ucd="meta.code.error"),
+        field("message", pa.string(), "What is wrong, which value, what to do", ucd="meta.note"),
+    ],
+    metadata={"lenspipe.table": "failures", "lenspipe.schema": VERSION},
+)
+
+
+def part_schema(bands: tuple[str, ...]) -> pa.Schema:
+    """A shard's row in the ledger: its `shards_schema` columns, its failure if any, its candidates nested."""
+    return pa.schema(
+        [
+            *shards_schema(bands),
+            field("file", pa.string(), "File that the failure is about"),
+            field("stage", pa.string(), "Stage that failed"),
+            field("error_type", pa.string(), "Kind of error"),
+            field("message", pa.string(), "What went wrong"),
+            field("inputs", pa.string(), "JSON list of the tile's files with size and checksum, in its first shard"),
+            field("model", pa.string(), "Digest of the model that scored"),
+            field("candidates", pa.list_(pa.struct(measured_fields(bands))), "Candidates of the core"),
+        ]
+    )

@@ -15,7 +15,6 @@ _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build a second environment for the workers
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # lenspipe draws its own
-    "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
@@ -59,19 +58,22 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
     """
     prepare_environment()
     import ray
+    import ray.data
 
+    for name in ("ray", "ray.data"):  # what matters is raised; the rest is in Ray's own log files
+        logging.getLogger(name).setLevel(logging.ERROR)
     joined = ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
     if not joined:
         if address:
-            ray.init(address=address, logging_level=logging.WARNING)
+            ray.init(address=address, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
                 num_cpus=n_worker or os.cpu_count(),
                 include_dashboard=False,
-                logging_level=logging.WARNING,
-                configure_logging=True,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
             )
     try:
         n_cpu = int(ray.cluster_resources().get("CPU", 0))

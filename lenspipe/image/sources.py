@@ -52,11 +52,7 @@ class Sources:
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Sources:
         """The sources at ``rows``, in that order."""
-        return Sources(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
-
-    def shifted(self, dx_px: float, dy_px: float) -> Sources:
-        """The same sources in an image whose origin lies at (-dx, -dy)."""
-        return dataclasses.replace(self, x_px=self.x_px + dx_px, y_px=self.y_px + dy_px)
+        return Sources(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
 
 
 def make_sources(
@@ -71,12 +67,17 @@ def make_sources(
     flags: NDArray[np.integer],
 ) -> Sources:
     """Build `Sources` in their order, dropping the ones whose centroid or moments are not finite."""
-    columns = [np.asarray(c, np.float64) for c in (x_px, y_px, a_px, b_px, theta_rad)]
     smallest = np.sqrt(1 / 12)
-    columns[2], columns[3] = np.maximum(columns[2], smallest), np.maximum(columns[3], smallest)
-    columns[4] = (columns[4] + np.pi / 2) % np.pi - np.pi / 2
-    good = np.all(np.isfinite(columns), axis=0)
     sources = Sources(
-        *columns, np.asarray(n_px, np.int64), np.asarray(label, np.int32), np.asarray(flags, np.int32)
-    ).take(good)
+        x_px=np.asarray(x_px, np.float64),
+        y_px=np.asarray(y_px, np.float64),
+        a_px=np.maximum(np.asarray(a_px, np.float64), smallest),
+        b_px=np.maximum(np.asarray(b_px, np.float64), smallest),
+        theta_rad=(np.asarray(theta_rad, np.float64) + np.pi / 2) % np.pi - np.pi / 2,
+        n_px=np.asarray(n_px, np.int64),
+        label=np.asarray(label, np.int32),
+        flags=np.asarray(flags, np.int32),
+    )
+    shape = np.array([sources.x_px, sources.y_px, sources.a_px, sources.b_px, sources.theta_rad])
+    sources = sources.take(np.isfinite(shape).all(axis=0))
     return sources.take(np.lexsort((sources.x_px, sources.y_px)))

@@ -140,11 +140,11 @@ def zero_point_ab(header: Mapping[str, object], rule: ZeroPoint) -> float | None
         if unit.lower() == name.lower():
             return value
     for key in rule.keywords:
-        if (value := _number(header.get(key))) is not None:
-            return value
+        if (number := _number(header.get(key))) is not None:
+            return number
     for key in rule.fluxmag0_keywords:
-        if (value := _number(header.get(key))) is not None and value > 0:
-            return 2.5 * math.log10(value)
+        if (number := _number(header.get(key))) is not None and number > 0:
+            return 2.5 * math.log10(number)
     flam, plam = _number(header.get("PHOTFLAM")), _number(header.get("PHOTPLAM"))
     if rule.photflam and flam and plam and flam > 0 and plam > 0:
         return -2.5 * math.log10(flam) - 5 * math.log10(plam) - 2.408

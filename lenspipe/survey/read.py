@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -141,7 +142,7 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box)
     return Pixels(tuple(f.band for f in tile.bands), image, tuple(invvar), mask)
 
 
-def _section(plane: Plane, window: Box, shape: tuple[int, int]) -> NDArray[np.generic]:
+def _section(plane: Plane, window: Box, shape: tuple[int, int]) -> NDArray[Any]:
     with open_fits(plane.file) as hdus:
         hdu = image_hdu(hdus, plane.hdu, file=plane.file)
         if tuple(hdu.shape) != shape:
@@ -149,7 +150,7 @@ def _section(plane: Plane, window: Box, shape: tuple[int, int]) -> NDArray[np.ge
                 "a plane of the tile differs in shape from its image",
                 file=plane.file, hdu=plane.hdu, shape=str(hdu.shape), image=str(shape),
             )  # fmt: skip
-        data: NDArray[np.generic] = np.asarray(hdu.section[window.slices])
+        data: NDArray[Any] = np.asarray(hdu.section[window.slices])
     if data.shape != window.shape:
         raise TileError(
             "the file ends before its image does", file=plane.file, got=str(data.shape), want=str(window.shape)
@@ -160,7 +161,7 @@ def _section(plane: Plane, window: Box, shape: tuple[int, int]) -> NDArray[np.ge
 
 
 def _invvar(
-    weight: NDArray[np.generic], kind: str | None, njy_per_count: float
+    weight: NDArray[Any], kind: str | None, njy_per_count: float
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
     values = weight.astype(np.float64)  # variances of maggies, 1e-24, underflow in float32
     good = np.isfinite(values) & (values > 0)
@@ -173,7 +174,7 @@ def _invvar(
     return invvar.astype(np.float32), ~good
 
 
-def _no_data(counts: NDArray[np.generic]) -> NDArray[np.bool_]:
+def _no_data(counts: NDArray[Any]) -> NDArray[np.bool_]:
     """Patches of exact zeros, 3 x 3 and larger; single zeros come out of quantised compression."""
     zero = counts == 0
     if not zero.any():
@@ -182,7 +183,7 @@ def _no_data(counts: NDArray[np.generic]) -> NDArray[np.bool_]:
     return patches
 
 
-def _flagged(mask: NDArray[np.generic], bits: tuple[int, ...]) -> NDArray[np.bool_]:
+def _flagged(mask: NDArray[Any], bits: tuple[int, ...]) -> NDArray[np.bool_]:
     values = mask.astype(np.int64)
     if not bits:
         flagged: NDArray[np.bool_] = values != 0

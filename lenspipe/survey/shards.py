@@ -98,7 +98,7 @@ def cut_into_shards(
         )
     core, halo = _round_up(core_px, align_px), _round_up(halo_px, align_px)
     n_row, n_column = shape
-    shards = []
+    shards: list[Shard] = []
     for y0, y1 in _edges(n_row, core):
         for x0, x1 in _edges(n_column, core):
             window = Box(max(0, x0 - halo), max(0, y0 - halo), min(n_column, x1 + halo), min(n_row, y1 + halo))

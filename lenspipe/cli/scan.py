@@ -1,0 +1,165 @@
+"""`lenspipe scan`: survey tiles in, ranked candidates out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lenspipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lenspipe.config import ScanConfig
+    from lenspipe.scan.run import Runner
+
+RAY_COPY = "/runtime_resources/working_dir_files/"
+
+
+@click.command()
+@click.argument("tiles", nargs=-1, metavar="TILES...")
+@click.option(
+    "--survey",
+    default=None,
+    metavar="NAME|FILE",
+    help="Survey layout: a shipped name or a .toml file. [default: generic]",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder. [default: a new runs/NAME-UTC]")
+@click.option(
+    "--model",
+    default=None,
+    metavar="NAME|DIR",
+    help="Model that scores; 'none' for no scores. [default: a shipped one that fits]",
+)
+@click.option(
+    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
+)
+@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings as TOML (see docs/scan.md).")
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Scan only the first N tiles.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--sample", is_flag=True, help="Scan a small simulated survey that is made on the spot.")
+@click.option(
+    "--shard-px", type=click.IntRange(min=64, max=16384), default=None, help="Side of a shard's core, pixels."
+)
+@click.option(
+    "--zero-point-ab",
+    type=float,
+    default=None,
+    help="Zero-point for images that have none (recorded as an assumption).",
+)
+@click.option(
+    "--detector", type=click.Choice(["sep", "photutils"]), default=None, help="Source detection. [default: sep]"
+)
+def command(
+    tiles: tuple[str, ...],
+    survey: str | None,
+    out: Path | None,
+    model: str | None,
+    runner: str,
+    workers: int | None,
+    resume: bool,
+    config_file: str | None,
+    limit: int | None,
+    dry_run: bool,
+    sample: bool,
+    shard_px: int | None,
+    zero_point_ab: float | None,
+    detector: str | None,
+) -> int:
+    """
+    Scan survey TILES (files, folders, globs, URLs, or a manifest) into a candidate catalogue.
+
+    Exit code: 0 done, 2 bad request, 3 done with failures.
+    """
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_truth
+    from lenspipe.scan.run import ScanRequest, run_scan
+    from lenspipe.survey.layout import read_layout
+
+    if sample and tiles:
+        raise ConfigError("--sample makes its own tiles; leave TILES out", tiles=tiles[0])
+    if not sample and not tiles:
+        raise ConfigError("nothing to scan: give TILES, or --sample")
+    if resume and out is None:
+        raise ConfigError("--resume needs the --out of the run to go on with")
+    layout = read_layout(survey or ("sample" if sample else "generic"))
+    config = _config(config_file, model, shard_px, zero_point_ab, detector)
+    folder = _run_folder(out, layout.name)
+    with ShownProgress("shard") as progress:
+        if sample:
+            from lenspipe.scan.sample import make_sample
+
+            progress.say("Making the sample survey: simulated g r i tiles with injected lenses")
+            tiles = (str(make_sample(folder / "sample")),)
+        request = ScanRequest(_absolute(tiles), layout, config, limit)
+        if dry_run:
+            print_plan(request)
+            return 0
+        result = run_scan(request, folder, _runner(runner, workers), progress, resume=resume)
+    print_result(result, request)
+    if sample:
+        print_sample_truth(result)
+    return result.exit_code
+
+
+def _config(
+    file: str | None, model: str | None, shard_px: int | None, zero_point_ab: float | None, detector: str | None
+) -> ScanConfig:
+    from lenspipe.config import ScanConfig
+    from lenspipe.toml import read_toml, validate
+
+    config = read_toml(file, ScanConfig) if file else ScanConfig()
+    raw: dict[str, Any] = config.model_dump()
+    if model is not None:
+        raw["score"]["model"] = model if not os.path.isdir(model) else os.path.abspath(model)
+    if shard_px is not None:
+        raw["shard"]["core_px"] = shard_px
+    if zero_point_ab is not None:
+        raw["zero_point_ab"] = zero_point_ab
+    if detector is not None:
+        raw["detect"]["detector"] = detector
+    return validate(raw, ScanConfig, origin="command line")
+
+
+def _run_folder(out: Path | None, name: str) -> Path:
+    if out is None:
+        out = Path("runs") / f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+    if not out.is_absolute() and RAY_COPY in f"{os.getcwd()}/":
+        raise ConfigError(
+            "a submitted job runs in Ray's own copy of the working directory, which is deleted with it; "
+            "give --out as an absolute path on a disk that all nodes see",
+            out=str(out),
+        )
+    return Path(os.path.abspath(out))
+
+
+def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
+
+
+def _runner(name: str, workers: int | None) -> Any:
+    return partial(_local) if name == "local" else partial(_ray, workers)
+
+
+@contextlib.contextmanager
+def _local() -> Iterator[Runner]:
+    from lenspipe.scan.local import scan_local
+
+    yield scan_local
+
+
+@contextlib.contextmanager
+def _ray(workers: int | None) -> Iterator[Runner]:
+    from lenspipe.dist.session import ray_session
+
+    with ray_session(n_worker=workers) as n_worker:
+        from lenspipe.dist.scan import scan_ray
+
+        yield partial(scan_ray, n_worker=n_worker)

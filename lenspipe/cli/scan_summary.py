@@ -1,0 +1,159 @@
+"""What `lenspipe scan` prints when it is through: counts, the ten best, where the files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
+from lenspipe.scan.plan import plan_tiles
+from lenspipe.scan.run import RUN, ScanRequest, ScanResult, expected_candidates, find_tiles
+from lenspipe.survey.files import size_bytes
+from lenspipe.survey.tile import Tile
+
+BEST = 10
+SHOWN_FAILURES = 10
+SAME_SOURCE_ARCSEC = 1.0
+NOT_A_TERMINAL_COLUMNS = 120
+
+
+def print_result(result: ScanResult, request: ScanRequest) -> None:
+    """Print totals, failures, the ten best candidates and the files."""
+    console = _console()
+    totals, seconds = result.totals, result.seconds
+    table = Table(title="Scan", title_justify="left", show_header=False)
+    scan_s = seconds.get("scan", 0.0)
+    for name, value in {
+        "tiles": f"{totals.tiles}",
+        "shards": f"{totals.shards_ok} ok of {totals.shards}",
+        "area searched": f"{totals.area_deg2:.5f} deg2",
+        "sources measured": f"{totals.sources}",
+        "candidates": f"{totals.candidates}, {totals.scored} scored"
+        + (f" by {result.model.card.name} ({result.model.digest})" if result.model else ""),
+        "failures": f"{totals.failures}",
+        "time": f"{seconds['total']:.1f} s (start {seconds.get('start', 0):.1f}, scan {scan_s:.1f})"
+        + (f"; {totals.sources / scan_s:.0f} sources/s" if scan_s and totals.sources else ""),
+    }.items():
+        table.add_row(name, value)
+    console.print(table)
+    if totals.failures:
+        _print_failures(console, result.folder)
+    if totals.scored:
+        _print_best(console, result.folder)
+    if request.config.zero_point_ab is not None:
+        console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")
+    for file, what in (
+        (CANDIDATES, "one row a candidate, best first"),
+        (SHARDS, "what was searched, one row a shard"),
+        (FAILED, "what could not be searched, and why"),
+        (RUN, "config, versions, inputs, counts, timings"),
+    ):
+        console.print(f"{result.folder / file}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
+
+
+def _print_failures(console: Console, folder: Path) -> None:
+    table = Table(title="Failures", title_justify="left")
+    for name in ("tile", "stage", "error", "message"):
+        table.add_column(name, overflow="fold")
+    rows = pq.read_table(folder / FAILED).to_pylist()
+    for row in rows[:SHOWN_FAILURES]:
+        table.add_row(row["tile"], row["stage"], row["error_type"], row["message"])
+    console.print(table)
+    if len(rows) > SHOWN_FAILURES:
+        console.print(f"... and {len(rows) - SHOWN_FAILURES} more in {folder / FAILED}")
+
+
+def _print_best(console: Console, folder: Path) -> None:
+    best = best_candidates(folder, BEST)
+    table = Table(title="Best candidates", title_justify="left")
+    magnitudes = [n for n in best.column_names if n.startswith("mag_") and not n.startswith("mag_err_")]
+    for name in ("rank", "score", "ra", "dec", "tile", *magnitudes, "r50 [arcsec]"):
+        table.add_column(name, justify="left" if name == "tile" else "right")
+    for rank, row in enumerate(best.to_pylist(), 1):
+        table.add_row(
+            str(rank), _number(row["score"], ".4f"), f"{row['ra']:.6f}", f"{row['dec']:+.6f}", row["tile"],
+            *(_number(row[m], ".2f") for m in magnitudes), _number(row["half_light_radius_arcsec"], ".2f"),
+        )  # fmt: skip
+    console.print(table)
+
+
+def best_candidates(folder: Path, n: int) -> pa.Table:
+    """The best ``n`` rows; a source that overlapping tiles show twice counts once."""
+    head = next(pq.ParquetFile(folder / CANDIDATES).iter_batches(batch_size=20 * n))
+    table = pa.Table.from_batches([head])
+    keep: list[int] = []
+    ra, dec = np.radians(table["ra"].to_numpy()), np.radians(table["dec"].to_numpy())
+    for i in range(table.num_rows):
+        apart = np.degrees(np.hypot((ra[keep] - ra[i]) * np.cos(dec[i]), dec[keep] - dec[i])) * 3600
+        if not (apart < SAME_SOURCE_ARCSEC).any():
+            keep.append(i)
+        if len(keep) == n:
+            break
+    return table.take(keep)
+
+
+def print_sample_truth(result: ScanResult) -> None:
+    """Where the sample's injected lenses came out."""
+    from lenspipe.scan.sample import ranks_of_truth
+
+    console = _console()
+    table = Table(title="Injected lenses of the sample, and their rank", title_justify="left")
+    for name in ("lens", "theta_E [arcsec]", "arc S/N", "rank", "score"):
+        table.add_column(name, justify="right")
+    for row in ranks_of_truth(result.folder):
+        rank = "not found" if row["rank"] is None else str(row["rank"])
+        table.add_row(
+            str(row["lens"]),
+            f"{row['theta_e_arcsec']:.2f}",
+            f"{row['arc_snr']:.0f}",
+            rank,
+            _number(row["score"], ".4f"),
+        )
+    console.print(table)
+
+
+def print_plan(request: ScanRequest) -> None:
+    """Print what a scan would do, without reading more than headers and a few test windows."""
+    console = _console()
+    tiles, bands = find_tiles(request)
+    plan = plan_tiles(tiles, request.layout, request.config)
+    good = [t for t in tiles if isinstance(t, Tile)]
+    files = {p.file for t in good for b in t.bands for p in (b.image, b.weight, b.mask) if p}
+    shards = plan.filter(pa.compute.is_valid(plan["shard_id"]))
+    boxes = np.array(shards["core"].to_pylist()).reshape(-1, 4)
+    n_px = int(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum())
+    tests = list(expected_candidates(tiles, request, n_test=3, test_px=1024))
+    tested_px = sum(px for *_, px in tests)
+    expected = (
+        "unknown"
+        if not tested_px
+        else f"about {n_px * sum(n for _, n, _ in tests) / tested_px:.0f} (from {len(tests)} test windows)"
+    )
+    core_px = request.config.shard.core_px
+    table = Table(title="Plan (nothing is written)", title_justify="left", show_header=False)
+    for name, value in {
+        "tiles": f"{len(tiles)}, of which {plan.num_rows - shards.num_rows} cannot be planned",
+        "bands": " ".join(bands),
+        "shards": f"{shards.num_rows} of {core_px} px and a halo of {request.config.shard.halo_px}",
+        "pixels": f"{n_px} a band",
+        "bytes": f"{sum(size_bytes(f) for f in files) / 1e6:.1f} MB in {len(files)} files",
+        "expected cutouts": expected,
+    }.items():
+        table.add_row(name, value)
+    console.print(table)
+    for row in plan.filter(pa.compute.is_null(plan["shard_id"])).slice(0, SHOWN_FAILURES).to_pylist():
+        console.print(f"{row['tile']}: {row['message']}", markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=NOT_A_TERMINAL_COLUMNS)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

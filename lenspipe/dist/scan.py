@@ -1,0 +1,139 @@
+"""A scan by Ray Data: shards are read and measured in tasks, scored and committed to the ledger by actors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from lenspipe.errors import ConfigError
+from lenspipe.scan.ledger import write_part
+from lenspipe.scan.scoring import ScoreShards, without_cutouts
+from lenspipe.scan.settings import ScanSettings, ShardTask
+from lenspipe.scan.shard import scan_shard
+
+MAX_READ_TASKS = 10_000
+NO_PROGRESS_S = 900
+ROW_BYTES = 4 << 20
+"""A guess at a shard row with its cutouts, for Ray's budget before it has seen one."""
+
+
+def scan_ray(
+    tasks: Sequence[ShardTask],
+    settings: ScanSettings,
+    parts: Path,
+    *,
+    session: str,
+    n_worker: int,
+    on_part: Callable[[dict[str, int]], None],
+) -> None:
+    """
+    Scan shards on the Ray that runs.
+
+    Reading and measuring are one task, so that a window's pixels never enter the object store; rows with their
+    cutouts travel to actors that hold the model, and these commit each call's rows as one part of the ledger.
+    (Not by a Ray Data sink: that is one operator more to place, and its counts come only at the end.)
+
+    Parameters
+    ----------
+    tasks : sequence of ShardTask
+    settings : ScanSettings
+    parts : Path
+        Folder of the ledger's parts, on a file system that every node sees.
+    session : str
+        Name of this session; part names start with it.
+    n_worker : int
+        CPUs to use.
+    on_part : callable
+        Called on the driver with the counts of each part after it is committed.
+
+    Raises
+    ------
+    ConfigError
+        Ray has no room for a scorer; it would wait for ever.
+    ray.exceptions.RayTaskError
+        A bug in a worker; what was committed stays.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.retried_io_errors = [*context.retried_io_errors, "Stale file handle"]
+    n_gpu = int(ray.cluster_resources().get("GPU", 0))
+    on_gpu = settings.model is not None and settings.config.score.device != "cpu" and n_gpu > 0
+    if settings.config.score.device == "cuda" and settings.model is not None and not on_gpu:
+        raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu", gpus=n_gpu)
+    # Half a CPU for a reader and for a scorer: each stage may fill the machine while the other waits for it.
+    scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5}
+    n_scorer = n_gpu if on_gpu else max(1, min(n_worker, len(tasks) // settings.config.score.shards_per_call))
+    dataset = ray.data.read_datasource(
+        ShardSource(tasks, settings), override_num_blocks=min(len(tasks), MAX_READ_TASKS), num_cpus=0.5
+    ).map_batches(
+        CommitShards,
+        fn_constructor_args=(settings, parts, session),
+        batch_size=settings.config.score.shards_per_call,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=n_scorer),
+        **scorer,
+    )
+    for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in counts.to_pylist():
+            on_part(row)
+
+
+class ShardSource(Datasource):
+    """Shards as a Ray Data source: one row a shard, read and measured inside the read task."""
+
+    def __init__(self, tasks: Sequence[ShardTask], settings: ScanSettings) -> None:
+        super().__init__()
+        self._tasks = list(tasks)
+        self._settings = ray.put(settings)
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all rows, before any is seen."""
+        return len(self._tasks) * ROW_BYTES
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """Shards in ``parallelism`` runs of neighbours."""
+        chunks = np.array_split(np.arange(len(self._tasks)), max(1, min(parallelism, len(self._tasks))))
+        return [
+            ReadTask(
+                partial(_read, [self._tasks[i] for i in chunk], self._settings),
+                BlockMetadata(
+                    num_rows=len(chunk), size_bytes=len(chunk) * ROW_BYTES, input_files=None, exec_stats=None
+                ),
+                per_task_row_limit=per_task_row_limit,
+            )
+            for chunk in chunks
+        ]
+
+
+def _read(tasks: list[ShardTask], settings: ray.ObjectRef) -> Iterator[pa.Table]:
+    known: ScanSettings = ray.get(settings)
+    for task in tasks:
+        yield scan_shard(task, known)
+
+
+class CommitShards:
+    """Actor: score rows where a model applies, commit them, answer with the counts."""
+
+    def __init__(self, settings: ScanSettings, parts: Path, session: str) -> None:
+        self._settings = settings
+        self._score = ScoreShards(settings) if settings.model else None
+        self._parts, self._session = parts, session
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Commit one call's rows as one part; a retried call replaces the part it may have written."""
+        rows = self._score(table) if self._score else without_cutouts(table, self._settings.bands)
+        ids = "\n".join(sorted(rows["shard_id"].to_pylist()))
+        name = f"part-{self._session}-{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
+        return pa.Table.from_pylist([write_part(self._parts, name, rows)])

@@ -1,0 +1,165 @@
+"""From ledger parts to the tables of a run; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lenspipe.rundir import atomic_path
+from lenspipe.scan.ledger import PARTS, Entry, iter_counted, part_files, rows_that_count
+from lenspipe.scan.sort import write_sorted
+from lenspipe.schema import FAILURES, candidates_schema, shards_schema
+
+CANDIDATES, SHARDS, FAILED = "candidates.parquet", "shards.parquet", "failures.parquet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """What a run came to; the counts of `shards.parquet` and `failures.parquet` add up to them."""
+
+    tiles: int
+    shards: int
+    shards_ok: int
+    sources: int
+    candidates: int
+    scored: int
+    failures: int
+    area_deg2: float
+
+
+def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Totals, list[dict[str, Any]]]:
+    """
+    Write ``shards``, ``failures`` and ``candidates.parquet`` from the ledger.
+
+    Returns
+    -------
+    Totals
+    inputs : list of dict
+        Files of the tiles, with size and checksum.
+
+    Raises
+    ------
+    RuntimeError
+        A planned shard has no row: the ledger does not hold the whole run.
+    """
+    planned = plan.filter(pc.is_valid(plan["shard_id"]))
+    ids = planned["shard_id"].to_pylist()
+    parts = part_files(folder / PARTS)
+    counted = rows_that_count(parts, set(ids))
+    if len(counted) != len(ids):
+        missing = next(i for i in ids if i not in counted)
+        raise RuntimeError(
+            f"{len(ids) - len(counted)} planned shards have no row in the ledger, the first is {missing}"
+        )
+    shards, inputs = _shards(parts, counted, bands)
+    failures = _failures(parts, counted, plan, shards, bands)
+    with atomic_path(folder / SHARDS) as path:
+        pq.write_table(shards, path, compression="zstd")
+    with atomic_path(folder / FAILED) as path:
+        pq.write_table(failures, path, compression="zstd")
+    n_candidate = pc.sum(shards["n_candidate"]).as_py() or 0
+    with atomic_path(folder / CANDIDATES) as path:
+        write_sorted(
+            path,
+            candidates_schema(bands),
+            lambda: _candidate_chunks(parts, counted, bands),
+            n_row=n_candidate,
+            scratch=folder / ".sort",
+        )
+    score = pq.ParquetFile(folder / CANDIDATES).metadata
+    n_scored = n_candidate - _nulls(score, "score")
+    n_ok = pc.sum(pc.equal(shards["status"], "ok")).as_py() or 0
+    totals = Totals(
+        tiles=len(set(plan["tile"].to_pylist())),
+        shards=len(ids),
+        shards_ok=n_ok,
+        sources=pc.sum(shards["n_source"]).as_py() or 0,
+        candidates=n_candidate,
+        scored=n_scored,
+        failures=failures.num_rows,
+        area_deg2=pc.sum(shards["area_deg2"]).as_py() or 0.0,
+    )
+    return totals, inputs
+
+
+def _shards(
+    parts: list[Path], counted: dict[str, Entry], bands: tuple[str, ...]
+) -> tuple[pa.Table, list[dict[str, Any]]]:
+    schema = shards_schema(bands)
+    tables, inputs = [schema.empty_table()], []
+    for table in iter_counted(parts, counted, [*schema.names, "inputs"]):
+        tables.append(table.select(schema.names).cast(schema))
+        inputs += [item for text in table["inputs"].to_pylist() if text for item in json.loads(text)]
+    shards = pa.concat_tables(tables).sort_by("shard_id").combine_chunks()
+    return shards, sorted(inputs, key=lambda item: str(item["file"]))
+
+
+def _failures(
+    parts: list[Path], counted: dict[str, Entry], plan: pa.Table, shards: pa.Table, bands: tuple[str, ...]
+) -> pa.Table:
+    rows = [
+        {**{key: row[key] for key in ("tile", "file", "error_type", "message")}, "shard_id": None, "stage": "plan"}
+        for row in plan.filter(pc.is_null(plan["shard_id"])).to_pylist()
+    ]
+    names = list(FAILURES.names)
+    for table in iter_counted(parts, counted, [*names, "status"]):
+        rows += [{k: row[k] for k in names} for row in table.filter(pc.equal(table["status"], "failed")).to_pylist()]
+    rows += _tiles_without_data(shards, plan, bands)
+    return pa.Table.from_pylist(rows, FAILURES).sort_by([("tile", "ascending"), ("shard_id", "ascending")])
+
+
+def _tiles_without_data(shards: pa.Table, plan: pa.Table, bands: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Tiles of which a band holds no usable pixel at all: that is a broken file, not an edge of the survey."""
+    files = {row["tile"]: json.loads(row["files"]) for row in plan.to_pylist() if row["files"]}
+    rows = []
+    for band in bands:
+        column = f"masked_{band}"
+        ok = shards.filter(pc.and_(pc.equal(shards["status"], "ok"), pc.is_valid(shards[column])))
+        least = ok.group_by("tile").aggregate([(column, "min")])
+        whole = pc.value_counts(shards["tile"])
+        n_all = {item["values"]: item["counts"] for item in whole.to_pylist()}
+        n_ok = {item["values"]: item["counts"] for item in pc.value_counts(ok["tile"]).to_pylist()}
+        for tile, masked in zip(least["tile"].to_pylist(), least[f"{column}_min"].to_pylist(), strict=True):
+            if masked == 1.0 and n_ok[tile] == n_all[tile]:
+                file = next(b["image"]["file"] for b in files[tile]["bands"] if b["band"] == band)
+                message = (
+                    f"no usable pixel in band {band}: all are NaN, zero, without weight or flagged; "
+                    "mend the image, its weight or its mask, or leave the tile out"
+                )
+                rows.append(
+                    {
+                        "tile": tile,
+                        "shard_id": None,
+                        "file": file,
+                        "stage": "read",
+                        "error_type": "TileError",
+                        "message": message,
+                    }
+                )
+    return rows
+
+
+def _candidate_chunks(parts: list[Path], counted: dict[str, Entry], bands: tuple[str, ...]) -> Iterator[pa.Table]:
+    schema = candidates_schema(bands)
+    for table in iter_counted(parts, counted, ["shard_id", "tile", "model", "candidates"]):
+        column = table["candidates"].combine_chunks()
+        structs = column.flatten()
+        if not len(structs):
+            continue
+        parent = pc.list_parent_indices(column)
+        known = {name: table[name].take(parent) for name in ("shard_id", "tile", "model")}
+        arrays = [known[f.name] if f.name in known else structs.field(f.name) for f in schema]
+        yield pa.table(arrays, schema=schema)
+
+
+def _nulls(metadata: pq.FileMetaData, column: str) -> int:
+    index = metadata.schema.names.index(column)
+    groups = [metadata.row_group(i).column(index).statistics for i in range(metadata.num_row_groups)]
+    return sum(s.null_count for s in groups)

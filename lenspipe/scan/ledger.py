@@ -1,0 +1,77 @@
+"""The ledger: shard rows in Parquet parts that appear whole or not at all; what is in it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lenspipe.rundir import atomic_path
+
+PARTS = "parts"
+
+
+def write_part(folder: Path, name: str, rows: pa.Table) -> dict[str, int]:
+    """Commit shard rows as one part; a part of the same name is replaced. Returns its counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / f"{name}.parquet") as temporary:
+        pq.write_table(rows, temporary, compression="zstd")
+    status = rows["status"].to_pylist()
+    return {"shards": len(status), "failed": status.count("failed"), "candidates": sum(rows["n_candidate"].to_pylist())}
+
+
+def part_files(folder: Path) -> list[Path]:
+    """Committed parts, in order of name."""
+    return sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left behind: temporary files, which were never part of the ledger."""
+    if folder.is_dir():
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def done_shards(folder: Path) -> set[str]:
+    """Shards whose row says ``ok``; failed ones are tried again by a resumed run."""
+    done: set[str] = set()
+    for path in part_files(folder):
+        table = pq.read_table(path, columns=["shard_id", "status"])
+        done.update(s for s, status in zip(*(c.to_pylist() for c in table.columns), strict=True) if status == "ok")
+    return done
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where the row that counts for a shard lies."""
+
+    part: int
+    row: int
+
+
+def rows_that_count(parts: list[Path], planned: set[str]) -> dict[str, Entry]:
+    """
+    For each planned shard the row that counts: the first ``ok`` one, else the last failed one.
+
+    A shard has several rows when it failed and was tried again, or when a retried write raced a committed one.
+    """
+    chosen: dict[str, tuple[bool, Entry]] = {}
+    for p, path in enumerate(parts):
+        table = pq.read_table(path, columns=["shard_id", "status"])
+        for r, (shard_id, status) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
+            if shard_id in planned and not (shard_id in chosen and chosen[shard_id][0]):
+                chosen[shard_id] = (status == "ok", Entry(p, r))
+    return {shard_id: entry for shard_id, (_, entry) in chosen.items()}
+
+
+def iter_counted(parts: list[Path], counted: dict[str, Entry], columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The rows that count, part by part: memory holds one part."""
+    rows: dict[int, list[int]] = {}
+    for entry in counted.values():
+        rows.setdefault(entry.part, []).append(entry.row)
+    for p, path in enumerate(parts):
+        if p in rows:
+            yield pq.read_table(path, columns=columns).take(sorted(rows[p]))

@@ -1,0 +1,196 @@
+"""A window of calibrated pixels becomes measured, selected, cut-out sources. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenspipe.config import BackgroundConfig, DetectConfig, SelectConfig
+from lenspipe.errors import TileError
+from lenspipe.image.background import estimate_background
+from lenspipe.image.detect import DETECTORS, detection_sum
+from lenspipe.image.photometry import (
+    Apertures,
+    ab_magnitude,
+    kron_apertures,
+    kron_fluxes,
+    photometry_flags,
+)
+from lenspipe.image.sources import Sources
+from lenspipe.survey.read import Pixels
+from lenspipe.survey.shards import Box
+
+SELECTION_BANDS = ("i", "I", "VIS", "F814W", "r", "z", "Y", "y", "J", "H", "Ks", "K", "g", "u")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Flat:
+    """A window without its sky: images (band, y, x) in nJy, 0 where masked; noise; masks."""
+
+    image: NDArray[np.float32]
+    rms: list[NDArray[np.float32]]
+    mask: NDArray[np.bool_]
+    median_rms: list[float | None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """Sources of a core, in pixels of the window, with fluxes (band, n) in nJy."""
+
+    sources: Sources
+    apertures: Apertures
+    flux_njy: NDArray[np.float64]
+    flux_err_njy: NDArray[np.float64]
+    flags: NDArray[np.int32]
+    index: NDArray[np.intp]
+    """Number of each source in the core, before any selection."""
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Measured:
+        """The sources at ``rows``."""
+        apertures = Apertures(*(getattr(self.apertures, f.name)[rows] for f in dataclasses.fields(Apertures)))
+        return Measured(
+            self.sources.take(rows), apertures, self.flux_njy[:, rows], self.flux_err_njy[:, rows],
+            self.flags[rows], self.index[rows],
+        )  # fmt: skip
+
+
+def subtract_sky(pixels: Pixels, config: BackgroundConfig) -> Flat:
+    """
+    Subtract the background of each band, in place.
+
+    A band that is masked throughout stays, with zeros and infinite noise.
+
+    Raises
+    ------
+    TileError
+        A band is constant where it is not masked: there is no noise to detect anything against.
+    """
+    noise: list[NDArray[np.float32]] = []
+    medians: list[float | None] = []
+    for b, band in enumerate(pixels.bands):
+        image, mask = pixels.image[b], pixels.mask[b]
+        if mask.all():
+            noise.append(np.full(image.shape, np.inf, np.float32))
+            medians.append(None)
+            continue
+        background = estimate_background(image, mask, mesh_px=config.mesh_px, filter_mesh=config.filter_mesh)
+        if background is None:
+            raise TileError(
+                "the image is constant: there is no noise to detect sources against; leave the tile out",
+                band=band,
+                value_njy=float(image[~mask][0]),
+            )
+        np.subtract(image, background.level, out=image)
+        image[mask] = 0
+        noise.append(background.rms)
+        medians.append(background.median_rms)
+    return Flat(pixels.image, noise, pixels.mask, medians)
+
+
+def measure_core(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Box, window: Box) -> Measured:
+    """
+    Detect on the window, keep what belongs to the core, measure all bands.
+
+    Raises
+    ------
+    TileError
+        ``detect.image`` names a band that the tile does not have.
+    """
+    if config.image == "sum":
+        image, rms, mask = detection_sum(flat.image, flat.rms, flat.mask)
+    elif config.image in pixels.bands:
+        b = pixels.bands.index(config.image)
+        image, rms, mask = flat.image[b], flat.rms[b], flat.mask[b]
+    else:
+        raise TileError(
+            "the tile lacks the detection band; set detect.image to one of its bands, or to sum",
+            detect_image=config.image,
+            bands=" ".join(pixels.bands),
+        )
+    if mask.all():
+        found, segments = _none(), np.zeros(mask.shape, np.int32)
+    else:
+        found, segments = DETECTORS[config.detector](
+            image,
+            rms,
+            mask,
+            threshold_sigma=config.threshold_sigma,
+            min_area_px=config.min_area_px,
+            deblend_levels=config.deblend_levels,
+            deblend_contrast=config.deblend_contrast,
+        )
+    sources = found.take(core.contains(found.x_px + window.x0, found.y_px + window.y0))
+    apertures = kron_apertures(image, mask, sources, segments)
+    flux = np.full((len(pixels.bands), len(sources)), np.nan)
+    error = flux.copy()
+    for b, invvar in enumerate(pixels.invvar):
+        if flat.median_rms[b] is None:
+            continue
+        noise = flat.rms[b] if invvar is None else _noise(invvar, flat.rms[b])
+        flux[b], error[b] = kron_fluxes(flat.image[b], noise, flat.mask[b], sources, segments, apertures)
+    flags = sources.flags | apertures.flags | photometry_flags(flux)
+    return Measured(sources, apertures, flux, error, flags, np.arange(len(sources)))
+
+
+def select(
+    measured: Measured,
+    config: SelectConfig,
+    *,
+    bands: tuple[str, ...],
+    pixel_scale_arcsec: float,
+    psf_fwhm_arcsec: dict[str, float],
+) -> NDArray[np.bool_]:
+    """
+    Which sources become candidates.
+
+    A source without a flux in the band of a limit does not pass that limit.
+
+    Raises
+    ------
+    TileError
+        The selection names a band that the tile does not have.
+    """
+    keep = np.ones(len(measured.sources), bool)
+    magnitude = {band: ab_magnitude(measured.flux_njy[b]) for b, band in enumerate(bands)}
+    band = selection_band(bands) if config.band == "auto" else config.band
+    wanted = {band, *(b for key in config.colour for b in key.split("-"))}
+    missing = sorted(wanted - set(bands))
+    if missing:
+        raise TileError(
+            "the selection needs a band that the tile does not have", needs=missing[0], bands=" ".join(bands)
+        )
+    if config.mag_max is not None:
+        keep &= magnitude[band] <= config.mag_max
+    if config.mag_min is not None:
+        keep &= magnitude[band] >= config.mag_min
+    for key, (low, high) in config.colour.items():
+        blue, red = key.split("-")
+        colour = magnitude[blue] - magnitude[red]
+        keep &= (colour >= low) & (colour <= high)
+    radius = measured.apertures.half_light_radius_px * pixel_scale_arcsec
+    if config.half_light_radius_min_arcsec is not None:
+        keep &= radius >= config.half_light_radius_min_arcsec
+    if config.half_light_radius_max_arcsec is not None:
+        keep &= radius <= config.half_light_radius_max_arcsec
+    # A Gaussian holds half of its light within half of its FWHM.
+    widths = [psf_fwhm_arcsec[b] for b in bands if b in psf_fwhm_arcsec]
+    if config.star_cut > 0 and widths:
+        keep &= radius >= config.star_cut * min(widths) / 2
+    return keep & (measured.apertures.mask_fraction <= config.mask_fraction_max)
+
+
+def selection_band(bands: tuple[str, ...]) -> str:
+    """The band of the magnitude limits where none is named: red, deep and common comes first."""
+    return next((band for band in SELECTION_BANDS if band in bands), bands[0])
+
+
+def _noise(invvar: NDArray[np.float32], rms: NDArray[np.float32]) -> NDArray[np.float32]:
+    known = invvar > 0
+    return np.where(known, np.where(known, invvar, 1) ** np.float32(-0.5), rms)
+
+
+def _none() -> Sources:
+    empty, none = np.empty(0), np.empty(0, np.int64)
+    return Sources(empty, empty, empty, empty, empty, none, none.astype(np.int32), none.astype(np.int32))

@@ -1,0 +1,145 @@
+"""The plan of a scan: every shard of every tile, written down before any pixel is read."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lenspipe.config import ScanConfig
+from lenspipe.errors import TileError
+from lenspipe.rundir import atomic_path
+from lenspipe.scan.settings import ShardTask
+from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.read import read_facts
+from lenspipe.survey.shards import Box, Shard, cut_into_shards
+from lenspipe.survey.tile import BadTile, Tile
+
+BOX = pa.list_(pa.int32(), 4)
+SCHEMA = pa.schema(
+    [
+        pa.field("tile", pa.string()),
+        pa.field("files", pa.string(), metadata={"description": "JSON of the tile's planes"}),
+        pa.field("shard_id", pa.string(), metadata={"description": "null for a tile that could not be planned"}),
+        pa.field("core", BOX, metadata={"description": "x0 y0 x1 y1"}),
+        pa.field("window", BOX),
+        pa.field("first_of_tile", pa.bool_()),
+        pa.field("error_type", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("file", pa.string()),
+    ]
+)
+READERS = 16
+
+
+def plan_tiles(
+    tiles: Sequence[Tile | BadTile],
+    layout: SurveyLayout,
+    config: ScanConfig,
+    *,
+    on_tile: Callable[[], None] = lambda: None,
+) -> pa.Table:
+    """
+    Cut all tiles into shards; only headers are read.
+
+    A tile whose headers are unusable gets one row with its error and no shard.
+
+    Returns
+    -------
+    pa.Table
+        With `SCHEMA`, in the order of the tiles.
+    """
+
+    def rows_of(tile: Tile | BadTile) -> list[dict[str, object]]:
+        rows = _rows(tile, layout, config)
+        on_tile()
+        return rows
+
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        rows = [row for tile_rows in pool.map(rows_of, tiles) for row in tile_rows]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _rows(tile: Tile | BadTile, layout: SurveyLayout, config: ScanConfig) -> list[dict[str, object]]:
+    error, shards = None, []
+    if isinstance(tile, BadTile):
+        error = tile.error
+    else:
+        try:
+            facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
+            shards = cut_into_shards(
+                tile.name,
+                facts.shape,
+                core_px=config.shard.core_px,
+                halo_px=config.shard.halo_px,
+                align_px=config.background.mesh_px,
+            )
+        except TileError as failure:
+            error = failure
+    if error is not None:
+        return [
+            {
+                "tile": tile.name,
+                "files": tile.to_json() if isinstance(tile, Tile) else None,
+                "error_type": type(error).__name__,
+                "message": str(error),
+                "file": str(error.facts.get("file") or tile.file),
+            }
+        ]
+    assert isinstance(tile, Tile)
+    files = tile.to_json()
+    return [
+        {
+            "tile": tile.name,
+            "files": files,
+            "shard_id": shard.shard_id,
+            "core": [shard.core.x0, shard.core.y0, shard.core.x1, shard.core.y1],
+            "window": [shard.window.x0, shard.window.y0, shard.window.x1, shard.window.y1],
+            "first_of_tile": shard.first_of_tile,
+        }
+        for shard in shards
+    ]
+
+
+def retry_failed_tiles(plan: pa.Table, layout: SurveyLayout, config: ScanConfig) -> pa.Table:
+    """Plan again the tiles whose headers could not be used: their files may have been mended since."""
+    failed = [i for i, shard_id in enumerate(plan["shard_id"].to_pylist()) if shard_id is None]
+    again: list[Tile | BadTile] = [
+        Tile.from_json(row["files"]) for row in plan.take(failed).to_pylist() if row["files"] is not None
+    ]
+    if not again:
+        return plan
+    names = {tile.name for tile in again}
+    kept = plan.filter(pa.array([t not in names for t in plan["tile"].to_pylist()]))
+    mended = plan_tiles(again, layout, config)
+    order = {name: i for i, name in enumerate(dict.fromkeys(plan["tile"].to_pylist()))}
+    table = pa.concat_tables([kept, mended])
+    rank = pa.array([order[name] for name in table["tile"].to_pylist()])
+    return table.take(pa.compute.array_sort_indices(rank)).combine_chunks()
+
+
+def tasks_of(plan: pa.Table) -> list[ShardTask]:
+    """The shards of a plan as tasks; tiles are shared between their shards."""
+    tiles: dict[str, Tile] = {}
+    tasks = []
+    for row in plan.filter(pa.compute.is_valid(plan["shard_id"])).to_pylist():
+        tile = tiles.setdefault(row["tile"], Tile.from_json(row["files"]))
+        shard = Shard(row["shard_id"], row["tile"], Box(*row["core"]), Box(*row["window"]), row["first_of_tile"])
+        tasks.append(ShardTask(shard, tile))
+    return tasks
+
+
+def write_plan(path: Path, plan: pa.Table, *, bands: tuple[str, ...]) -> None:
+    """Write the plan and the bands of the run."""
+    with atomic_path(path) as temporary:
+        pq.write_table(plan.replace_schema_metadata({"bands": json.dumps(bands)}), temporary, compression="zstd")
+
+
+def read_plan(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
+    """The plan and the bands of the run."""
+    table = pq.read_table(path)
+    return table, tuple(json.loads(table.schema.metadata[b"bands"]))

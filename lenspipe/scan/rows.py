@@ -1,0 +1,113 @@
+"""One shard, one row: building, reading and failing the rows that travel from pixels to the ledger."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lenspipe.errors import LenspipeError
+from lenspipe.scan.settings import ShardTask
+from lenspipe.schema import part_schema
+
+CUTOUTS = pa.field("cutouts", pa.large_binary())
+CUTOUT_SHAPE = pa.field("cutout_shape", pa.list_(pa.int32()))
+
+
+def wire_schema(bands: tuple[str, ...]) -> pa.Schema:
+    """A ledger row with the cutouts that wait to be scored."""
+    return part_schema(bands).append(CUTOUTS).append(CUTOUT_SHAPE)
+
+
+def failed_row(
+    task: ShardTask, bands: tuple[str, ...], stage: str, error: LenspipeError | str, *, kind: str = ""
+) -> pa.Table:
+    """Row of a shard that could not be done."""
+    facts = error.facts if isinstance(error, LenspipeError) else {}
+    values = {
+        **identity(task),
+        "status": "failed",
+        "stage": stage,
+        "error_type": kind or type(error).__name__,
+        "message": str(error),
+        "file": str(facts.get("file") or task.tile.file),
+        "n_source": 0,
+        "n_candidate": 0,
+        "area_deg2": 0.0,
+        "candidates": [],
+    }
+    return one_row(values, wire_schema(bands))
+
+
+def identity(task: ShardTask) -> dict[str, object]:
+    """The columns that the plan already knows."""
+    core = task.shard.core
+    return {
+        "shard_id": task.shard.shard_id,
+        "tile": task.shard.tile,
+        "x0_px": core.x0,
+        "y0_px": core.y0,
+        "x1_px": core.x1,
+        "y1_px": core.y1,
+    }
+
+
+def one_row(values: dict[str, object], schema: pa.Schema) -> pa.Table:
+    """A table of one row; columns that are not given are null."""
+    unknown = set(values) - set(schema.names)
+    if unknown:
+        raise KeyError(f"no such columns: {sorted(unknown)}")
+    arrays = []
+    for field in schema:
+        value = values.get(field.name)
+        arrays.append(value if isinstance(value, pa.Array) else pa.array([value], field.type))
+    return pa.table(arrays, schema=schema)
+
+
+def nested(candidates: pa.Table) -> pa.Array:
+    """A table of candidates as the single value of a list column."""
+    struct = pa.StructArray.from_arrays(
+        [candidates.column(i).combine_chunks() for i in range(candidates.num_columns)], fields=list(candidates.schema)
+    )
+    return pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
+
+
+def pack_cutouts(cutouts: NDArray[np.float32]) -> dict[str, object]:
+    """Columns that carry cutouts (n, band, y, x)."""
+    return {
+        "cutouts": pa.array([np.ascontiguousarray(cutouts).data], pa.large_binary()),
+        "cutout_shape": list(cutouts.shape),
+    }
+
+
+def unpack_cutouts(table: pa.Table, row: int) -> NDArray[np.float32] | None:
+    """Cutouts (n, band, y, x) of one row, read-only; None where the row has none."""
+    shape = table["cutout_shape"][row].as_py()
+    if shape is None:
+        return None
+    return np.frombuffer(table["cutouts"][row].as_buffer(), np.float32).reshape(shape)
+
+
+def set_scores(table: pa.Table, scores: list[NDArray[np.float64] | None]) -> pa.Table:
+    """Put the scores of each row's candidates in their place (None leaves them null)."""
+    column = table["candidates"].combine_chunks()
+    structs = column.flatten()
+    lengths = column.value_lengths().to_pylist()
+    filled = [
+        pa.nulls(n, pa.float64()) if s is None else pa.array(s, pa.float64())
+        for s, n in zip(scores, lengths, strict=True)
+    ]
+    merged = pa.concat_arrays(filled) if filled else pa.nulls(0, pa.float64())
+    fields = list(structs.type)
+    children = [merged if f.name == "score" else structs.field(i) for i, f in enumerate(fields)]
+    rebuilt = pa.StructArray.from_arrays(children, fields=fields)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    index = table.schema.get_field_index("candidates")
+    return table.set_column(index, table.schema.field(index), pa.ListArray.from_arrays(offsets, rebuilt))
+
+
+def inputs_json(files: list[dict[str, object]]) -> str:
+    """Files of a tile with size and checksum."""
+    return json.dumps(files, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,294 @@
+"""One scan from request to result: plan, scan what is not done, finalize, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from lenspipe.config import ScanConfig
+from lenspipe.errors import ConfigError, TileError
+from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.scan.finalize import Totals, finalize
+from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
+from lenspipe.scan.plan import plan_tiles, read_plan, retry_failed_tiles, tasks_of, write_plan
+from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_model
+from lenspipe.survey.files import find_files
+from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.manifest import is_manifest, read_manifest
+from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles
+
+PLAN, RUN = "plan.parquet", "run.json"
+DONE, WITH_FAILURES = 0, 3
+
+
+class Runner(Protocol):
+    """Works through tasks and commits them to the ledger; the plain loop, or Ray."""
+
+    def __call__(
+        self,
+        tasks: Sequence[ShardTask],
+        settings: ScanSettings,
+        parts: Path,
+        *,
+        session: str,
+        on_part: Callable[[dict[str, int]], None],
+    ) -> None:
+        """Scan ``tasks``."""
+        ...
+
+
+class Progress(Protocol):
+    """What a run tells while it works; `lenspipe.cli` draws it."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """A stage begins."""
+        ...
+
+    def advance(self, counts: dict[str, int]) -> None:
+        """Some units of the stage are done (``shards``, ``failed``, ``candidates``)."""
+        ...
+
+    def say(self, message: str) -> None:
+        """One line for the reader."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanRequest:
+    """What the user asked for."""
+
+    tiles: tuple[str, ...]
+    layout: SurveyLayout
+    config: ScanConfig
+    limit: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What must be the same for a run to be resumed."""
+        return {
+            "tiles": list(self.tiles),
+            "survey": self.layout.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json"),
+            "limit": self.limit,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanResult:
+    """What a run came to."""
+
+    folder: Path
+    totals: Totals
+    model: ChosenModel | None
+    no_model: str | None
+    seconds: dict[str, float]
+    exit_code: int
+
+
+def find_tiles(request: ScanRequest) -> tuple[list[Tile | BadTile], tuple[str, ...]]:
+    """
+    Tiles of a request and the bands of the run.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is found, or nothing that the survey's layout knows.
+    """
+    tiles: list[Tile | BadTile] = []
+    images = [t for t in request.tiles if not is_manifest(t)]
+    for manifest in (t for t in request.tiles if is_manifest(t)):
+        tiles += read_manifest(manifest, request.layout)
+    if images:
+        tiles += group_tiles(find_files(images), request.layout)
+    names = [tile.name for tile in tiles]
+    twice = next((n for n in names if names.count(n) > 1), None) if len(set(names)) < len(names) else None
+    if twice:
+        raise ConfigError("a tile is named by two requests; name it once", tile=twice)
+    tiles = tiles[: request.limit]
+    bands = bands_of(tiles, request.layout)
+    if request.layout.every_tile_has_every_band:
+        tiles = list(demand_bands(tiles, bands))
+    return tiles, bands
+
+
+def run_scan(
+    request: ScanRequest,
+    folder: Path,
+    runner: Callable[[], contextlib.AbstractContextManager[Runner]],
+    progress: Progress,
+    *,
+    resume: bool,
+) -> ScanResult:
+    """
+    Carry out a scan in a run folder.
+
+    Parameters
+    ----------
+    request : ScanRequest
+    folder : Path
+        Run folder; new, or one of the same request with ``resume``.
+    runner : callable
+        Gives a context that starts and stops the runner; not entered when everything is done.
+    progress : Progress
+    resume : bool
+        Go on with what the folder holds.
+
+    Returns
+    -------
+    ScanResult
+
+    Raises
+    ------
+    ConfigError
+        Before any work: nothing to scan, a folder of another run, a model that is not there.
+    """
+    seconds: dict[str, float] = {}
+    with open_run(folder, request.to_json(), resume=resume, command="--out"):
+        started = time.perf_counter()
+        remove_leftovers(folder)
+        remove_leftovers(folder / PARTS)
+        plan, bands = _plan(request, folder, progress)
+        model, no_model = choose_model(request.config.score.model, bands)
+        _same_model(folder, model)
+        seconds["plan"] = time.perf_counter() - started
+        session = uuid.uuid4().hex[:12]
+        attempts = folder / "attempts" / session
+        settings = ScanSettings(request.config, request.layout, bands, model, attempts)
+        if no_model:
+            progress.say(f"No scores: {no_model}. Sources are detected and measured.")
+        record = _record(request, bands, model, no_model)
+        write_json(folder / RUN, {**record, "status": "running"})
+        _scan(plan, settings, folder, runner, progress, session, seconds)
+        begun = time.perf_counter()
+        progress.stage("finalize", 1)
+        totals, inputs = finalize(folder, plan, bands)
+        _remove_tree(folder / "attempts")
+        seconds["finalize"] = time.perf_counter() - begun
+        seconds["total"] = time.perf_counter() - started
+        progress.advance({"shards": 1})
+        exit_code = WITH_FAILURES if totals.failures else DONE
+        write_json(
+            folder / RUN,
+            {
+                **record,
+                "status": "done" if exit_code == DONE else "done with failures",
+                "exit_code": exit_code,
+                "finished": utc_now(),
+                "counts": dataclasses.asdict(totals),
+                "seconds": {k: round(v, 3) for k, v in seconds.items()},
+                "inputs": inputs,
+            },
+        )
+        return ScanResult(folder, totals, model, no_model, seconds, exit_code)
+
+
+def _plan(request: ScanRequest, folder: Path, progress: Progress) -> tuple[pa.Table, tuple[str, ...]]:
+    path = folder / PLAN
+    if path.exists():
+        plan, bands = read_plan(path)
+        plan = retry_failed_tiles(plan, request.layout, request.config)
+    else:
+        tiles, bands = find_tiles(request)
+        progress.stage("plan", len(tiles))
+        plan = plan_tiles(tiles, request.layout, request.config, on_tile=lambda: progress.advance({"shards": 1}))
+    write_plan(path, plan, bands=bands)
+    return plan, bands
+
+
+def _scan(
+    plan: pa.Table,
+    settings: ScanSettings,
+    folder: Path,
+    runner: Callable[[], contextlib.AbstractContextManager[Runner]],
+    progress: Progress,
+    session: str,
+    seconds: dict[str, float],
+) -> None:
+    tasks = tasks_of(plan)
+    done = done_shards(folder / PARTS)
+    todo = [task for task in tasks if task.shard.shard_id not in done]
+    if not todo:
+        return
+    begun = time.perf_counter()
+    with runner() as run:
+        seconds["start"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        progress.stage("scan", len(tasks), done=len(tasks) - len(todo))
+        run(todo, settings, folder / PARTS, session=session, on_part=progress.advance)
+        seconds["scan"] = time.perf_counter() - begun
+
+
+def _same_model(folder: Path, model: ChosenModel | None) -> None:
+    """A resumed run must score with the model it began with."""
+    path = folder / "model.json"
+    now = {"digest": model.digest if model else None}
+    if not path.exists():
+        write_json(path, now)
+        return
+    from lenspipe.rundir import read_json
+
+    before = read_json(path)
+    if before != now:
+        raise ConfigError(
+            "the run was begun with another model; resume with that one, or choose another --out",
+            out=str(folder),
+            had=before["digest"],
+            got=now["digest"],
+        )
+
+
+def _record(
+    request: ScanRequest, bands: tuple[str, ...], model: ChosenModel | None, no_model: str | None
+) -> dict[str, Any]:
+    zero_point = request.config.zero_point_ab
+    return {
+        "started": utc_now(),
+        "versions": versions(),
+        "request": request.to_json(),
+        "bands": list(bands),
+        "model": {"name": model.card.name, "digest": model.digest, "card": model.card.model_dump(mode="json")}
+        if model
+        else None,
+        "no_model": no_model,
+        "assumptions": []
+        if zero_point is None
+        else [f"images without a zero-point were given {zero_point} AB (--zero-point-ab)"],
+    }
+
+
+def expected_candidates(
+    tiles: Sequence[Tile | BadTile], request: ScanRequest, *, n_test: int, test_px: int
+) -> Iterator[tuple[Tile, int, int]]:
+    """For up to ``n_test`` tiles: the tile, candidates in its middle window of ``test_px``, pixels of that window."""
+    from lenspipe.scan.measure import measure_core, select, subtract_sky
+    from lenspipe.survey.read import read_facts, read_window
+    from lenspipe.survey.shards import Box
+
+    good = [t for t in tiles if isinstance(t, Tile)]
+    config, layout = request.config, request.layout
+    for tile in good[:: max(1, len(good) // n_test)][:n_test]:
+        with contextlib.suppress(TileError):
+            facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
+            height, width = facts.shape
+            x0, y0 = max(0, (width - test_px) // 2), max(0, (height - test_px) // 2)
+            window = Box(x0, y0, min(width, x0 + test_px), min(height, y0 + test_px))
+            pixels = read_window(tile, facts, layout, window)
+            flat = subtract_sky(pixels, config.background)
+            measured = measure_core(flat, pixels, config.detect, core=window, window=window)
+            keep = select(
+                measured, config.select, bands=pixels.bands, pixel_scale_arcsec=facts.pixel_scale_arcsec,
+                psf_fwhm_arcsec=layout.psf_fwhm_arcsec,
+            )  # fmt: skip
+            yield tile, int(keep.sum()), window.n_px
+
+
+def _remove_tree(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""The sample survey of `--sample`: two overlapping g r i tiles, simulated, with injected lenses and their truth."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from lenspipe.scan.finalize import CANDIDATES
+from lenspipe.simulate.field import simulate_field
+from lenspipe.sky.wcs import sky_position
+
+BANDS = ("g", "r", "i")
+SHAPE_PX, OVERLAP_PX, PIXEL_SCALE_ARCSEC = (800, 1300), 200, 0.2
+CENTRE_DEG = (150.0, 2.2)
+SEED = 7
+N_LENS = 6
+MATCH_ARCSEC = 1.0
+TRUTH = "truth.parquet"
+
+
+def make_sample(folder: Path) -> Path:
+    """
+    Make the sample's tiles in ``folder``, unless they are there.
+
+    The field is 260 by 160 arcsec with galaxy and star counts of the sky, KiDS-like seeing and depth, and six
+    lenses of Einstein radius 1.2 to 2.2 arcsec. It is cut into two tiles that share 200 columns.
+
+    Returns
+    -------
+    Path
+        The folder, with ``sample-N_BAND.fits`` (IMAGE in nJy, INVVAR) and ``truth.parquet``.
+    """
+    if folder.is_dir():
+        return folder
+    scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    scratch.mkdir(parents=True)
+    try:
+        _write(scratch)
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _write(folder: Path) -> None:
+    per_arcmin2 = SHAPE_PX[0] * SHAPE_PX[1] * (PIXEL_SCALE_ARCSEC / 60) ** 2
+    field = simulate_field(
+        seed=SEED,
+        bands=BANDS,
+        shape_px=SHAPE_PX,
+        pixel_scale_arcsec=PIXEL_SCALE_ARCSEC,
+        n_galaxy=round(37 * per_arcmin2),
+        n_star=round(5 * per_arcmin2),
+        n_lens=N_LENS,
+    )
+    wcs = _wcs()
+    width = (SHAPE_PX[1] + OVERLAP_PX) // 2
+    for number, x0 in enumerate((0, SHAPE_PX[1] - width), 1):
+        columns = slice(x0, x0 + width)
+        header = wcs.to_header()
+        header["CRPIX1"] -= x0
+        header["BUNIT"] = "nJy"
+        for b, band in enumerate(BANDS):
+            planes = [
+                fits.CompImageHDU(
+                    plane[b][:, columns], header, name=name, compression_type="RICE_1",
+                    quantize_level=16, quantize_method=1, dither_seed=number,
+                )
+                for name, plane in (("IMAGE", field.image), ("INVVAR", field.invvar))
+            ]  # fmt: skip
+            planes[0].header["FILTER"] = band
+            fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"sample-{number}_{band}.fits")
+    truth = field.truth
+    ra_deg, dec_deg = sky_position(wcs, truth["x_px"].to_numpy(), truth["y_px"].to_numpy())
+    truth = truth.append_column("ra", pa.array(ra_deg)).append_column("dec", pa.array(dec_deg))
+    pq.write_table(truth, folder / TRUTH)
+
+
+def _wcs() -> WCS:
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval = CENTRE_DEG
+    wcs.wcs.crpix = (SHAPE_PX[1] + 1) / 2, (SHAPE_PX[0] + 1) / 2
+    wcs.wcs.cdelt = -PIXEL_SCALE_ARCSEC / 3600, PIXEL_SCALE_ARCSEC / 3600
+    wcs.wcs.radesys = "ICRS"
+    return wcs
+
+
+def ranks_of_truth(folder: Path) -> list[dict[str, Any]]:
+    """
+    The sample's lenses and where they came out in the catalogue of a run.
+
+    The rank counts sources: one that both tiles show counts once, with its better score.
+    """
+    truth = pq.read_table(folder / "sample" / TRUTH)
+    truth = truth.filter(truth["is_lens"])
+    found = pq.read_table(folder / CANDIDATES, columns=["ra", "dec", "score"])
+    xy = _plane(found)
+    sources: list[int] = []
+    for i in range(len(xy)):
+        if not len(sources) or np.hypot(*(xy[sources] - xy[i]).T).min() > MATCH_ARCSEC:
+            sources.append(i)
+    rows = []
+    for number, (lens, at) in enumerate(zip(truth.to_pylist(), _plane(truth), strict=True), 1):
+        apart = np.hypot(*(xy[sources] - at).T)
+        near = np.flatnonzero(apart < MATCH_ARCSEC)
+        rank = int(near[0]) + 1 if len(near) else None
+        score = found["score"][sources[near[0]]].as_py() if len(near) else None
+        rows.append({"lens": number, **lens, "rank": rank, "score": score})
+    return rows
+
+
+def _plane(table: pa.Table) -> np.ndarray:
+    """Positions on the tangent plane, arcsec; good to a milliarcsecond over the sample's field."""
+    ra, dec = table["ra"].to_numpy(), table["dec"].to_numpy()
+    return np.stack([(ra - CENTRE_DEG[0]) * np.cos(np.radians(CENTRE_DEG[1])), dec - CENTRE_DEG[1]], axis=1) * 3600

@@ -1,0 +1,99 @@
+"""Score the candidates of several shards at once, in fixed batches of the model."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from lenspipe.scan import attempts
+from lenspipe.scan.rows import CUTOUT_SHAPE, CUTOUTS, set_scores, unpack_cutouts
+from lenspipe.scan.settings import ScanSettings
+from lenspipe.schema import part_schema
+
+if TYPE_CHECKING:
+    from lenspipe.infer.score import Scorer
+
+
+class ScoreShards:
+    """
+    Rows with cutouts in, ledger rows with scores out; the model is loaded once, at the first call.
+
+    Candidates of all shards of a call share batches. A shard's scores do not depend on which shards it
+    shares a call with: the scorer's batches have a fixed size and treat each stamp on its own.
+    """
+
+    def __init__(self, settings: ScanSettings) -> None:
+        self.settings = settings
+        self._scorer: Scorer | None = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Score a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
+        folder = self.settings.attempts
+        waiting = [i for i in range(table.num_rows) if table["cutout_shape"][i].is_valid]
+        ids = [table["shard_id"][i].as_py() for i in range(table.num_rows)]
+        died = {i: attempts.deaths(folder, "score", ids[i]) for i in waiting}
+        suspects = [i for i in waiting if died[i]]
+        done: dict[int, pa.Table] = {}
+        # After a death the shards of the call are tried one at a time, so that only the guilty one dies again.
+        for group in [[i for i in waiting if not died[i]], *([i] for i in suspects)]:
+            if not group:
+                continue
+            if died[group[0]] >= attempts.MAX_DEATHS:
+                done[group[0]] = self._give_up(table.slice(group[0], 1), died[group[0]])
+                continue
+            for i in group:
+                attempts.begin(folder, "score", ids[i])
+            scored = self._score(table.take(group))
+            for row, i in enumerate(group):
+                done[i] = scored.slice(row, 1)
+                attempts.clear(folder, "score", ids[i])
+        rows = [
+            done.get(i, table.slice(i, 1)).select(part_schema(self.settings.bands).names) for i in range(table.num_rows)
+        ]
+        return pa.concat_tables(rows).cast(part_schema(self.settings.bands))
+
+    def _score(self, table: pa.Table) -> pa.Table:
+        started = time.perf_counter()
+        scorer = self._load()
+        stamps = []
+        for row in range(table.num_rows):
+            cutouts = unpack_cutouts(table, row)
+            assert cutouts is not None
+            stamps.append(scorer.prepare(cutouts, pixel_scale_arcsec=table["pixel_scale_arcsec"][row].as_py()))
+        lengths = [len(s) for s in stamps]
+        flat = scorer.score_prepared(np.concatenate(stamps))
+        scores = np.split(flat, np.cumsum(lengths)[:-1])
+        elapsed = (time.perf_counter() - started) / table.num_rows
+        index = table.schema.get_field_index("score_s")
+        table = table.set_column(index, table.schema.field(index), pa.array([elapsed] * table.num_rows, pa.float32()))
+        return set_scores(table, list(scores))
+
+    def _give_up(self, row: pa.Table, died: int) -> pa.Table:
+        """A failed row in place of a shard that kills the scorer."""
+        message = f"{died} worker processes died while scoring this shard; see the Ray logs"
+        fixed = {
+            "status": "failed", "stage": "score", "error_type": "WorkerDied", "message": message,
+            "n_source": 0, "n_candidate": 0, "area_deg2": 0.0,
+        }  # fmt: skip
+        for name, value in fixed.items():
+            index = row.schema.get_field_index(name)
+            row = row.set_column(index, row.schema.field(index), pa.array([value], row.schema.field(index).type))
+        index = row.schema.get_field_index("candidates")
+        return row.set_column(index, row.schema.field(index), pa.array([[]], row.schema.field(index).type))
+
+    def _load(self) -> Scorer:
+        if self._scorer is None:
+            from lenspipe.infer.score import Scorer
+
+            model, config = self.settings.model, self.settings.config.score
+            assert model is not None
+            self._scorer = Scorer(model.folder, device=config.device, batch_size=config.batch_size)
+        return self._scorer
+
+
+def without_cutouts(table: pa.Table, bands: tuple[str, ...]) -> pa.Table:
+    """Ledger rows of shards that no model scores."""
+    return table.drop_columns([CUTOUTS.name, CUTOUT_SHAPE.name]).cast(part_schema(bands))

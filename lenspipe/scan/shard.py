@@ -1,0 +1,188 @@
+"""A shard from pixels to row, as a plain function: what both runners call."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lenspipe.errors import TileError
+from lenspipe.image.cutouts import extract_cutouts
+from lenspipe.image.photometry import ab_magnitude, ab_magnitude_error
+from lenspipe.infer.prepare import cutout_size_px
+from lenspipe.scan import attempts
+from lenspipe.scan.measure import Flat, Measured, measure_core, select, subtract_sky
+from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
+from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, model_for
+from lenspipe.schema import measured_fields
+from lenspipe.sky.wcs import sky_position
+from lenspipe.survey.files import checksum, size_bytes
+from lenspipe.survey.read import TileFacts, read_facts, read_window
+from lenspipe.survey.tile import Tile
+
+
+def scan_shard(task: ShardTask, settings: ScanSettings) -> pa.Table:
+    """
+    Read, detect, measure, select and cut out one shard.
+
+    Returns
+    -------
+    pa.Table
+        One row of `wire_schema`: status ``ok`` with its candidates and, where a model applies, their cutouts;
+        or status ``failed``, when the tile cannot be used or two workers died of the shard.
+
+    Raises
+    ------
+    RuntimeError
+        A bug; it names the shard and stops the run.
+    """
+    shard_id = task.shard.shard_id
+    died = attempts.deaths(settings.attempts, "read", shard_id)
+    if died >= attempts.MAX_DEATHS:
+        return failed_row(
+            task,
+            settings.bands,
+            "read",
+            f"{died} worker processes died on this shard; see the Ray logs",
+            kind="WorkerDied",
+        )
+    attempts.begin(settings.attempts, "read", shard_id)
+    try:
+        row = _scan(task, settings)
+    except TileError as error:
+        row = failed_row(task, settings.bands, str(error.facts.pop("stage", "detect")), error)
+    except Exception as error:
+        raise RuntimeError(f"a bug stopped the scan at shard {shard_id} of {task.tile.file}") from error
+    attempts.clear(settings.attempts, "read", shard_id)
+    return row
+
+
+def _scan(task: ShardTask, settings: ScanSettings) -> pa.Table:
+    started = time.perf_counter()
+    config, shard = settings.config, task.shard
+    try:
+        facts = read_facts(task.tile, settings.layout, assumed_zero_point_ab=config.zero_point_ab)
+        pixels = read_window(task.tile, facts, settings.layout, shard.window)
+        inputs = _inputs(task.tile) if shard.first_of_tile else None
+    except TileError as error:
+        error.facts["stage"] = "read"
+        raise
+    read = time.perf_counter()
+    flat = subtract_sky(pixels, config.background)
+    measured = measure_core(flat, pixels, config.detect, core=shard.core, window=shard.window)
+    n_source = len(measured.sources)
+    chosen = measured.take(
+        select(
+            measured,
+            config.select,
+            bands=pixels.bands,
+            pixel_scale_arcsec=facts.pixel_scale_arcsec,
+            psf_fwhm_arcsec=settings.layout.psf_fwhm_arcsec,
+        )
+    )
+    model = model_for(settings, pixels.bands, facts.pixel_scale_arcsec)
+    cut: dict[str, object] = {}
+    covered: NDArray[np.float32] | None = None
+    if model is not None and all(flat.median_rms[pixels.bands.index(b)] is not None for b in model.card.bands):
+        cutouts, covered = _cut_out(flat, chosen, pixels.bands, model, facts)
+        cut = {**pack_cutouts(cutouts), "model": model.digest}
+    values = {
+        **identity(task),
+        **cut,
+        **_searched(task, facts, flat, pixels.bands),
+        "status": "ok",
+        "n_source": n_source,
+        "n_candidate": len(chosen.sources),
+        "inputs": inputs,
+        "candidates": nested(_candidates(task, facts, chosen, pixels.bands, settings.bands, covered)),
+        "read_s": read - started,
+        "detect_s": time.perf_counter() - read,
+    }
+    return one_row(values, wire_schema(settings.bands))
+
+
+def _cut_out(
+    flat: Flat, chosen: Measured, bands: tuple[str, ...], model: ChosenModel, facts: TileFacts
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rows = [bands.index(band) for band in model.card.bands]
+    return extract_cutouts(
+        flat.image[rows],
+        flat.mask[rows],
+        chosen.sources.x_px,
+        chosen.sources.y_px,
+        size_px=cutout_size_px(model.card, facts.pixel_scale_arcsec),
+    )
+
+
+def _candidates(
+    task: ShardTask,
+    facts: TileFacts,
+    chosen: Measured,
+    tile_bands: tuple[str, ...],
+    run_bands: tuple[str, ...],
+    covered: NDArray[np.float32] | None,
+) -> pa.Table:
+    n = len(chosen.sources)
+    x_px, y_px = chosen.sources.x_px + task.shard.window.x0, chosen.sources.y_px + task.shard.window.y0
+    ra_deg, dec_deg = sky_position(facts.wcs, x_px, y_px)
+    columns: dict[str, object] = {
+        "candidate_id": [f"{task.shard.shard_id}_n{i}" for i in chosen.index],
+        "ra": ra_deg,
+        "dec": dec_deg,
+        "x_px": x_px,
+        "y_px": y_px,
+        "half_light_radius_arcsec": chosen.apertures.half_light_radius_px * facts.pixel_scale_arcsec,
+        "axis_ratio": chosen.sources.b_px / chosen.sources.a_px,
+        "angle_deg": np.degrees(chosen.sources.theta_rad),
+        "flags": chosen.flags,
+        "mask_fraction": chosen.apertures.mask_fraction,
+    }
+    if covered is not None:
+        columns["covered_fraction"] = covered
+    for b, band in enumerate(tile_bands):
+        flux, error = chosen.flux_njy[b], chosen.flux_err_njy[b]
+        columns[f"flux_{band}_njy"], columns[f"flux_err_{band}_njy"] = flux, error
+        columns[f"mag_{band}"], columns[f"mag_err_{band}"] = ab_magnitude(flux), ab_magnitude_error(flux, error)
+    schema = pa.schema(measured_fields(run_bands))
+    arrays = [
+        _array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type)
+        for f in schema
+    ]  # fmt: skip
+    return pa.table(arrays, schema=schema)
+
+
+def _array(values: object, kind: pa.DataType) -> pa.Array:
+    """Arrow array in which NaN, a value that could not be measured, is null."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        return pa.array(values, mask=~np.isfinite(values)).cast(kind, safe=False)
+    return pa.array(values, kind)
+
+
+def _searched(task: ShardTask, facts: TileFacts, flat: Flat, bands: tuple[str, ...]) -> dict[str, object]:
+    core, window, scale = task.shard.core, task.shard.window, facts.pixel_scale_arcsec
+    inside = np.s_[core.y0 - window.y0 : core.y1 - window.y0, core.x0 - window.x0 : core.x1 - window.x0]
+    unsearched = flat.mask[(slice(None), *inside)].all(axis=0)
+    x_px = np.array([core.x0, core.x1, core.x1, core.x0]) - 0.5
+    y_px = np.array([core.y0, core.y0, core.y1, core.y1]) - 0.5
+    ra_deg, dec_deg = sky_position(facts.wcs, x_px, y_px)
+    aperture_px = np.pi / scale**2
+    values: dict[str, object] = {
+        "pixel_scale_arcsec": scale,
+        "area_deg2": float((~unsearched).sum()) * (scale / 3600) ** 2,
+        "corner_ra_deg": ra_deg.tolist(),
+        "corner_dec_deg": dec_deg.tolist(),
+    }
+    for b, band in enumerate(bands):
+        rms = flat.median_rms[b]
+        values[f"masked_{band}"] = float(flat.mask[b][inside].mean())
+        values[f"sky_rms_{band}_njy"] = rms
+        values[f"depth_{band}_mag"] = None if rms is None else float(ab_magnitude(np.array(5 * rms * aperture_px**0.5)))
+    return values
+
+
+def _inputs(tile: Tile) -> str:
+    planes = [plane for band in tile.bands for plane in (band.image, band.weight, band.mask) if plane]
+    files = dict.fromkeys(plane.file for plane in planes)
+    return inputs_json([{"file": f, "bytes": size_bytes(f), "checksum": checksum(f)} for f in files])
