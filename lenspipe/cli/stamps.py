@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,6 +16,10 @@ from rich.table import Table
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES
 from lenspipe.errors import ConfigError
 from lenspipe.toml import validate as validate_options
+
+if TYPE_CHECKING:
+    from lenspipe.stamps.describe import ColumnFacts, PixelFacts
+    from lenspipe.stamps.spec import ImageSpec
 
 READER_NAMES = ("bologna1", "bologna2", "colour-npz", "deeplense", "euclid-q1", "fits-cubes", "fits-folder", "lsst2025")
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -36,7 +40,7 @@ def describe(folder: Path) -> int:
     stamps = StampSet.open(folder)
     with _progress("reading", stamps.n) as progress:
         found = describe_stamps(stamps, progress=progress)
-    console = Console()
+    console = _console()
     console.print(
         f"{folder}: {stamps.n} stamps, {found.n_host} hosts, {len(stamps.parts)} parts, "
         f"{found.size_bytes / 1e6:.1f} MB, "
@@ -44,19 +48,9 @@ def describe(folder: Path) -> int:
         soft_wrap=True,
     )
     console.print(_counts_table(found.counts))
-    images = Table("image", "shape", "bands", "arcsec/px", "unit", "lowest", "highest", "zero pixels", "not finite")
-    for name, spec in stamps.images.items():
-        facts = found.pixels[name]
-        shape, bands = "×".join(map(str, spec.shape)), " ".join(spec.bands)
-        ends = (f"{facts.lowest:.4g}", f"{facts.highest:.4g}", f"{facts.zero_fraction:.2%}", str(facts.n_not_finite))
-        images.add_row(name, shape, bands, f"{spec.pixel_scale_arcsec:.4g}", spec.unit, *ends)
-    console.print(images)
+    console.print(_images_table(stamps.images, found.pixels))
     if found.columns:
-        columns = Table("column", "unit", "5 %", "median", "95 %", "null")
-        for fact in found.columns:
-            numbers = (f"{value:.4g}" for value in (fact.low, fact.median, fact.high))
-            columns.add_row(fact.name, fact.unit, *numbers, str(fact.n_null))
-        console.print(columns)
+        console.print(_columns_table(found.columns))
     return EXIT_DONE
 
 
@@ -72,7 +66,7 @@ def validate(folder: Path, radius_arcsec: float) -> int:
     stamps = StampSet.open(folder)
     with _progress("checking", stamps.n) as progress:
         problems = validate_stamps(stamps, radius_arcsec=radius_arcsec, progress=progress)
-    console = Console()
+    console = _console()
     if not problems:
         console.print(f"{folder}: {stamps.n} stamps, no problems", soft_wrap=True)
         return EXIT_DONE
@@ -110,7 +104,7 @@ def convert(
         done = convert_stamps(
             stream, out, seed=seed, fractions=_fractions(split), margin_arcsec=margin_arcsec, progress=progress
         )
-    console = Console()
+    console = _console()
     console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped", soft_wrap=True)
     if not done.dropped:
         return EXIT_DONE
@@ -132,7 +126,7 @@ def readers() -> int:
         for key, field in reader.options.model_fields.items():
             default = "required" if field.is_required() else repr(field.default)
             table.add_row("", key, default, " ".join((field.description or "").split()))
-    Console().print(table)
+    _console().print(table)
     return EXIT_DONE
 
 
@@ -153,6 +147,30 @@ def _counts_table(counts: dict[tuple[str | None, str | None], int]) -> Table:
         row = [counts.get((label, split), 0) for split in splits]
         table.add_row(label or "not known", *map(str, row), str(sum(row)))
     return table
+
+
+def _images_table(specs: Mapping[str, ImageSpec], facts: Mapping[str, PixelFacts]) -> Table:
+    table = Table("pixels of", *specs)
+    table.add_row("shape (band, y, x)", *("×".join(map(str, spec.shape)) for spec in specs.values()))
+    table.add_row("bands", *(" ".join(spec.bands) for spec in specs.values()))
+    table.add_row("pixel scale, arcsec", *(f"{spec.pixel_scale_arcsec:.4g}" for spec in specs.values()))
+    table.add_row("unit", *(spec.unit for spec in specs.values()))
+    table.add_row("lowest … highest", *(f"{facts[name].lowest:.4g} … {facts[name].highest:.4g}" for name in specs))
+    table.add_row("pixels that are 0", *(f"{facts[name].zero_fraction:.2%}" for name in specs))
+    table.add_row("stamps not finite", *(str(facts[name].n_not_finite) for name in specs))
+    return table
+
+
+def _columns_table(columns: Iterable[ColumnFacts]) -> Table:
+    table = Table("column", "unit", "5 %", "median", "95 %", "null")
+    for fact in columns:
+        numbers = (f"{value:.4g}" for value in (fact.low, fact.median, fact.high))
+        table.add_row(fact.name, fact.unit, *numbers, str(fact.n_null))
+    return table
+
+
+def _console() -> Console:
+    return Console(markup=False, highlight=False)  # messages hold [facts='in brackets'], which are no markup
 
 
 def _setting(text: str) -> tuple[str, Any]:

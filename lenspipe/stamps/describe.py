@@ -12,7 +12,7 @@ import pyarrow as pa
 from lenspipe.stamps.format import StampSet, image_array
 from lenspipe.stamps.spec import FORMAT_COLUMNS
 
-BATCH = 256
+BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def describe(stamps: StampSet, *, progress: Callable[[int], None] = lambda _: No
 def _pixels(stamps: StampSet, progress: Callable[[int], None]) -> dict[str, PixelFacts]:
     low, high = dict.fromkeys(stamps.images, np.inf), dict.fromkeys(stamps.images, -np.inf)
     broken, zeros, done = dict.fromkeys(stamps.images, 0), dict.fromkeys(stamps.images, 0), 0
-    for table in stamps.iter_batches(list(stamps.images), batch_size=BATCH):
+    for table in stamps.iter_batches(list(stamps.images), batch_size=stamps.rows_within(BATCH_BYTES)):
         for image in stamps.images:
             pixels = image_array(table, image)
             finite = np.isfinite(pixels)

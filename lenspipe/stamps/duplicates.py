@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lenspipe.stamps.format import StampSet
 
-CONFIRM_ROWS = 256
-"""Stamps that are held at a time while duplicates are confirmed."""
+CONFIRM_BYTES = 16 << 20
+"""Bytes of stamps that are held at a time while duplicates are confirmed."""
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -73,8 +73,9 @@ def duplicate_groups(stamps: StampSet, image: str, fingerprint: NDArray[np.uint6
     _, inverse, counts = np.unique(fingerprint, return_inverse=True, return_counts=True)
     suspects = np.flatnonzero(counts[inverse] > 1)
     rows_of: dict[bytes, list[int]] = {}
-    for start in range(0, len(suspects), CONFIRM_ROWS):
-        rows = suspects[start : start + CONFIRM_ROWS]
+    step = stamps.rows_within(CONFIRM_BYTES)
+    for start in range(0, len(suspects), step):
+        rows = suspects[start : start + step]
         for row, stamp in zip(rows, stamps.read_images(image, rows), strict=True):
             rows_of.setdefault(canonical_digest(stamp), []).append(int(row))
     groups = [np.array(rows, np.int64) for rows in rows_of.values() if len(rows) > 1]

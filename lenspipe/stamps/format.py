@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,6 @@ def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:
         flat = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in values.chunks)
         if values.null_count or not all(np.isfinite(part).all() for part in flat):
             raise DataError("stamps must be finite before they are written: mask or drop them", part=name, column=image)
-    row_bytes = 4 * sum(int(np.prod(spec.shape)) for spec in images.values())
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{name.removesuffix('.parquet')}.parquet"
@@ -57,7 +56,7 @@ def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:
         pq.write_table(
             table,
             scratch,
-            row_group_size=max(1, ROW_GROUP_BYTES // row_bytes),
+            row_group_size=max(1, ROW_GROUP_BYTES // _row_bytes(images)),
             compression="zstd",
             compression_level=1,
             # float pixels: a dictionary makes them larger, split bytes make them 8 % smaller and faster to read
@@ -68,6 +67,10 @@ def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:
     finally:
         scratch.unlink(missing_ok=True)
     return part
+
+
+def _row_bytes(images: Mapping[str, ImageSpec]) -> int:
+    return 4 * sum(int(np.prod(spec.shape)) for spec in images.values())
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ class StampSet:
             n += rows
         assert schema is not None
         return cls(folder, parts, schema, image_specs(schema, where=str(folder)), n)
+
+    def rows_within(self, n_bytes: int) -> int:
+        """Rows whose images take ``n_bytes`` in memory, at least one: a batch size that suits any stamp."""
+        return max(1, n_bytes // _row_bytes(self.images))
 
     def column(self, name: str) -> NDArray[Any]:
         """All values of one scalar column ``(n,)`` in row order; text comes as objects."""

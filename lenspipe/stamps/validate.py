@@ -13,7 +13,7 @@ from lenspipe.stamps.duplicates import copied_bands, duplicate_groups, fingerpri
 from lenspipe.stamps.format import StampSet, image_array
 from lenspipe.stamps.spec import SPLITS
 
-BATCH = 256
+BATCH_BYTES = 4 << 20
 EXAMPLES = 3
 
 
@@ -54,7 +54,7 @@ def validate(
     broken = {image: np.empty(stamps.n, bool) for image in stamps.images}
     copied = {image: np.empty(stamps.n, bool) for image in stamps.images}
     row = 0
-    for table in stamps.iter_batches(list(stamps.images), batch_size=BATCH):
+    for table in stamps.iter_batches(list(stamps.images), batch_size=stamps.rows_within(BATCH_BYTES)):
         here = slice(row, row + len(table))
         for image in stamps.images:
             pixels = image_array(table, image)

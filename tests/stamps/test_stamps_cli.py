@@ -48,7 +48,9 @@ def test_a_conversion_that_drops_a_stamp_ends_with_3_and_names_it(arrays_folder,
     (arrays_folder / "lens" / "3.npy").write_bytes(b"broken")
     settings = ("--set", "pixel_scale_arcsec=0.05")
     assert run("convert", arrays_folder, "--from", "deeplense", "--out", tmp_path / "out", *settings) == 3
-    assert "in/lens/3" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "in/lens/3" in text
+    assert "[file=" in text  # brackets are not eaten as markup
     assert StampSet.open(tmp_path / "out").n == 9
 
 
