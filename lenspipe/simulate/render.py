@@ -161,7 +161,7 @@ def convolve(
         full = irfft2(rfft2(plane, size) * rfft2(kernel, size), size)
         y0, x0 = np.array(kernel.shape) // 2
         out[band] = full[y0 : y0 + image_njy.shape[1], x0 : x0 + image_njy.shape[2]]
-    n_y, n_x = out.shape[1] // sampling, out.shape[2] // sampling
+    n_y, n_x = np.array(image_njy.shape[1:]) // sampling
     return out.reshape(len(out), n_y, sampling, n_x, sampling).sum(axis=(2, 4)) if sampling > 1 else out
 
 
