@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.simulate.inject import draw_arcs
+from lenspipe.simulate.arcs import arc_grid, draw_arcs
 from lenspipe.simulate.instrument import add_noise, moffat_kernel
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic
@@ -197,14 +197,15 @@ def _draw_lens(
             angle_rad=drawn["angle_rad"],
             shear=drawn["shear"],
             shear_angle_rad=drawn["shear_angle_rad"],
+            x_arcsec=offset[0] * scale,
+            y_arcsec=offset[1] * scale,
         )
         arcs = draw_arcs(
             rng,
             lens,
             bands=bands,
-            pixel_scale_arcsec=scale,
+            grid=arc_grid(lens.theta_e_arcsec, scale, kernels),
             kernels=kernels,
-            offset_px=offset,
             sources=sources,
             sky_rms_njy=rms,
             min_arc_snr=min_arc_snr,
@@ -221,7 +222,7 @@ def _draw_lens(
                 angle_rad=drawn["angle_rad"],
             )
             keep = ("z_lens", "velocity_dispersion_km_s")
-            return light, arcs[0], {name: drawn[name] for name in keep} | facts | arcs[1]
+            return light, arcs.image, {name: drawn[name] for name in keep} | facts | arcs.truth
     raise DataError("no arc is as bright as asked in this field: lower min_arc_snr", min_arc_snr=min_arc_snr)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,14 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.simulate.arcs import arc_grid, draw_arcs
 from lenspipe.simulate.instrument import kernels_of
-from lenspipe.simulate.lens import MacroLens, count_images
-from lenspipe.simulate.light import Component
-from lenspipe.simulate.photometry import magnitude_of_njy, njy_of_magnitude
-from lenspipe.simulate.population import (
-    Source,
-    SourceImage,
-    SourcePopulation,
-    draw_axis_ratio,
-    draw_magnitude,
-    draw_source,
-)
-from lenspipe.simulate.render import Grid, add_stamp, convolve, render, shoot_rays
+from lenspipe.simulate.lens import MacroLens
+from lenspipe.simulate.population import SourceImage, SourcePopulation, draw_axis_ratio
+from lenspipe.simulate.render import add_stamp
 
 Psf = Sequence[float | NDArray[np.floating]]
 Pixels = NDArray[np.float32]
-SUPERSAMPLING = 4
 MAX_DRAWS = 60
 
 
@@ -113,15 +105,19 @@ def paint_arcs(
     rms = None if sky_rms_njy is None else np.broadcast_to(np.asarray(sky_rms_njy, float), (n_band,))
     kernels = kernels_of(psf, pixel_scale_arcsec)
     column, row = centre_px or ((n_x - 1) / 2, (n_y - 1) / 2)
+    offset_px = column - np.floor(column + 0.5), row - np.floor(row + 0.5)
     for _ in range(MAX_DRAWS):
-        lens = _draw_lens(rng, theta_e_range_arcsec, axis_ratio, angle_rad, shear_scatter)
+        lens = replace(
+            _draw_lens(rng, theta_e_range_arcsec, axis_ratio, angle_rad, shear_scatter),
+            x_arcsec=offset_px[0] * pixel_scale_arcsec,
+            y_arcsec=offset_px[1] * pixel_scale_arcsec,
+        )
         arcs = draw_arcs(
             rng,
             lens,
             bands=bands,
-            pixel_scale_arcsec=pixel_scale_arcsec,
+            grid=arc_grid(lens.theta_e_arcsec, pixel_scale_arcsec, kernels),
             kernels=kernels,
-            offset_px=(column - np.floor(column + 0.5), row - np.floor(row + 0.5)),
             sources=sources,
             source_images=source_images,
             sky_rms_njy=rms,
@@ -136,66 +132,10 @@ def paint_arcs(
             min_arc_snr=min_arc_snr,
             attempts=MAX_DRAWS,
         )
-    image, truth = arcs
     layer = np.zeros((n_band, n_y, n_x))
-    add_stamp(layer, image, int(np.floor(column + 0.5)), int(np.floor(row + 0.5)))
+    add_stamp(layer, arcs.image, int(np.floor(column + 0.5)), int(np.floor(row + 0.5)))
     painted = np.asarray(host_njy, np.float64) + photon_noise(layer, njy_per_electron, rng)
-    return painted.astype(np.float32), layer.astype(np.float32), truth
-
-
-def draw_arcs(
-    rng: np.random.Generator,
-    lens: MacroLens,
-    *,
-    bands: Sequence[str],
-    pixel_scale_arcsec: float,
-    kernels: Sequence[NDArray[np.floating]],
-    offset_px: tuple[float, float] = (0.0, 0.0),
-    sources: SourcePopulation,
-    source_images: Sequence[SourceImage] = (),
-    sky_rms_njy: NDArray[np.float64] | None = None,
-    min_arc_snr: float | None = None,
-    min_magnification: float = 3.0,
-    z_source: float | None = None,
-) -> tuple[NDArray[np.float64], dict[str, Any]] | None:
-    """
-    One draw of a source behind a lens: the arcs ``(band, y, x)`` on a small odd square centred on it, and the truth.
-
-    Returns None where the source is not multiply imaged, not magnified enough, or cannot reach ``min_arc_snr``.
-    """
-    reach_px = (1.9 * lens.theta_e_arcsec + 2.5) / pixel_scale_arcsec + max(k.shape[0] // 4 for k in kernels)
-    grid = Grid(2 * int(np.ceil(reach_px)) + 1, pixel_scale_arcsec, SUPERSAMPLING)
-    centre = (offset_px[0] * pixel_scale_arcsec, offset_px[1] * pixel_scale_arcsec)
-    placed = MacroLens(**(vars(lens) | {"x_arcsec": centre[0], "y_arcsec": centre[1]}))
-    beta, turn = lens.theta_e_arcsec * 0.9 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-    source_x, source_y = centre[0] + beta * np.cos(turn), centre[1] + beta * np.sin(turn)
-    rays = shoot_rays([placed], grid)
-    n_image, _ = count_images(rays[0][::3, ::3], rays[1][::3, ::3], source_x, source_y)
-    if n_image < 2:
-        return None
-    source = draw_source(rng, sources, bands, x_arcsec=source_x, y_arcsec=source_y, images=source_images, z=z_source)
-    sharp = render(source.components, rays, grid, len(bands))
-    intrinsic = np.sum([component.flux_njy for component in source.components], axis=0)
-    magnification = float(sharp[0].sum() / intrinsic[0])
-    if magnification < min_magnification:
-        return None
-    image = convolve(sharp, kernels)
-    bright, faint = sources.mag_r
-    snr_at_zero = np.nan
-    if sky_rms_njy is not None:
-        snr_at_zero = float(np.sqrt(np.sum((image / sky_rms_njy[:, None, None]) ** 2)))
-    if min_arc_snr is not None:
-        faint = min(faint, 2.5 * np.log10(snr_at_zero / min_arc_snr))
-        if faint <= bright:
-            return None
-    scale = 10 ** (-0.4 * draw_magnitude(rng, bright, faint, sources.mag_slope))
-    return image * scale, _truth(lens, source, bands, image * scale, intrinsic * scale) | {
-        "source_x_arcsec": source_x - centre[0],
-        "source_y_arcsec": source_y - centre[1],
-        "n_image": n_image,
-        "magnification": magnification,
-        "arc_snr": snr_at_zero * scale,
-    }
+    return painted.astype(np.float32), layer.astype(np.float32), arcs.truth
 
 
 def inject_tile(
@@ -298,28 +238,3 @@ def _draw_lens(
         shear=float(np.hypot(shear_x, shear_y)),
         shear_angle_rad=float(0.5 * np.arctan2(shear_y, shear_x)),
     )
-
-
-def _truth(
-    lens: MacroLens,
-    source: Source,
-    bands: Sequence[str],
-    image: NDArray[np.float64],
-    intrinsic: NDArray[np.float64],
-) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        name: getattr(lens, name)
-        for name in ("theta_e_arcsec", "axis_ratio", "angle_rad", "slope", "shear", "shear_angle_rad")
-    }
-    facts |= source.facts
-    arc_flux = image.clip(0).sum(axis=(1, 2))
-    for k, band in enumerate(bands):
-        facts[f"arc_mag_{band}"] = float(magnitude_of_njy(arc_flux[k]))
-        facts[f"source_mag_{band}"] = float(magnitude_of_njy(intrinsic[k]))
-    return facts
-
-
-def scaled(components: Sequence[Component], mag: float) -> list[Component]:
-    """Components of `draw_source` (flux for r = 0) scaled to an r magnitude."""
-    factor = float(njy_of_magnitude(mag) / njy_of_magnitude(0.0))
-    return [Component(component.profile, component.flux_njy * factor) for component in components]
