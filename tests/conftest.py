@@ -1,13 +1,15 @@
-"""Fixtures shared by all tests: a seeded generator, the real data where there is any, one Ray for the session."""
+"""Fixtures shared by all tests: a seeded generator, real data where there are any, a tiny model, one Ray."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -22,6 +24,26 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"real survey pixels are not beside this checkout ({REAL_DATA})")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint for g r i with seeded, untrained weights: its scores mean nothing, and vary."""
+    import torch
+
+    from lenspipe.nn.card import ModelCard
+    from lenspipe.nn.checkpoint import save_model
+    from lenspipe.nn.registry import build
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(3)
+    card = ModelCard(
+        name="tiny", family="small-cnn", settings={"width": 4, "dropout": 0.0}, bands=("g", "r", "i"),
+        pixel_scale_arcsec=0.2, scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=33,
+        stretch={"band_scales": (0.01, 0.01, 0.01), "alpha": 0.1, "q": 1.0},
+    )  # fmt: skip
+    save_model(folder, build("small-cnn", 3, 33, width=4, dropout=0.0), card)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -108,13 +108,15 @@ def detect_sep(
     TileError
         The window is too crowded for SEP even with its buffers raised a hundred-thousandfold.
     """
+    # SEP smooths before it masks: what a bad pixel holds would leak into its neighbours.
+    clean = np.where(mask, np.float32(0), image)
     pixstack, limit, contrast = PIXSTACK, DEBLEND_LIMIT, deblend_contrast
     for _ in range(RETRIES):
         sep.set_extract_pixstack(pixstack)
         sep.set_sub_object_limit(limit)
         try:
             found, segments = sep.extract(
-                np.ascontiguousarray(image),
+                clean,
                 threshold_sigma,
                 err=rms,
                 mask=mask,

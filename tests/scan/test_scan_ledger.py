@@ -1,0 +1,68 @@
+import pyarrow as pa
+import pytest
+
+from lenspipe.scan import attempts, ledger
+
+
+def part(**status):
+    return pa.table({"shard_id": list(status), "status": list(status.values()), "n_candidate": [1] * len(status)})
+
+
+def test_only_ok_shards_are_done(tmp_path):
+    ledger.write_part(tmp_path, "p1", part(a="ok", b="failed"))
+    ledger.write_part(tmp_path, "p2", part(c="ok"))
+    assert ledger.done_shards(tmp_path) == {"a", "c"}
+
+
+def test_the_first_ok_row_counts_else_the_last_failed(tmp_path):
+    ledger.write_part(tmp_path, "p1", part(a="failed", b="ok", c="failed"))
+    ledger.write_part(tmp_path, "p2", part(a="ok", b="ok", c="failed"))
+    ledger.write_part(tmp_path, "p3", part(a="failed", x="ok"))
+    parts = ledger.part_files(tmp_path)
+    counted = ledger.rows_that_count(parts, {"a", "b", "c"})
+    assert counted == {"a": ledger.Entry(1, 0), "b": ledger.Entry(0, 1), "c": ledger.Entry(1, 2)}
+    rows = pa.concat_tables(ledger.iter_counted(parts, counted))
+    assert sorted(zip(rows["shard_id"].to_pylist(), rows["status"].to_pylist(), strict=True)) == [
+        ("a", "ok"), ("b", "ok"), ("c", "failed"),
+    ]  # fmt: skip
+
+
+def test_a_part_written_twice_under_one_name_is_there_once(tmp_path):
+    ledger.write_part(tmp_path, "p", part(a="failed"))
+    assert ledger.write_part(tmp_path, "p", part(a="ok")) == {"shards": 1, "failed": 0, "candidates": 1}
+    assert len(ledger.part_files(tmp_path)) == 1
+    assert ledger.done_shards(tmp_path) == {"a"}
+
+
+def test_a_write_that_fails_leaves_the_old_part_and_no_leftovers(tmp_path, monkeypatch):
+    ledger.write_part(tmp_path, "p", part(a="ok"))
+
+    def full_disk(table, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ledger.pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        ledger.write_part(tmp_path, "p", part(a="failed"))
+    monkeypatch.undo()
+    assert ledger.done_shards(tmp_path) == {"a"}
+    assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_leftovers_of_a_killed_writer_are_no_parts_and_are_removed(tmp_path):
+    (tmp_path / ".p.parquet.12345678.tmp").write_bytes(b"half")
+    assert ledger.part_files(tmp_path) == []
+    ledger.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_markers_count_deaths_of_one_stage_of_one_shard(tmp_path):
+    attempts.begin(tmp_path, "read", "T_x0y0c64")
+    attempts.begin(tmp_path, "read", "T_x0y0c64")
+    attempts.begin(tmp_path, "score", "T_x0y0c64")
+    attempts.begin(tmp_path, "read", "T_x64y0c64")
+    assert attempts.deaths(tmp_path, "read", "T_x0y0c64") == 2
+    attempts.clear(tmp_path, "read", "T_x0y0c64")
+    assert attempts.deaths(tmp_path, "read", "T_x0y0c64") == 0
+    assert attempts.deaths(tmp_path, "score", "T_x0y0c64") == 1
+    assert attempts.deaths(tmp_path / "none", "read", "a") == 0
