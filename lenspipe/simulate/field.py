@@ -12,19 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.simulate.arcs import arc_grid, draw_arcs
-from lenspipe.simulate.instrument import add_noise, moffat_kernel
+from lenspipe.simulate.galaxies import draw_field_galaxy, draw_star_njy
+from lenspipe.simulate.instrument import add_noise, moffat_kernel, moffat_star
 from lenspipe.simulate.lens import MacroLens
-from lenspipe.simulate.light import Component, Sersic
-from lenspipe.simulate.photometry import band_fluxes_njy, early_type_colours, magnitude_of_njy
+from lenspipe.simulate.light import Component
+from lenspipe.simulate.photometry import magnitude_of_njy
 from lenspipe.simulate.population import (
     DeflectorPopulation,
     SourcePopulation,
-    draw_axis_ratio,
     draw_deflector,
-    draw_magnitude,
     early_type_components,
 )
-from lenspipe.simulate.render import Grid, add_stamp, convolve, render_galaxy
+from lenspipe.simulate.render import add_stamp, convolve, paint_galaxy
 
 _GALAXY, _STAR, _LENS, _PLACE, _NOISE = range(5)
 
@@ -104,24 +103,24 @@ def simulate_field(
         light, arcs, facts = _draw_lens(
             rng, bands, pixel_scale_arcsec, kernels, (x, y), theta_e_range_arcsec, rms, min_arc_snr
         )
-        _paint(sharp, light, x, y, pixel_scale_arcsec, rms)
+        paint_galaxy(sharp, light, x, y, pixel_scale_arcsec, 0.1 * rms)
         add_stamp(blurred, arcs, int(np.floor(x + 0.5)), int(np.floor(y + 0.5)))
         note("lens", x, y, np.sum([c.flux_njy for c in light], axis=0), **facts)
     for k in range(n_galaxy):
         rng = np.random.default_rng([seed, _GALAXY, k])
-        light = _draw_galaxy(rng, bands)
+        light = draw_field_galaxy(rng, bands)
         flux = np.sum([c.flux_njy for c in light], axis=0)
         x, y = _place(rng, shape_px, lens_xy, _clearance_px(flux, pixel_scale_arcsec))
-        _paint(sharp, light, x, y, pixel_scale_arcsec, rms)
+        paint_galaxy(sharp, light, x, y, pixel_scale_arcsec, 0.1 * rms)
         note("galaxy", x, y, flux)
     for k in range(n_star):
         rng = np.random.default_rng([seed, _STAR, k])
-        flux = _draw_star(rng, bands)
+        flux = draw_star_njy(rng, bands)
         x, y = _place(rng, shape_px, lens_xy, 1.5 * _clearance_px(flux, pixel_scale_arcsec))
         for band in range(n_band):
             add_stamp(
                 blurred[band : band + 1],
-                _star(fwhm[band], pixel_scale_arcsec, x, y)[None] * flux[band],
+                moffat_star(fwhm[band], pixel_scale_arcsec, x, y)[None] * flux[band],
                 round(x),
                 round(y),
             )
@@ -224,71 +223,3 @@ def _draw_lens(
             keep = ("z_lens", "velocity_dispersion_km_s")
             return light, arcs.image, {name: drawn[name] for name in keep} | facts | arcs.truth
     raise DataError("no arc is as bright as asked in this field: lower min_arc_snr", min_arc_snr=min_arc_snr)
-
-
-def _draw_galaxy(rng: np.random.Generator, bands: Sequence[str]) -> list[Component]:
-    mag = draw_magnitude(rng, 17.5, 25.0, 0.33)  # Yasuda et al. 2001, Capak et al. 2007: dlogN/dm = 0.6 to 0.3 in r
-    q, angle = draw_axis_ratio(rng, (0.65, 0.2)), float(rng.uniform(0, np.pi))
-    radius = 0.9 * 10 ** (-0.11 * (mag - 20.5) + rng.normal(0, 0.2))
-    radius = float(np.clip(radius, 0.1, 4.0))
-    z = float(np.clip(0.12 * (mag - 17.0) * rng.lognormal(0, 0.3), 0.05, 2.0))
-    old = early_type_colours(z)
-    if rng.uniform() < 0.25:  # early type
-        colours = {name: value + rng.normal(0, 0.06) for name, value in old.items()}
-        light = Sersic(radius_arcsec=radius, n=float(rng.uniform(2.5, 5)), axis_ratio=max(q, 0.5), angle_rad=angle)
-        return [Component(light, band_fluxes_njy(mag, colours, bands))]
-    youth = rng.uniform(0.35, 0.75)
-    young = {name: value * (1 - youth) + rng.normal(0, 0.08) for name, value in old.items()}
-    bulge = rng.uniform(0, 0.4)
-    disc_light = Sersic(radius_arcsec=radius, n=1.0, axis_ratio=q, angle_rad=angle)
-    bulge_light = Sersic(radius_arcsec=max(0.08, 0.25 * radius), n=3.0, axis_ratio=max(q, 0.6), angle_rad=angle)
-    return [
-        Component(disc_light, band_fluxes_njy(mag, young, bands) * (1 - bulge)),
-        Component(bulge_light, band_fluxes_njy(mag, old, bands) * bulge),
-    ]
-
-
-def _draw_star(rng: np.random.Generator, bands: Sequence[str]) -> NDArray[np.float64]:
-    mag = draw_magnitude(rng, 15.5, 24.0, 0.12)
-    g_r = float(np.clip(rng.choice([rng.normal(0.55, 0.2), rng.normal(1.42, 0.08)]), -0.2, 1.6))
-    r_i = 0.4 * g_r - 0.03 if g_r < 1.25 else float(rng.uniform(0.55, 1.6))  # locus: Covey et al. 2007
-    colours = {
-        "u_g": 1.3 + 0.7 * g_r,
-        "g_r": g_r,
-        "r_i": r_i,
-        "i_z": 0.55 * r_i,
-        "z_Y": 0.4 * r_i,
-        "Y_J": 0.2,
-        "J_H": 0.1,
-    }
-    return band_fluxes_njy(mag, colours, bands)
-
-
-def _star(fwhm_arcsec: float, scale: float, x_px: float, y_px: float, *, beta: float = 3.0) -> NDArray[np.float64]:
-    reach = int(np.ceil(12 * fwhm_arcsec / scale))
-    a = fwhm_arcsec / (2 * np.sqrt(2 ** (1 / beta) - 1)) / scale
-    axis = np.arange(-reach, reach + 1)
-    r2 = (axis[None, :] - (x_px - round(x_px))) ** 2 + (axis[:, None] - (y_px - round(y_px))) ** 2
-    profile: NDArray[np.float64] = (beta - 1) / (np.pi * a * a) * (1 + r2 / a**2) ** -beta
-    return profile
-
-
-def _paint(
-    image: NDArray[np.float64],
-    light: Sequence[Component],
-    x_px: float,
-    y_px: float,
-    scale: float,
-    rms: NDArray[np.float64],
-) -> None:
-    column, row = int(np.floor(x_px + 0.5)), int(np.floor(y_px + 0.5))
-    for component in light:
-        profile = component.profile
-        assert isinstance(profile, Sersic)
-        moved = Sersic(**(vars(profile) | {"x_arcsec": (x_px - column) * scale, "y_arcsec": (y_px - row) * scale}))
-        radius = np.arange(1.0, 120.0) * scale
-        faint = moved.brightness(radius + moved.x_arcsec, np.zeros_like(radius)) * scale**2
-        below = np.flatnonzero((faint[:, None] * component.flux_njy < 0.1 * rms).all(axis=1))
-        reach = int(np.clip(below[0] / np.sqrt(moved.axis_ratio) if len(below) else 120, 6, 120))
-        grid = Grid(2 * reach + 1, scale, 3)
-        add_stamp(image, render_galaxy([Component(moved, component.flux_njy)], grid, len(image)), column, row)

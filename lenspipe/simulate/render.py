@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -173,3 +173,40 @@ def add_stamp(image: NDArray[Any], stamp: NDArray[Any], column: int, row: int) -
     xs = slice(max(x0, 0), min(x0 + n_x, image.shape[2]))
     if ys.stop > ys.start and xs.stop > xs.start:
         image[:, ys, xs] += stamp[:, ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
+
+
+def paint_galaxy(
+    image: NDArray[np.float64],
+    components: Sequence[Component],
+    x_px: float,
+    y_px: float,
+    pixel_scale_arcsec: float,
+    faintest_njy: NDArray[np.float64],
+    *,
+    supersampling: int = 3,
+) -> None:
+    """
+    Add a galaxy before the PSF to an image ``(band, y, x)``, in place, at a sub-pixel position.
+
+    Sersic components are drawn on a square that ends where they fall below ``faintest_njy`` a pixel in every band;
+    other profiles on 20 arcsec. Positions inside the components are relative to ``x_px``, ``y_px``.
+    """
+    column, row = int(np.floor(x_px + 0.5)), int(np.floor(y_px + 0.5))
+    cap = max(image.shape[1:])
+    for component in components:
+        profile = component.profile
+        shift = {
+            "x_arcsec": getattr(profile, "x_arcsec", 0.0) + (x_px - column) * pixel_scale_arcsec,
+            "y_arcsec": getattr(profile, "y_arcsec", 0.0) + (y_px - row) * pixel_scale_arcsec,
+        }
+        moved = replace(profile, **shift)  # type: ignore[type-var]
+        reach = int(10 / pixel_scale_arcsec)
+        if isinstance(profile, Sersic):
+            radius = np.arange(1.0, cap + 1.0) * pixel_scale_arcsec
+            along = np.cos(profile.angle_rad) * radius, np.sin(profile.angle_rad) * radius
+            bright = replace(profile, x_arcsec=0.0, y_arcsec=0.0).brightness(*along) * pixel_scale_arcsec**2
+            below = np.flatnonzero((bright[:, None] * component.flux_njy < faintest_njy).all(axis=1))
+            reach = int(below[0]) + 1 if len(below) else cap
+            reach += int(np.ceil(max(abs(shift["x_arcsec"]), abs(shift["y_arcsec"])) / pixel_scale_arcsec))
+        grid = Grid(2 * min(max(reach, 6), cap) + 1, pixel_scale_arcsec, supersampling)
+        add_stamp(image, render_galaxy([Component(moved, component.flux_njy)], grid, len(image)), column, row)
