@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -81,8 +83,9 @@ def _first(names: NDArray[np.object_]) -> tuple[str, ...]:
 
 
 def _repeated_names(names: NDArray[np.object_]) -> Problem:
-    distinct, counts = np.unique(names.astype(str), return_counts=True)
-    return Problem("stamp_id occurs more than once", int((counts > 1).sum()), _first(distinct[counts > 1]))
+    counted = pa.array(names, pa.string()).value_counts()
+    twice = counted.filter(pc.greater(counted.field("counts"), 1)).field("values").to_pylist()
+    return Problem("stamp_id occurs more than once", len(twice), tuple(map(str, twice[:EXAMPLES])))
 
 
 def _unknown_splits(names: NDArray[np.object_], splits: NDArray[np.object_]) -> Problem:

@@ -127,6 +127,12 @@ def test_a_failed_write_leaves_the_old_part_and_nothing_else(tmp_path, make_tabl
     assert StampSet.open(tmp_path).n == 4
 
 
+def test_a_part_of_the_same_name_is_replaced(tmp_path, make_table):
+    write_part(make_table(4), tmp_path, "part")
+    assert write_part(make_table(9), tmp_path, "part.parquet") == tmp_path / "part.parquet"
+    assert StampSet.open(tmp_path).n == 9
+
+
 def test_two_image_columns_live_side_by_side(tmp_path):
     images = {"image_vis": ImageSpec(("VIS",), 20, 0.1), "image_nir": ImageSpec(("J", "Y", "H"), 7, 0.3)}
     schema = stamp_schema(images)

@@ -36,6 +36,13 @@ def test_a_planted_duplicate_is_found_in_any_orientation(view, tmp_path, make_ta
     assert found == {}
 
 
+def test_a_duplicate_inside_one_split_is_no_leak(tmp_path, make_table):
+    stamps = image_array(make_table(12), "image")
+    stamps[9] = stamps[3]  # both train
+    write_part(make_table(12, stamps=stamps), tmp_path, "a")
+    assert list(check(tmp_path)) == ["image: same pixels as an earlier stamp (in any of 8 orientations)"]
+
+
 def test_a_planted_nan_stamp_is_found(tmp_path, make_table):
     table = make_table(30)
     stamps = image_array(table, "image")
@@ -63,10 +70,15 @@ def test_a_planted_position_in_two_splits_is_found_across_ra_zero_and_at_the_pol
     ra_deg[[2, 3]], dec_deg[[2, 3]] = [0.0, 180.0], 90 - 0.5 / 3600  # 1 arcsec apart over the pole, test and train
     ra_deg[[4, 7]], dec_deg[[4, 7]] = 50.0, 10.0  # the same place, both validation: no leak
     ra_deg[[5, 6]], dec_deg[[5, 6]] = 70.0, [20.0, 20.0 + 3 / 3600]  # 3 arcsec apart: not within 2
+    ra_deg[[8, 9]], dec_deg[[8, 9]] = [180.0, 180.0 + 3 / 3600], 60.0  # 1.5 arcsec apart, test and train
     write_part(make_table(30, ra_deg=ra_deg, dec_deg=dec_deg), tmp_path, "a")
     (problem,) = check(tmp_path).values()
-    assert problem.n == 2
-    assert set(problem.examples) == {"stamp-0 (train) and stamp-1 (validation)", "stamp-3 (train) and stamp-2 (test)"}
+    assert problem.n == 3
+    assert set(problem.examples) == {
+        "stamp-0 (train) and stamp-1 (validation)",
+        "stamp-3 (train) and stamp-2 (test)",
+        "stamp-9 (train) and stamp-8 (test)",
+    }
 
 
 def test_repeated_names_and_unknown_splits_are_found(tmp_path, make_table):
