@@ -64,8 +64,8 @@ def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
         field("axis_ratio", pa.float32(), "Minor over major axis, second moments", ucd="phys.angSize;arith.ratio"),
         field("angle_deg", pa.float32(), "Major axis, from +x towards +y of the tile", unit="deg", ucd="pos.posAng"),
         field("flags", pa.int32(), "1 blended, 2 edge, 4 masked pixels, 8 no flux in a band", ucd="meta.code"),
-        field("mask_fraction", pa.float32(), "Masked part of the Kron ellipse", ucd="arith.ratio"),
-        field("covered_fraction", pa.float32(), "Part of the cutout that holds data, null without a model", ucd="arith.ratio"),
+        field("mask_fraction", pa.float32(), "Masked part of the Kron ellipse", ucd="phys.angArea;arith.ratio"),
+        field("covered_fraction", pa.float32(), "Part of the cutout that holds data, null without a model", ucd="phys.angArea;arith.ratio"),
         field("score", pa.float64(), "Raw score of the model, not a probability; null where none applies", ucd="stat.value"),
     ]  # fmt: skip
 
@@ -93,7 +93,7 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
         for item in (
             field(f"sky_rms_{band}_njy", pa.float32(), f"Median sky noise per pixel in {band}", unit="nJy", ucd="instr.skyLevel;stat.stdev"),
             field(f"depth_{band}_mag", pa.float32(), f"5 sigma in a 2 arcsec aperture in {band}, AB", unit="mag", ucd=f"phot.mag{_em(band)};stat.max"),
-            field(f"masked_{band}", pa.float32(), f"Masked part of the core in {band}", ucd="arith.ratio"),
+            field(f"masked_{band}", pa.float32(), f"Masked part of the core in {band}", ucd="phys.angArea;arith.ratio"),
         )
     ]  # fmt: skip
     corners = pa.list_(pa.float64(), 4)
@@ -125,7 +125,7 @@ FAILURES = pa.schema(
     [
         field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
         field("shard_id", pa.string(), "Shard; null where the tile failed before it was cut up", ucd="meta.id"),
-        field("file", pa.string(), "File that the failure is about", ucd="meta.file"),
+        field("file", pa.string(), "File that the failure is about", ucd="meta.ref"),
         field("stage", pa.string(), "plan, read, detect or score", ucd="meta.code"),
         field("error_type", pa.string(), "Kind of error", ucd="meta.code.error"),
         field("message", pa.string(), "What is wrong, which value, what to do", ucd="meta.note"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.config import ScanConfig
@@ -105,28 +106,25 @@ def _rows(tile: Tile | BadTile, layout: SurveyLayout, config: ScanConfig) -> lis
     ]
 
 
-def retry_failed_tiles(plan: pa.Table, layout: SurveyLayout, config: ScanConfig) -> pa.Table:
-    """Plan again the tiles whose headers could not be used: their files may have been mended since."""
-    failed = [i for i, shard_id in enumerate(plan["shard_id"].to_pylist()) if shard_id is None]
-    again: list[Tile | BadTile] = [
-        Tile.from_json(row["files"]) for row in plan.take(failed).to_pylist() if row["files"] is not None
-    ]
-    if not again:
-        return plan
-    names = {tile.name for tile in again}
-    kept = plan.filter(pa.array([t not in names for t in plan["tile"].to_pylist()]))
-    mended = plan_tiles(again, layout, config)
+def unplanned_tiles(plan: pa.Table) -> set[str]:
+    """Names of the tiles that could not be planned."""
+    return set(plan.filter(pc.is_null(plan["shard_id"]))["tile"].to_pylist())
+
+
+def replace_tiles(plan: pa.Table, again: pa.Table) -> pa.Table:
+    """A plan in which the tiles of ``again`` have its rows; the order of tiles stays."""
     order = {name: i for i, name in enumerate(dict.fromkeys(plan["tile"].to_pylist()))}
-    table = pa.concat_tables([kept, mended])
-    rank = pa.array([order[name] for name in table["tile"].to_pylist()])
-    return table.take(pa.compute.array_sort_indices(rank)).combine_chunks()
+    kept = plan.filter(pc.invert(pc.is_in(plan["tile"], pc.unique(again["tile"]))))
+    table = pa.concat_tables([kept.replace_schema_metadata(None), again])
+    rank = pa.array([order[name] for name in table["tile"].to_pylist()], pa.int64())
+    return table.take(pc.array_sort_indices(rank)).combine_chunks()
 
 
 def tasks_of(plan: pa.Table) -> list[ShardTask]:
     """The shards of a plan as tasks; tiles are shared between their shards."""
     tiles: dict[str, Tile] = {}
     tasks = []
-    for row in plan.filter(pa.compute.is_valid(plan["shard_id"])).to_pylist():
+    for row in plan.filter(pc.is_valid(plan["shard_id"])).to_pylist():
         tile = tiles.setdefault(row["tile"], Tile.from_json(row["files"]))
         shard = Shard(row["shard_id"], row["tile"], Box(*row["core"]), Box(*row["window"]), row["first_of_tile"])
         tasks.append(ShardTask(shard, tile))

@@ -17,7 +17,7 @@ from lenspipe.errors import ConfigError, TileError
 from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
-from lenspipe.scan.plan import plan_tiles, read_plan, retry_failed_tiles, tasks_of, write_plan
+from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_model
 from lenspipe.survey.files import find_files
 from lenspipe.survey.layout import SurveyLayout
@@ -91,9 +91,11 @@ class ScanResult:
     exit_code: int
 
 
-def find_tiles(request: ScanRequest) -> tuple[list[Tile | BadTile], tuple[str, ...]]:
+def find_tiles(
+    request: ScanRequest, bands: tuple[str, ...] | None = None
+) -> tuple[list[Tile | BadTile], tuple[str, ...]]:
     """
-    Tiles of a request and the bands of the run.
+    Tiles of a request and the bands of the run: ``bands`` where a run has them already, else all that are found.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def find_tiles(request: ScanRequest) -> tuple[list[Tile | BadTile], tuple[str, .
     if twice:
         raise ConfigError("a tile is named by two requests; name it once", tile=twice)
     tiles = tiles[: request.limit]
-    bands = bands_of(tiles, request.layout)
+    bands = bands or bands_of(tiles, request.layout)
     if request.layout.every_tile_has_every_band:
         tiles = list(demand_bands(tiles, bands))
     return tiles, bands
@@ -192,7 +194,11 @@ def _plan(request: ScanRequest, folder: Path, progress: Progress) -> tuple[pa.Ta
     path = folder / PLAN
     if path.exists():
         plan, bands = read_plan(path)
-        plan = retry_failed_tiles(plan, request.layout, request.config)
+        # The files of tiles that could not be planned may have been mended since.
+        if failed := unplanned_tiles(plan):
+            again = [t for t in find_tiles(request, bands)[0] if t.name in failed]
+            if again:
+                plan = replace_tiles(plan, plan_tiles(again, request.layout, request.config))
     else:
         tiles, bands = find_tiles(request)
         progress.stage("plan", len(tiles))

@@ -1,0 +1,169 @@
+# Ray's rows are the plain loop's rows: for any number of shards, batches and workers, through deaths of workers.
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from sky import write_tile
+
+from lenspipe.config import ScanConfig
+from lenspipe.scan.local import scan_local
+from lenspipe.scan.run import ScanRequest, run_scan
+from lenspipe.survey.layout import read_layout
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+class Silent:
+    def stage(self, name, total, done=0): ...
+    def advance(self, counts): ...
+    def say(self, message): ...
+
+
+@contextlib.contextmanager
+def local():
+    yield scan_local
+
+
+@contextlib.contextmanager
+def by_ray(n_worker=2):
+    from lenspipe.dist.scan import scan_ray
+
+    yield partial(scan_ray, n_worker=n_worker)
+
+
+def scan(tiles, out, model, runner, *, core_px=128, shards_per_call=4, batch_size=None):
+    score = {"model": str(model), "shards_per_call": shards_per_call, "batch_size": batch_size}
+    config = ScanConfig.model_validate({"shard": {"core_px": core_px, "halo_px": 64}, "score": score})
+    return run_scan(
+        ScanRequest((str(tiles),), read_layout("generic"), config, None), out, runner, Silent(), resume=False
+    )
+
+
+def tables(out):
+    shards = pq.read_table(out / "shards.parquet")
+    timings = [name for name in shards.column_names if name.endswith("_s")]
+    return (
+        pq.read_table(out / "candidates.parquet"),
+        shards.drop_columns(timings),
+        pq.read_table(out / "failures.parquet"),
+    )
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiles")
+    write_tile(folder, "a", shape=(512, 512), n_source=70)
+    write_tile(folder, "b", shape=(300, 300), n_source=20, seed=1)
+    (folder / "b_g.fits").write_bytes((folder / "b_g.fits").read_bytes()[:250_000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(tiles, tiny_model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "local"
+    result = scan(tiles, out, tiny_model, local, shards_per_call=1)
+    assert result.totals.scored > 60
+    assert result.totals.failures > 0
+    return tables(out)
+
+
+@pytest.mark.parametrize(("n_worker", "shards_per_call"), [(2, 1), (4, 5)])
+def test_ray_finds_what_the_plain_loop_finds(tiles, tiny_model, reference, tmp_path, n_worker, shards_per_call):
+    scan(tiles, tmp_path / "ray", tiny_model, partial(by_ray, n_worker), shards_per_call=shards_per_call)
+    for got, want in zip(tables(tmp_path / "ray"), reference, strict=True):
+        assert got.equals(want)
+
+
+def test_the_plain_loop_does_not_depend_on_how_shards_share_calls(tiles, tiny_model, reference, tmp_path):
+    scan(tiles, tmp_path / "seven", tiny_model, local, shards_per_call=7)
+    for got, want in zip(tables(tmp_path / "seven"), reference, strict=True):
+        assert got.equals(want)
+
+
+def test_without_a_model_ray_equals_the_plain_loop(tiles, tmp_path):
+    scan(tiles, tmp_path / "local", "none", local)
+    scan(tiles, tmp_path / "ray", "none", by_ray)
+    for got, want in zip(tables(tmp_path / "ray"), tables(tmp_path / "local"), strict=True):
+        assert got.equals(want)
+
+
+def workers_of_this_session():
+    names = ("ray::", "MapWorker", "ShardSource")
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(n in " ".join(process.cmdline()) for n in names) and "IDLE" not in " ".join(process.cmdline()):
+                yield process
+
+
+def test_workers_that_are_killed_now_and_then_cost_no_row(tiles, tiny_model, reference, tmp_path, rng):
+    """SIGKILL of busy workers; a shard may lose its worker once without harm."""
+    stop, killed = threading.Event(), []
+
+    def kill():
+        while not stop.is_set() and len(killed) < 2:
+            time.sleep(0.6 + 0.6 * rng.random())
+            busy = list(workers_of_this_session())
+            if busy and (tmp_path / "ray/parts").is_dir():
+                victim = busy[rng.integers(len(busy))]
+                with contextlib.suppress(psutil.Error):
+                    victim.send_signal(signal.SIGKILL)
+                    killed.append(victim.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        scan(tiles, tmp_path / "ray", tiny_model, by_ray, core_px=128, shards_per_call=1)
+    finally:
+        stop.set()
+        thread.join()
+    for got, want in zip(tables(tmp_path / "ray"), reference, strict=True):
+        assert got.equals(want)
+
+
+def test_a_shard_that_always_kills_its_worker_is_a_failure_row(tiles, tmp_path, tiny_model):
+    """A pixel value that ends the process: planted through the layout's reader in the worker."""
+    from lenspipe.dist import scan as dist_scan
+
+    real = dist_scan.scan_shard
+
+    def deadly(task, settings):
+        if task.shard.shard_id == "a_x128y256c128":
+            from lenspipe.scan import attempts
+
+            if attempts.deaths(settings.attempts, "read", task.shard.shard_id) < attempts.MAX_DEATHS:
+                attempts.begin(settings.attempts, "read", task.shard.shard_id)
+                os._exit(139)
+        return real(task, settings)
+
+    original = dist_scan._read
+
+    def read(tasks, settings):
+        import ray
+
+        known = ray.get(settings)
+        for task in tasks:
+            yield deadly(task, known)
+
+    dist_scan._read = read
+    try:
+        result = scan(tiles, tmp_path / "ray", tiny_model, by_ray)
+    finally:
+        dist_scan._read = original
+    failures = pq.read_table(tmp_path / "ray/failures.parquet").to_pylist()
+    died = [f for f in failures if f["error_type"] == "WorkerDied"]
+    assert [f["shard_id"] for f in died] == ["a_x128y256c128"]
+    assert result.exit_code == 3
+    assert result.totals.shards_ok == result.totals.shards - len({f["shard_id"] for f in failures} - {None})
+
+
+def test_scores_vary(reference):
+    scores = np.array(reference[0]["score"].to_pylist()[:50], float)
+    assert np.ptp(scores) > 1e-4
