@@ -67,21 +67,14 @@ def prepare_stamps(
             want=f"(n, {len(names)}, {need}, {need}) or larger",
         )
     order = [names.index(band) for band in card.bands]
-    resample = None
-    if _resamples(card, cutout_scale_arcsec):
-        resample = _cubic_matrix(shape[3], cutout_scale_arcsec, card.stamp_px, card.pixel_scale_arcsec)
-    edge = (shape[3] - card.stamp_px) // 2
     out = np.empty((shape[0], len(card.bands), card.stamp_px, card.stamp_px), np.float32)
     for i in range(shape[0]):
         stamp = cutouts_njy[i, order].astype(np.float32, copy=False)
         if mask is not None:
             stamp = np.where(mask[i, order], np.float32(0), stamp)
-        if resample is None:
-            stamp = np.ascontiguousarray(stamp[:, edge : edge + card.stamp_px, edge : edge + card.stamp_px])
-        else:
-            stamp = np.ascontiguousarray(resample @ stamp @ resample.T)
+        brightness = surface_brightness(stamp, cutout_scale_arcsec, size_px=card.stamp_px, card=card)
         out[i] = humvi_composite(
-            stamp / np.float32(cutout_scale_arcsec**2),
+            brightness,
             band_scales=card.stretch.band_scales,
             alpha=card.stretch.alpha,
             q=card.stretch.q,
@@ -89,18 +82,37 @@ def prepare_stamps(
     return out
 
 
+def surface_brightness(
+    stamp_njy: NDArray[np.float32], cutout_scale_arcsec: float, *, size_px: int, card: ModelCard
+) -> NDArray[np.float32]:
+    """
+    One stamp ``(band, y, x)`` on the card's pixels, ``size_px`` a side, in nJy / arcsec^2.
+
+    Cropped within the card's tolerance, resampled beyond it. Pixels that the kernel would need from outside the stamp
+    are left out of the weighted mean; where it lies mostly outside, the sky is empty.
+    """
+    side = stamp_njy.shape[-1]
+    if _resamples(card, cutout_scale_arcsec):
+        matrix = _cubic_matrix(side, cutout_scale_arcsec, size_px, card.pixel_scale_arcsec)
+        on_grid: NDArray[np.float32] = np.matmul(np.matmul(matrix, stamp_njy), matrix.T)
+    else:
+        edge = (side - size_px) // 2
+        on_grid = stamp_njy[:, edge : edge + size_px, edge : edge + size_px].copy()
+    on_grid /= np.float32(cutout_scale_arcsec**2)
+    return on_grid
+
+
 def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
     """
     Odd number of the data's pixels that a model needs around a source.
 
-    Where resampling is needed it covers the model's field and half a kernel's reach more.
+    Where resampling is needed it covers the kernel's reach around the centres of the outermost pixels.
     """
     if not _resamples(card, pixel_scale_arcsec):
         return card.stamp_px
-    field = card.stamp_px * card.pixel_scale_arcsec
-    margin = KERNEL_REACH * max(card.pixel_scale_arcsec, pixel_scale_arcsec)
-    half = math.ceil((field / 2 + margin) / pixel_scale_arcsec)
-    return 2 * half + 1
+    outermost = (card.stamp_px - 1) / 2 * card.pixel_scale_arcsec
+    reach = KERNEL_REACH * max(card.pixel_scale_arcsec, pixel_scale_arcsec)
+    return 2 * math.ceil((outermost + reach) / pixel_scale_arcsec) + 1
 
 
 def _resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
@@ -116,7 +128,9 @@ def _cubic_matrix(n_in: int, scale_in: float, n_out: int, scale_out: float) -> N
     near = (1.5 * t - 2.5) * t**2 + 1
     far = ((-0.5 * t + 2.5) * t - 4) * t + 2
     weights = np.where(t < 1, near, np.where(t < KERNEL_REACH, far, 0.0))
-    weights /= weights.sum(axis=1, keepdims=True)
+    total = weights.sum(axis=1, keepdims=True)
+    # a row mostly outside the stamp is empty sky: normalising its few outer, negative weights would blow them up
+    weights = np.where(total > 0.5, weights / np.where(total > 0.5, total, 1.0), 0.0)
     matrix: NDArray[np.float32] = weights.astype(np.float32)
     matrix.setflags(write=False)
     return matrix

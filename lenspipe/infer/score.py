@@ -129,9 +129,7 @@ class Scorer:
         mask: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float32]:
         """Network input of cutouts, `lenspipe.infer.prepare.prepare_stamps` with the checkpoint's card."""
-        return prepare_stamps(
-            cutouts_njy, mask, cutout_scale_arcsec=pixel_scale_arcsec, card=self.card, bands=bands
-        )
+        return prepare_stamps(cutouts_njy, mask, cutout_scale_arcsec=pixel_scale_arcsec, card=self.card, bands=bands)
 
     def score_prepared(self, stamps: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores ``(n,)`` of stamps that `prepare` made, of any number and from several cutout sets."""

@@ -36,10 +36,11 @@ class SmallCNN(nn.Module):
     def __init__(self, n_band: int, stamp_px: int, width: int, dropout: float) -> None:
         super().__init__()
         w = width
-        plan = [(n_band, w, 5, 2), (w, w, 3, 1), (w, 2 * w, 3, 2), (2 * w, 2 * w, 3, 1), (2 * w, 3 * w, 3, 2),
-                (3 * w, 4 * w, 3, 1)]  # fmt: skip
+        maps = (n_band, w, w, 2 * w, 2 * w, 4 * w, 6 * w)
+        strides = (2, 1, 2, 1, 2, 1)
         layers: list[nn.Module] = []
-        for n_in, n_out, kernel, stride in plan:
+        for n_in, n_out, stride in zip(maps, maps[1:], strides, strict=False):
+            kernel = 5 if n_in == n_band and not layers else 3
             layers += [
                 nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False),
                 nn.BatchNorm2d(n_out),
@@ -47,9 +48,9 @@ class SmallCNN(nn.Module):
             ]
         self.trunk = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.head = RowSum(3 * plan[-1][1])
+        self.head = RowSum(3 * maps[-1])
         side = stamp_px
-        for _, _, _, stride in plan:
+        for stride in strides:
             side = (side + stride - 1) // stride
         self.ring = max(0, side // 3)
 
@@ -63,6 +64,6 @@ class SmallCNN(nn.Module):
 
 
 @register("small-cnn")
-def small_cnn(n_band: int, stamp_px: int, *, width: int = 32, dropout: float = 0.2) -> nn.Module:
-    """Small network of our own for a first finder: 0.27 million parameters at width 32."""
+def small_cnn(n_band: int, stamp_px: int, *, width: int = 24, dropout: float = 0.2) -> nn.Module:
+    """Small network of our own for a first finder: 0.20 million parameters at width 24."""
     return SmallCNN(n_band, stamp_px, width, dropout)
