@@ -166,4 +166,4 @@ def test_a_shard_that_always_kills_its_worker_is_a_failure_row(tiles, tmp_path, 
 
 def test_scores_vary(reference):
     scores = np.array(reference[0]["score"].to_pylist()[:50], float)
-    assert np.ptp(scores) > 1e-4
+    assert len(np.unique(scores)) == len(scores)

@@ -1,0 +1,83 @@
+"""Is a scan exactly-once? Kill its driver at 25 seeded moments, from planning to finalizing, and resume it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from killing import MOMENTS, KillPoint, command, kill_at, leftovers, resume, tables
+from record import write
+from sky import write_tile
+
+SEED = 2026
+PER_MOMENT = {"ray": 4, "local": 1}
+
+
+def main() -> int:
+    rng = np.random.default_rng(SEED)
+    work = Path(tempfile.mkdtemp(prefix="kill-resume-"))
+    tiles, model = work / "tiles", _model()
+    for i, shape in enumerate([(512, 512), (384, 384), (256, 256)]):
+        write_tile(tiles, f"t{i}", shape=shape, n_source=shape[0] // 8, seed=i)
+    broken = tiles / "t2_r.fits"
+    broken.write_bytes(broken.read_bytes()[:100_000])
+    subprocess.run(command(tiles, work / "whole", model, "local"), check=False, capture_output=True)
+    whole = tables(work / "whole")
+    points = [
+        KillPoint(moment, k_of(moment, rng), float(rng.uniform(0, 0.4)) if i else 0.0, runner)
+        for runner, n in PER_MOMENT.items()
+        for moment in MOMENTS
+        for i in range(n)
+    ]
+    rows = []
+    for i, point in enumerate(points):
+        out = work / f"run{i}"
+        begun = time.perf_counter()
+        unfinished = kill_at(point, tiles, out, model)
+        code = resume(tiles, out, model, point.runner)
+        equal = all(got.equals(want) for got, want in zip(tables(out), whole, strict=True))
+        rows.append(
+            {
+                "runner": point.runner, "moment": point.moment, "parts_before": point.k,
+                "delay_s": round(point.delay_s, 3), "unfinished": unfinished, "rows_equal": equal,
+                "leftovers": leftovers(out), "exit_code": code, "seconds": round(time.perf_counter() - begun, 1),
+            }
+        )  # fmt: skip
+        print(rows[-1], flush=True)
+        shutil.rmtree(out)
+    shutil.rmtree(work)
+    result = {
+        "kill_points": len(rows),
+        "hit_an_unfinished_run": sum(r["unfinished"] for r in rows),
+        "equal_row_sets": sum(r["rows_equal"] for r in rows),
+        "shards": whole[1].num_rows,
+        "candidates": whole[0].num_rows,
+        "failure_rows": whole[2].num_rows,
+        "points": rows,
+    }
+    write("kill_resume", result)
+    good = result["equal_row_sets"] == len(rows) and result["hit_an_unfinished_run"] >= 15
+    return 0 if good and len(rows) >= 20 else 1
+
+
+def k_of(moment: str, rng: np.random.Generator) -> int:
+    """Parts that must be there before the kill; small shards are all read before the first part is committed."""
+    return int(rng.integers(0, 3)) if moment in ("score", "commit") else 0
+
+
+def _model() -> Path:
+    from lenspipe.nn.card import find_model, shipped_models
+
+    return find_model(shipped_models()[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
