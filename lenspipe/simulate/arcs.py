@@ -23,7 +23,7 @@ class Arcs:
     """One drawn source behind a lens."""
 
     image: NDArray[np.float64]
-    """Its lensed images ``(band, y, x)`` after the PSF, nJy, on the grid that was asked for."""
+    """Its lensed images ``(imaged band, y, x)`` after the PSF, nJy, on the grid that was asked for."""
     components: tuple[Component, ...]
     """The source itself, nJy, for rendering on another grid."""
     truth: dict[str, Any]
@@ -61,31 +61,34 @@ def draw_arcs(
         The main lens; its centre is where the source is drawn around.
     grid : Grid
         Pixels and rays of ``Arcs.image``.
-    kernels : one per band
-        PSFs, sampled ``sampling`` times finer than the pixels.
+    bands : sequence of str
+        Bands that the source has fluxes in.
+    kernels : one per imaged band
+        PSFs, sampled ``sampling`` times finer than the pixels. Fewer than bands: only the first ones are imaged.
     perturbers : sequence of Deflector
         Further deflectors on the lens plane: substructure.
     sky_rms_njy : array ``(n_band,)``, optional
-        Noise of a pixel, for ``min_arc_snr`` and ``arc_snr``.
+        Noise of a pixel in the imaged bands, for ``min_arc_snr`` and ``arc_snr``.
     z_source : float, optional
         Redshift of the source; drawn where not given.
 
     Returns
     -------
     Arcs or None
-        None where the source is not multiply imaged, not magnified enough, or cannot reach ``min_arc_snr`` within
-        the magnitudes of its population.
+        None where the main lens alone does not image the source multiply, or it is not magnified enough, or cannot
+        reach ``min_arc_snr`` within the magnitudes of its population.
     """
     beta, turn = lens.theta_e_arcsec * 0.9 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
     source_x = float(lens.x_arcsec + beta * np.cos(turn))
     source_y = float(lens.y_arcsec + beta * np.sin(turn))
-    rays = shoot_rays([lens, *perturbers], grid)
-    step = max(1, grid.supersampling - 1)
-    n_image, _ = count_images(rays[0][::step, ::step], rays[1][::step, ::step], source_x, source_y)
+    coarse = Grid(grid.size_px, grid.pixel_scale_arcsec, 1 if grid.pixel_scale_arcsec <= 0.1 else 2)
+    n_image, _ = count_images(*shoot_rays([lens], coarse), source_x, source_y)
     if n_image < 2:
         return None
+    rays = shoot_rays([lens, *perturbers], grid)
     source = draw_source(rng, sources, bands, x_arcsec=source_x, y_arcsec=source_y, images=source_images, z=z_source)
-    sharp = render(source.components, rays, grid, len(bands), sampling=sampling)
+    seen = [Component(c.profile, c.flux_njy[: len(kernels)]) for c in source.components]
+    sharp = render(seen, rays, grid, len(kernels), sampling=sampling)
     intrinsic = np.sum([component.flux_njy for component in source.components], axis=0)
     magnification = float(sharp[0].sum() / intrinsic[0])
     if magnification < min_magnification:
@@ -105,9 +108,10 @@ def draw_arcs(
         for name in ("theta_e_arcsec", "axis_ratio", "angle_rad", "slope", "shear", "shear_angle_rad")
     }
     arc_flux = image.clip(0).sum(axis=(1, 2)) * scale
-    for k, band in enumerate(bands):
-        truth[f"arc_mag_{band}"] = float(magnitude_of_njy(arc_flux[k]))
-        truth[f"source_mag_{band}"] = float(magnitude_of_njy(intrinsic[k] * scale))
+    truth |= {f"arc_mag_{band}": float(magnitude_of_njy(f)) for band, f in zip(bands, arc_flux, strict=False)}
+    truth |= {
+        f"source_mag_{band}": float(magnitude_of_njy(f)) for band, f in zip(bands, intrinsic * scale, strict=True)
+    }
     truth |= source.facts | {
         "source_x_arcsec": source_x - lens.x_arcsec,
         "source_y_arcsec": source_y - lens.y_arcsec,

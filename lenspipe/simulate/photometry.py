@@ -11,7 +11,7 @@ from lenspipe.errors import ConfigError
 
 NANOJANSKY_ZERO_POINT_AB = 31.4
 BANDS = ("u", "g", "r", "i", "z", "Y", "J", "H")
-"""Bands a colour is known for, blue to red; ``VIS`` is the mean flux of r, i and z."""
+"""Bands a colour is known for, blue to red; ``VIS`` is the mean flux of r, i and z, F814W is i, F160W is H."""
 COLOURS = ("u_g", "g_r", "r_i", "i_z", "z_Y", "Y_J", "J_H")
 """Colours between neighbours of `BANDS`, AB mag."""
 
@@ -71,7 +71,7 @@ def band_fluxes_njy(mag_r: float, colours: Mapping[str, float], bands: Sequence[
     mags += mag_r - mags[BANDS.index("r")]
     flux = dict(zip(BANDS, njy_of_magnitude(mags), strict=True))
     flux["VIS"] = (flux["r"] + flux["i"] + flux["z"]) / 3
-    flux["y"] = flux["Y"]
+    flux |= {"y": flux["Y"], "F814W": flux["i"], "F160W": flux["H"]}
     if unknown := [band for band in bands if band not in flux]:
         raise ConfigError("no colour is known for these bands", bands=",".join(unknown), known=",".join(flux))
     return np.array([flux[band] for band in bands])

@@ -1,0 +1,52 @@
+"""A contact sheet: one picture of many stamps, so that a person sees what a recipe makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARGIN_PX = 2
+
+
+def colour_stamps(
+    images_njy: NDArray[np.floating], pixel_scale_arcsec: float, *, reddest_first: Sequence[int] | None = None
+) -> NDArray[np.uint8]:
+    """
+    Stamps ``(n, band, y, x)`` in nJy as colour ``(n, y, x, 3)``, one asinh stretch for all.
+
+    Three or more bands give red, green and blue from the last, middle and first of the last three; fewer give grey.
+    The bands are balanced so that the mean noise is grey and stretched from the noise up (Lupton et al. 2004).
+    """
+    n, n_band = images_njy.shape[:2]
+    order = list(reddest_first) if reddest_first else ([n_band - 1, n_band - 2, n_band - 3] if n_band >= 3 else [0] * 3)
+    chosen = images_njy[:, order].astype(np.float64)
+    flat = chosen.reshape(n, 3, -1)
+    noise = np.median(1.4826 * np.median(np.abs(flat - np.median(flat, axis=2, keepdims=True)), axis=2), axis=0)
+    # noise-balanced bands would paint every early type blue: the exponent keeps half of the difference in depth
+    scaled = chosen / (noise**0.5 * np.exp(np.mean(np.log(noise))) ** 0.5)[None, :, None, None]
+    intensity = scaled.mean(axis=1, keepdims=True)
+    stretch = np.arcsinh(np.clip(intensity + 1, 0, None) / 3.0) / np.arcsinh(40.0)
+    colour = stretch * np.where(intensity > 0, scaled / np.where(intensity > 0, intensity, 1), 1)
+    return np.moveaxis((255 * np.clip(colour, 0, 1)).astype(np.uint8), 1, -1)
+
+
+def contact_sheet(colour: NDArray[np.uint8], *, n_column: int) -> NDArray[np.uint8]:
+    """Stamps ``(n, y, x, 3)`` side by side, row 0 of each stamp at the bottom, thin grey lines between."""
+    n, n_y, n_x, _ = colour.shape
+    n_row = -(-n // n_column)
+    sheet = np.full((n_row * (n_y + MARGIN_PX), n_column * (n_x + MARGIN_PX), 3), 96, np.uint8)
+    for k in range(n):
+        y, x = divmod(k, n_column)
+        y0, x0 = y * (n_y + MARGIN_PX), x * (n_x + MARGIN_PX)
+        sheet[y0 : y0 + n_y, x0 : x0 + n_x] = colour[k, ::-1]
+    return sheet
+
+
+def write_png(path: Path, sheet: NDArray[np.uint8]) -> None:
+    """Write a colour image ``(y, x, 3)`` as PNG."""
+    from PIL import Image
+
+    Image.fromarray(sheet).save(path, optimize=True)

@@ -1,0 +1,169 @@
+"""Real galaxies for simulations: hosts from a data set of stamps, sources from a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, gaussian_filter, label
+
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.simulate.population import SourceImage, half_light_radius_px
+from lenspipe.simulate.recipe import Recipe
+from lenspipe.stamps.format import StampSet
+
+
+@dataclass(frozen=True)
+class HostStamps:
+    """Real galaxies in the pixels of a recipe."""
+
+    names: tuple[str, ...]
+    """Host of each, from the data set's column ``host``."""
+    pixels_njy: NDArray[np.float32]
+    """``(n, band, y, x)``, nJy."""
+    sky_rms_njy: NDArray[np.float64]
+    """Noise of a pixel ``(n, band)``, measured in the outer half of each stamp."""
+    axis_ratio: NDArray[np.float64]
+    """Axis ratio ``(n,)`` of the light within 3 arcsec in the last band, rounded by the PSF."""
+    angle_rad: NDArray[np.float64]
+    """Direction ``(n,)`` of the major axis, from +x towards +y."""
+
+
+def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
+    """
+    Read hosts from a data set of stamps (`lenspipe stamps convert` makes one), cropped to the recipe's size.
+
+    Raises
+    ------
+    ConfigError
+        The recipe has several images, or the data set lacks a band, differs by more than 2 % in pixel scale, is
+        smaller than the recipe's stamps, or is not in nJy.
+    """
+    data, image = StampSet.open(folder), recipe.image[0]
+    spec = data.images.get("image")
+    if len(recipe.image) > 1 or spec is None:
+        raise ConfigError("hosts need a recipe and a data set with one image", recipe=recipe.name, hosts=str(folder))
+    if missing := [band for band in image.bands if band not in spec.bands]:
+        raise ConfigError("the hosts lack a band of the recipe", missing=",".join(missing), has=",".join(spec.bands))
+    if abs(spec.pixel_scale_arcsec / image.pixel_scale_arcsec - 1) > 0.02:
+        raise ConfigError(
+            "the hosts have another pixel scale than the recipe; simulate with --pixel-scale",
+            hosts_arcsec=spec.pixel_scale_arcsec,
+            recipe_arcsec=image.pixel_scale_arcsec,
+        )
+    if spec.size_px < image.size_px or spec.unit != "nJy":
+        raise ConfigError(
+            "the hosts are smaller than the recipe's stamps, or not in nJy",
+            hosts_px=spec.size_px,
+            recipe_px=image.size_px,
+            unit=spec.unit,
+        )
+    pixels = data.read_images("image")[:, [spec.bands.index(band) for band in image.bands]]
+    cut = (spec.size_px - image.size_px) // 2
+    pixels = pixels[:, :, cut : cut + image.size_px, cut : cut + image.size_px]
+    y, x = np.indices(pixels.shape[-2:]) - (image.size_px - 1) / 2
+    outer = pixels[:, :, np.hypot(x, y) > 0.35 * image.size_px]
+    middle = np.median(outer, axis=2, keepdims=True)
+    below = np.where(outer < middle, outer - middle, 0.0)
+    # half of the noise lies below the median, where no galaxy adds to it
+    rms = np.sqrt((below.astype(np.float64) ** 2).sum(axis=2) / np.maximum((below < 0).sum(axis=2), 1))
+    usable = (rms > 0).all(axis=1)
+    if not usable.any():
+        raise DataError("no host has measurable noise in every band", hosts=str(folder))
+    names = data.column("host")
+    axis_ratio, angle = light_shape(pixels[usable, -1] - middle[usable, -1, :, None], image.pixel_scale_arcsec)
+    kept = tuple(str(name) for name in names[usable])
+    return HostStamps(kept, np.ascontiguousarray(pixels[usable]), rms[usable], axis_ratio, angle)
+
+
+def light_shape(
+    images: NDArray[np.floating], pixel_scale_arcsec: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Axis ratio and direction ``(n,)`` of the light within 3 arcsec of the centre, from second moments."""
+    y, x = (np.indices(images.shape[-2:]) - (images.shape[-1] - 1) / 2) * pixel_scale_arcsec
+    weight = np.clip(images, 0, None) * (np.hypot(x, y) < 3.0)
+    total = weight.sum(axis=(1, 2))
+    xx, yy, xy = ((weight * m).sum(axis=(1, 2)) / total for m in (x * x, y * y, x * y))
+    spread = np.hypot(xx - yy, 2 * xy)
+    ratio = np.sqrt((xx + yy - spread) / (xx + yy + spread))
+    return ratio, 0.5 * np.arctan2(2 * xy, xx - yy)
+
+
+def read_source_images(folder: str | Path, *, pixel_scale_arcsec: float = 0.03) -> list[SourceImage]:
+    """
+    Read real galaxies to be lensed: every two-dimensional image in the FITS files of a folder.
+
+    A GalSim RealGalaxy folder is read through its catalogue. HDUs of one file with the same shape (bands) are
+    averaged: colours are drawn by the recipe, not taken from the images. Sky is subtracted and everything but the
+    central object is cut away; images without an object at the centre are left out.
+
+    Parameters
+    ----------
+    folder : path
+        With ``.fits`` or ``.fits.gz`` files.
+    pixel_scale_arcsec : float
+        Recorded for files that do not tell; sizes are set by the recipe's population all the same.
+
+    Raises
+    ------
+    ConfigError
+        There is no usable image.
+    """
+    found: list[SourceImage] = []
+    for name, pixels, scale in _images(Path(folder), pixel_scale_arcsec):
+        cleaned = isolate(pixels)
+        if cleaned is not None:
+            found.append(SourceImage(name, cleaned, scale))
+    if not found:
+        raise ConfigError("no usable galaxy image in this folder", folder=str(folder))
+    return found
+
+
+def isolate(pixels: NDArray[Any]) -> NDArray[np.float32] | None:
+    """
+    The central object of an image with unit sum, zero elsewhere; None where there is none.
+
+    Sky is the median of the border. The object is what is connected to the centre above 1.5 times the border's noise
+    after a smoothing of 1.5 px, dilated by 2 px.
+    """
+    image = np.nan_to_num(np.asarray(pixels, np.float64))
+    border = np.concatenate([image[:3].ravel(), image[-3:].ravel(), image[:, :3].ravel(), image[:, -3:].ravel()])
+    sky = np.median(border)
+    image = image - sky
+    smooth = gaussian_filter(image, 1.5)
+    noise = 1.4826 * np.median(np.abs(border - sky)) / (2 * np.sqrt(np.pi) * 1.5)
+    parts, _ = label(smooth > max(1.5 * noise, 0.01 * smooth.max()))
+    y, x = image.shape[0] // 2, image.shape[1] // 2
+    near = parts[y - 3 : y + 4, x - 3 : x + 4]
+    if not near.any():
+        return None
+    chosen = np.bincount(near[near > 0]).argmax()
+    object_ = np.where(binary_dilation(parts == chosen, iterations=2), image, 0.0).clip(0)
+    if not object_.sum() > 0 or half_light_radius_px(object_) < 2:
+        return None
+    normed: NDArray[np.float32] = (object_ / object_.sum()).astype(np.float32)
+    return normed
+
+
+def _images(folder: Path, scale: float) -> Iterator[tuple[str, NDArray[Any], float]]:
+    from astropy.io import fits
+
+    catalogues = sorted(p for p in folder.rglob("real_galaxy_catalog*.fits") if not p.name.endswith("_fits.fits"))
+    for catalogue in catalogues:
+        rows = fits.getdata(catalogue, 1)
+        for row in rows:
+            file = catalogue.parent / str(row["GAL_FILENAME"]).strip()
+            if file.exists():
+                yield f"{row['IDENT']}", fits.getdata(file, int(row["GAL_HDU"])), float(row["PIXEL_SCALE"])
+    if catalogues:
+        return
+    for file in sorted([*folder.rglob("*.fits"), *folder.rglob("*.fits.gz")]):
+        with fits.open(file) as hdus:
+            planes = [hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None and hdu.data.ndim == 2]
+        same = [plane for plane in planes if plane.shape == planes[0].shape]
+        if same:
+            yield file.name.split(".")[0], np.mean(same, axis=0), scale

@@ -1,0 +1,183 @@
+"""A recipe: which stamps to simulate. Typed TOML; the shipped ones lie in `recipes/`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lenspipe.errors import ConfigError
+from lenspipe.simulate.population import DeflectorPopulation, Range, SourcePopulation
+from lenspipe.toml import Table, parse_toml, read_toml
+
+
+class ImageTable(Table):
+    """One pixel grid of a stamp."""
+
+    name: str = "image"
+    """Column of the data set."""
+    bands: tuple[str, ...] = Field(min_length=1)
+    """Bands in stored order."""
+    size_px: int = Field(ge=16, le=512)
+    """Side, pixels."""
+    pixel_scale_arcsec: float = Field(gt=0)
+    """Pixel scale, arcsec."""
+    supersampling: int = Field(4, ge=1)
+    """Rays a pixel and axis."""
+    psf_sampling: int = Field(1, ge=1)
+    """PSF samples a pixel and axis; more than 1 where the pixels undersample the PSF."""
+
+
+class BandTable(Table):
+    """How a survey sees one band."""
+
+    seeing_fwhm_arcsec: Range
+    """Mean and scatter of the PSF's FWHM, arcsec (log-normal)."""
+    depth_mag: Range
+    """Mean and scatter of the 5 sigma depth in a 2 arcsec aperture, AB mag."""
+    njy_per_electron: float = Field(gt=0)
+    """Flux of one photo-electron in the co-added image, nJy."""
+
+
+class SurveyTable(Table):
+    """A survey that stamps are drawn from."""
+
+    name: str
+    """Its name, kept in the column ``survey``."""
+    weight: float = Field(1.0, gt=0)
+    """Relative number of stamps."""
+    psf: Literal["moffat", "gaussian"] = "moffat"
+    """Form of the PSF."""
+    moffat_beta: float = Field(3.0, gt=1)
+    """Moffat exponent."""
+    band: dict[str, BandTable]
+    """By name of the band."""
+
+
+class SubstructureTable(Table):
+    """Ranges of the substructure's parameters, each drawn log-uniform except the slope, which is uniform."""
+
+    mass_fraction: Range = (0.003, 0.03)
+    """Projected mass fraction in subhalos within 1.5 Einstein radii."""
+    slope: Range = (-2.1, -1.7)
+    """Logarithmic slope of the subhalo mass function."""
+    mass_range_msun: Range = (1e7, 1e10)
+    """Smallest and largest subhalo, Msun."""
+    point_masses: bool = False
+    """Point masses instead of truncated NFW halos."""
+    vortex_mass_msun: Range = (3e9, 2e10)
+    """Total mass of the vortex, Msun."""
+    axion_mass_ev: Range = (4e-24, 4e-23)
+    """Mass of the axion, eV; sets the length of the vortex."""
+
+
+class Recipe(Table):
+    """What to simulate."""
+
+    name: str = Field(min_length=1, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Name, kept in the column ``recipe``."""
+    description: str
+    """One sentence."""
+    kind: Literal["finder", "substructure"]
+    """Lenses against what looks like them, or lenses with and without substructure."""
+    image: tuple[ImageTable, ...] = Field(min_length=1)
+    """Pixel grids; the arcs' signal-to-noise is measured on the first."""
+    survey: tuple[SurveyTable, ...] = Field(min_length=1)
+    """Where the stamps come from."""
+    classes: dict[str, float]
+    """Relative numbers: ``lens`` and kinds of negatives; or ``no_substructure``, ``subhalo`` and ``vortex``."""
+    deflectors: DeflectorPopulation = DeflectorPopulation()
+    """Lenses."""
+    sources: SourcePopulation = SourcePopulation()
+    """Sources."""
+    substructure: SubstructureTable | None = None
+    """Only for ``kind = "substructure"``."""
+    lens_light: bool = True
+    """Whether the lens galaxy shines."""
+    min_arc_snr: float = Field(20.0, gt=0)
+    """Smallest total signal-to-noise of the arcs."""
+    min_magnification: float = Field(3.0, gt=1)
+    """Smallest magnification."""
+    min_source_px: int = Field(0, ge=0)
+    """Smallest number of pixels in which the arcs exceed the sky noise (``n_pix_source``)."""
+    companion_density_arcmin2: float = Field(30.0, ge=0)
+    """Field galaxies with r < 25 per square arcmin, in every class."""
+    artefact_fraction: float = Field(0.0, ge=0, le=1)
+    """Part of the stamps of every class that have a cosmic ray, a bleed trail or a masked gap."""
+    catalogue: bool = False
+    """Add the columns of the second Bologna challenge."""
+    part_rows: int = Field(200, ge=1)
+    """Rows of one Parquet part: what is redone after a crash."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of all images, in order."""
+        return tuple(band for image in self.image for band in image.bands)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if len(set(self.bands)) != len(self.bands) or len({i.name for i in self.image}) != len(self.image):
+            raise ValueError("a band or an image occurs twice")
+        for survey in self.survey:
+            if missing := [band for band in self.bands if band not in survey.band]:
+                raise ValueError(f"survey {survey.name!r} has no table for {', '.join(missing)}")
+        for image in self.image:
+            if image.supersampling % image.psf_sampling:
+                raise ValueError(f"image {image.name!r}: psf_sampling must divide supersampling")
+        if not self.classes or min(self.classes.values()) < 0 or not sum(self.classes.values()) > 0:
+            raise ValueError("classes need positive relative numbers")
+        if unknown := set(self.classes) - set(known_classes(self.kind)):
+            raise ValueError(f"unknown classes {sorted(unknown)}; known: {', '.join(known_classes(self.kind))}")
+        if (self.kind == "substructure") != (self.substructure is not None):
+            raise ValueError("a table [substructure] is needed for kind 'substructure', and only there")
+        return self
+
+
+def known_classes(kind: str) -> tuple[str, ...]:
+    """Classes that a kind of recipe may ask for."""
+    from lenspipe.simulate.negatives import NEGATIVES
+
+    return ("lens", *NEGATIVES) if kind == "finder" else ("no_substructure", "subhalo", "vortex")
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("lenspipe.simulate") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None) -> Recipe:
+    """
+    Read a shipped recipe by name, or a TOML file.
+
+    Parameters
+    ----------
+    name_or_file : str
+        One of `recipe_names`, or a path that ends in ``.toml``.
+    pixel_scale_arcsec : float, optional
+        Replaces the pixel scale of a recipe with one image.
+
+    Raises
+    ------
+    ConfigError
+        There is no such recipe, the file is wrong, or a pixel scale is asked of a recipe with several images.
+    """
+    if name_or_file.endswith(".toml"):
+        recipe = read_toml(Path(name_or_file), Recipe)
+    elif name_or_file in recipe_names():
+        file = resources.files("lenspipe.simulate") / "recipes" / f"{name_or_file}.toml"
+        recipe = parse_toml(file.read_text(encoding="utf-8"), Recipe, origin=f"{name_or_file}.toml")
+    else:
+        raise ConfigError("no such recipe", recipe=name_or_file, shipped=", ".join(recipe_names()))
+    if pixel_scale_arcsec is None:
+        return recipe
+    if len(recipe.image) > 1 or not 0.01 <= pixel_scale_arcsec <= 1:
+        raise ConfigError(
+            "the pixel scale can be replaced in recipes with one image, between 0.01 and 1 arcsec",
+            recipe=recipe.name,
+            pixel_scale_arcsec=pixel_scale_arcsec,
+        )
+    image = recipe.image[0].model_copy(update={"pixel_scale_arcsec": pixel_scale_arcsec})
+    return recipe.model_copy(update={"image": (image,)})

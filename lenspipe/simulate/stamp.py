@@ -1,0 +1,246 @@
+"""One labelled stamp from a recipe, a seed and a number: everything in it is drawn from these alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenspipe.errors import ConfigError
+from lenspipe.simulate.arcs import Arcs, draw_arcs
+from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
+from lenspipe.simulate.catalogue import catalogue_row
+from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
+from lenspipe.simulate.hosts import HostStamps
+from lenspipe.simulate.inject import photon_noise
+from lenspipe.simulate.lens import MacroLens
+from lenspipe.simulate.negatives import NEGATIVES, Sky, companions
+from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of, observe
+from lenspipe.simulate.population import SourceImage, draw_deflector, early_type_components
+from lenspipe.simulate.recipe import Recipe, SubstructureTable
+from lenspipe.simulate.render import Deflector
+from lenspipe.simulate.substructure import draw_subhalos, draw_vortex
+
+MAX_DRAWS = 2000
+"""Draws of a lens before a recipe is refused; the shipped ones need 1 to 30."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A simulated stamp."""
+
+    images: dict[str, NDArray[np.float32]]
+    """``(band, y, x)`` by image column, nJy, finite."""
+    label: str
+    """Class."""
+    host: str
+    """What must not be shared by two splits: the real host, or the stamp itself."""
+    facts: dict[str, Any]
+    """True parameters; those that do not apply are missing."""
+
+
+@dataclass(frozen=True)
+class _Lensed:
+    deflectors: list[Deflector]
+    arcs: Arcs
+    sky: Sky
+    facts: dict[str, Any]
+
+
+def draw_stamp(
+    recipe: Recipe,
+    *,
+    seed: int,
+    item: int,
+    source_images: Sequence[SourceImage] = (),
+    hosts: HostStamps | None = None,
+) -> Stamp:
+    """
+    Simulate stamp ``item`` of a run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    seed, item : int
+        The stamp is a function of these two, of the recipe and of the real pixels that are given.
+    source_images : sequence of SourceImage
+        Real galaxies to be lensed.
+    hosts : HostStamps, optional
+        Real galaxies that stand for early types, and that arcs are painted on.
+
+    Raises
+    ------
+    ConfigError
+        2000 draws give no lens as the recipe asks for one.
+    """
+    rng = np.random.default_rng([seed, item])
+    names = list(recipe.classes)
+    weight = np.array([recipe.classes[name] for name in names])
+    kind = names[int(rng.choice(len(names), p=weight / weight.sum()))]
+    conditions = draw_conditions(rng, recipe)
+    facts: dict[str, Any] = {"kind": kind, "survey": conditions.survey.name}
+    host_name = f"{recipe.name}-{seed}-{item:08d}"
+    host, host_shape = None, None
+    if hosts is not None and kind in ("lens", "early_type"):
+        k = int(rng.integers(len(hosts.names)))
+        host_name, host = hosts.names[k], hosts.pixels_njy[k]
+        host_shape = float(hosts.axis_ratio[k]), float(hosts.angle_rad[k])
+        conditions = replace(conditions, sky_rms_njy=hosts.sky_rms_njy[k])
+    for band, fwhm, rms in zip(recipe.bands, conditions.seeing_fwhm_arcsec, conditions.sky_rms_njy, strict=True):
+        facts |= {f"seeing_{band}_arcsec": float(fwhm), f"sky_rms_{band}_njy": float(rms)}
+    lensed = None
+    if kind in NEGATIVES:
+        sky = NEGATIVES[kind](rng, recipe.bands, recipe.deflectors)
+    else:
+        lensed = _draw_lens(rng, recipe, kind, conditions, source_images, host_shape)
+        sky = lensed.sky
+        facts |= lensed.facts
+    if not sky.artefact and rng.uniform() < recipe.artefact_fraction:
+        sky.artefact = ARTEFACTS[int(rng.integers(len(ARTEFACTS)))]
+    facts |= {"artefact": sky.artefact}
+    if host is None:
+        facts |= sky.facts
+    own = list(sky.galaxies)
+    half = max(image.size_px * image.pixel_scale_arcsec for image in recipe.image) / 2
+    sky.galaxies = own + companions(
+        rng, recipe.bands, density_arcmin2=recipe.companion_density_arcmin2, half_width_arcsec=half, clear_arcsec=1.0
+    )
+    if host is not None:
+        pixels = _painted(host, lensed, conditions, rng)
+        if sky.artefact:
+            add_artefact(sky.artefact, pixels, rng, conditions.sky_rms_njy)
+        images = {recipe.image[0].name: pixels}
+    else:
+        images, foreground = observe(
+            sky,
+            recipe,
+            conditions,
+            rng,
+            deflectors=lensed.deflectors if lensed else (),
+            source=lensed.arcs.components if lensed else (),
+            arcs_njy=lensed.arcs.image if lensed else None,
+        )
+        if recipe.catalogue:
+            arcs = lensed.arcs if lensed else None
+            facts |= catalogue_row(
+                recipe,
+                item,
+                facts,
+                foreground,
+                arcs,
+                sky.galaxies,
+                conditions.sky_rms_njy,
+                lensed.deflectors if lensed else (),
+            )
+    label = kind if recipe.kind == "substructure" else ("lens" if lensed else "nonlens")
+    return Stamp(images, label, host_name, facts)
+
+
+def _painted(
+    host: NDArray[np.float32], lensed: _Lensed | None, conditions: Conditions, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    if lensed is None:
+        return host.copy()
+    painted: NDArray[np.float32] = (host + photon_noise(lensed.arcs.image, conditions.njy_per_electron, rng)).astype(
+        np.float32
+    )
+    return painted
+
+
+def _draw_lens(
+    rng: np.random.Generator,
+    recipe: Recipe,
+    kind: str,
+    conditions: Conditions,
+    source_images: Sequence[SourceImage],
+    host_shape: tuple[float, float] | None,
+) -> _Lensed:
+    image, bands = recipe.image[0], band_slices(recipe)[0]
+    kernels, rms = conditions.kernels(image, bands), conditions.sky_rms_njy[bands]
+    for _ in range(MAX_DRAWS):
+        drawn = draw_deflector(rng, recipe.deflectors, recipe.sources.redshift)
+        if host_shape is not None:  # mass follows light with the scatter of SLACS (Bolton et al. 2008)
+            drawn["axis_ratio"] = float(np.clip(host_shape[0] + rng.normal(0, 0.05), 0.35, 0.999))
+            drawn["angle_rad"] = host_shape[1] + float(rng.normal(0, np.radians(10)))
+        shape = ("theta_e_arcsec", "axis_ratio", "angle_rad", "slope", "shear", "shear_angle_rad")
+        lens = MacroLens(**{name: drawn[name] for name in shape})
+        facts: dict[str, Any] = dict(drawn)
+        smooth, perturbers = lens, list[Deflector]()
+        if recipe.substructure is not None and kind != "no_substructure":
+            smooth, perturbers, more = _perturb(rng, recipe.substructure, kind, lens, drawn)
+            facts |= more
+        arcs = draw_arcs(
+            rng,
+            smooth,
+            grid=grid_of(image),
+            bands=recipe.bands,
+            kernels=kernels,
+            sources=recipe.sources,
+            perturbers=perturbers,
+            source_images=source_images,
+            sky_rms_njy=rms,
+            min_arc_snr=recipe.min_arc_snr,
+            min_magnification=recipe.min_magnification,
+            z_source=drawn["z_source"],
+            sampling=image.psf_sampling,
+        )
+        if arcs is None or np.count_nonzero(arcs.image[0] > rms[0]) < recipe.min_source_px:
+            continue
+        sky = Sky()
+        if recipe.lens_light and host_shape is None:
+            light = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}
+            sky.galaxies, sky.facts = early_type_components(rng, recipe.bands, z=drawn["z_lens"], **light)
+        # the Einstein radius of the whole lens, not of its smooth part
+        return _Lensed([smooth, *perturbers], arcs, sky, arcs.truth | facts)
+    raise ConfigError(
+        "the recipe's populations make no lens as bright as it asks for: lower min_arc_snr or min_source_px",
+        recipe=recipe.name,
+        draws=MAX_DRAWS,
+    )
+
+
+def _perturb(
+    rng: np.random.Generator, table: SubstructureTable, kind: str, lens: MacroLens, drawn: dict[str, float]
+) -> tuple[MacroLens, list[Deflector], dict[str, Any]]:
+    """Substructure, and the smooth lens less its mass inside the Einstein radius, so that theta_E tells no class."""
+    density = critical_density_msun_arcsec2(drawn["z_lens"], drawn["z_source"])
+    d_lens = lens_distances_mpc(drawn["z_lens"], drawn["z_source"])[0]
+    where = {
+        "theta_e_arcsec": lens.theta_e_arcsec,
+        "critical_density": density,
+        "kpc_per_arcsec": float(d_lens) * 1000 / 206264.806,
+    }
+    perturber: Deflector
+    facts: dict[str, Any]
+    if kind == "subhalo":
+        fraction = _log_uniform(rng, table.mass_fraction)
+        slope = float(rng.uniform(*table.slope))
+        perturber, facts = draw_subhalos(
+            rng,
+            mass_fraction=fraction,
+            slope=slope,
+            mass_range_msun=table.mass_range_msun,
+            point_masses=table.point_masses,
+            **where,
+        )
+        facts |= {"subhalo_mass_fraction": fraction, "subhalo_slope": slope}
+        inside = facts["subhalo_mass_within_msun"]
+    else:
+        perturber, facts = draw_vortex(
+            rng,
+            mass_msun=_log_uniform(rng, table.vortex_mass_msun),
+            axion_mass_ev=_log_uniform(rng, table.axion_mass_ev),
+            velocity_dispersion_km_s=drawn["velocity_dispersion_km_s"],
+            **where,
+        )
+        near = np.hypot(facts["vortex_x_arcsec"], facts["vortex_y_arcsec"]) < lens.theta_e_arcsec
+        inside = facts["vortex_mass_msun"] if near else 0.0
+    given_up = inside / (np.pi * lens.theta_e_arcsec * density)
+    return replace(lens, theta_e_arcsec=lens.theta_e_arcsec - given_up), [perturber], facts
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(np.log(bounds[0]), np.log(bounds[1]))))
