@@ -102,7 +102,7 @@ class Scorer:
         good = np.isfinite(cutouts_njy)
         if mask is not None:
             good |= mask
-        bad = np.flatnonzero(~good.reshape(len(cutouts_njy), -1).all(axis=1))
+        bad = np.flatnonzero(~good.all(axis=(1, 2, 3)))
         if len(bad):
             raise DataError(
                 "cutouts must be finite where they are not masked: mask or drop these rows",

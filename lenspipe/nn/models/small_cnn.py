@@ -65,5 +65,5 @@ class SmallCNN(nn.Module):
 
 @register("small-cnn")
 def small_cnn(n_band: int, stamp_px: int, *, width: int = 24, dropout: float = 0.2) -> nn.Module:
-    """Small network of our own for a first finder: 0.20 million parameters at width 24."""
+    """Six convolutions, our own design; 0.2 million parameters at width 24."""
     return SmallCNN(n_band, stamp_px, width, dropout)

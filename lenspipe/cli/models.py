@@ -1,0 +1,40 @@
+"""`lenspipe models`: the network families and the models that ship with the package."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+
+
+@click.command("models")
+def command() -> None:
+    """List the network families with their parameters, and the models that ship with the package."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from lenspipe.nn.card import SHIPPED, digest, read_card, shipped_models
+    from lenspipe.nn.registry import build, families
+
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False)
+    shown = Table("family", "parameters (g r i, 65 px)", "what it is", box=box.SIMPLE, title="Network families")
+    for name, builder in families().items():
+        count = sum(parameter.numel() for parameter in build(name, 3, 65).parameters())
+        shown.add_row(name, f"{count:,}", (inspect.getdoc(builder) or "").partition("\n")[0])
+    console.print(shown)
+    shown = Table(title="Shipped models", box=box.SIMPLE)
+    for heading in ("model", "family", "bands", "input", "data it takes", "digest"):
+        shown.add_column(heading)
+    for name in shipped_models():
+        card = read_card(SHIPPED / name)
+        shown.add_row(
+            name,
+            card.family,
+            " ".join(card.bands),
+            f'{card.stamp_px} px at {card.pixel_scale_arcsec:g}"',
+            f'{card.min_scale_arcsec:g}" to {card.max_scale_arcsec:g}" pixels',
+            digest(SHIPPED / name),
+        )
+    console.print(shown)
+    console.print("A model's card says how it was trained and measured: `card.json` in " + str(SHIPPED) + "/NAME")

@@ -1,0 +1,130 @@
+"""The fit loop: it learns, it resumes to the same weights, it refuses what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lenspipe.errors import DataError, ModelError
+from lenspipe.learn.fit import Batch, FitSettings, FitState, fit, learning_rate_at, read_state, write_state
+
+STEPS = 12
+SETTINGS = FitSettings(epochs=4, steps_per_epoch=STEPS, learning_rate=0.02, ema_decay=0.9, seed=3)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3))
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(x).mean((2, 3)))[:, 0]
+
+
+def batches(epoch: int) -> Iterator[Batch]:
+    rng = np.random.default_rng([5, epoch])
+    for _ in range(STEPS):
+        labels = rng.integers(0, 2, 32).astype(np.float32)
+        stamps = rng.normal(0, 1, (32, 2, 9, 9)).astype(np.float32)
+        stamps[:, 0] += labels[:, None, None]
+        yield stamps, labels
+
+
+def test_it_learns_a_difference_in_brightness() -> None:
+    module = Net()
+    state = fit(module, batches, SETTINGS)
+    stamps, labels = next(iter(batches(99)))
+    with torch.inference_mode():
+        right = ((module.eval()(torch.from_numpy(stamps)) > 0).numpy() == labels).mean()
+    assert right > 0.95
+    assert [row["epoch"] for row in state.history] == [1, 2, 3, 4]
+    assert state.history[-1]["loss"] < state.history[0]["loss"]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_killed_fit_goes_on_to_the_same_weights_to_the_bit(tmp_path: Path, stop: int) -> None:
+    whole = Net()
+    fit(whole, batches, SETTINGS)
+
+    class KilledError(Exception):
+        pass
+
+    def store(state: FitState) -> None:
+        write_state(tmp_path / "state.safetensors", state)
+        if state.epoch == stop:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(Net(), batches, SETTINGS, on_epoch=store)
+    resumed = Net()
+    state = fit(resumed, batches, SETTINGS, state=read_state(tmp_path / "state.safetensors"))
+    assert len(state.history) == 4
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_the_module_ends_with_the_average_not_the_last_weights() -> None:
+    module = Net()
+    state = fit(module, batches, SETTINGS)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, state.averaged()[name])
+    assert not torch.equal(state.tensors["model.head.weight"], state.tensors["ema.head.weight"])
+
+
+def test_validation_sees_the_averaged_weights_and_leaves_the_training_ones() -> None:
+    seen: list[torch.Tensor] = []
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        assert not module.training
+        seen.append(module.state_dict()["head.weight"].clone())
+        return {"auc": 0.5}
+
+    measured = Net()
+    state = fit(measured, batches, SETTINGS, validate=validate)
+    silent = Net()
+    fit(silent, batches, SETTINGS)
+    assert torch.equal(seen[-1], state.averaged()["head.weight"])
+    assert torch.equal(measured.state_dict()["head.weight"], silent.state_dict()["head.weight"])
+    assert state.history[0]["auc"] == 0.5
+
+
+def test_one_stamp_that_is_not_finite_stops_the_fit() -> None:
+    def broken(epoch: int) -> Iterator[Batch]:
+        for k, (stamps, labels) in enumerate(batches(epoch)):
+            if k == 2:
+                stamps[7, 0, 0, 0] = np.nan
+            yield stamps, labels
+
+    with pytest.raises(DataError, match=r"loss is not finite.*step=2"):
+        fit(Net(), broken, SETTINGS)
+
+
+def test_an_empty_epoch_is_refused() -> None:
+    with pytest.raises(DataError, match="an epoch has no batch"):
+        fit(Net(), lambda epoch: iter(()), SETTINGS)
+
+
+def test_a_broken_state_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    write_state(path, FitState(1, {"model.a": torch.zeros(3)}, [{"epoch": 1}]))
+    assert read_state(path).history == [{"epoch": 1}]
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ModelError, match=r"delete it to start anew.*state\.safetensors"):
+        read_state(path)
+
+
+def test_the_learning_rate_rises_linearly_then_falls_to_zero() -> None:
+    settings = FitSettings(epochs=10, steps_per_epoch=20, learning_rate=1.0, warmup_fraction=0.1)
+    rates = [learning_rate_at(step, settings) for step in range(201)]
+    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
+    assert np.argmax(rates) in (19, 20)
+    assert (np.diff(rates[20:]) <= 0).all()
+    assert rates[110] == pytest.approx(0.5)
+    assert rates[200] == pytest.approx(0.0)
