@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 
 import click
 
@@ -17,7 +18,8 @@ def command() -> None:
     from lenspipe.nn.card import SHIPPED, digest, read_card, shipped_models
     from lenspipe.nn.registry import build, families
 
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False)
+    wide = None if sys.stdout.isatty() else 120
+    console = Console(width=wide, highlight=False)
     shown = Table("family", "parameters (g r i, 65 px)", "what it is", box=box.SIMPLE, title="Network families")
     for name, builder in families().items():
         count = sum(parameter.numel() for parameter in build(name, 3, 65).parameters())

@@ -44,7 +44,7 @@ def augment(scenes: NDArray[np.floating], rng: np.random.Generator, *, card: Mod
     level = np.exp(rng.uniform(np.log(NOISE[0]), np.log(NOISE[1]), (n, 1)))
     noise = np.where(rng.uniform(size=(n, 1)) < 0.5, level, 0.0)
     noise = (noise * rng.uniform(0.6, 1.6, (n, n_band))).astype(np.float32)
-    views = [int(view) for view in rng.integers(0, 8, size=n)]
+    views: list[int] = rng.integers(0, 8, size=(n,)).tolist()
     for i in range(n):
         y0, x0 = int(shifts[i, 0]), int(shifts[i, 1])
         stamp = scenes[i, :, y0 : y0 + side, x0 : x0 + side].astype(np.float32)

@@ -110,8 +110,8 @@ def test_spoiled_pixels_are_saturated_or_gone() -> None:
 
 
 def test_augmentation_repeats_with_its_seed_and_not_with_another() -> None:
-    scenes = np.stack([make_scene("plain", make_host(k), np.random.default_rng(k), card=CARD, least_scale_arcsec=0.22)[0]
-                       for k in range(4)])  # fmt: skip
+    hosts = {"plain": [make_host(k) for k in range(4)]}
+    scenes, _ = make_scenes({"plain": 4}, hosts, seed=1, card=CARD, least_scale_arcsec=0.22)
     first = augment(scenes, np.random.default_rng(1), card=CARD)
     assert first.shape == (4, 3, 41, 41)
     assert first.dtype == np.float32

@@ -47,10 +47,8 @@ def test_a_written_card_reads_back_the_same(card: ModelCard, tmp_path: Path) -> 
 def test_reading_a_card_does_not_import_torch(card: ModelCard, tmp_path: Path) -> None:
     write_card(tmp_path, card)
     code = "import sys; from lenspipe.nn.card import read_card; read_card(sys.argv[1]); print('torch' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True).stdout.strip()
-        == "False"
-    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert run.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(
