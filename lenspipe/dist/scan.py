@@ -70,11 +70,13 @@ def scan_ray(
     on_gpu = settings.model is not None and settings.config.score.device != "cpu" and n_gpu > 0
     if settings.config.score.device == "cuda" and settings.model is not None and not on_gpu:
         raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu", gpus=n_gpu)
-    # Half a CPU for a reader and for a scorer: each stage may fill the machine while the other waits for it.
+    # One scorer to two readers: measured, scoring takes about half of the time of all before it. On CPUs the two
+    # together fill the cores that there are, and Ray's own split between operators lets both run at once.
     scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5}
-    n_scorer = n_gpu if on_gpu else max(1, min(n_worker, len(tasks) // settings.config.score.shards_per_call))
+    reader_cpus = 1.0 if on_gpu else 0.75
+    n_scorer = n_gpu if on_gpu else (n_worker + 1) // 2
     dataset = ray.data.read_datasource(
-        ShardSource(tasks, settings), override_num_blocks=min(len(tasks), MAX_READ_TASKS), num_cpus=0.5
+        ShardSource(tasks, settings), override_num_blocks=min(len(tasks), MAX_READ_TASKS), num_cpus=reader_cpus
     ).map_batches(
         CommitShards,
         fn_constructor_args=(settings, parts, session),

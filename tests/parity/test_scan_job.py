@@ -1,0 +1,80 @@
+# The scan as a submitted job, on a one-node cluster that is started for it.
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 300
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """`ray start --head` of its own; ended by signal, since `ray stop` would end every Ray of this machine."""
+    port, dashboard = free_port(), free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    head = subprocess.Popen(
+        ["ray", "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
+         "--object-store-memory=200000000", "--disable-usage-stats"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{dashboard}"
+    limit = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=2)
+            break
+        except (urllib.error.URLError, OSError):
+            assert head.poll() is None, "ray start ended"
+            assert time.monotonic() < limit, "the cluster did not come up"
+            time.sleep(0.5)
+    yield address, environment
+    for process in (*psutil.Process(head.pid).children(recursive=True), head):
+        process.kill()
+    head.wait(60)
+
+
+def submit(cluster, *arguments: str) -> tuple[int, dict]:
+    address, environment = cluster
+    name = f"scan-{time.monotonic_ns()}"
+    done = subprocess.run(
+        ["ray", "job", "submit", "--address", address, "--submission-id", name, "--working-dir", ".", "--",
+         "python", "jobs/scan_survey.py", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    details = json.load(urllib.request.urlopen(f"{address}/api/jobs/{name}"))
+    return done.returncode, details | {"output": done.stdout + done.stderr}
+
+
+def test_a_submitted_sample_scan_leaves_its_catalogue_where_it_was_told(cluster, tmp_path):
+    out = tmp_path / "run"
+    code, job = submit(cluster, "--sample", "--out", str(out))
+    assert code == 0, job["output"][-3000:]
+    assert job["driver_exit_code"] == 0
+    assert pq.read_table(out / "candidates.parquet").num_rows > 100
+    assert json.loads((out / "run.json").read_text())["exit_code"] == 0
+
+
+def test_a_relative_out_is_refused_in_rays_copy_of_the_working_directory(cluster):
+    code, job = submit(cluster, "--sample", "--out", "runs/here")
+    assert code == 1
+    assert job["driver_exit_code"] == 2
+    assert "give --out as an absolute path" in job["output"]
