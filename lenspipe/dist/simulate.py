@@ -209,5 +209,5 @@ def write_contact_sheet(folder: Path, *, n_each: int = 12, n_column: int = 12) -
         pad = -len(pixels) % n_column
         rows.append(np.concatenate([pixels, blank[:pad]]))
     path = folder / CONTACT_SHEET
-    write_png(path, contact_sheet(colour_stamps(np.concatenate(rows), spec.pixel_scale_arcsec), n_column=n_column))
+    write_png(path, contact_sheet(colour_stamps(np.concatenate(rows)), n_column=n_column))
     return path

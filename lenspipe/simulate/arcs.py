@@ -44,7 +44,6 @@ def draw_arcs(
     bands: Sequence[str],
     kernels: Sequence[NDArray[np.floating]],
     sources: SourcePopulation,
-    perturbers: Sequence[Deflector] = (),
     source_images: Sequence[SourceImage] = (),
     sky_rms_njy: NDArray[np.float64] | None = None,
     min_arc_snr: float | None = None,
@@ -65,8 +64,6 @@ def draw_arcs(
         Bands that the source has fluxes in.
     kernels : one per imaged band
         PSFs, sampled ``sampling`` times finer than the pixels. Fewer than bands: only the first ones are imaged.
-    perturbers : sequence of Deflector
-        Further deflectors on the lens plane: substructure.
     sky_rms_njy : array ``(n_band,)``, optional
         Noise of a pixel in the imaged bands, for ``min_arc_snr`` and ``arc_snr``.
     z_source : float, optional
@@ -75,7 +72,7 @@ def draw_arcs(
     Returns
     -------
     Arcs or None
-        None where the main lens alone does not image the source multiply, or it is not magnified enough, or cannot
+        None where the lens does not image the source multiply, or it is not magnified enough, or cannot
         reach ``min_arc_snr`` within the magnitudes of its population.
     """
     beta, turn = lens.theta_e_arcsec * 0.9 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
@@ -85,7 +82,7 @@ def draw_arcs(
     n_image, _ = count_images(*shoot_rays([lens], coarse), source_x, source_y)
     if n_image < 2:
         return None
-    rays = shoot_rays([lens, *perturbers], grid)
+    rays = shoot_rays([lens], grid)
     source = draw_source(rng, sources, bands, x_arcsec=source_x, y_arcsec=source_y, images=source_images, z=z_source)
     seen = [Component(c.profile, c.flux_njy[: len(kernels)]) for c in source.components]
     sharp = render(seen, rays, grid, len(kernels), sampling=sampling)
@@ -116,8 +113,33 @@ def draw_arcs(
         "source_x_arcsec": source_x - lens.x_arcsec,
         "source_y_arcsec": source_y - lens.y_arcsec,
         "n_image": n_image,
-        "magnification": magnification,
-        "arc_snr": snr_at_zero * scale,
     }
     components = tuple(Component(c.profile, c.flux_njy * scale) for c in source.components)
-    return Arcs(image * scale, components, truth)
+    return Arcs(image * scale, components, truth | _seen(image * scale, magnification, bands, sky_rms_njy))
+
+
+def lens_again(
+    arcs: Arcs,
+    deflectors: Sequence[Deflector],
+    *,
+    grid: Grid,
+    bands: Sequence[str],
+    kernels: Sequence[NDArray[np.floating]],
+    sky_rms_njy: NDArray[np.float64] | None = None,
+    sampling: int = 1,
+) -> Arcs:
+    """The same source behind other deflectors: how substructure is added to a lens that was chosen without it."""
+    seen = [Component(c.profile, c.flux_njy[: len(kernels)]) for c in arcs.components]
+    sharp = render(seen, shoot_rays(deflectors, grid), grid, len(kernels), sampling=sampling)
+    magnification = float(sharp[0].sum() / sum(c.flux_njy[0] for c in seen))
+    image = convolve(sharp, kernels, sampling=sampling)
+    return Arcs(image, arcs.components, arcs.truth | _seen(image, magnification, bands, sky_rms_njy))
+
+
+def _seen(
+    image: NDArray[np.float64], magnification: float, bands: Sequence[str], sky_rms_njy: NDArray[np.float64] | None
+) -> dict[str, Any]:
+    snr = np.nan if sky_rms_njy is None else float(np.sqrt(np.sum((image / sky_rms_njy[:, None, None]) ** 2)))
+    flux = image.clip(0).sum(axis=(1, 2))
+    facts: dict[str, Any] = {f"arc_mag_{b}": float(magnitude_of_njy(f)) for b, f in zip(bands, flux, strict=False)}
+    return facts | {"magnification": magnification, "arc_snr": snr}

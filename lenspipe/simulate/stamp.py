@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.simulate.arcs import Arcs, draw_arcs
+from lenspipe.simulate.arcs import Arcs, draw_arcs, lens_again
 from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
 from lenspipe.simulate.catalogue import catalogue_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
@@ -167,34 +167,37 @@ def _draw_lens(
             drawn["angle_rad"] = host_shape[1] + float(rng.normal(0, np.radians(10)))
         shape = ("theta_e_arcsec", "axis_ratio", "angle_rad", "slope", "shear", "shear_angle_rad")
         lens = MacroLens(**{name: drawn[name] for name in shape})
-        facts: dict[str, Any] = dict(drawn)
-        smooth, perturbers = lens, list[Deflector]()
-        if recipe.substructure is not None and kind != "no_substructure":
-            smooth, perturbers, more = _perturb(rng, recipe.substructure, kind, lens, drawn)
-            facts |= more
+        taken: dict[str, Any] = {
+            "grid": grid_of(image),
+            "bands": recipe.bands,
+            "kernels": kernels,
+            "sky_rms_njy": rms,
+            "sampling": image.psf_sampling,
+        }
         arcs = draw_arcs(
             rng,
-            smooth,
-            grid=grid_of(image),
-            bands=recipe.bands,
-            kernels=kernels,
+            lens,
+            **taken,
             sources=recipe.sources,
-            perturbers=perturbers,
             source_images=source_images,
-            sky_rms_njy=rms,
             min_arc_snr=recipe.min_arc_snr,
             min_magnification=recipe.min_magnification,
             z_source=drawn["z_source"],
-            sampling=image.psf_sampling,
         )
         if arcs is None or np.count_nonzero(arcs.image[0] > rms[0]) < recipe.min_source_px:
             continue
+        facts: dict[str, Any] = dict(drawn)
+        deflectors: list[Deflector] = [lens]
+        if recipe.substructure is not None and kind != "no_substructure":
+            # the lens was chosen without it, so that no class is selected differently
+            deflectors, more = _perturb(rng, recipe.substructure, kind, lens, drawn)
+            facts |= more
+            arcs = lens_again(arcs, deflectors, **taken)
         sky = Sky()
         if recipe.lens_light and host_shape is None:
             light = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}
             sky.galaxies, sky.facts = early_type_components(rng, recipe.bands, z=drawn["z_lens"], **light)
-        # the Einstein radius of the whole lens, not of its smooth part
-        return _Lensed([smooth, *perturbers], arcs, sky, arcs.truth | facts)
+        return _Lensed(deflectors, arcs, sky, arcs.truth | facts)
     raise ConfigError(
         "the recipe's populations make no lens as bright as it asks for: lower min_arc_snr or min_source_px",
         recipe=recipe.name,
@@ -204,8 +207,8 @@ def _draw_lens(
 
 def _perturb(
     rng: np.random.Generator, table: SubstructureTable, kind: str, lens: MacroLens, drawn: dict[str, float]
-) -> tuple[MacroLens, list[Deflector], dict[str, Any]]:
-    """Substructure, and the smooth lens less its mass inside the Einstein radius, so that theta_E tells no class."""
+) -> tuple[list[Deflector], dict[str, Any]]:
+    """The smooth lens less the mass of its substructure inside the Einstein radius, and the substructure."""
     density = critical_density_msun_arcsec2(drawn["z_lens"], drawn["z_source"])
     d_lens = lens_distances_mpc(drawn["z_lens"], drawn["z_source"])[0]
     where = {
@@ -239,7 +242,7 @@ def _perturb(
         near = np.hypot(facts["vortex_x_arcsec"], facts["vortex_y_arcsec"]) < lens.theta_e_arcsec
         inside = facts["vortex_mass_msun"] if near else 0.0
     given_up = inside / (np.pi * lens.theta_e_arcsec * density)
-    return replace(lens, theta_e_arcsec=lens.theta_e_arcsec - given_up), [perturber], facts
+    return [replace(lens, theta_e_arcsec=lens.theta_e_arcsec - given_up), perturber], facts
 
 
 def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:

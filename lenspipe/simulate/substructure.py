@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 
 TRUNCATION = 2.0
 """Truncation radius of a subhalo over its scale radius."""
+FAR = 40.0
+"""Scale radii beyond which a subhalo is a point: 99.6 % of its mass is inside, and looking up the rest costs most."""
 H_C_EV_KPC = 4.0179e-26
 """Planck's constant times the speed of light, eV kpc: a particle of 1e-22 eV at 100 km/s has 1.2 kpc."""
 
@@ -39,16 +41,22 @@ class Subhalos:
 
     def deflection(self, x_arcsec: Array, y_arcsec: Array) -> tuple[Array, Array]:
         """Summed deflection at image positions, arcsec."""
-        alpha_x, alpha_y = np.zeros(np.shape(x_arcsec)), np.zeros(np.shape(x_arcsec))
+        x, y = np.asarray(x_arcsec, float), np.asarray(y_arcsec, float)
+        alpha_x, alpha_y = np.zeros(x.shape), np.zeros(x.shape)
         halos = (self.x_arcsec, self.y_arcsec, self.einstein_radius_arcsec, self.scale_radius_arcsec)
         for x0, y0, theta, scale in zip(*halos, strict=True):
-            dx, dy = x_arcsec - x0, y_arcsec - y0
-            r2 = np.maximum(dx * dx + dy * dy, 1e-18)
-            pull = theta**2 / r2
-            if scale > 0:
-                pull *= _enclosed(r2 / scale**2)
-            alpha_x += pull * dx
-            alpha_y += pull * dy
+            dx, dy = x - x0, y - y0
+            r2 = dx * dx
+            r2 += dy * dy
+            np.maximum(r2, 1e-18, out=r2)
+            near = np.flatnonzero(r2 < (FAR * scale) ** 2) if scale > 0 else np.zeros(0, int)
+            inside = _enclosed(r2.ravel()[near] / scale**2) if len(near) else 1.0
+            pull = np.divide(theta**2, r2, out=r2)
+            pull.ravel()[near] *= inside  # a view: the arrays are contiguous
+            dx *= pull
+            dy *= pull
+            alpha_x += dx
+            alpha_y += dy
         return alpha_x, alpha_y
 
 
