@@ -50,7 +50,7 @@ CARD = ModelCard(
 KINDS = ("lens", "field-lens", "plain", "companions", "ring", "spiral", "spoiled")
 TRAIN = dict(zip(KINDS, (6000, 400, 5000, 2200, 600, 1200, 800), strict=True))
 VALIDATION = dict(zip(KINDS, (800, 50, 1200, 400, 100, 200, 100), strict=True))
-BATCH, STEPS, EPOCHS, LENS_SHARE = 96, 100, 12, 0.45
+BATCH, STEPS, EPOCHS, LENS_SHARE = 96, 100, 14, 0.45
 Scenes = tuple[NDArray[np.float16], NDArray[np.float32]]
 
 

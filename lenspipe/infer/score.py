@@ -62,7 +62,8 @@ class Scorer:
         self.batch_size = batch_size or (BATCH_SIZE_CPU if self.device.type == "cpu" else BATCH_SIZE_GPU)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
-        self._module: nn.Module = fold_batch_norm(module).to(self.device)
+        # channels last: 15 % more stamps a second on a CPU (benchmarks/finder_speed.py)
+        self._module: nn.Module = fold_batch_norm(module).to(self.device, memory_format=torch.channels_last)
 
     def score(
         self,
@@ -148,6 +149,7 @@ class Scorer:
         """Logits ``(n,)`` of at most a batch of prepared stamps ``(n, band, stamp_px, stamp_px)``."""
         batch = np.zeros((self.batch_size, *stamps.shape[1:]), np.float32)
         batch[: len(stamps)] = stamps
+        stamps_on_device = torch.from_numpy(batch).to(self.device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            out: NDArray[np.float64] = self._module(torch.from_numpy(batch).to(self.device)).cpu().double().numpy()
+            out: NDArray[np.float64] = self._module(stamps_on_device).cpu().double().numpy()
         return out[: len(stamps)]

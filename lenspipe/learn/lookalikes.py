@@ -60,15 +60,20 @@ def paint_spiral(host: Host, rng: np.random.Generator) -> NDArray[np.float32]:
     return _paint(host, [(parts, 10 ** rng.uniform(1.4, 2.4))])
 
 
-def spoil_pixels(pixels_njy: NDArray[np.float32], scale_arcsec: float, rng: np.random.Generator) -> None:
+def spoil_pixels(
+    pixels_njy: NDArray[np.float32], scale_arcsec: float, rng: np.random.Generator, *, clear_arcsec: float = 0.0
+) -> None:
     """
     Do to pixels, in place, what detectors do: a saturated star with its bleed and spikes, or pixels that are gone.
 
-    ``pixels_njy`` is ``(band, y, x)``. Pixels that are gone read zero, as cutouts fill masked pixels.
+    ``pixels_njy`` is ``(band, y, x)``. Pixels that are gone read zero, as cutouts fill masked pixels. Star, trail and
+    edge stay ``clear_arcsec`` away from the centre in x.
     """
     n_band, size, _ = pixels_njy.shape
     y, x = np.indices((size, size)) * scale_arcsec
-    x0, y0 = (rng.uniform(0.2, 0.8) * size * scale_arcsec for _ in "xy")
+    middle = (size - 1) / 2 * scale_arcsec
+    x0 = middle + rng.choice([-1, 1]) * rng.uniform(clear_arcsec, max(0.6 * middle, clear_arcsec + 1.5))
+    y0 = middle + rng.choice([-1, 1]) * rng.uniform(0, 0.6 * middle)
     kind = rng.choice(["star", "bleed", "edge", "band"], p=[0.4, 0.3, 0.2, 0.1])
     if kind in ("star", "bleed"):
         r2 = (x - x0) ** 2 + (y - y0) ** 2
@@ -81,17 +86,18 @@ def spoil_pixels(pixels_njy: NDArray[np.float32], scale_arcsec: float, rng: np.r
         saturation = 10 ** rng.uniform(4.3, 5.5) * scale_arcsec**2
         np.minimum(pixels_njy, np.float32(saturation), out=pixels_njy)
         if kind == "bleed":
-            half, reach = rng.uniform(0.1, 0.6), rng.uniform(2, 12)
+            half, reach = rng.uniform(0.1, 0.5), rng.uniform(2, 12)
             trail = (np.abs(x - x0) < half) & (np.abs(y - y0) < reach)
             for plane in pixels_njy:
                 if rng.uniform() < 0.7:
                     plane[trail] = saturation * rng.choice([0.0, rng.uniform(0.1, 1.0), -0.02])
     elif kind == "edge":
-        turn = rng.integers(4) * np.pi / 2
-        gone = (x - x0) * np.cos(turn) + (y - y0) * np.sin(turn) > 2.0
+        gone = (x > x0) if x0 > middle else (x < x0)
+        if rng.uniform() < 0.5:
+            gone = gone.T
         pixels_njy[:, gone] = 0
     else:
-        gone = np.abs(x - x0) < rng.uniform(0.3, 2.0)
+        gone = np.abs(x - x0) < rng.uniform(0.3, 1.5)
         pixels_njy[rng.integers(n_band)][gone] = 0
 
 

@@ -18,6 +18,8 @@ from lenspipe.simulate.population import SourcePopulation
 ARC_SOURCES = SourcePopulation(mag_r=(21.5, 26.5), mag_slope=0.25, radius_arcsec_at_24=0.28)
 THETA_E_ARCSEC = (1.0, 4.0)
 MIN_ARC_SNR = (30.0, 100.0)
+NEAR_ARTEFACT, CLEAR_ARCSEC = 0.1, 4.5
+"""Part of the painted scenes with a bright star, a bleed or an edge this far from the centre: lenses have them too."""
 MARGIN_PX = 4
 """Stamps are kept this much wider than the network's input on each side, for shifts."""
 
@@ -45,7 +47,7 @@ def make_scene(
         ``lens`` (arcs are painted) or ``field-lens`` (the host is a simulated lens as it is); or ``plain`` (the host as
         it is), ``companions``, ``ring``, ``spiral``, ``spoiled``.
     host : Host
-        ``lens``, ``companions``, ``ring`` and ``spiral`` are painted on views of it at i = 17.5 to 21.
+        ``lens``, ``companions``, ``ring`` and ``spiral`` are painted on views of it at i = 17 to 21.
     least_scale_arcsec : float
         Finest pixel scale that a view may take.
 
@@ -55,7 +57,7 @@ def make_scene(
         No source makes an arc that is bright enough on this host (`paint_arcs`).
     """
     painted = kind not in ("plain", "spoiled", "field-lens") or host.kind == "early"
-    mags = (17.5, 21.0) if painted else (host.mag_i - 0.2, host.mag_i + 1.3)
+    mags = (17.0, 21.0) if painted else (host.mag_i - 0.2, host.mag_i + 1.3)
     scales = (least_scale_arcsec, host.pixel_scale_arcsec)
     view = draw_view(host, rng, scale_range_arcsec=scales, mag_range=mags, reddening=host.kind != "parametric")
     truth: dict[str, Any] = {}
@@ -81,8 +83,10 @@ def make_scene(
         pixels = paint_spiral(view, rng)
     else:
         pixels = view.pixels_njy.copy()
-        if kind == "spoiled":
-            spoil_pixels(pixels, view.pixel_scale_arcsec, rng)
+    if kind == "spoiled":
+        spoil_pixels(pixels, view.pixel_scale_arcsec, rng)
+    elif kind != "plain" and rng.uniform() < NEAR_ARTEFACT:
+        spoil_pixels(pixels, view.pixel_scale_arcsec, rng, clear_arcsec=CLEAR_ARCSEC)
     scene = surface_brightness(pixels, view.pixel_scale_arcsec, size_px=scene_size_px(card), card=card)
     return scene, truth | {
         "kind": kind,
