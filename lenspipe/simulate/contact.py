@@ -25,7 +25,8 @@ def colour_stamps(images_njy: NDArray[np.floating], *, reddest_first: Sequence[i
     scaled = images_njy[:, order].astype(np.float64) * weight[:, None, None]
     intensity = scaled.mean(axis=1, keepdims=True)
     flat = intensity.reshape(n, -1)
-    noise = np.median(1.4826 * np.median(np.abs(flat - np.median(flat, axis=1, keepdims=True)), axis=1))
+    spread = 1.4826 * np.median(np.abs(flat - np.median(flat, axis=1, keepdims=True)), axis=1)
+    noise = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0  # blank stamps have none
     stretch = np.arcsinh(np.clip(intensity / noise + 0.7, 0, None) / 4.0) / np.arcsinh(25.0)
     colour = stretch * np.where(intensity > 0, scaled / np.where(intensity > 0, intensity, 1), 1)
     return np.moveaxis((255 * np.clip(colour, 0, 1)).astype(np.uint8), 1, -1)

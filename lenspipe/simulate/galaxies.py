@@ -44,8 +44,8 @@ class SpiralArms:
         phase = self.n_arm * (turn - np.log(np.maximum(r, 1e-3)) / np.tan(self.pitch_rad)) + self.phase_rad
         arms = np.exp(self.contrast * (np.cos(phase) - 1)) / np.exp(-self.contrast) / _bessel_i0(self.contrast)
         inner = r**2 / (r**2 + (0.5 * self.scale_arcsec) ** 2)
-        # the inner cut leaves 0.7 of the disc's flux; the mean of the arms over angle is 1
-        area = 0.70 * 2 * np.pi * self.scale_arcsec**2 * self.axis_ratio
+        # the inner cut leaves 0.83 of the disc's flux; the mean of the arms over angle is 1
+        area = 0.83 * 2 * np.pi * self.scale_arcsec**2 * self.axis_ratio
         bright: Array = np.exp(-r / self.scale_arcsec) * inner * arms / area
         return bright
 

@@ -127,8 +127,8 @@ def isolate(pixels: NDArray[Any]) -> NDArray[np.float32] | None:
     """
     The central object of an image with unit sum, zero elsewhere; None where there is none.
 
-    Sky is the median of the border. The object is what is connected to the centre above 1.5 times the border's noise
-    after a smoothing of 1.5 px, dilated by 2 px.
+    Sky is the median of the border. The object is what is connected to the centre above 3 times the border's noise,
+    and above 2 % of the peak, after a smoothing of 1.5 px; dilated by 2 px.
     """
     image = np.nan_to_num(np.asarray(pixels, np.float64))
     border = np.concatenate([image[:3].ravel(), image[-3:].ravel(), image[:, :3].ravel(), image[:, -3:].ravel()])
@@ -136,7 +136,7 @@ def isolate(pixels: NDArray[Any]) -> NDArray[np.float32] | None:
     image = image - sky
     smooth = gaussian_filter(image, 1.5)
     noise = 1.4826 * np.median(np.abs(border - sky)) / (2 * np.sqrt(np.pi) * 1.5)
-    parts, _ = label(smooth > max(1.5 * noise, 0.01 * smooth.max()))
+    parts, _ = label(smooth > max(3.0 * noise, 0.02 * smooth.max()))
     y, x = image.shape[0] // 2, image.shape[1] // 2
     near = parts[y - 3 : y + 4, x - 3 : x + 4]
     if not near.any():

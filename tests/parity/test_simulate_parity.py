@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from lenspipe.dist.simulate import CONTACT_SHEET, Part, plan_parts, simulate
+from lenspipe.errors import ConfigError
+from lenspipe.simulate.recipe import read_recipe
+from lenspipe.simulate.rows import simulate_rows
+from lenspipe.stamps.format import StampSet
+
+
+def small_recipe(part_rows=5):
+    recipe = read_recipe("ground-gri")
+    image = recipe.image[0].model_copy(update={"size_px": 32, "supersampling": 2})
+    return recipe.model_copy(update={"image": (image,), "part_rows": part_rows, "min_arc_snr": 10.0})
+
+
+def rows_of(folder):
+    data = StampSet.open(folder)
+    return sorted(
+        (row for batch in data.iter_batches(batch_size=8) for row in batch.to_pylist()), key=lambda r: r["stamp_id"]
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "run"
+    simulate(small_recipe(), count=23, seed=3, out=out, runner="local")
+    return rows_of(out)
+
+
+@pytest.mark.parametrize("n_worker", [1, 3])
+def test_any_number_of_workers_gives_the_rows_of_the_plain_loop(ray_local, reference, tmp_path, n_worker):
+    result = simulate(small_recipe(), count=23, seed=3, out=tmp_path / "run", n_worker=n_worker)
+    assert result["rows"] == 23
+    assert rows_of(tmp_path / "run") == reference
+
+
+@pytest.mark.parametrize("part_rows", [1, 7, 50])
+def test_rows_do_not_depend_on_the_size_of_the_parts(reference, tmp_path, part_rows):
+    simulate(small_recipe(part_rows), count=23, seed=3, out=tmp_path / "run", runner="local")
+    assert rows_of(tmp_path / "run") == reference
+
+
+def test_rows_can_be_made_in_any_order(reference):
+    order = np.random.default_rng(0).permutation(23)
+    made = simulate_rows(small_recipe(), seed=3, items=order.tolist()).to_pylist()
+    assert sorted(made, key=lambda r: r["stamp_id"]) == reference
+
+
+def test_a_run_that_was_cut_off_is_resumed_and_made_longer(reference, tmp_path):
+    out = tmp_path / "run"
+    simulate(small_recipe(), count=12, seed=3, out=out, runner="local")
+    (out / "part-000000005.parquet").unlink()
+    (out / ".part-000000005.parquet.99.tmp").write_bytes(b"half a part")
+    done = []
+    result = simulate(
+        small_recipe(), count=23, seed=3, out=out, runner="local", resume=True, progress=lambda *a: done.append(a)
+    )
+    assert result["new_rows"] == 18  # the lost part, the short last one, and the new ones
+    assert done[0] == (5, 23)
+    assert done[-1] == (23, 23)
+    assert rows_of(out) == reference
+    again = simulate(small_recipe(), count=23, seed=3, out=out, runner="local", resume=True)
+    assert again["new_rows"] == 0
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    out = tmp_path / "run"
+    simulate(small_recipe(), count=3, seed=3, out=out, runner="local")
+    with pytest.raises(ConfigError, match="--resume"):
+        simulate(small_recipe(), count=3, seed=3, out=out, runner="local")
+    with pytest.raises(ConfigError, match="another request"):
+        simulate(small_recipe(), count=3, seed=4, out=out, runner="local", resume=True)
+
+
+def test_the_folder_holds_parts_a_contact_sheet_and_no_other_parquet(tmp_path):
+    out = tmp_path / "run"
+    simulate(small_recipe(), count=6, seed=3, out=out, runner="local")
+    assert sorted(p.name for p in out.rglob("*.parquet")) == ["part-000000000.parquet", "part-000000005.parquet"]
+    assert (out / CONTACT_SHEET).read_bytes().startswith(b"\x89PNG")
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_parts_begin_at_the_same_rows_whatever_the_count():
+    assert plan_parts(11, 5) == [Part(0, 5), Part(5, 10), Part(10, 11)]
+    assert plan_parts(5, 5) == [Part(0, 5)]
+
+
+def test_the_command_simulates_and_refuses_what_it_does_not_know(tmp_path):
+    from click.testing import CliRunner
+
+    from lenspipe.cli.simulate import command
+
+    run = CliRunner().invoke(
+        command, ["--recipe", "ground-gri", "--count", "2", "--out", str(tmp_path / "s"), "--runner", "local"]
+    )
+    assert run.exit_code == 0, run.output
+    assert "2 stamps in 1 parts" in run.output
+    assert StampSet.open(tmp_path / "s").n == 2
+    assert "substructure-3" in CliRunner().invoke(command, ["--list"]).output
+    assert CliRunner().invoke(command, ["--recipe", "ground-gri"]).exit_code == 2
+    assert isinstance(
+        CliRunner().invoke(command, ["--recipe", "no", "--count", "1", "--out", str(tmp_path / "t")]).exception,
+        ConfigError,
+    )
