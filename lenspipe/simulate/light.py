@@ -67,7 +67,10 @@ class Sersic:
         m2 = _elliptical_radius2(x_arcsec, y_arcsec, self)
         b = float(gammaincinv(2 * self.n, 0.5))
         total = 2 * np.pi * self.n * self.radius_arcsec**2 * np.exp(b) * b ** (-2 * self.n) * gamma(2 * self.n)
-        scaled: Array = np.exp(-b * ((m2 / self.radius_arcsec**2) ** (0.5 / self.n) - 1)) / total
+        m2 /= self.radius_arcsec**2
+        reduced = np.sqrt(m2) if self.n == 1 else np.maximum(m2, 0) ** (0.5 / self.n)
+        scaled: Array = np.exp(-b * (reduced - 1))
+        scaled /= total
         return scaled
 
 
@@ -104,8 +107,10 @@ class GalaxyImage:
 
 
 def _elliptical_radius2(x_arcsec: Array, y_arcsec: Array, shape: Sersic) -> Array:
-    x, y = x_arcsec - shape.x_arcsec, y_arcsec - shape.y_arcsec
-    cos, sin = np.cos(shape.angle_rad), np.sin(shape.angle_rad)
-    major, minor = cos * x + sin * y, cos * y - sin * x
-    m2: Array = shape.axis_ratio * major**2 + minor**2 / shape.axis_ratio
+    """``q major^2 + minor^2 / q`` as one quadratic form, few passes over the rays."""
+    q, cos, sin = shape.axis_ratio, np.cos(shape.angle_rad), np.sin(shape.angle_rad)
+    xx, yy, xy = q * cos**2 + sin**2 / q, q * sin**2 + cos**2 / q, 2 * cos * sin * (q - 1 / q)
+    x, y = np.asarray(x_arcsec, float) - shape.x_arcsec, np.asarray(y_arcsec, float) - shape.y_arcsec
+    m2: Array = (xx * x + xy * y) * x
+    m2 += yy * y * y
     return m2
