@@ -9,6 +9,7 @@ Of the Space Warps stamps only a fixed half is opened: names whose SHA-256 is ev
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from lenspipe.image.stretch import humvi_inverse
-from lenspipe.infer.prepare import cutout_size_px
+from lenspipe.infer.prepare import cutout_size_px, prepare_stamps
 from lenspipe.infer.score import Scorer
 from lenspipe.learn.augment import stretch
 from lenspipe.learn.ground_hosts import LEAST_SCALE_ARCSEC, hosts_by_scene, split_hosts
 from lenspipe.learn.hosts import Host
 from lenspipe.learn.real_hosts import cfhtls_tile, tile_hosts
 from lenspipe.learn.scenes import MARGIN_PX, make_scenes
-from lenspipe.nn.card import find_model
+from lenspipe.nn.card import find_model, write_card
 
 Scores = NDArray[np.float64]
 TEST = {"lens": 2500, "field-lens": 90, "plain": 4000, "companions": 1200, "ring": 300, "spiral": 500, "spoiled": 300}
@@ -41,8 +42,9 @@ HUMVI_ALPHA, HUMVI_Q = 0.09, 1.0
 @click.option("--real", type=click.Path(path_type=Path), required=True)
 @click.option("--seed", default=2026, show_default=True)
 @click.option("--record/--no-record", "write", default=True)
+@click.option("--update-card", is_flag=True, help="Write the result into the model's card as well.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG of the highest scores of each set.")
-def main(model: str, real: Path, seed: int, write: bool, picture: Path | None) -> None:
+def main(model: str, real: Path, seed: int, write: bool, update_card: bool, picture: Path | None) -> None:
     """Measure MODEL (a shipped name or a folder)."""
     scorer = Scorer(find_model(model))
     hosts = split_hosts(real, scorer.card, seed=seed)["test"]
@@ -54,7 +56,7 @@ def main(model: str, real: Path, seed: int, write: bool, picture: Path | None) -
     lens, good, poor = sets["lens"], spacewarps[grade >= 2], spacewarps[np.isclose(grade, 0.3)]
     result: dict[str, Any] = {
         "model": scorer.card.name,
-        "digest": scorer.digest,
+        "weights_sha256": scorer.card.weights_sha256[:16],
         "simulated": {
             "n_lens": len(lens),
             "auc_plain": auc(lens, sets["plain"]),
@@ -79,13 +81,15 @@ def main(model: str, real: Path, seed: int, write: bool, picture: Path | None) -
         },
         "cfhtls": cfhtls_rank(scorer, real),
     }
+    assert 0.5 < result["simulated"]["auc_plain"]["value"] <= 1, "worse than chance on its own simulations"
     if picture is not None:
         draw(picture, scorer, kids_hosts, kids, real)
+    if update_card:
+        folder = find_model(model)
+        write_card(folder, scorer.card.model_copy(update={"metrics": scorer.card.metrics | {"held_out": result}}))
     if write:
         record.write(f"finder_real_sky_{scorer.card.name}", result)
     else:
-        import json
-
         print(json.dumps(result, indent=1))
 
 
@@ -221,12 +225,8 @@ def draw(path: Path, scorer: Scorer, kids_hosts: list[Host], kids: Scores, real:
     import matplotlib.pyplot as plt
 
     def inputs(hosts: list[Host]) -> NDArray[np.float32]:
-        from lenspipe.infer.prepare import prepare_stamps
-
         scale = hosts[0].pixel_scale_arcsec
         return prepare_stamps(np.stack([h.pixels_njy for h in hosts]), cutout_scale_arcsec=scale, card=scorer.card)
-
-    from lenspipe.infer.prepare import prepare_stamps
 
     tile, _ = cfhtls_sources(scorer, real)
     cfhtls = score_hosts(scorer, tile)

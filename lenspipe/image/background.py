@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Background:
-    """Level and noise of the sky at each pixel, in the image's unit; ``median_rms`` is over the meshes with data."""
+    """Noise of the sky at each pixel, its median over the meshes with data, and the sky itself, in the image's unit."""
 
-    level: NDArray[np.float32]
     rms: NDArray[np.float32]
     median_rms: float
+    _mesh: sep.Background
+
+    def level(self) -> NDArray[np.float32]:
+        """The sky at each pixel."""
+        return self._mesh.back(dtype=np.float32)
+
+    def subtract_from(self, image: NDArray[np.float32]) -> None:
+        """Subtract the sky in place: a map of the sky is never made."""
+        self._mesh.subfrom(image)
 
 
 def estimate_background(
@@ -41,12 +49,20 @@ def estimate_background(
     """
     if mask.all():
         return None
-    background = sep.Background(image, mask=mask, bw=mesh_px, bh=mesh_px, fw=filter_mesh, fh=filter_mesh)
-    level, rms = background.back(dtype=np.float32), background.rms(dtype=np.float32)
-    positive = rms[(rms > 0) & ~mask]
+    mesh = sep.Background(
+        image, mask=mask if mask.any() else None, bw=mesh_px, bh=mesh_px, fw=filter_mesh, fh=filter_mesh
+    )
+    rms = mesh.rms(dtype=np.float32)
+    step = max(1, mesh_px // 4)  # the map is smooth: sixteen values a mesh cell say all
+    sampled = rms[step // 2 :: step, step // 2 :: step]
+    positive = sampled[(sampled > 0) & ~mask[step // 2 :: step, step // 2 :: step]]
+    if positive.size == 0:  # a sliver of data that the steps missed
+        positive = rms[(rms > 0) & ~mask]
     if positive.size == 0:
         return None
-    median_rms = float(np.median(positive[:: max(1, positive.size // 100_000)]))
+    median_rms = float(np.median(positive))
     # A mesh cell without data has rms 0 and would let every pixel through as a detection.
-    np.maximum(rms, 0.1 * median_rms, out=rms)
-    return Background(level, rms, median_rms)
+    floor = np.float32(0.1 * median_rms)
+    if sampled.size == 0 or sampled.min() < floor:
+        np.maximum(rms, floor, out=rms)
+    return Background(rms, median_rms, mesh)

@@ -54,17 +54,26 @@ def detection_sum(
     Returns
     -------
     image, rms, mask : arrays (y, x)
+        Those of the one band, not copied, where there is only one.
     """
+    if len(images) == 1:
+        return images[0], rms[0], masks[0]
     total = np.zeros(images.shape[1:], np.float32)
     weights = np.zeros_like(total)
+    weight = np.empty_like(total)
     for image, noise, mask in zip(images, rms, masks, strict=True):
-        weight = np.where(mask, np.float32(0), noise.astype(np.float32) ** -2)
-        total += weight * image
+        np.multiply(noise, noise, out=weight)
+        np.reciprocal(weight, out=weight)
+        if mask.any():
+            weight[mask] = 0
         weights += weight
+        weight *= image
+        total += weight
     empty = weights <= 0
     weights[empty] = 1
     total /= weights
-    return total, np.where(empty, np.float32(1), weights**-0.5), empty
+    np.sqrt(weights, out=weights)
+    return total, np.reciprocal(weights, out=weights), empty
 
 
 def detect_sep(
@@ -109,7 +118,8 @@ def detect_sep(
         The window is too crowded for SEP even with its buffers raised a hundred-thousandfold.
     """
     # SEP smooths before it masks: what a bad pixel holds would leak into its neighbours.
-    clean = np.where(mask, np.float32(0), image)
+    bad = bool(mask.any())
+    clean = np.where(mask, np.float32(0), image) if bad else np.ascontiguousarray(image)
     pixstack, limit, contrast = PIXSTACK, DEBLEND_LIMIT, deblend_contrast
     for _ in range(RETRIES):
         sep.set_extract_pixstack(pixstack)
@@ -119,7 +129,7 @@ def detect_sep(
                 clean,
                 threshold_sigma,
                 err=rms,
-                mask=mask,
+                mask=mask if bad else None,
                 minarea=min_area_px,
                 filter_kernel=KERNEL,
                 filter_type="conv",

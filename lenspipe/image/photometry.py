@@ -62,29 +62,13 @@ def kron_apertures(
     a, b = np.where(small, 1.0, a), np.where(small, 1.0, b)
     radius = np.where(small, MIN_RADIUS_PX, radius)
     flux, _, _ = sep.sum_ellipse(image, x, y, a, b, theta, r=radius, mask=mask, subpix=1, **neighbours)
-    positive = flux > 0
-    half_light, _ = sep.flux_radius(
-        image,
-        x,
-        y,
-        KRON_SEARCH * sources.a_px,
-        0.5,
-        normflux=np.where(positive, flux, 1.0),
-        subpix=5,
-        mask=mask,
-        **neighbours,
-    )
-    clean = ~mask if mask.any() else None
-    area = np.pi * a * b * radius**2
-    if clean is None:
-        inside = _inside_fraction(mask.shape, x, y, a, b, theta, radius)
-        mask_fraction = 1 - inside
-    else:
-        seen, _, _ = sep.sum_ellipse(clean.astype(np.float32), x, y, a, b, theta, r=radius, subpix=1)
-        mask_fraction = np.clip(1 - seen / area, 0.0, 1.0)
-        mask_fraction[mask_fraction < 1 / np.maximum(area, 1)] = 0.0
+    half_light = _half_light_radius(image, mask, sources, flux, neighbours)
+    mask_fraction = 1 - _inside_fraction(mask.shape, x, y, a, b, theta, radius)
+    if mask.any():
+        bad, _, _ = sep.sum_ellipse(mask.astype(np.float32), x, y, a, b, theta, r=radius, subpix=1)
+        mask_fraction = np.clip(mask_fraction + bad / (np.pi * a * b * radius**2), 0, 1)
     flags = FLAG_MASKED * (mask_fraction > 0.02)
-    return Apertures(radius, a, b, np.where(positive, half_light, np.nan), mask_fraction, flags.astype(np.int32))
+    return Apertures(radius, a, b, half_light, mask_fraction, flags.astype(np.int32))
 
 
 def kron_fluxes(
@@ -149,6 +133,34 @@ def photometry_flags(fluxes_njy: NDArray[np.floating]) -> NDArray[np.int32]:
     return (FLAG_PHOTOMETRY * np.isnan(fluxes_njy).any(axis=0)).astype(np.int32)
 
 
+def _half_light_radius(
+    image: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    sources: Sources,
+    flux: NDArray[np.float64],
+    neighbours: dict[str, NDArray[np.int32]],
+) -> NDArray[np.float64]:
+    """
+    Radius that holds half of ``flux``, NaN where that is not positive; good to 1 % (three subpixels a side).
+
+    The cost grows with the square of the radius searched: most are found within three semi-axes, a third of the
+    cost of six, and only the rest are searched further.
+    """
+    half_light = np.full(len(sources), np.nan)
+    rows = np.flatnonzero(flux > 0)
+    bad = mask if mask.any() else None
+    for reach in (KRON_SEARCH / 2, KRON_SEARCH):
+        limit = reach * sources.a_px[rows]
+        half_light[rows], _ = sep.flux_radius(
+            image, sources.x_px[rows], sources.y_px[rows], limit, 0.5, normflux=flux[rows], subpix=3, mask=bad,
+            seg_id=neighbours["seg_id"][rows], segmap=neighbours["segmap"],
+        )  # fmt: skip
+        rows = rows[half_light[rows] > 0.8 * limit]
+        if not len(rows):
+            break
+    return half_light
+
+
 def _inside_fraction(
     shape: tuple[int, ...],
     x: NDArray[np.float64],
@@ -158,15 +170,19 @@ def _inside_fraction(
     theta: NDArray[np.float64],
     radius: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Fraction of each ellipse inside the image; only the few that cross the border are counted pixel by pixel."""
+    """Fraction of each ellipse inside the image, from 1024 points of each of the few that cross the border."""
     half_x = radius * np.hypot(a * np.cos(theta), b * np.sin(theta))
     half_y = radius * np.hypot(a * np.sin(theta), b * np.cos(theta))
     crossing = (x - half_x < -0.5) | (y - half_y < -0.5)
     crossing |= (x + half_x > shape[1] - 0.5) | (y + half_y > shape[0] - 0.5)
     fraction = np.ones(len(x))
-    if crossing.any():
-        ones = np.ones(shape, np.float32)
-        rows = np.flatnonzero(crossing)
-        seen, _, _ = sep.sum_ellipse(ones, x[rows], y[rows], a[rows], b[rows], theta[rows], r=radius[rows], subpix=1)
-        fraction[rows] = np.clip(seen / (np.pi * a * b * radius**2)[rows], 0, 1)
+    turns = np.pi * (1 + 5**0.5) * np.arange(1024)  # a sunflower covers the unit disc evenly (Vogel 1979)
+    disc = np.sqrt((np.arange(1024) + 0.5) / 1024)
+    u, v = disc * np.cos(turns), disc * np.sin(turns)
+    for i in np.flatnonzero(crossing):
+        along, across = radius[i] * a[i] * u, radius[i] * b[i] * v
+        column = x[i] + along * np.cos(theta[i]) - across * np.sin(theta[i])
+        row = y[i] + along * np.sin(theta[i]) + across * np.cos(theta[i])
+        inside = (column >= -0.5) & (column < shape[1] - 0.5) & (row >= -0.5) & (row < shape[0] - 0.5)
+        fraction[i] = inside.mean()
     return fraction

@@ -82,8 +82,9 @@ def subtract_sky(pixels: Pixels, config: BackgroundConfig) -> Flat:
                 band=band,
                 value_njy=float(image[~mask][0]),
             )
-        np.subtract(image, background.level, out=image)
-        image[mask] = 0
+        background.subtract_from(image)
+        if mask.any():
+            image[mask] = 0
         noise.append(background.rms)
         medians.append(background.median_rms)
     return Flat(pixels.image, noise, pixels.mask, medians)

@@ -1,0 +1,91 @@
+"""Background, detection and photometry of a 5200 px tile on one core: lenspipe against the source-extractor command."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+import numpy as np
+from astropy.io import fits
+from record import write
+from scipy.spatial import cKDTree
+
+from lenspipe.config import BackgroundConfig, DetectConfig
+from lenspipe.scan.measure import measure_core, subtract_sky
+from lenspipe.survey.read import Pixels
+from lenspipe.survey.shards import Box
+
+REPEATS = 5
+TILE = Path(__file__).resolve().parents[2] / "shared/data/tiles/kids_viking/r.fits"
+NJY_PER_MAGGY = 10**12.56
+PARAMETERS = "NUMBER X_IMAGE Y_IMAGE FLUX_AUTO FLUXERR_AUTO MAG_AUTO MAGERR_AUTO A_IMAGE B_IMAGE THETA_IMAGE FLUX_RADIUS KRON_RADIUS FLAGS ISOAREA_IMAGE"
+PYRAMID = "CONV NORM\n1 2 1\n2 4 2\n1 2 1\n"
+
+
+def ours(image: np.ndarray) -> tuple[float, np.ndarray]:
+    """Seconds and positions; the image is in memory, as it is after a shard is read."""
+    pixels = Pixels(("r",), image[None].copy(), (None,), np.zeros((1, *image.shape), bool))
+    box = Box(0, 0, image.shape[1], image.shape[0])
+    begun = time.process_time()
+    measured = measure_core(subtract_sky(pixels, BackgroundConfig()), pixels, DetectConfig(), core=box, window=box)
+    return time.process_time() - begun, np.c_[measured.sources.x_px, measured.sources.y_px]
+
+
+def theirs(file: Path, folder: Path) -> tuple[float, np.ndarray]:
+    """CPU seconds and positions of `source-extractor` with the same thresholds, reading its FITS and writing a table."""
+    (folder / "p.param").write_text("\n".join(PARAMETERS.split()))
+    (folder / "p.conv").write_text(PYRAMID)
+    arguments = {
+        "CATALOG_NAME": "out.fits", "CATALOG_TYPE": "FITS_1.0", "PARAMETERS_NAME": "p.param", "FILTER_NAME": "p.conv",
+        "DETECT_THRESH": "1.5", "ANALYSIS_THRESH": "1.5", "DETECT_MINAREA": "5", "DEBLEND_NTHRESH": "32",
+        "DEBLEND_MINCONT": "0.005", "BACK_SIZE": "64", "BACK_FILTERSIZE": "3", "PHOT_FLUXFRAC": "0.5",
+        "MAG_ZEROPOINT": "31.4", "MEMORY_PIXSTACK": "3000000", "VERBOSE_TYPE": "QUIET", "NTHREADS": "1",
+    }  # fmt: skip
+    options = [word for key, value in arguments.items() for word in (f"-{key}", value)]
+    before = os.times()
+    subprocess.run(["source-extractor", str(file), "-c", "/dev/null", *options], cwd=folder, check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    table = fits.getdata(folder / "out.fits", 1)
+    return spent, np.c_[table["X_IMAGE"] - 1, table["Y_IMAGE"] - 1]
+
+
+def main() -> int:
+    if not TILE.exists():
+        print(f"the real tile is not beside this checkout: {TILE}")
+        return 2
+    image = np.ascontiguousarray(np.tile(fits.getdata(TILE, 1) * NJY_PER_MAGGY, (2, 2)).astype("f4"))
+    folder = Path(tempfile.mkdtemp(prefix="detection-speed-"))
+    fits.writeto(folder / "mosaic.fits", image)
+    ours(image), theirs(folder / "mosaic.fits", folder)
+    pairs = [(ours(image), theirs(folder / "mosaic.fits", folder)) for _ in range(REPEATS)]
+    mine, other = pairs[0][0][1], pairs[0][1][1]
+    apart, _ = cKDTree(mine).query(other)
+    ratios = [a[0] / b[0] for a, b in pairs]
+    version = subprocess.run(["source-extractor", "--version"], capture_output=True, text=True).stdout.strip()
+    result = {
+        "pixels": list(image.shape),
+        "lenspipe_cpu_s": [round(a[0], 2) for a, _ in pairs],
+        "source_extractor_cpu_s": [round(b[0], 2) for _, b in pairs],
+        "ratio_median": round(statistics.median(ratios), 3),
+        "ratios": [round(r, 3) for r in ratios],
+        "target_ratio": 1.0,
+        "lenspipe_sources": len(mine),
+        "source_extractor_sources": len(other),
+        "of_theirs_found_by_ours_within_1px": round(float((apart < 1).mean()), 3),
+        "version": version,
+        "note": "CPU seconds, paired runs. source-extractor's include reading a plain FITS file and writing its table; ours start from memory",
+    }
+    write("detection_speed", result)
+    return 0 if result["ratio_median"] <= 1.0 and result["of_theirs_found_by_ours_within_1px"] > 0.9 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Why a known lens inside the footprint is no candidate: the pixels at its place say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from matplotlib.path import Path as Polygon
+
+from lenspipe.catalog import folder as names
+from lenspipe.catalog.match import ABSENT, FATES, recall
+from lenspipe.catalog.run_rows import Run
+from lenspipe.config import ScanConfig
+from lenspipe.errors import TileError
+from lenspipe.rundir import atomic_path, write_json
+from lenspipe.scan.measure import measure_core, subtract_sky
+from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.read import read_facts, read_window
+from lenspipe.survey.shards import Box
+from lenspipe.survey.tile import Tile
+
+MASKED, NOT_SELECTED, NOT_DETECTED = "masked", "detected, not selected", "not detected"
+NOT_OPENED, RIM = "tile cannot be opened", "outside the shards, in the rim of the footprint"
+MASKED_FROM = 0.5
+"""Masked part of the circle of the match, in the worst band, from which a lens counts as masked."""
+
+
+def examine_absent(run: Run, out: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """
+    Tell for each known lens that is no candidate whether it was masked, not detected, or not selected.
+
+    Only lenses inside shards of ``run`` are looked at; ``known_lenses.parquet`` and ``provenance.json`` of the
+    catalogue are written again.
+
+    Returns
+    -------
+    dict
+        The record with the new fates.
+    """
+    table = pq.read_table(out / names.KNOWN_LENSES)
+    fate = table["fate"].to_pylist()
+    absent = [i for i, word in enumerate(fate) if word == ABSENT]
+    if not absent:
+        return record
+    ra, dec = (table[name].to_numpy()[absent] for name in ("ra", "dec"))
+    words = why_absent(run, ra, dec, radius_arcsec=record["known_lenses"]["radius_arcsec"])
+    for i, word in zip(absent, words, strict=True):
+        fate[i] = word or fate[i]
+    if len(record["runs"]) == 1:
+        fate = [RIM if word == ABSENT else word for word in fate]
+    table = table.set_column(table.schema.get_field_index("fate"), FATES.field("fate"), pa.array(fate, pa.string()))
+    with atomic_path(out / names.KNOWN_LENSES) as path:
+        pq.write_table(table, path, compression="zstd")
+    record["known_lenses"]["recall"] = recall(table)
+    write_json(out / names.PROVENANCE, record)
+    return record
+
+
+def why_absent(run: Run, ra_deg: np.ndarray, dec_deg: np.ndarray, *, radius_arcsec: float) -> list[str | None]:
+    """
+    What the shard at each position shows; None where no shard of the run that is ok holds it.
+
+    The shard is measured again: a source within the radius means that the selection refused it.
+    """
+    config = ScanConfig.model_validate(run.record["request"]["config"])
+    layout = SurveyLayout.model_validate(run.record["request"]["survey"])
+    words: list[str | None] = [None] * len(ra_deg)
+    planned = {row["shard_id"]: row for row in run.plan.to_pylist() if row["shard_id"]}
+    for shard in run.shards.filter(pc.equal(run.shards["status"], "ok")).to_pylist():
+        members = np.flatnonzero(_inside(shard, ra_deg, dec_deg))
+        members = np.array([i for i in members if words[i] is None], int)
+        if len(members):
+            row = planned[shard["shard_id"]]
+            found = _look(row, config, layout, ra_deg[members], dec_deg[members], radius_arcsec)
+            for i, word in zip(members, found, strict=True):
+                words[i] = word
+    return words
+
+
+def _inside(shard: dict[str, Any], ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Positions inside the core's corners, on the plane tangent at its first corner."""
+    ra0, dec0 = np.radians(shard["corner_ra_deg"][0]), np.radians(shard["corner_dec_deg"][0])
+
+    def plane(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+        d_ra, dec = np.radians(ra) - ra0, np.radians(dec)
+        z = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(d_ra)
+        x = np.cos(dec) * np.sin(d_ra)
+        y = np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(d_ra)
+        z = np.where(z > 0.5, z, np.nan)  # the far side of the sky is in no shard
+        return np.stack([x / z, y / z], axis=1)
+
+    corners = plane(np.array(shard["corner_ra_deg"]), np.array(shard["corner_dec_deg"]))
+    return np.asarray(Polygon(corners).contains_points(plane(ra_deg, dec_deg)))
+
+
+def _look(
+    row: dict[str, Any],
+    config: ScanConfig,
+    layout: SurveyLayout,
+    ra_deg: np.ndarray,
+    dec_deg: np.ndarray,
+    radius_arcsec: float,
+) -> list[str]:
+    tile = Tile.from_json(row["files"])
+    core, window = Box(*row["core"]), Box(*row["window"])
+    try:
+        facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
+        pixels = read_window(tile, facts, layout, window)
+        flat = subtract_sky(pixels, config.background)
+        sources = measure_core(flat, pixels, config.detect, core=core, window=window).sources
+    except TileError:
+        return [NOT_OPENED] * len(ra_deg)
+    x_px, y_px = facts.wcs.all_world2pix(ra_deg, dec_deg, 0)
+    x_px, y_px = x_px - window.x0, y_px - window.y0
+    radius_px = radius_arcsec / facts.pixel_scale_arcsec
+    rows, columns = np.mgrid[: window.shape[0], : window.shape[1]]
+    words = []
+    for x, y in zip(x_px, y_px, strict=True):
+        r = int(np.ceil(radius_px))
+        box = np.s_[max(0, int(y) - r) : int(y) + r + 2, max(0, int(x) - r) : int(x) + r + 2]
+        circle = np.hypot(columns[box] - x, rows[box] - y) <= radius_px
+        masked = max((float(mask[box][circle].mean()) for mask in flat.mask), default=1.0) if circle.any() else 1.0
+        apart = np.hypot(sources.x_px - x, sources.y_px - y)
+        if len(apart) and apart.min() <= radius_px:
+            words.append(NOT_SELECTED)
+        else:
+            words.append(MASKED if masked >= MASKED_FROM else NOT_DETECTED)
+    return words
