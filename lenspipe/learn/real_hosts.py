@@ -46,7 +46,9 @@ def tile_hosts(
         background = estimate_background(np.where(mask, 0, image), mask, mesh_px=128, filter_mesh=3)
         if background is None:
             raise DataError("a band of the tile holds no data", tile=name, band=k)
-        clean[k] = np.where(mask, 0, image - background.level)
+        clean[k] = np.where(mask, 0, image)
+        background.subtract_from(clean[k])
+        clean[k][mask] = 0
         noise.append(background.rms)
         rms.append(background.median_rms)
     detection, detection_rms, empty = detection_sum(clean, noise, masks)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import DataError
 from lenspipe.infer.prepare import surface_brightness
+from lenspipe.learn.augment import stretch
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import BANDS, paint_companions, paint_ring, paint_spiral, spoil_pixels
 from lenspipe.nn.card import ModelCard
@@ -20,6 +21,8 @@ THETA_E_ARCSEC = (1.0, 4.0)
 MIN_ARC_SNR = (30.0, 100.0)
 NEAR_ARTEFACT, CLEAR_ARCSEC = 0.1, 4.5
 """Part of the painted scenes with a bright star, a bleed or an edge this far from the centre: lenses have them too."""
+VISIBLE_CHANGE, MIN_VISIBLE_PX = 0.15, 45
+"""An arc counts as visible where it changes this many of the card's pixels by this much of the input's range."""
 MARGIN_PX = 4
 """Stamps are kept this much wider than the network's input on each side, for shifts."""
 
@@ -54,15 +57,17 @@ def make_scene(
     Raises
     ------
     DataError
-        No source makes an arc that is bright enough on this host (`paint_arcs`).
+        No source makes an arc that is bright enough on this host (`paint_arcs`), or the arc drowns in its host
+        (`visible_px`).
     """
     painted = kind not in ("plain", "spoiled", "field-lens") or host.kind == "early"
     mags = (17.0, 21.0) if painted else (host.mag_i - 0.2, host.mag_i + 1.3)
     scales = (least_scale_arcsec, host.pixel_scale_arcsec)
     view = draw_view(host, rng, scale_range_arcsec=scales, mag_range=mags, reddening=host.kind != "parametric")
     truth: dict[str, Any] = {}
+    arcs = None
     if kind == "lens":
-        pixels, _, truth = paint_arcs(
+        pixels, arcs, truth = paint_arcs(
             view.pixels_njy,
             bands=BANDS,
             pixel_scale_arcsec=view.pixel_scale_arcsec,
@@ -83,6 +88,10 @@ def make_scene(
         pixels = paint_spiral(view, rng)
     else:
         pixels = view.pixels_njy.copy()
+    if arcs is not None:
+        truth["visible_px"] = visible_px(pixels, arcs, view.pixel_scale_arcsec, card)
+        if truth["visible_px"] < MIN_VISIBLE_PX:
+            raise DataError("the arc cannot be seen", host=host.name, visible_px=truth["visible_px"])
     if kind == "spoiled":
         spoil_pixels(pixels, view.pixel_scale_arcsec, rng)
     elif kind != "plain" and rng.uniform() < NEAR_ARTEFACT:
@@ -95,6 +104,23 @@ def make_scene(
         "is_lens": kind in ("lens", "field-lens"),
         "mag_i": view.mag_i,
     }
+
+
+def visible_px(
+    painted_njy: NDArray[np.float32], arcs_njy: NDArray[np.float32], pixel_scale_arcsec: float, card: ModelCard
+) -> int:
+    """
+    Number of the card's pixels in which the arcs change the network's input by more than `VISIBLE_CHANGE` in a band.
+
+    An arc within the saturated core of a bright galaxy has signal to noise and cannot be seen: called a lens, it
+    teaches that bright galaxies are lenses.
+    """
+    size = scene_size_px(card)
+    with_arcs, without = (
+        stretch(surface_brightness(pixels, pixel_scale_arcsec, size_px=size, card=card), card)
+        for pixels in (painted_njy, painted_njy - arcs_njy)
+    )
+    return int((np.abs(with_arcs - without).max(axis=0) > VISIBLE_CHANGE).sum())
 
 
 def make_scenes(
