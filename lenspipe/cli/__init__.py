@@ -15,6 +15,7 @@ EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES = 0, 2, 3
 
 COMMANDS = {
     "scan": "Scan survey tiles into a candidate catalogue.",
+    "catalog": "Write the catalogue of a run: HATS, VOParquet, footprint, known lenses.",
     "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
     "stamps": "Describe, validate or convert data sets of labelled stamps.",
     "models": "List the model families and the models that ship with the package.",

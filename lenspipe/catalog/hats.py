@@ -1,0 +1,194 @@
+"""A HATS v1.0 tree (IVOA Note HATS 1.0, 2025-08-22) from sorted rows: adaptive pixels, one file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from lenspipe.catalog.columns import DEFAULT, HEALPIX
+from lenspipe.catalog.healpix import N_BASE, ORDER
+from lenspipe.rundir import utc_now
+
+MAX_ROWS, HIGHEST_ORDER, SKYMAP_ORDER = 500_000, 10, 7
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Pixel:
+    """A partition of the tree."""
+
+    order: int
+    number: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First index of order 29 inside, and the one after the last."""
+        shift = 2 * (ORDER - self.order)
+        return self.number << shift, (self.number + 1) << shift
+
+    @property
+    def children(self) -> Iterator[Pixel]:
+        """The four pixels of the next order."""
+        return (Pixel(self.order + 1, 4 * self.number + i) for i in range(4))
+
+    @property
+    def path(self) -> str:
+        """File of the partition, relative to ``dataset``."""
+        return f"Norder={self.order}/Dir={self.number // 10_000 * 10_000}/Npix={self.number}.parquet"
+
+
+BASE = tuple(Pixel(0, i) for i in range(N_BASE))
+
+
+def adaptive_pixels(
+    index29: NDArray[np.int64],
+    *,
+    max_rows: int = MAX_ROWS,
+    highest_order: int = HIGHEST_ORDER,
+    inside: Iterable[Pixel] = BASE,
+    apart_from: Iterable[Pixel] = (),
+) -> list[tuple[Pixel, int, int]]:
+    """
+    Pixels that hold sorted rows, each as large as ``max_rows`` allows.
+
+    Parameters
+    ----------
+    index29 : array (n,)
+        Sorted NESTED indices of order 29.
+    max_rows : int
+        Rows of a pixel, unless it is of the highest order.
+    highest_order : int
+        Smallest pixel.
+    inside : pixels
+        Where to look; the whole sky.
+    apart_from : pixels
+        Pixels that exist already and hold none of the rows; the new ones do not overlap them.
+
+    Returns
+    -------
+    list of (Pixel, int, int)
+        Pixel, first row, row after the last; in the order of the rows.
+    """
+    starts = np.sort(np.array([pixel.span[0] for pixel in apart_from], np.int64))
+    found: list[tuple[Pixel, int, int]] = []
+
+    def visit(pixel: Pixel) -> None:
+        first, last = pixel.span
+        low, high = (int(i) for i in np.searchsorted(index29, (first, last)))
+        if low == high:
+            return
+        alone = not np.diff(np.searchsorted(starts, (first, last)))[0]
+        if alone and (high - low <= max_rows or pixel.order >= highest_order):
+            found.append((pixel, low, high))
+            return
+        for child in pixel.children:
+            visit(child)
+
+    for pixel in sorted(inside, key=lambda p: p.span):
+        visit(pixel)
+    return found
+
+
+def write_pixel(dataset: Path, pixel: Pixel, rows: pa.Table) -> None:
+    """Write the rows of one pixel, sorted by index."""
+    path = dataset / pixel.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path, compression="zstd", row_group_size=100_000)
+
+
+def write_tree(rows: pa.Table, root: Path, *, name: str, max_rows: int = MAX_ROWS) -> list[Pixel]:
+    """
+    Write a HATS tree of rows in any order; a catalogue without rows is a valid tree too.
+
+    Returns
+    -------
+    list of Pixel
+        Its partitions.
+    """
+    index = rows[HEALPIX].to_numpy()
+    order = np.argsort(index, kind="stable")
+    pixels = []
+    (root / "dataset").mkdir(parents=True)
+    for pixel, low, high in adaptive_pixels(index[order], max_rows=max_rows):
+        write_pixel(root / "dataset", pixel, rows.take(pa.array(order[low:high])))
+        pixels.append(pixel)
+    write_metadata(root, rows.schema, pixels, name=name, max_rows=max_rows)
+    return pixels
+
+
+def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: str, max_rows: int = MAX_ROWS) -> None:
+    """Write all of a tree but its pixels' files: footers, partitions, counts on the sky, properties."""
+    dataset = root / "dataset"
+    pixels = sorted(pixels, key=lambda p: p.span)
+    footers, counts = [], np.zeros(N_BASE * 4**SKYMAP_ORDER, np.int64)
+    for pixel in pixels:
+        footer = pq.read_metadata(dataset / pixel.path)
+        footer.set_file_path(pixel.path)
+        footers.append(footer)
+        index = pq.read_table(dataset / pixel.path, columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
+        cells, n = np.unique(index >> (2 * (ORDER - SKYMAP_ORDER)), return_counts=True)
+        counts[cells] += n
+    pq.write_metadata(schema, dataset / "_common_metadata")
+    pq.write_metadata(schema, dataset / "_metadata", metadata_collector=footers)
+    lines = [f"{pixel.order},{pixel.number}\n" for pixel in pixels]
+    (root / "partition_info.csv").write_text("Norder,Npix\n" + "".join(lines))
+    for file in ("skymap.fits", "point_map.fits"):
+        _write_skymap(root / file, counts)
+    n_row = [footer.num_rows for footer in footers]
+    properties = _properties(schema, pixels, n_row, counts, name=name, max_rows=max_rows)
+    properties["hats_estsize"] = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) // 1024
+    text = "#HATS catalog\n" + "".join(f"{key}={value}\n" for key, value in properties.items())
+    for file in ("hats.properties", "properties"):  # the second name is for readers older than v1.0
+        (root / file).write_text(text)
+
+
+def read_pixels(root: Path) -> list[Pixel]:
+    """Partitions of a tree."""
+    rows = (root / "partition_info.csv").read_text().splitlines()[1:]
+    return [Pixel(*(int(word) for word in row.split(","))) for row in rows]
+
+
+def _properties(
+    schema: pa.Schema, pixels: list[Pixel], n_row: list[int], counts: NDArray[np.int64], *, name: str, max_rows: int
+) -> dict[str, Any]:
+    created = datetime.datetime.fromisoformat(utc_now())
+    return {
+        "obs_collection": name,
+        "dataproduct_type": "object",
+        "hats_nrows": sum(n_row),
+        "hats_col_ra": "ra",
+        "hats_col_dec": "dec",
+        "hats_cols_default": " ".join(column for column in DEFAULT if column in schema.names),
+        "hats_col_healpix": HEALPIX,
+        "hats_col_healpix_order": ORDER,
+        "hats_npix_suffix": ".parquet",
+        "hats_skymap_order": SKYMAP_ORDER,
+        "hats_max_rows": max([max_rows, *n_row]),
+        "hats_order": max((pixel.order for pixel in pixels), default=0),
+        "moc_sky_fraction": f"{np.mean(counts > 0):.10f}",
+        "hats_builder": "lenspipe",
+        "hats_creation_date": f"{created:%Y-%m-%dT%H:%MUTC}",
+        "hats_release_date": "2025-08-22",
+        "hats_version": "v1.0",
+    }
+
+
+def _write_skymap(path: Path, counts: NDArray[np.int64]) -> None:
+    """Counts per NESTED pixel as an implicit HEALPix FITS map."""
+    hdu = fits.BinTableHDU.from_columns(
+        [fits.Column(name="PIXEL", format="1024J", array=counts.astype(np.int32).reshape(-1, 1024))]
+    )
+    for key, value in {
+        "PIXTYPE": "HEALPIX", "ORDERING": "NESTED", "COORDSYS": "C", "EXTNAME": "xtension", "NSIDE": 2**SKYMAP_ORDER,
+        "FIRSTPIX": 0, "LASTPIX": len(counts) - 1, "INDXSCHM": "IMPLICIT", "OBJECT": "FULLSKY",
+    }.items():  # fmt: skip
+        hdu.header[key] = value
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)

@@ -1,0 +1,183 @@
+"""From a finished run folder to catalogue rows: traced, merged, ranked, named."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lenspipe.catalog.columns import HEALPIX, catalogue_schema
+from lenspipe.catalog.healpix import healpix29
+from lenspipe.catalog.merge import merge_duplicates
+from lenspipe.catalog.names import iau_names
+from lenspipe.errors import ConfigError
+from lenspipe.rundir import read_json
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder, opened: its record and what identifies it."""
+
+    folder: Path
+    run_id: str
+    record: dict[str, Any]
+    bands: tuple[str, ...]
+    shards: pa.Table
+    plan: pa.Table
+
+    @property
+    def model_digest(self) -> str | None:
+        """Digest of the model that scored; None where none did."""
+        return self.record["model"]["digest"] if self.record["model"] else None
+
+
+def open_run_folder(folder: Path) -> Run:
+    """
+    Open the folder of a run that is through.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds no run, or one that has not ended; what is missing is said.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        raise ConfigError("not a run folder: it has no run.json; name the --out of a scan", run=str(folder))
+    record = read_json(path)
+    if record["status"] == "running":
+        raise ConfigError(
+            "the run has not ended; finish it with `lenspipe scan ... --resume`, or take what is done by --partial",
+            run=str(folder),
+        )
+    plan = pq.read_table(folder / "plan.parquet")
+    run_id = record.get("run_id") or run_id_of(record, plan)  # a part of a run is known by the whole run's
+    return Run(folder, run_id, record, tuple(record["bands"]), pq.read_table(folder / "shards.parquet"), plan)
+
+
+def run_id_of(record: dict[str, Any], plan: pa.Table) -> str:
+    """
+    Digest of what a run is: its request, shards and model; the same before and after a resume.
+
+    Returns
+    -------
+    str
+        12 hex digits.
+    """
+    model = record["model"]["digest"] if record["model"] else None
+    shards = sorted(i for i in plan["shard_id"].to_pylist() if i)
+    text = json.dumps([record["request"], shards, model], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def catalogue_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
+    """
+    Rows of a run in `catalogue_schema`, duplicates merged, best score first.
+
+    Parameters
+    ----------
+    run : Run
+    radius_arcsec : float
+        Radius within which rows of different shards are one object.
+    acronym : str
+        Leading word of the names.
+
+    Returns
+    -------
+    pa.Table
+
+    Raises
+    ------
+    ConfigError
+        The model has a calibration of a form that this version does not apply.
+    """
+    _refuse_unknown_calibration(run)
+    rows = pq.read_table(run.folder / "candidates.parquet")
+    return entries(
+        rows.append_column("run_id", pa.array([run.run_id]).take(pa.array(np.zeros(rows.num_rows, np.int64)))),
+        _traces(run), bands=run.bands, radius_arcsec=radius_arcsec, acronym=acronym,
+    )  # fmt: skip
+
+
+def entries(
+    rows: pa.Table, traces: pa.Table, *, bands: tuple[str, ...], radius_arcsec: float, acronym: str
+) -> pa.Table:
+    """
+    Catalogue entries of candidates: merged, ranked, named, traced.
+
+    Parameters
+    ----------
+    rows : pa.Table
+        Candidates with ``run_id``; any order.
+    traces : pa.Table
+        One row a ``shard_id`` with the columns that trace a candidate to its pixels and code.
+    bands, radius_arcsec, acronym
+        As in `catalogue_rows`.
+    """
+    merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
+    kept = np.flatnonzero(merged.kept)
+    n_detection = merged.counts(np.ones(rows.num_rows, np.int64))[kept]
+    rows = rows.take(pa.array(kept)).append_column("n_detection", pa.array(n_detection.astype(np.int32)))
+    keys = [("score", "descending"), ("candidate_id", "ascending")]
+    score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
+    rows = rows.set_column(rows.schema.get_field_index("score"), "score", score)
+    rows = rows.take(pc.sort_indices(rows.select(["score", "candidate_id"]), sort_keys=keys))
+    ra_deg, dec_deg = rows["ra"].to_numpy(), rows["dec"].to_numpy()
+    index = pc.index_in(rows["shard_id"], traces["shard_id"].combine_chunks())
+    made: dict[str, pa.Array | pa.ChunkedArray] = {
+        HEALPIX: pa.array(healpix29(ra_deg, dec_deg)),
+        "name": iau_names(ra_deg, dec_deg, acronym=acronym),
+        "rank": pa.array(np.arange(1, rows.num_rows + 1), mask=rows["score"].is_null().to_numpy()),
+        **{n: traces[n].combine_chunks().take(index) for n in traces.column_names if n != "shard_id"},
+    }
+    schema = catalogue_schema(bands)
+    columns = []
+    for f in schema:
+        column = made[f.name] if f.name in made else rows[f.name] if f.name in rows.column_names else None
+        columns.append(pa.nulls(rows.num_rows, f.type) if column is None else column.cast(f.type))
+    return pa.table(columns, schema=schema)
+
+
+def _traces(run: Run) -> pa.Table:
+    """What traces a candidate, one row a shard of the plan."""
+    checksums = {item["file"]: item["checksum"] for item in run.record.get("inputs", [])}
+    plan = run.plan.filter(pc.is_valid(run.plan["shard_id"])).select(["tile", "files", "shard_id", "window"])
+    per_tile = {
+        row["tile"]: _tile_checksum(row["files"], checksums)
+        for row in plan.group_by("tile").aggregate([("files", "first")]).rename_columns(["tile", "files"]).to_pylist()
+    }
+    window = np.array(plan["window"].to_pylist(), np.int32).reshape(-1, 4)
+    return pa.table(
+        {
+            "shard_id": plan["shard_id"],
+            "tile_checksum": pa.array([per_tile[tile] for tile in plan["tile"].to_pylist()], pa.string()),
+            **{f"window_{edge}_px": window[:, i] for i, edge in enumerate(("x0", "y0", "x1", "y1"))},
+            "code_version": pa.array([run.record["versions"]["lenspipe"]] * plan.num_rows, pa.string()),
+        }
+    )
+
+
+def _tile_checksum(files: str, checksums: dict[str, str]) -> str | None:
+    """SHA-256 over ``checksum file-name`` lines, sorted; None where a file's checksum is not known."""
+    planes = [b[key] for b in json.loads(files)["bands"] for key in ("image", "weight", "mask") if b[key]]
+    names = sorted({plane["file"] for plane in planes})
+    if any(name not in checksums for name in names):
+        return None
+    lines = "".join(f"{checksums[name]} {name.rsplit('/', 1)[-1]}\n" for name in names)
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def _refuse_unknown_calibration(run: Run) -> None:
+    """A card with a calibration must not give a catalogue without probabilities."""
+    if run.record["model"] and run.record["model"]["card"].get("calibration"):
+        raise ConfigError(
+            "the model's card has a calibration, which this version cannot apply; use the version that wrote it",
+            model=run.record["model"]["name"],
+            kind=str(run.record["model"]["card"]["calibration"].get("kind")),
+        )

@@ -1,0 +1,227 @@
+"""A run becomes a catalogue folder, or is added to one."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lenspipe import __version__
+from lenspipe.catalog import folder as names
+from lenspipe.catalog.append import append_rows, link_or_copy
+from lenspipe.catalog.columns import bands_of
+from lenspipe.catalog.footprint import footprint, read_footprint, write_footprint
+from lenspipe.catalog.hats import MAX_ROWS, read_pixels, write_tree
+from lenspipe.catalog.match import fates, recall, with_known_lenses
+from lenspipe.catalog.run_rows import Run, catalogue_rows
+from lenspipe.catalog.votable import write_fits, write_voparquet
+from lenspipe.errors import ConfigError
+from lenspipe.rundir import read_json, utc_now, write_json
+from lenspipe.schema import field
+
+DESCRIPTION = "Strong-lens candidates, one row an object; score is raw, probability is calibrated."
+SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matching:
+    """Known lenses to match with."""
+
+    source: str
+    """What the list is called in the record."""
+    lenses: pa.Table
+    radius_arcsec: float
+    trained_on: pa.Table | None = None
+
+
+def write_catalogue(
+    run: Run,
+    out: Path,
+    *,
+    radius_arcsec: float,
+    acronym: str,
+    matching: Matching | None,
+    append: bool = False,
+    other_model: bool = False,
+    max_rows: int = MAX_ROWS,
+) -> dict[str, Any]:
+    """
+    Write the catalogue of a run, or add the run to one.
+
+    Parameters
+    ----------
+    run : Run
+    out : Path
+        Folder of the catalogue; appears, or changes, as a whole.
+    radius_arcsec : float
+        Radius within which rows of different shards are one object.
+    acronym : str
+        Leading word of the names.
+    matching : Matching or None
+        Known lenses to match with.
+    append : bool
+        Add to the catalogue in ``out``.
+    other_model : bool
+        Add although another model scored the rows that are there.
+    max_rows : int
+        Rows of a HATS pixel.
+
+    Returns
+    -------
+    dict
+        The record that is written as ``provenance.json``.
+
+    Raises
+    ------
+    ConfigError
+        Before anything is written: ``out`` exists without ``append`` or is no catalogue, the run is in it already,
+        has other bands, or was scored by another model.
+    """
+    before = _record_of(out) if append and out.exists() else None
+    if before:
+        _check_append(run, out, before, radius_arcsec=radius_arcsec, other_model=other_model)
+    rows = catalogue_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
+    if matching:
+        rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
+    searched, moc = _with_run_id(run.shards, run.run_id), footprint(run.shards)
+    n_merged = run.record["counts"]["candidates"] - rows.num_rows
+    added = {"rows": rows.num_rows, "merged": n_merged}
+    with names.replaced_folder(out, replace=before is not None) as new:
+        if before:
+            result = append_rows(
+                out / names.HATS, rows, new / names.HATS, name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows
+            )
+            rows = read_tree(new / names.HATS)
+            added = {"rows": result.n_new, "merged": n_merged + result.n_merged}
+            searched = pa.concat_tables([pq.read_table(out / names.SHARDS), searched])
+            moc = read_footprint(out / names.FOOTPRINT).union(moc)
+        else:
+            write_tree(rows, new / names.HATS, name=out.name, max_rows=max_rows)
+        rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
+        facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
+        write_voparquet(rows, new / names.FLAT, name=out.name, description=DESCRIPTION, facts=facts)
+        write_fits(rows, new / names.FITS, name="candidates", facts=facts)
+        pq.write_table(searched, new / names.SHARDS, compression="zstd")
+        write_footprint(moc, new / names.FOOTPRINT)
+        found = None
+        if matching:
+            table = fates(
+                rows, matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
+            )
+            pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
+            found = recall(table)
+        record = _provenance(run, before, rows, added, searched, radius_arcsec, acronym, matching, found)
+        record["area"]["footprint_deg2"] = moc.sky_fraction * 41252.96125
+        write_json(new / names.PROVENANCE, record)
+        if before:
+            _carry_over(out, new)
+    return record
+
+
+def read_tree(root: Path) -> pa.Table:
+    """All rows of a HATS tree, by position."""
+    schema = pq.read_schema(root / "dataset" / "_common_metadata")
+    tables = [pq.read_table(root / "dataset" / p.path, partitioning=None).cast(schema) for p in read_pixels(root)]
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def _record_of(out: Path) -> dict[str, Any]:
+    path = out / names.PROVENANCE
+    if not path.exists():
+        raise ConfigError("the folder holds no catalogue; choose another --out", out=str(out))
+    record: dict[str, Any] = read_json(path)
+    return record
+
+
+def _check_append(run: Run, out: Path, before: dict[str, Any], *, radius_arcsec: float, other_model: bool) -> None:
+    if any(known["run_id"] == run.run_id for known in before["runs"]):
+        raise ConfigError(
+            "the run is in the catalogue already; if it was resumed since, write the catalogue anew without --append",
+            run=str(run.folder), out=str(out),
+        )  # fmt: skip
+    bands = bands_of(pq.read_schema(out / names.FLAT))
+    if bands != run.bands:
+        raise ConfigError(
+            "the run has other bands than the catalogue; give it a catalogue of its own",
+            catalogue=" ".join(bands), run=" ".join(run.bands),
+        )  # fmt: skip
+    if before["merge_radius_arcsec"] != radius_arcsec:
+        raise ConfigError(
+            "the catalogue was merged with another radius; append with the same --radius",
+            catalogue=before["merge_radius_arcsec"], got=radius_arcsec,
+        )  # fmt: skip
+    digests = {known["model"]["digest"] if known["model"] else None for known in before["runs"]}
+    if digests != {run.model_digest} and not other_model:
+        raise ConfigError(
+            "the catalogue was scored by another model, and scores of two models cannot be compared; "
+            "scan with the same model, or add --allow-other-model",
+            catalogue=", ".join(sorted(str(d) for d in digests)), run=run.model_digest,
+        )  # fmt: skip
+
+
+def _with_run_id(shards: pa.Table, run_id: str) -> pa.Table:
+    about = field("run_id", pa.string(), "Digest of the request, plan and model of the run", ucd="meta.id;meta.dataset")
+    return shards.add_column(0, about, pa.array([run_id] * shards.num_rows, pa.string()))
+
+
+def _provenance(
+    run: Run, before: dict[str, Any] | None, rows: pa.Table, added: dict[str, int], searched: pa.Table,
+    radius_arcsec: float, acronym: str, matching: Matching | None, found: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    keys = (
+        "started",
+        "finished",
+        "status",
+        "request",
+        "versions",
+        "bands",
+        "model",
+        "no_model",
+        "assumptions",
+        "inputs",
+    )
+    entry = {
+        "run_id": run.run_id,
+        "folder": str(run.folder),
+        **{key: run.record.get(key) for key in keys},
+        "counts": {**run.record["counts"], **added},
+    }
+    runs = [*(before["runs"] if before else []), entry]
+    totals = {k: sum(r["counts"][k] for r in runs) for k in ("tiles", "shards", "shards_ok", "sources", "candidates")}
+    totals |= {"merged": totals["candidates"] - rows.num_rows, "rows": rows.num_rows}
+    totals["scored_rows"] = rows.num_rows - rows["score"].null_count
+    detections = pc.sum(rows["n_detection"]).as_py() or 0
+    merged = sum(r["counts"]["merged"] for r in runs)
+    if detections != totals["candidates"] or merged != totals["merged"]:
+        raise RuntimeError(f"the counts do not add up: {detections} detections, {merged} merged, {totals}")
+    return {
+        "format_version": 1,
+        "written": utc_now(),
+        "lenspipe": __version__,
+        "merge_radius_arcsec": radius_arcsec,
+        "acronym": acronym,
+        "probability": {"prior": None, "calibration": None, "why": "the model's card has no calibration"},
+        "known_lenses": None
+        if matching is None
+        else {"list": matching.source, "radius_arcsec": matching.radius_arcsec, "recall": found},
+        "area": {"sum_of_shards_deg2": pc.sum(searched["area_deg2"]).as_py() or 0.0},
+        "counts": totals,
+        "runs": runs,
+    }
+
+
+def _carry_over(out: Path, new: Path) -> None:
+    """What else the old folder holds (a gallery) goes with it."""
+    for entry in out.iterdir():
+        target = new / entry.name
+        if target.exists() or entry.name in (names.KNOWN_LENSES,):
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, target, copy_function=lambda a, b: link_or_copy(Path(a), Path(b)))
+        else:
+            link_or_copy(entry, target)

@@ -1,0 +1,129 @@
+"""`lenspipe catalog`: a run becomes the catalogue that astronomers open."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lenspipe.catalog.write import Matching
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalogue.")
+@click.option("--append", is_flag=True, help="Add the run to the catalogue in --out.")
+@click.option("--partial", is_flag=True, help="Take what is done of a run that has not ended.")
+@click.option("--radius", "radius_arcsec", type=float, default=1.0, show_default=True, help="Merge within, arcsec.")
+@click.option(
+    "--match", "lists", multiple=True, metavar="FILE", help="Known lenses; 'none' for none. [default: lenscat]"
+)
+@click.option(
+    "--match-radius", "match_radius_arcsec", type=float, default=2.0, show_default=True, help="Match within, arcsec."
+)
+@click.option("--trained-on", metavar="FILE", default=None, help="Positions used in training, left out of the recall.")
+@click.option("--acronym", default="LPC", show_default=True, help="Leading word of the names.")
+@click.option("--allow-other-model", is_flag=True, help="Append a run that another model scored.")
+def command(
+    run: Path,
+    out: Path,
+    append: bool,
+    partial: bool,
+    radius_arcsec: float,
+    lists: tuple[str, ...],
+    match_radius_arcsec: float,
+    trained_on: str | None,
+    acronym: str,
+    allow_other_model: bool,
+) -> int:
+    """
+    Write the catalogue of RUN: HATS, VOParquet, FITS, footprint, known lenses, provenance.
+
+    Exit code: 0 done, 2 bad request.
+    """
+    from lenspipe.catalog.run_rows import open_run_folder
+    from lenspipe.catalog.write import write_catalogue
+
+    out = out.absolute()
+    with tempfile.TemporaryDirectory() as scratch:
+        opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
+        record = write_catalogue(
+            opened, out, radius_arcsec=radius_arcsec, acronym=acronym, append=append, other_model=allow_other_model,
+            matching=_matching(lists or ("lenscat",), match_radius_arcsec, trained_on),
+        )  # fmt: skip
+        if record["known_lenses"]:
+            from lenspipe.scan.known import examine_absent
+
+            record = examine_absent(opened, out, record)
+    _print(out, record)
+    return 0
+
+
+def _partial(run: Path, scratch: Path) -> Path:
+    from lenspipe.rundir import read_json
+    from lenspipe.scan.partial import finalize_partial
+
+    if not (run / "run.json").exists() or read_json(run / "run.json")["status"] != "running":
+        return run  # it has ended, or is none: the ordinary way says so
+    done, planned = finalize_partial(run, scratch)
+    click.echo(f"Partial: {done} of {planned} shards are done.")
+    return scratch
+
+
+def _matching(lists: tuple[str, ...], radius_arcsec: float, trained_on: str | None) -> Matching | None:
+    import pyarrow as pa
+
+    from lenspipe.catalog.known import read_known_lenses
+    from lenspipe.catalog.write import Matching
+    from lenspipe.errors import ConfigError
+
+    if not 0 < radius_arcsec < 3600:
+        raise ConfigError("--match-radius must lie between 0 and 3600 arcsec", got=radius_arcsec)
+    if lists == ("none",):
+        return None
+    return Matching(
+        source=", ".join(lists),
+        lenses=pa.concat_tables([read_known_lenses(file) for file in lists]),
+        radius_arcsec=radius_arcsec,
+        trained_on=read_known_lenses(trained_on) if trained_on else None,
+    )
+
+
+def _print(out: Path, record: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    counts, area = record["counts"], record["area"]
+    table = Table(title="Catalogue", title_justify="left", show_header=False, box=box.SQUARE)
+    table.add_row("runs", f"{len(record['runs'])}")
+    table.add_row("detections", f"{counts['candidates']}, {counts['merged']} merged into others")
+    table.add_row("rows", f"{counts['rows']}, {counts['scored_rows']} scored")
+    unmasked = f"unmasked, summed over shards {area['sum_of_shards_deg2']:.5f} deg2"
+    table.add_row("footprint", f"{area['footprint_deg2']:.5f} deg2; {unmasked}")
+    table.add_row("probability", f"none: {record['probability']['why']}")
+    if known := record["known_lenses"]:
+        found = known["recall"]
+        table.add_row(
+            "known lenses",
+            f"{found['candidates']} of {found['counted']} inside are candidates ({known['list']}, "
+            f'{known["radius_arcsec"]:g}"), {found["left_out"]} left out',
+        )
+        for fate, number in found["fates"].items():
+            table.add_row("", f"{number} {fate}")
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False)
+    console.print(table)
+    for file, what in (
+        ("hats/", "HATS tree"),
+        ("candidates.parquet", "VOParquet, best first"),
+        ("candidates.fits", "the same as FITS"),
+        ("footprint.moc.fits", "area searched, MOC 2.0"),
+        ("shards.parquet", "depth and area, one row a shard"),
+        ("known_lenses.parquet", "fate of each known lens inside"),
+        ("provenance.json", "inputs, versions, model, counts"),
+    ):
+        if (out / file).exists():
+            console.print(f"{out / file}  [dim]{what}[/dim]", soft_wrap=True)

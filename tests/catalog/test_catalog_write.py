@@ -1,0 +1,195 @@
+import contextlib
+import errno
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from catalog_runs import local, scan, write_overlapping_tiles
+from click.testing import CliRunner
+
+from lenspipe.catalog import write as writing
+from lenspipe.catalog.hats import read_pixels
+from lenspipe.catalog.known import read_known_lenses
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.write import Matching, read_tree, write_catalogue
+from lenspipe.cli import group
+from lenspipe.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("made")
+    truth = write_overlapping_tiles(folder / "tiles")
+    scan(folder / "tiles", folder / "run", model=tiny_model)
+    scan(folder / "tiles", folder / "again", model=tiny_model, detect={"threshold_sigma": 3.0})
+    scan(folder / "tiles", folder / "unscored")
+    return folder, truth
+
+
+def write(run, out, **options):
+    options = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": None, **options}
+    return write_catalogue(open_run_folder(run), out, **options)
+
+
+def table(out):
+    return pq.read_table(out / "candidates.parquet")
+
+
+def test_an_object_that_two_tiles_show_is_one_row_with_two_detections(made, tmp_path):
+    folder, truth = made
+    record = write(folder / "run", tmp_path / "cat")
+    rows = table(tmp_path / "cat")
+    n_raw = pq.read_table(folder / "run" / "candidates.parquet").num_rows
+    assert truth["n_shared"] >= 5
+    assert pc.sum(pc.equal(rows["n_detection"], 2)).as_py() >= truth["n_shared"]
+    assert pc.sum(rows["n_detection"]).as_py() == n_raw == record["counts"]["candidates"]
+    assert record["counts"]["rows"] + record["counts"]["merged"] == n_raw
+    # each source of the truth once, across RA 0
+    d_ra = (truth["ra"][:, None] - rows["ra"].to_numpy() + 180) % 360 - 180
+    near = np.hypot(d_ra * np.cos(np.radians(5)), truth["dec"][:, None] - rows["dec"].to_numpy()) * 3600 < 0.5
+    assert (near.sum(axis=1) == 1).all()
+
+
+def test_rows_are_ranked_named_and_traced_and_equal_in_all_formats(made, tmp_path):
+    folder, _ = made
+    write(folder / "run", tmp_path / "cat")
+    rows = table(tmp_path / "cat")
+    assert rows["rank"].to_pylist() == list(range(1, rows.num_rows + 1))
+    assert (np.diff(rows["score"].to_numpy()) <= 0).all()
+    assert rows["probability"].null_count == rows["prior"].null_count == rows.num_rows
+    assert pc.all(pc.starts_with(rows["name"], "LPC J")).as_py()
+    run = json.loads((folder / "run" / "run.json").read_text())
+    assert set(rows["model"].to_pylist()) == {run["model"]["digest"]}
+    assert rows["tile_checksum"].null_count == 0
+    assert len(set(rows["tile_checksum"].to_pylist())) == 2
+    for r in rows.to_pylist():
+        assert r["window_x0_px"] <= r["x_px"] < r["window_x1_px"]
+        assert r["window_y0_px"] <= r["y_px"] < r["window_y1_px"]
+    tree = read_tree(tmp_path / "cat" / "hats").sort_by([("rank", "ascending")])
+    for name in rows.column_names:
+        want = [v or None if isinstance(v, str) else v for v in rows[name].to_pylist()]
+        assert tree[name].to_pylist() == want, name
+
+
+def test_appending_a_run_of_the_same_tiles_adds_detections_not_objects(made, tmp_path):
+    folder, _ = made
+    write(folder / "run", tmp_path / "cat")
+    n_before = table(tmp_path / "cat").num_rows
+    record = write(folder / "again", tmp_path / "cat", append=True)
+    rows = table(tmp_path / "cat")
+    assert rows.num_rows <= n_before + 2
+    assert pc.sum(rows["n_detection"]).as_py() == record["counts"]["candidates"]
+    assert [r["run_id"] for r in record["runs"]] == list(dict.fromkeys(r["run_id"] for r in record["runs"]))
+    shards = pq.read_table(tmp_path / "cat" / "shards.parquet")
+    assert shards.num_rows == record["counts"]["shards"]
+
+
+def test_what_cannot_be_appended_is_refused_with_the_reason(made, tmp_path):
+    folder, _ = made
+    write(folder / "run", tmp_path / "cat")
+    with pytest.raises(ConfigError, match="in the catalogue already"):
+        write(folder / "run", tmp_path / "cat", append=True)
+    with pytest.raises(ConfigError, match="another model"):
+        write(folder / "unscored", tmp_path / "cat", append=True)
+    with pytest.raises(ConfigError, match="another radius"):
+        write(folder / "again", tmp_path / "cat", append=True, radius_arcsec=2.0)
+    with pytest.raises(ConfigError, match="exists"):
+        write(folder / "again", tmp_path / "cat")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ConfigError, match="holds no catalogue"):
+        write(folder / "again", tmp_path / "other", append=True)
+    write(folder / "unscored", tmp_path / "cat", append=True, other_model=True)
+    assert table(tmp_path / "cat")["score"].null_count == 0, "where a scored row is there it is the better one"
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_full_disk_in_the_middle_leaves_the_old_catalogue_whole(made, tmp_path, monkeypatch, append):
+    folder, _ = made
+    out = tmp_path / "cat"
+    if append:
+        write(folder / "run", out)
+    before = {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "write_fits", full)
+    with pytest.raises(OSError, match="No space"):
+        write(folder / "again", out, append=append)
+    assert {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == (["cat"] if append else [])
+
+
+def test_a_catalogue_left_aside_by_a_killed_writer_comes_back(made, tmp_path):
+    folder, _ = made
+    write(folder / "run", tmp_path / "cat")
+    (tmp_path / "cat").rename(tmp_path / ".cat.old")
+    with pytest.raises(ConfigError, match="exists"):
+        write(folder / "again", tmp_path / "cat")
+    assert read_pixels(tmp_path / "cat" / "hats")
+
+
+def test_a_run_without_candidates_is_a_catalogue_of_nothing(made, tmp_path):
+    folder, _ = made
+    scan(folder / "tiles", tmp_path / "run", select={"mag_max": 5.0})
+    matching = Matching(source="lenscat", lenses=read_known_lenses("lenscat"), radius_arcsec=2.0)
+    record = write(tmp_path / "run", tmp_path / "cat", matching=matching)
+    assert record["counts"]["rows"] == 0
+    assert record["area"]["footprint_deg2"] > 0
+    assert read_tree(tmp_path / "cat" / "hats").num_rows == 0
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_an_unfinished_run_is_refused_and_taken_in_part_when_told(made, tmp_path, tiny_model):
+    folder, _ = made
+
+    class Dies:
+        def __call__(self, tasks, settings, parts, **more):
+            with local() as run:
+                run(tasks[:1], settings, parts, **more)
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        scan(folder / "tiles", tmp_path / "run", model=tiny_model, runner=lambda: contextlib.nullcontext(Dies()))
+    call = ["catalog", str(tmp_path / "run"), "--out", str(tmp_path / "cat"), "--match", "none"]
+    with pytest.raises(ConfigError, match=r"has not ended.*--resume.*--partial"):
+        CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    result = CliRunner().invoke(group, [*call, "--partial"], catch_exceptions=False, standalone_mode=False)
+    assert "1 of 2 shards are done" in result.output
+    rows = table(tmp_path / "cat")
+    assert set(rows["tile"].to_pylist()) == {"t0"}
+    record = json.loads((tmp_path / "cat" / "provenance.json").read_text())
+    assert record["runs"][0]["status"] == "partial: 1 of 2 shards"
+
+
+def test_known_lenses_inside_have_a_fate_and_those_of_the_training_are_left_out(made, tmp_path):
+    folder, truth = made
+    rng = np.random.default_rng(1)
+    faint = {"ra": (truth["ra"][0] - 3.6 / 3600) % 360, "dec": truth["dec"][0]}
+    lenses = pa.table(
+        {
+            "Name": ["one", "two", "trained", "empty", "far"],
+            "RA [deg]": [*truth["ra"][:3], faint["ra"], 100.0],
+            "DEC [deg]": [*(truth["dec"][:3] + rng.uniform(-0.1, 0.1, 3) / 3600), faint["dec"], 40.0],
+        }
+    )
+    pa.csv.write_csv(lenses, tmp_path / "mine.csv")
+    pq.write_table(lenses.slice(2, 1), tmp_path / "trained.parquet")
+    call = ["catalog", str(folder / "run"), "--out", str(tmp_path / "cat"), "--match", str(tmp_path / "mine.csv")]
+    call += ["--trained-on", str(tmp_path / "trained.parquet")]
+    CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    fate = {r["name"]: r for r in pq.read_table(tmp_path / "cat" / "known_lenses.parquet").to_pylist()}
+    assert set(fate) == {"one", "two", "trained", "empty"}
+    assert [fate[n]["fate"] for n in ("one", "two", "empty")] == ["ranked", "ranked", "not detected"]
+    rows = {r["candidate_id"]: r for r in table(tmp_path / "cat").to_pylist()}
+    assert rows[fate["one"]["candidate_id"]]["known_lens"] == "one"
+    assert rows[fate["one"]["candidate_id"]]["rank"] == fate["one"]["rank"]
+    found = json.loads((tmp_path / "cat" / "provenance.json").read_text())["known_lenses"]["recall"]
+    assert (found["inside"], found["left_out"], found["counted"], found["ranked"]) == (4, 1, 3, 2)
+    assert found["recall"] == pytest.approx(2 / 3)
