@@ -53,6 +53,7 @@ _SUBSTRUCTURE: dict[str, Fact] = {
     "n_subhalo_expected": ("", "mean of their Poisson number"),
     "subhalo_mass_msun": ("Msun", "their total mass"),
     "subhalo_mass_within_msun": ("Msun", "their mass inside the Einstein radius"),
+    "perturbation_snr": ("", "signal-to-noise of the change that the substructure makes, with the lens not refitted"),
     "vortex_mass_msun": ("Msun", "mass of the vortex"),
     "vortex_density_msun_kpc": ("Msun/kpc", "its mass per length"),
     "axion_mass_ev": ("eV", "mass of the axion"),

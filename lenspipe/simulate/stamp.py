@@ -192,7 +192,10 @@ def _draw_lens(
             # the lens was chosen without it, so that no class is selected differently
             deflectors, more = _perturb(rng, recipe.substructure, kind, lens, drawn)
             facts |= more
-            arcs = lens_again(arcs, deflectors, **taken)
+            again = lens_again(arcs, deflectors, **taken)
+            change = (again.image - arcs.image) / rms[:, None, None]
+            facts["perturbation_snr"] = float(np.sqrt(np.sum(change**2)))
+            arcs = again
         sky = Sky()
         if recipe.lens_light and host_shape is None:
             light = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}

@@ -60,7 +60,7 @@ def flux_and_size(images):
     """Mean flux and second-moment radius of each stamp, band by band."""
     y, x = np.indices(images.shape[-2:]) - (images.shape[-1] - 1) / 2
     light = np.clip(images, 0, None)
-    size = np.sqrt((light * (x**2 + y**2)).sum(axis=(2, 3)) / light.sum(axis=(2, 3)))
+    size = np.sqrt((light * (x**2 + y**2)).sum(axis=(2, 3)) / np.maximum(light.sum(axis=(2, 3)), 1e-9))
     return np.concatenate([images.mean(axis=(2, 3)), size], axis=1)
 
 
@@ -86,6 +86,7 @@ def test_a_recipe_makes_the_bands_shape_scale_classes_and_truths_it_says(tables,
     lens = labels != "nonlens"
     if name in SUBSTRUCTURE:
         assert set(labels) == {"no_substructure", "subhalo", "vortex"}
+        assert (column(table, "perturbation_snr", labels != "no_substructure").astype(float) > 0).all()
         for truths, label in ((SUBHALO_TRUTHS, "subhalo"), (VORTEX_TRUTHS, "vortex")):
             for truth in truths:
                 assert len(set(column(table, truth, labels == label))) > 5

@@ -1,0 +1,180 @@
+"""
+How fast are simulations: against lenstronomy's SimAPI, on two workers, and in memory?
+
+`python benchmarks/simulate_speed.py` writes `results/simulate_speed.json` and fails where a claim does not hold.
+Two free cores are needed; the load average before the run is recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import psutil
+import record
+
+from lenspipe.dist.session import ray_session
+from lenspipe.dist.simulate import simulate
+from lenspipe.simulate.instrument import gaussian_kernel
+from lenspipe.simulate.lens import MacroLens
+from lenspipe.simulate.light import Component, Sersic
+from lenspipe.simulate.photometry import njy_of_magnitude
+from lenspipe.simulate.recipe import read_recipe
+from lenspipe.simulate.render import Grid, convolve, render, render_galaxy, shoot_rays
+from lenspipe.stamps.format import StampSet
+
+SIZE_PX, SCALE, SUPERSAMPLING = 64, 0.2, 4
+SEEING = (0.85, 0.70, 0.78)
+LENS_MAG, SOURCE_MAG = (20.5, 19.1, 18.5), (22.6, 22.4, 22.3)
+SOURCE_PLACE = {"center_x": 0.25, "center_y": 0.1}
+MACRO = {"theta_e_arcsec": 1.4, "axis_ratio": 0.75, "angle_rad": 0.6, "shear": 0.05, "shear_angle_rad": 1.1}
+
+
+def ours() -> np.ndarray:
+    grid = Grid(SIZE_PX, SCALE, SUPERSAMPLING)
+    rays = shoot_rays([MacroLens(**MACRO)], grid)
+    source = Sersic(radius_arcsec=0.25, n=1.3, axis_ratio=0.8, angle_rad=0.2, x_arcsec=0.25, y_arcsec=0.1)
+    light = Sersic(radius_arcsec=0.9, n=4.0, axis_ratio=0.75, angle_rad=0.6)
+    image = render([Component(source, njy_of_magnitude(SOURCE_MAG))], rays, grid, 3)
+    image += render_galaxy([Component(light, njy_of_magnitude(LENS_MAG))], grid, 3)
+    return convolve(image, [gaussian_kernel(f, SCALE) for f in SEEING])
+
+
+def lenstronomy_models() -> list:
+    from lenstronomy.SimulationAPI.sim_api import SimAPI
+    from lenstronomy.Util import param_util
+
+    e1, e2 = param_util.phi_q2_ellipticity(MACRO["angle_rad"], MACRO["axis_ratio"])
+    g1, g2 = param_util.shear_polar2cartesian(MACRO["shear_angle_rad"], MACRO["shear"])
+    s1, s2 = param_util.phi_q2_ellipticity(0.2, 0.8)
+    lens = [{"theta_E": 1.4, "e1": e1, "e2": e2, "center_x": 0, "center_y": 0}]
+    lens.append({"gamma1": g1, "gamma2": g2, "ra_0": 0, "dec_0": 0})
+    models = []
+    for seeing, lens_mag, source_mag in zip(SEEING, LENS_MAG, SOURCE_MAG, strict=True):
+        band = {"pixel_scale": SCALE, "exposure_time": 100.0, "magnitude_zero_point": 31.4, "read_noise": 0.0}
+        band |= {"ccd_gain": 1.0, "sky_brightness": 99.0, "seeing": seeing, "num_exposures": 1, "psf_type": "GAUSSIAN"}
+        sim = SimAPI(
+            SIZE_PX,
+            band,
+            {
+                "lens_model_list": ["SIE", "SHEAR"],
+                "lens_light_model_list": ["SERSIC_ELLIPSE"],
+                "source_light_model_list": ["SERSIC_ELLIPSE"],
+            },
+        )
+        place = {"center_x": 0, "center_y": 0}
+        light, source, _ = sim.magnitude2amplitude(
+            [{"magnitude": lens_mag, "R_sersic": 0.9, "n_sersic": 4.0, "e1": e1, "e2": e2} | place],
+            [{"magnitude": source_mag, "R_sersic": 0.25, "n_sersic": 1.3, "e1": s1, "e2": s2} | SOURCE_PLACE],
+        )
+        model = sim.image_model_class({"supersampling_factor": SUPERSAMPLING, "supersampling_convolution": False})
+        models.append((model, {"kwargs_lens": lens, "kwargs_source": source, "kwargs_lens_light": light}))
+    return models
+
+
+def median_ms(call, n: int = 25) -> float:
+    call()
+    seconds = []
+    for _ in range(n):
+        begun = time.process_time()
+        call()
+        seconds.append(time.process_time() - begun)
+    return 1000 * statistics.median(seconds)
+
+
+def against_lenstronomy() -> dict:
+    models = lenstronomy_models()
+    theirs = np.array([model.image(**kwargs) for model, kwargs in models])
+    mine = ours()
+    # away from the lens's cusp, where four rays a pixel are too few for lenstronomy (ours integrates the core)
+    y, x = np.indices((SIZE_PX, SIZE_PX)) - (SIZE_PX - 1) / 2
+    far = (np.hypot(x, y) * SCALE > 2.0) & (theirs > 0.01 * theirs.max(axis=(1, 2), keepdims=True))
+    difference = float(np.abs(mine / theirs - 1)[far].max())
+    assert difference < 0.01, difference
+    result = {
+        "lenspipe_three_bands_ms": median_ms(ours),
+        "simapi_three_image_calls_ms": median_ms(lambda: [model.image(**kwargs) for model, kwargs in models]),
+        "simapi_three_calls_with_construction_ms": median_ms(
+            lambda: [model.image(**kwargs) for model, kwargs in lenstronomy_models()]
+        ),
+        "largest_relative_difference": difference,
+    }
+    result["times_as_fast_as_image_calls"] = result["simapi_three_image_calls_ms"] / result["lenspipe_three_bands_ms"]
+    result["times_as_fast_with_construction"] = (
+        result["simapi_three_calls_with_construction_ms"] / result["lenspipe_three_bands_ms"]
+    )
+    return result
+
+
+class PeakMemory:
+    """Largest summed memory (USS) of Ray's task workers while the body runs."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak_mib, self._stop = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            total = 0.0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
+                        total += process.memory_full_info().uss / 2**20
+                except psutil.Error:
+                    continue
+            self.peak_mib = max(self.peak_mib, total)
+
+
+def workers_and_memory(n_part: int = 12) -> dict:
+    recipe = read_recipe("ground-gri").model_copy(update={"part_rows": 50})
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
+        simulate(recipe, count=200, seed=1, out=Path(folder) / "warm", n_worker=2)  # workers start, modules load
+        for turn in range(3):
+            for n in (1, 2):
+                out = Path(folder) / f"{turn}-{n}"
+                result = simulate(recipe, count=50 * n_part, seed=2, out=out, n_worker=n)
+                seconds[n].append(result["seconds"])
+        one, two = (StampSet.open(Path(folder) / f"0-{n}").read_images() for n in (1, 2))
+        assert np.array_equal(one, two), "rows depend on the number of workers"
+        peaks = []
+        for n in (n_part, 4 * n_part):
+            with PeakMemory() as memory:
+                simulate(recipe, count=50 * n, seed=3, out=Path(folder) / f"memory-{n}", n_worker=2)
+            peaks.append(memory.peak_mib)
+    best = {n: min(values) for n, values in seconds.items()}
+    return {
+        "rows": 50 * n_part,
+        "one_worker_s": seconds[1],
+        "two_workers_s": seconds[2],
+        "speed_up_of_two_workers": best[1] / best[2],
+        "rows_per_s_of_two_workers": 50 * n_part / best[2],
+        "peak_worker_mib": {str(50 * n_part): peaks[0], str(200 * n_part): peaks[1]},
+    }
+
+
+def main() -> None:
+    load = os.getloadavg()[0]
+    result = {"load_average_before": load, "speed": against_lenstronomy(), "ray": workers_and_memory()}
+    record.write("simulate_speed", result)
+    assert result["speed"]["times_as_fast_as_image_calls"] >= 3
+    assert result["ray"]["speed_up_of_two_workers"] >= 1.7, "are both cores free?"
+    few, many = result["ray"]["peak_worker_mib"].values()
+    assert many < 1.15 * few, "memory grows with the number of rows"
+
+
+if __name__ == "__main__":
+    main()
