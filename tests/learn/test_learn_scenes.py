@@ -11,7 +11,15 @@ from lenspipe.errors import DataError
 from lenspipe.learn.augment import augment, blur_matrix, dihedral, stretch
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import spoil_pixels
-from lenspipe.learn.scenes import MARGIN_PX, host_size_px, make_scene, make_scenes, scene_size_px
+from lenspipe.learn.scenes import (
+    MARGIN_PX,
+    MIN_VISIBLE_PX,
+    host_size_px,
+    make_scene,
+    make_scenes,
+    scene_size_px,
+    visible_px,
+)
 from lenspipe.nn.card import ModelCard, Stretch
 
 CARD = ModelCard(
@@ -26,6 +34,8 @@ CARD = ModelCard(
     stretch=Stretch(band_scales=(0.016, 0.0057, 0.0038), alpha=0.09, q=1.0),
 )
 RMS = np.array([14.0, 16.0, 33.0])
+SEEN = 8
+"""A seed whose arc is visible on the host below."""
 
 
 def make_host(seed: int = 0, kind: str = "early", scale: float = 0.3) -> Host:
@@ -62,8 +72,8 @@ def test_a_view_keeps_the_signal_to_noise_of_every_pixel(seed: int) -> None:
 
 def test_a_lens_scene_is_its_host_plus_an_arc_of_the_stated_signal() -> None:
     host = make_host()
-    lens, truth = make_scene("lens", host, np.random.default_rng(7), card=CARD, least_scale_arcsec=0.22)
-    plain, _ = make_scene("plain", host, np.random.default_rng(7), card=CARD, least_scale_arcsec=0.22)
+    lens, truth = make_scene("lens", host, np.random.default_rng(SEEN), card=CARD, least_scale_arcsec=0.22)
+    plain, _ = make_scene("plain", host, np.random.default_rng(SEEN), card=CARD, least_scale_arcsec=0.22)
     assert lens.shape == plain.shape == (3, scene_size_px(CARD), scene_size_px(CARD))
     added = lens - plain
     assert added.min() > -0.05 * added.max()  # only the resampling's ringing is negative
@@ -72,6 +82,19 @@ def test_a_lens_scene_is_its_host_plus_an_arc_of_the_stated_signal() -> None:
     share = np.cumsum(np.bincount(np.rint(radius * 10).astype(int).ravel(), added.sum(0).ravel()))
     assert share[int(10 * 2.2 * truth["theta_e_arcsec"] + 10)] > 0.9 * share[-1]
     assert truth["is_lens"] and truth["arc_snr"] >= 30
+
+
+def test_an_arc_within_a_saturated_core_cannot_be_seen_and_the_same_arc_beside_it_can() -> None:
+    size = host_size_px(CARD, 0.27, 0.27)
+    y, x = (np.indices((size, size)) - size // 2) * 0.27
+    host = np.stack([np.exp(-((x**2 + y**2) / 1.5**2)).astype(np.float32) * 3e4] * 3)
+    arc = 60 * np.exp(-(((np.hypot(x, y) - 1.0) / 0.4) ** 2)) * (x > 0)
+    inside = np.stack([arc.astype(np.float32)] * 3)
+    beside = np.roll(inside, 16, axis=2)
+    assert visible_px(host + inside, inside, 0.27, CARD) == 0
+    assert visible_px(host + beside, beside, 0.27, CARD) >= MIN_VISIBLE_PX
+    with pytest.raises(DataError, match=r"the arc cannot be seen.*visible_px=24"):
+        make_scene("lens", make_host(), np.random.default_rng(7), card=CARD, least_scale_arcsec=0.22)
 
 
 def test_scenes_do_not_depend_on_how_many_are_made() -> None:
