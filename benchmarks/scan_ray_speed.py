@@ -100,7 +100,7 @@ def main() -> int:
         "speedups": [round(r, 2) for r in ratios],
         "target": 1.6,
         "rows_equal": equal,
-        "note": "scan only: starting Ray and planning excluded; each Ray scan still starts its actor; one thread a process",
+        "note": "starting Ray and planning excluded; each Ray scan starts its actor; one thread a process",
         "time": time.strftime("%FT%TZ", time.gmtime()),
     }
     write("scan_ray_speed", result)
