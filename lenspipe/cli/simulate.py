@@ -13,6 +13,7 @@ import click
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same rows.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the data set.")
 @click.option("--pixel-scale", type=float, metavar="ARCSEC", help="Another pixel scale, for recipes with one image.")
+@click.option("--survey", default=None, metavar="NAME", help="Only this survey of the recipe. [default: all]")
 @click.option(
     "--source-images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -35,6 +36,7 @@ def command(
     seed: int,
     out: Path | None,
     pixel_scale: float | None,
+    survey: str | None,
     source_images: Path | None,
     hosts: Path | None,
     runner: str,
@@ -55,7 +57,7 @@ def command(
         return 0
     if recipe_name is None or count is None or out is None:
         raise click.UsageError("--recipe, --count and --out are needed (or --list).")
-    recipe = read_recipe(recipe_name, pixel_scale_arcsec=pixel_scale)
+    recipe = read_recipe(recipe_name, pixel_scale_arcsec=pixel_scale, survey=survey)
 
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.dist.simulate import CONTACT_SHEET, simulate

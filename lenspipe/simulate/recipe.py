@@ -148,7 +148,7 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None) -> Recipe:
+def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None, survey: str | None = None) -> Recipe:
     """
     Read a shipped recipe by name, or a TOML file.
 
@@ -158,11 +158,13 @@ def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None) -
         One of `recipe_names`, or a path that ends in ``.toml``.
     pixel_scale_arcsec : float, optional
         Replaces the pixel scale of a recipe with one image.
+    survey : str, optional
+        Keeps only this survey of the recipe.
 
     Raises
     ------
     ConfigError
-        There is no such recipe, the file is wrong, or a pixel scale is asked of a recipe with several images.
+        There is no such recipe or survey, the file is wrong, or a pixel scale is asked of a recipe with several images.
     """
     if name_or_file.endswith(".toml"):
         recipe = read_toml(Path(name_or_file), Recipe)
@@ -171,6 +173,12 @@ def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None) -
         recipe = parse_toml(file.read_text(encoding="utf-8"), Recipe, origin=f"{name_or_file}.toml")
     else:
         raise ConfigError("no such recipe", recipe=name_or_file, shipped=", ".join(recipe_names()))
+    if survey is not None:
+        kept = tuple(one for one in recipe.survey if one.name == survey)
+        if not kept:
+            names = ", ".join(one.name for one in recipe.survey)
+            raise ConfigError("the recipe has no such survey", survey=survey, known=names)
+        recipe = recipe.model_copy(update={"survey": kept})
     if pixel_scale_arcsec is None:
         return recipe
     if len(recipe.image) > 1 or not 0.01 <= pixel_scale_arcsec <= 1:

@@ -30,7 +30,7 @@ def real_like_hosts(rng):
 
 def test_hosts_are_read_cropped_and_their_noise_and_shape_measured(tmp_path, real_like_hosts):
     host_set(tmp_path / "hosts", real_like_hosts)
-    hosts = read_hosts(tmp_path / "hosts", read_recipe("ground-gri"))
+    hosts = read_hosts(tmp_path / "hosts", read_recipe("ground-gri", survey="kids"))
     assert hosts.pixels_njy.shape == (4, 3, 64, 64)
     np.testing.assert_allclose(hosts.sky_rms_njy, 10, rtol=0.15)
     assert np.abs(np.sin(hosts.angle_rad)).max() < 0.2
@@ -39,7 +39,7 @@ def test_hosts_are_read_cropped_and_their_noise_and_shape_measured(tmp_path, rea
 
 def test_arcs_are_painted_on_real_hosts_and_early_types_are_hosts_untouched(tmp_path, real_like_hosts):
     host_set(tmp_path / "hosts", real_like_hosts)
-    recipe = read_recipe("ground-gri").model_copy(
+    recipe = read_recipe("ground-gri", survey="kids").model_copy(
         update={"classes": {"lens": 1.0, "early_type": 1.0}, "artefact_fraction": 0.0}
     )
     hosts = read_hosts(tmp_path / "hosts", recipe)
@@ -55,13 +55,17 @@ def test_arcs_are_painted_on_real_hosts_and_early_types_are_hosts_untouched(tmp_
             assert not added.any()
 
 
-def test_hosts_of_another_scale_or_band_are_refused(tmp_path, real_like_hosts):
+def test_hosts_of_another_scale_or_band_or_of_no_survey_are_refused(tmp_path, real_like_hosts):
+    with pytest.raises(ConfigError, match="choose their survey"):
+        read_hosts(tmp_path, read_recipe("ground-gri"))
+    with pytest.raises(ConfigError, match=r"no such survey.*kids, des"):
+        read_recipe("ground-gri", survey="sdss")
     host_set(tmp_path / "coarse", real_like_hosts, scale=0.263)
     with pytest.raises(ConfigError, match="--pixel-scale"):
-        read_hosts(tmp_path / "coarse", read_recipe("ground-gri"))
+        read_hosts(tmp_path / "coarse", read_recipe("ground-gri", survey="kids"))
     host_set(tmp_path / "bands", real_like_hosts, bands=("r", "i", "z"))
     with pytest.raises(ConfigError, match="lack a band"):
-        read_hosts(tmp_path / "bands", read_recipe("ground-gri"))
+        read_hosts(tmp_path / "bands", read_recipe("ground-gri", survey="kids"))
 
 
 def test_isolating_keeps_the_central_object_and_drops_sky_and_neighbours(rng):
