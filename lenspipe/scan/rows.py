@@ -75,11 +75,15 @@ def nested(candidates: pa.Table) -> pa.Array:
 
 
 def pack_cutouts(cutouts: NDArray[np.float32]) -> dict[str, object]:
-    """Columns that carry cutouts (n, band, y, x)."""
-    return {
-        "cutouts": pa.array([np.ascontiguousarray(cutouts).data], pa.large_binary()),
-        "cutout_shape": list(cutouts.shape),
-    }
+    """
+    Columns that carry cutouts (n, band, y, x), without a copy.
+
+    Built from buffers: ``pa.array([memoryview])`` never lets go of what it has read (pyarrow 26).
+    """
+    flat = np.ascontiguousarray(cutouts)
+    offsets = pa.py_buffer(np.array([0, flat.nbytes], np.int64))
+    value = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(flat)])
+    return {"cutouts": value, "cutout_shape": list(cutouts.shape)}
 
 
 def unpack_cutouts(table: pa.Table, row: int) -> NDArray[np.float32] | None:
