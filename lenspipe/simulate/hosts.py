@@ -40,14 +40,14 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
     Raises
     ------
     ConfigError
-        The recipe has several surveys or images, or the data set lacks a band, differs by more than 2 % in pixel scale, is
-        smaller than the recipe's stamps, or is not in nJy.
+        The recipe has several surveys or images, or the data set lacks a band, differs by more than 2 % in pixel
+        scale, is smaller than the recipe's stamps, or is not in nJy.
     """
+    if len(recipe.survey) > 1:
+        known = ", ".join(one.name for one in recipe.survey)
+        raise ConfigError("arcs need the seeing of the hosts: choose their survey with --survey", surveys=known)
     data, image = StampSet.open(folder), recipe.image[0]
     spec = data.images.get("image")
-    if len(recipe.survey) > 1:
-        names = ", ".join(one.name for one in recipe.survey)
-        raise ConfigError("arcs need the seeing of the hosts: choose their survey with --survey", surveys=names)
     if len(recipe.image) > 1 or spec is None:
         raise ConfigError("hosts need a recipe and a data set with one image", recipe=recipe.name, hosts=str(folder))
     if missing := [band for band in image.bands if band not in spec.bands]:
