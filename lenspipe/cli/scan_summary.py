@@ -13,12 +13,12 @@ from rich.table import Table
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
 from lenspipe.scan.run import RUN, ScanRequest, ScanResult, expected_candidates, find_tiles
+from lenspipe.scan.sheet import SHEET, best_candidates
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.tile import Tile
 
 BEST = 10
 SHOWN_FAILURES = 10
-SAME_SOURCE_ARCSEC = 1.0
 NOT_A_TERMINAL_COLUMNS = 120
 
 
@@ -49,11 +49,13 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
         console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")
     for file, what in (
         (CANDIDATES, "one row a candidate, best first"),
+        (SHEET, "picture of the best"),
         (SHARDS, "what was searched, one row a shard"),
         (FAILED, "what could not be searched, and why"),
         (RUN, "config, versions, inputs, counts, timings"),
     ):
-        console.print(f"{result.folder / file}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
+        if (result.folder / file).exists():
+            console.print(f"{result.folder / file}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
 
 
 def _print_failures(console: Console, folder: Path) -> None:
@@ -69,7 +71,7 @@ def _print_failures(console: Console, folder: Path) -> None:
 
 
 def _print_best(console: Console, folder: Path) -> None:
-    best = best_candidates(folder, BEST)
+    best = best_candidates(pq.ParquetFile(folder / CANDIDATES), BEST)
     table = Table(title="Best candidates", title_justify="left")
     magnitudes = [n for n in best.column_names if n.startswith("mag_") and not n.startswith("mag_err_")]
     for name in ("rank", "score", "ra", "dec", "tile", *magnitudes, "r50 [arcsec]"):
@@ -80,21 +82,6 @@ def _print_best(console: Console, folder: Path) -> None:
             *(_number(row[m], ".2f") for m in magnitudes), _number(row["half_light_radius_arcsec"], ".2f"),
         )  # fmt: skip
     console.print(table)
-
-
-def best_candidates(folder: Path, n: int) -> pa.Table:
-    """The best ``n`` rows; a source that overlapping tiles show twice counts once."""
-    head = next(pq.ParquetFile(folder / CANDIDATES).iter_batches(batch_size=20 * n))
-    table = pa.Table.from_batches([head])
-    keep: list[int] = []
-    ra, dec = np.radians(table["ra"].to_numpy()), np.radians(table["dec"].to_numpy())
-    for i in range(table.num_rows):
-        apart = np.degrees(np.hypot((ra[keep] - ra[i]) * np.cos(dec[i]), dec[keep] - dec[i])) * 3600
-        if not (apart < SAME_SOURCE_ARCSEC).any():
-            keep.append(i)
-        if len(keep) == n:
-            break
-    return table.take(keep)
 
 
 def print_sample_truth(result: ScanResult) -> None:

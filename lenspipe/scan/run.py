@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,12 @@ import pyarrow as pa
 
 from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, TileError
-from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_model
+from lenspipe.scan.sheet import write_sheet
 from lenspipe.survey.files import find_files
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.manifest import is_manifest, read_manifest
@@ -170,7 +172,9 @@ def run_scan(
         begun = time.perf_counter()
         progress.stage("finalize", 1)
         totals, inputs = finalize(folder, plan, bands)
-        _remove_tree(folder / "attempts")
+        shutil.rmtree(folder / "attempts", ignore_errors=True)
+        if totals.scored:
+            write_sheet(folder, plan, request.layout, request.config.zero_point_ab)
         seconds["finalize"] = time.perf_counter() - begun
         seconds["total"] = time.perf_counter() - started
         progress.advance({"shards": 1})
@@ -237,8 +241,6 @@ def _same_model(folder: Path, model: ChosenModel | None) -> None:
     if not path.exists():
         write_json(path, now)
         return
-    from lenspipe.rundir import read_json
-
     before = read_json(path)
     if before != now:
         raise ConfigError(
@@ -292,9 +294,3 @@ def expected_candidates(
                 psf_fwhm_arcsec=layout.psf_fwhm_arcsec,
             )  # fmt: skip
             yield tile, int(keep.sum()), window.n_px
-
-
-def _remove_tree(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)

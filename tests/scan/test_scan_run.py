@@ -309,3 +309,27 @@ def test_astropy_pandas_polars_and_duckdb_open_the_catalogue(tmp_path, tiny_mode
     assert pd.read_parquet(file)["score"].tolist() == want
     assert pl.read_parquet(file)["score"].to_list() == want
     assert [r[0] for r in duckdb.sql(f"select score from '{file}'").fetchall()] == want
+
+
+def test_the_picture_of_the_best_shows_each_object_once(tmp_path, tiny_model):
+    from PIL import Image
+
+    from lenspipe.scan.sheet import N_COLUMN, SIDE_PX, best_candidates
+
+    write_tile(tmp_path / "tiles", "a", shape=(300, 300), n_source=30)
+    for band in "gri":
+        path = tmp_path / f"tiles/a_{band}.fits"
+        (tmp_path / f"tiles/twin_{band}.fits").write_bytes(path.read_bytes())
+    scan(tmp_path / "tiles", tmp_path / "run", model=tiny_model)
+    best = best_candidates(pq.ParquetFile(tmp_path / "run/candidates.parquet"), 24)
+    apart = cKDTree(np.c_[best["ra"], best["dec"]]).query(np.c_[best["ra"], best["dec"]], k=2)[0][:, 1] * 3600
+    assert apart.min() > 2.9
+    picture = Image.open(tmp_path / "run/best.png")
+    assert picture.width >= N_COLUMN * SIDE_PX
+    assert np.asarray(picture).std() > 5
+
+
+def test_an_unscored_run_has_no_picture(tmp_path):
+    write_tile(tmp_path / "tiles", "a")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    assert not (tmp_path / "run/best.png").exists()

@@ -1,0 +1,100 @@
+"""A picture of the best candidates, cut from the tiles again: the first thing to look at after a scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lenspipe.errors import TileError
+from lenspipe.image.cutouts import extract_cutouts
+from lenspipe.rundir import atomic_path
+from lenspipe.scan.finalize import CANDIDATES
+from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.read import read_facts, read_window
+from lenspipe.survey.shards import Box
+from lenspipe.survey.tile import Tile
+
+SHEET = "best.png"
+N_SHOWN, N_COLUMN = 24, 8
+SIDE_ARCSEC, SIDE_PX, SKY_MARGIN_PX = 14.0, 129, 40
+SAME_SOURCE_ARCSEC = 3.0
+"""Closer than this, two rows are one object: seen by two tiles, or a deflector and its own arc."""
+
+
+def best_candidates(file: pq.ParquetFile, n: int) -> pa.Table:
+    """The best ``n`` rows of a catalogue that is sorted by score; rows of one object count once."""
+    head = next(file.iter_batches(batch_size=20 * n), None)
+    if head is None:
+        return file.schema_arrow.empty_table()
+    table = pa.Table.from_batches([head])
+    keep: list[int] = []
+    ra, dec = np.radians(table["ra"].to_numpy()), np.radians(table["dec"].to_numpy())
+    for i in range(table.num_rows):
+        east = (ra[keep] - ra[i] + np.pi) % (2 * np.pi) - np.pi
+        apart = np.degrees(np.hypot(east * np.cos(dec[i]), dec[keep] - dec[i])) * 3600
+        if not (apart < SAME_SOURCE_ARCSEC).any():
+            keep.append(i)
+        if len(keep) == n:
+            break
+    return table.take(keep)
+
+
+def write_sheet(folder: Path, plan: pa.Table, layout: SurveyLayout, zero_point_ab: float | None) -> None:
+    """
+    Write ``best.png``: the best 24, 14 arcsec a side, with rank and score.
+
+    Three bands or more make colour, the reddest red; fewer make grey. North is as in the tile's pixels. A candidate
+    whose tile cannot be read any more is left out.
+    """
+    from PIL import Image, ImageDraw
+
+    from lenspipe.simulate.contact import colour_stamps, contact_sheet
+
+    best = best_candidates(pq.ParquetFile(folder / CANDIDATES), N_SHOWN).to_pylist()
+    tiles = {
+        row["tile"]: Tile.from_json(row["files"])
+        for row in plan.filter(pc.is_in(plan["tile"], pa.array([r["tile"] for r in best]))).to_pylist()
+    }
+    stamps, labels = [], []
+    for rank, row in enumerate(best, 1):
+        if row["score"] is None:
+            break
+        try:
+            stamps.append(colour_stamps(_stamp(tiles[row["tile"]], row, layout, zero_point_ab)[None])[0])
+            labels.append(f"{rank}  {row['score']:.3f}")
+        except TileError:
+            continue
+    if not stamps:
+        return
+    pictures = []
+    for stamp, label in zip(stamps, labels, strict=True):
+        picture = Image.fromarray(stamp[::-1]).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+        ImageDraw.Draw(picture).text((4, 2), label, fill=(255, 255, 255))
+        pictures.append(np.asarray(picture)[::-1])
+    with atomic_path(folder / SHEET) as path:
+        Image.fromarray(contact_sheet(np.stack(pictures), n_column=N_COLUMN)).save(path, format="PNG", optimize=True)
+
+
+def _stamp(tile: Tile, row: dict[str, float], layout: SurveyLayout, zero_point_ab: float | None) -> NDArray[np.float32]:
+    facts = read_facts(tile, layout, assumed_zero_point_ab=zero_point_ab)
+    half = int(SIDE_ARCSEC / facts.pixel_scale_arcsec / 2)
+    x, y = round(row["x_px"]), round(row["y_px"])
+    reach = half + SKY_MARGIN_PX
+    window = Box(
+        max(0, x - reach), max(0, y - reach), min(facts.shape[1], x + reach + 1), min(facts.shape[0], y + reach + 1)
+    )
+    pixels = read_window(tile, facts, layout, window)
+    for image, mask in zip(pixels.image, pixels.mask, strict=True):
+        if not mask.all():
+            image -= np.median(image[~mask])
+            image[mask] = 0
+    at = np.array([x - window.x0]), np.array([y - window.y0])
+    cut, _ = extract_cutouts(pixels.image, pixels.mask, *at, size_px=2 * half + 1)
+    wanted = [b for b in ("g", "r", "i") if b in pixels.bands]
+    rows = [pixels.bands.index(b) for b in wanted] if len(wanted) == 3 else list(range(len(pixels.bands)))
+    return cut[0][rows]
