@@ -12,7 +12,8 @@ from pathlib import Path
 from lenspipe.errors import ConfigError
 
 HATS, FLAT, FITS, FOOTPRINT = "hats", "candidates.parquet", "candidates.fits", "footprint.moc.fits"
-SHARDS, KNOWN_LENSES, PROVENANCE = "shards.parquet", "known_lenses.parquet", "provenance.json"
+SHARDS, KNOWN_LENSES, TILES = "shards.parquet", "known_lenses.parquet", "tiles.parquet"
+PROVENANCE, GALLERY = "provenance.json", "gallery"
 
 
 @contextlib.contextmanager

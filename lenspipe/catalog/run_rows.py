@@ -150,7 +150,10 @@ def _traces(run: Run) -> pa.Table:
     plan = run.plan.filter(pc.is_valid(run.plan["shard_id"])).select(["tile", "files", "shard_id", "window"])
     per_tile = {
         row["tile"]: _tile_checksum(row["files"], checksums)
-        for row in plan.group_by("tile").aggregate([("files", "first")]).rename_columns(["tile", "files"]).to_pylist()
+        for row in plan.group_by("tile", use_threads=False)
+        .aggregate([("files", "first")])
+        .rename_columns(["tile", "files"])
+        .to_pylist()
     }
     window = np.array(plan["window"].to_pylist(), np.int32).reshape(-1, 4)
     return pa.table(

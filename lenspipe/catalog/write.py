@@ -88,7 +88,7 @@ def write_catalogue(
     rows = catalogue_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
     if matching:
         rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
-    searched, moc = _with_run_id(run.shards, run.run_id), footprint(run.shards)
+    searched, tiles, moc = _with_run_id(run.shards, run.run_id), _tiles(run), footprint(run.shards)
     n_merged = run.record["counts"]["candidates"] - rows.num_rows
     added = {"rows": rows.num_rows, "merged": n_merged}
     with names.replaced_folder(out, replace=before is not None) as new:
@@ -99,6 +99,7 @@ def write_catalogue(
             rows = read_tree(new / names.HATS)
             added = {"rows": result.n_new, "merged": n_merged + result.n_merged}
             searched = pa.concat_tables([pq.read_table(out / names.SHARDS), searched])
+            tiles = pa.concat_tables([pq.read_table(out / names.TILES), tiles])
             moc = read_footprint(out / names.FOOTPRINT).union(moc)
         else:
             write_tree(rows, new / names.HATS, name=out.name, max_rows=max_rows)
@@ -107,6 +108,7 @@ def write_catalogue(
         write_voparquet(rows, new / names.FLAT, name=out.name, description=DESCRIPTION, facts=facts)
         write_fits(rows, new / names.FITS, name="candidates", facts=facts)
         pq.write_table(searched, new / names.SHARDS, compression="zstd")
+        pq.write_table(tiles, new / names.TILES, compression="zstd")
         write_footprint(moc, new / names.FOOTPRINT)
         found = None
         if matching:
@@ -167,6 +169,18 @@ def _check_append(run: Run, out: Path, before: dict[str, Any], *, radius_arcsec:
 def _with_run_id(shards: pa.Table, run_id: str) -> pa.Table:
     about = field("run_id", pa.string(), "Digest of the request, plan and model of the run", ucd="meta.id;meta.dataset")
     return shards.add_column(0, about, pa.array([run_id] * shards.num_rows, pa.string()))
+
+
+def _tiles(run: Run) -> pa.Table:
+    """Files of each tile, as the plan has them; what pictures are cut from."""
+    plan = run.plan.filter(pc.is_valid(run.plan["shard_id"]))
+    tiles = (
+        plan.group_by("tile", use_threads=False)
+        .aggregate([("files", "first")])
+        .rename_columns(["tile", "files"])
+        .sort_by("tile")
+    )
+    return _with_run_id(tiles, run.run_id)
 
 
 def _provenance(

@@ -16,6 +16,8 @@ EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES = 0, 2, 3
 COMMANDS = {
     "scan": "Scan survey tiles into a candidate catalogue.",
     "catalog": "Write the catalogue of a run: HATS, VOParquet, footprint, known lenses.",
+    "gallery": "Write the page to look at a catalogue's candidates and grade them.",
+    "grades": "Bring grades back from the page: agreement, mean grades, labels.",
     "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
     "stamps": "Describe, validate or convert data sets of labelled stamps.",
     "models": "List the model families and the models that ship with the package.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ def _print(out: Path, record: dict[str, Any]) -> None:
         )
         for fate, number in found["fates"].items():
             table.add_row("", f"{number} {fate}")
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
     for file, what in (
         ("hats/", "HATS tree"),

@@ -1,0 +1,278 @@
+// The page: which candidates are shown in which order, the grid that draws only what is seen, keys, grading.
+"use strict";
+
+LENSPIPE.say = text => {
+  const toast = document.getElementById("toast");
+  toast.textContent = text;
+  toast.classList.add("shown");
+  clearTimeout(LENSPIPE.toastTimer);
+  LENSPIPE.toastTimer = setTimeout(() => toast.classList.remove("shown"), 3000);
+};
+LENSPIPE.sheet = (number, url) => LENSPIPE.stamps.loaded(number, url);
+
+LENSPIPE.load = data => {
+  const $ = id => document.getElementById(id);
+  const {meta, columns} = data;
+  const n = columns.candidate_id.length;
+  const keys = columns.candidate_id.map((id, i) => LENSPIPE.joinKey(columns.run_id[i], id));
+  const rowOfKey = new Map(keys.map((key, i) => [key, i]));
+  const grades = LENSPIPE.grades = new LENSPIPE.Grades("lenspipe-grades/" + meta.catalogue_id);
+  const stamps = LENSPIPE.stamps = new LENSPIPE.Stamps(meta, () => redraw());
+  const magBand = meta.bands.includes("i") ? "i" : meta.bands[meta.bands.length - 1];
+  const view = {sort: "rank", ascending: true, shown: [], chosen: 0, size: 160, zoom: 1};
+  const START = {brightness: 0, softening: 0, size: 160};
+  const text = columns.name.map((name, i) =>
+    [name, columns.candidate_id[i], columns.tile[i], columns.known_lens[i] || ""].join(" ").toLowerCase());
+
+  // ---- order and filters
+  const SORTS = {rank: "rank", score: "score", probability: "probability", known_lens_separation_arcsec: "distance to known lens",
+    ["mag_" + magBand]: "mag " + magBand, half_light_radius_arcsec: "half-light radius", n_detection: "detections", ra: "RA", dec: "Dec",
+    my_grade: "my grade", mean_grade: "mean grade"};
+  for (const [name, label] of Object.entries(SORTS)) $("sort").append(new Option(label, name));
+  const VALUE = {A: 3, B: 2, C: 1, N: 0};
+  const meanGrade = i => {
+    const all = grades.all(keys[i]);
+    return all.length ? all.reduce((sum, entry) => sum + VALUE[entry.grade], 0) / all.length : null;
+  };
+  const sortValue = i => view.sort === "my_grade" ? (VALUE[grades.of(keys[i])] ?? null)
+    : view.sort === "mean_grade" ? meanGrade(i) : columns[view.sort][i];
+  const passes = i => {
+    const words = $("search").value.trim().toLowerCase();
+    if (words && !text[i].includes(words)) return false;
+    const least = parseFloat($("score-min").value), faintest = parseFloat($("mag-max").value);
+    if (!Number.isNaN(least) && !(columns.score[i] >= least && columns.score[i] !== null)) return false;
+    const mag = columns["mag_" + magBand][i];
+    if (!Number.isNaN(faintest) && !(mag !== null && mag <= faintest)) return false;
+    const known = $("filter-known").value;
+    if (known && (known === "yes") !== (columns.known_lens[i] !== null)) return false;
+    const wanted = $("filter-grade").value;
+    if (wanted === "none") return grades.of(keys[i]) === "";
+    if (wanted === "differ") return new Set(grades.all(keys[i]).map(entry => entry.grade)).size > 1;
+    return !wanted || grades.of(keys[i]) === wanted;
+  };
+  const arrange = () => {
+    const kept = view.shown[view.chosen];
+    const rows = [];
+    for (let i = 0; i < n; i++) if (passes(i)) rows.push(i);
+    const values = rows.map(sortValue), order = rows.map((_, i) => i), turn = view.ascending ? 1 : -1;
+    order.sort((a, b) => {                // what has no value comes last, whichever way the order goes
+      const x = values[a], y = values[b];
+      if (x === null || y === null) return (x === null) - (y === null) || rows[a] - rows[b];
+      return turn * (x < y ? -1 : x > y ? 1 : 0) || rows[a] - rows[b];
+    });
+    view.shown = order.map(i => rows[i]);
+    view.chosen = Math.max(0, view.shown.indexOf(kept));
+    $("direction").textContent = view.ascending ? "↑" : "↓";
+    layout();
+    choose(view.chosen);
+  };
+
+  // ---- the grid: a pool of cards, of which only those in sight exist
+  const pool = new Map();
+  let columnsAcross = 1, rowHeight = 1;
+  const layout = () => {
+    const width = $("scroll").clientWidth - 16;
+    columnsAcross = Math.max(1, Math.floor(width / (view.size + 8)));
+    rowHeight = view.size + 24 + 8;
+    $("grid").style.height = Math.ceil(view.shown.length / columnsAcross) * rowHeight + 16 + "px";
+    $("nothing").hidden = view.shown.length > 0;
+    for (const card of pool.values()) card.remove();
+    pool.clear();
+    place();
+  };
+  const place = () => {
+    const top = $("scroll").scrollTop, height = $("scroll").clientHeight;
+    const first = Math.max(0, Math.floor(top / rowHeight) - 1) * columnsAcross;
+    const last = Math.min(view.shown.length, (Math.ceil((top + height) / rowHeight) + 1) * columnsAcross);
+    for (const [position, card] of pool) if (position < first || position >= last) { card.remove(); pool.delete(position); }
+    for (let position = first; position < last; position++) if (!pool.has(position)) pool.set(position, newCard(position));
+  };
+  const newCard = position => {
+    const i = view.shown[position], card = document.createElement("div");
+    card.className = "card" + (position === view.chosen ? " chosen" : "");
+    card.dataset.key = keys[i];
+    card.style.cssText = `left:${8 + (position % columnsAcross) * (view.size + 8)}px;top:${8 + Math.floor(position / columnsAcross) * rowHeight}px;width:${view.size}px`;
+    const canvas = document.createElement("canvas");
+    canvas.style.height = view.size - 4 + "px";
+    const caption = document.createElement("div"), badge = document.createElement("span");
+    caption.className = "caption";
+    const rank = document.createElement("span"), score = document.createElement("span");
+    rank.textContent = columns.rank[i] === null ? "–" : "#" + columns.rank[i];
+    if (columns.known_lens[i] !== null) { score.className = "known"; score.textContent = columns.known_lens[i]; }
+    else score.textContent = columns.score[i] === null ? "" : columns.score[i].toPrecision(4);
+    caption.append(rank, score);
+    badge.className = "badge";
+    card.append(canvas, badge, caption);
+    card.onclick = () => choose(position);
+    $("grid").append(card);
+    drawCard(card, i);
+    return card;
+  };
+  const drawCard = (card, i) => {
+    const badge = card.querySelector(".badge"), grade = grades.of(keys[i]);
+    badge.textContent = grade === "N" ? "✕" : grade;
+    badge.dataset.grade = grade;
+    const canvas = card.querySelector("canvas");
+    card.dataset.drawn = columns.has_stamp[i] ? stamps.draw(i, canvas) : blank(canvas);
+  };
+  const blank = canvas => {
+    canvas.width = canvas.height = 128;
+    const context = canvas.getContext("2d");
+    context.fillStyle = "#888";
+    context.textAlign = "center";
+    context.fillText("no picture", 64, 66);
+    return true;
+  };
+  const redraw = () => {
+    for (const [position, card] of pool) drawCard(card, view.shown[position]);
+    showDetail();
+  };
+
+  // ---- the chosen candidate
+  const choose = (position, scroll = true) => {
+    const before = pool.get(view.chosen);
+    if (before) before.classList.remove("chosen");
+    view.chosen = Math.min(Math.max(0, position), Math.max(0, view.shown.length - 1));
+    if (scroll) {
+      const y = Math.floor(view.chosen / columnsAcross) * rowHeight, box = $("scroll");
+      if (y < box.scrollTop) box.scrollTop = y;
+      else if (y + rowHeight > box.scrollTop + box.clientHeight) box.scrollTop = y + rowHeight + 8 - box.clientHeight;
+      place();
+    }
+    const now = pool.get(view.chosen);
+    if (now) now.classList.add("chosen");
+    showDetail();
+  };
+  const small = document.createElement("canvas");
+  const showDetail = () => {
+    const i = view.shown[view.chosen], big = $("big"), context = big.getContext("2d");
+    context.clearRect(0, 0, big.width, big.height);
+    $("detail").style.visibility = i === undefined ? "hidden" : "visible";
+    $("counts").textContent = `${view.shown.length.toLocaleString("en")} of ${n.toLocaleString("en")} shown` +
+      (meta.total_rows > n ? ` (the best of ${meta.total_rows.toLocaleString("en")})` : "") + ` · ${grades.count().toLocaleString("en")} graded`;
+    if (i === undefined) return;
+    if (columns.has_stamp[i] && stamps.draw(i, small)) {
+      const side = meta.stamp_px / view.zoom, from = (meta.stamp_px - side) / 2;
+      context.imageSmoothingEnabled = view.zoom < 2;
+      context.drawImage(small, from, from, side, side, 0, 0, big.width, big.height);
+    }
+    const perArcsec = big.clientWidth * view.zoom / meta.stamp_arcsec, bar = [10, 5, 2, 1, 0.5, 0.2].find(a => a * perArcsec < big.clientWidth / 3) || 0.1;
+    $("scalebar").firstChild.style.width = bar * perArcsec + "px";
+    $("scalebar").lastChild.textContent = `${bar}″ · ${meta.channels.length === 1 ? meta.channels[0] : "R G B = " + meta.channels.join(" ")}` +
+      (view.zoom > 1 ? ` · ${view.zoom.toFixed(1)}×` : "");
+    for (const button of document.querySelectorAll(".grades button")) button.setAttribute("aria-pressed", String(button.dataset.grade === grades.of(keys[i])));
+    $("name").textContent = columns.name[i];
+    $("links").replaceChildren(...links(columns.ra[i], columns.dec[i]));
+    $("facts").replaceChildren(...facts(i).map(([name, value]) => {
+      const line = document.createElement("tr");
+      for (const word of [name, value]) line.insertCell().textContent = word;
+      return line;
+    }));
+  };
+  const number = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
+  const facts = i => {
+    const at = name => columns[name][i];
+    const rows = [["Rank", at("rank") ?? "–"], ["Score (raw)", at("score") === null ? "–" : at("score").toPrecision(6)],
+      ["Probability", at("probability") === null ? "not calibrated" : at("probability").toPrecision(3)],
+      ["RA, Dec (ICRS)", `${number(at("ra"), 6)}  ${number(at("dec"), 6)}`]];
+    rows.push(["Known lens", at("known_lens") === null ? "none near"
+      : `${at("known_lens")} (${at("known_lens_grade") || "no grade"}), ${number(at("known_lens_separation_arcsec"), 2)}″`]);
+    if (at("known_lens_reference")) rows.push(["Reference", at("known_lens_reference")]);
+    rows.push(["mag (AB)", meta.bands.map(band => `${band} ${number(at("mag_" + band), 2)} ± ${number(at("mag_err_" + band), 2)}`).join("  ")]);
+    rows.push(["Half-light radius", number(at("half_light_radius_arcsec"), 2) + "″"], ["Axis ratio", number(at("axis_ratio"), 2)],
+      ["Detections", at("n_detection")], ["Flags", flagWords(at("flags"))], ["Masked, covered", `${number(at("mask_fraction"), 2)}  ${number(at("covered_fraction"), 2)}`]);
+    const others = grades.all(keys[i]);
+    if (others.length) rows.push(["Grades", others.map(entry => `${entry.grader}: ${entry.grade === "N" ? "not a lens" : entry.grade}`).join(", ")]);
+    rows.push(["Tile", at("tile")], ["Candidate", at("candidate_id")], ["Run", at("run_id")]);
+    return rows;
+  };
+  const flagWords = flags => ["blended", "edge", "masked pixels", "no flux in a band"].filter((_, bit) => flags >> bit & 1).join(", ") || "none";
+  const links = (ra, dec) => Object.entries({
+    "Legacy Surveys": `https://www.legacysurvey.org/viewer?ra=${ra}&dec=${dec}&layer=ls-dr10&zoom=16`,
+    "Aladin": `https://aladin.cds.unistra.fr/AladinLite/?target=${encodeURIComponent(ra + " " + dec)}&fov=0.02`,
+    "ESASky": `https://sky.esa.int/esasky/?target=${encodeURIComponent(ra + " " + dec)}&fov=0.02&cooframe=J2000`,
+    "SIMBAD": `https://simbad.cds.unistra.fr/simbad/sim-coo?Coord=${encodeURIComponent(ra + " " + dec)}&CooFrame=ICRS&Radius=5&Radius.unit=arcsec`,
+  }).map(([name, url]) => Object.assign(document.createElement("a"), {textContent: name, href: url, target: "_blank", rel: "noopener noreferrer"}));
+
+  // ---- grading
+  const grade = name => {
+    const i = view.shown[view.chosen];
+    if (i === undefined) return;
+    grades.set(keys[i], name);
+    const card = pool.get(view.chosen);
+    if (card) drawCard(card, i);
+    choose(view.chosen + 1);
+  };
+  const undo = () => {
+    const key = grades.undo();
+    if (key === null) return LENSPIPE.say("Nothing to undo.");
+    const position = view.shown.indexOf(rowOfKey.get(key));
+    if (position >= 0) { choose(position); redraw(); } else arrange();
+  };
+  const exportGrades = () => {
+    const rowOf = key => {
+      const i = rowOfKey.get(key);
+      return i === undefined ? null : {name: columns.name[i], ra: columns.ra[i], dec: columns.dec[i]};
+    };
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([grades.toCsv(rowOf)], {type: "text/csv"}));
+    link.download = `grades-${meta.catalogue}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+  const importGrades = async file => {
+    try {
+      const taken = grades.fromCsv(await file.text());
+      LENSPIPE.say(`${taken} grades taken from ${file.name}.`);
+      arrange();
+    } catch (error) {
+      LENSPIPE.say(`${file.name}: ${error.message}`);
+    }
+  };
+
+  // ---- controls
+  const setView = (name, value) => {
+    $(name).value = value;
+    if (name === "size") { view.size = Number($(name).value); layout(); choose(view.chosen); }
+    else { stamps[name] = Number($(name).value); redraw(); }
+  };
+  for (const name of ["search", "score-min", "mag-max"]) $(name).oninput = arrange;
+  for (const name of ["filter-grade", "filter-known"]) $(name).onchange = arrange;
+  $("sort").onchange = () => { view.sort = $("sort").value; view.ascending = !["score", "probability", "n_detection", "my_grade", "mean_grade"].includes(view.sort); arrange(); };
+  $("direction").onclick = () => { view.ascending = !view.ascending; arrange(); };
+  for (const name of Object.keys(START)) { $(name).value = START[name]; $(name).oninput = () => setView(name, $(name).value); }
+  $("reset-view").onclick = () => { for (const [name, value] of Object.entries(START)) setView(name, value); view.zoom = 1; showDetail(); };
+  $("grader").value = grades.grader;
+  $("grader").oninput = () => { grades.grader = $("grader").value.trim(); grades.keep(); redraw(); };
+  $("undo").onclick = undo;
+  $("export").onclick = exportGrades;
+  $("import").onchange = event => { if (event.target.files[0]) importGrades(event.target.files[0]); event.target.value = ""; };
+  $("help-open").onclick = () => $("help").showModal();
+  for (const button of document.querySelectorAll(".grades button")) button.onclick = () => grade(button.dataset.grade);
+  $("scroll").onscroll = () => requestAnimationFrame(place);
+  $("big").onwheel = event => {
+    event.preventDefault();
+    view.zoom = Math.min(12, Math.max(1, view.zoom * (event.deltaY < 0 ? 1.25 : 0.8)));
+    showDetail();
+  };
+  addEventListener("resize", () => { layout(); choose(view.chosen); });
+  const KEYS = {
+    ArrowRight: () => choose(view.chosen + 1), ArrowLeft: () => choose(view.chosen - 1), j: () => choose(view.chosen + 1), k: () => choose(view.chosen - 1),
+    ArrowDown: () => choose(view.chosen + columnsAcross), ArrowUp: () => choose(view.chosen - columnsAcross), Home: () => choose(0), End: () => choose(view.shown.length),
+    PageDown: () => choose(view.chosen + columnsAcross * 3), PageUp: () => choose(view.chosen - columnsAcross * 3),
+    a: () => grade("A"), b: () => grade("B"), c: () => grade("C"), n: () => grade("N"), 1: () => grade("A"), 2: () => grade("B"), 3: () => grade("C"), 0: () => grade("N"),
+    u: undo, e: exportGrades, "[": () => setView("brightness", Number($("brightness").value) - 0.1), "]": () => setView("brightness", Number($("brightness").value) + 0.1),
+    "-": () => setView("size", view.size - 16), "+": () => setView("size", view.size + 16), "=": () => setView("size", view.size + 16), "?": () => $("help").showModal(),
+  };
+  addEventListener("keydown", event => {
+    const typing = ["INPUT", "SELECT"].includes(event.target.tagName) && event.target.type !== "range";
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing) { event.preventDefault(); return undo(); }
+    if (typing || $("help").open || event.ctrlKey || event.metaKey || event.altKey) return;
+    const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (action) { event.preventDefault(); action(); }
+  });
+  document.title = `${meta.catalogue}: lens candidates`;
+  $("title").textContent = meta.catalogue;
+  document.documentElement.dataset.ready = "yes";
+  arrange();
+};

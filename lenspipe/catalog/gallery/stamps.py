@@ -1,0 +1,123 @@
+"""Stamps of candidates, cut again from their tiles and sampled on one grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lenspipe.errors import TileError
+from lenspipe.image.background import estimate_background
+from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.read import read_facts, read_window
+from lenspipe.survey.shards import Box
+from lenspipe.survey.tile import Tile
+
+CHANNELS = ("i", "r", "g")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stamps:
+    """Stamps of one shard's candidates, or the reason why there are none."""
+
+    rows: NDArray[np.int64]
+    """Their rows in the table."""
+    surface_brightness: NDArray[np.float32] | None
+    """(n, channel, y, x), nJy / arcsec^2, sky subtracted, 0 where there are no data."""
+    noise: NDArray[np.float64] | None
+    """(channel,) sky noise, nJy / arcsec^2."""
+    reason: str | None = None
+
+
+def channels_of(bands: Sequence[str]) -> tuple[str, ...]:
+    """
+    Bands shown as red, green and blue; one band alone is shown in grey.
+
+    i r g where they are there, else the reddest, middle and bluest (the bands of a run are ordered by wavelength).
+
+    Examples
+    --------
+    >>> channels_of(["u", "g", "r", "i", "z"]), channels_of(["VIS"]), channels_of(["VIS", "Y", "J", "H"])
+    (('i', 'r', 'g'), ('VIS',), ('H', 'J', 'VIS'))
+    """
+    if set(CHANNELS) <= set(bands):
+        return CHANNELS
+    if len(bands) == 1:
+        return tuple(bands)
+    return bands[-1], bands[len(bands) // 2], bands[0]
+
+
+def cut_stamps(
+    rows: pa.Table,
+    tile: Tile,
+    layout: SurveyLayout,
+    *,
+    channels: tuple[str, ...],
+    zero_point_ab: float | None,
+    mesh_px: int,
+    filter_mesh: int,
+    stamp_px: int,
+    stamp_arcsec: float,
+) -> Iterator[Stamps]:
+    """
+    Cut the stamps of one tile's candidates, shard by shard, as the scan saw them: calibrated, sky subtracted.
+
+    They are sampled bilinearly on ``stamp_px`` by ``stamp_px`` pixels over ``stamp_arcsec``, with the candidate in
+    the middle and the axes of the tile; columns and rows grow as in FITS, the first row is the lowest.
+
+    Parameters
+    ----------
+    rows : pa.Table
+        Catalogue rows of the tile, with a column ``row``.
+    channels : tuple of str
+        Bands to cut; a band that the tile lacks is the mean of those that it has.
+
+    Yields
+    ------
+    Stamps
+        One for each shard.
+    """
+    windows = [f"window_{edge}_px" for edge in ("x0", "y0", "x1", "y1")]
+    for group in (
+        rows.group_by(windows, use_threads=False)
+        .aggregate([("row", "list"), ("x_px", "list"), ("y_px", "list")])
+        .to_pylist()
+    ):
+        window = Box(*(group[name] for name in windows))
+        members = np.array(group["row_list"])
+        try:
+            facts = read_facts(tile, layout, assumed_zero_point_ab=zero_point_ab)
+            pixels = read_window(tile, facts, layout, window)
+        except TileError as error:
+            yield Stamps(members, None, None, str(error))
+            continue
+        sky_rms: list[float] = []
+        for image, mask in zip(pixels.image, pixels.mask, strict=True):
+            sky = estimate_background(image, mask, mesh_px=mesh_px, filter_mesh=filter_mesh)
+            sky_rms.append(sky.median_rms if sky else np.nan)
+            if sky:
+                sky.subtract_from(image)
+                image[mask] = 0
+        x_px = np.array(group["x_px_list"]) - window.x0
+        y_px = np.array(group["y_px_list"]) - window.y0
+        step_px = stamp_arcsec / stamp_px / facts.pixel_scale_arcsec
+        cut = np.stack([_sample(image, x_px, y_px, stamp_px, step_px) for image in pixels.image], axis=1)
+        order = [pixels.bands.index(c) if c in pixels.bands else None for c in channels]
+        per_arcsec2 = 1 / facts.pixel_scale_arcsec**2
+        shown = [cut.mean(axis=1) if b is None else cut[:, b] for b in order]
+        noise = [np.nanmean(sky_rms) if b is None else sky_rms[b] for b in order]
+        yield Stamps(members, np.stack(shown, axis=1) * np.float32(per_arcsec2), np.array(noise) * per_arcsec2)
+
+
+def _sample(
+    image: NDArray[np.float32], x_px: NDArray[np.floating], y_px: NDArray[np.floating], n: int, step_px: float
+) -> NDArray[np.float32]:
+    offset = (np.arange(n) - (n - 1) / 2) * step_px
+    y = y_px[:, None, None] + offset[None, :, None] + np.zeros((1, 1, n))
+    x = x_px[:, None, None] + offset[None, None, :] + np.zeros((1, n, 1))
+    found: NDArray[np.float32] = ndimage.map_coordinates(image, [y, x], order=1, mode="constant", cval=0.0)
+    return found

@@ -1,0 +1,198 @@
+"""Write the page of a catalogue: data, sprite sheets, scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lenspipe.catalog import folder as names
+from lenspipe.catalog.columns import KNOWN, bands_of
+from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
+from lenspipe.catalog.gallery.stamps import channels_of, cut_stamps
+from lenspipe.errors import ConfigError
+from lenspipe.rundir import read_json
+from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.tile import Tile
+
+PAGE = Path(__file__).parent / "page"
+GAINS = {1: (1.0,), 3: (0.7, 1.0, 1.6)}
+"""White balance: galaxies are red, so that equal gains show few colours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryResult:
+    """What a page holds."""
+
+    index: Path
+    n_row: int
+    n_stamp: int
+    reasons: dict[str, str]
+    """Tile and reason, where stamps are missing."""
+
+
+def write_gallery(
+    catalogue: Path,
+    *,
+    count: int,
+    stamp_px: int,
+    stamp_arcsec: float,
+    on_stamps: Callable[[int], None] = lambda n: None,
+) -> GalleryResult:
+    """
+    Write ``gallery/index.html`` and what belongs to it into a catalogue folder; an older page is replaced.
+
+    Parameters
+    ----------
+    catalogue : Path
+        Folder of `write_catalogue`.
+    count : int
+        The best so many rows; the others are not on the page.
+    stamp_px : int
+        Side of a stamp on the page, pixels.
+    stamp_arcsec : float
+        Side of a stamp on the sky.
+    on_stamps : callable
+        Called with the number of stamps that were cut.
+
+    Returns
+    -------
+    GalleryResult
+
+    Raises
+    ------
+    ConfigError
+        The folder holds no catalogue, or the sizes make no stamp.
+    """
+    if not (catalogue / names.PROVENANCE).exists():
+        raise ConfigError("the folder holds no catalogue; make one by `lenspipe catalog`", catalogue=str(catalogue))
+    if not (8 <= stamp_px <= 256 and 0 < stamp_arcsec <= 3600 and count > 0):
+        raise ConfigError(
+            "a page needs stamps of 8 to 256 pixels, a positive size on the sky and a count",
+            stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, count=count,
+        )  # fmt: skip
+    record = read_json(catalogue / names.PROVENANCE)
+    rows = pq.read_table(catalogue / names.FLAT).slice(0, count)
+    rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
+    channels = channels_of(bands_of(rows.schema))
+    noise = _noise(pq.read_table(catalogue / names.SHARDS), channels)
+    codes = np.zeros((rows.num_rows, len(channels), stamp_px, stamp_px), np.uint8)
+    has_stamp = np.zeros(rows.num_rows, bool)
+    reasons: dict[str, str] = {}
+    for run_id, tile, members in _tiles(catalogue, rows):
+        run = next(r for r in record["runs"] if r["run_id"] == run_id)
+        config = run["request"]["config"]
+        for stamps in cut_stamps(
+            members, tile, SurveyLayout.model_validate(run["request"]["survey"]), channels=channels,
+            zero_point_ab=config["zero_point_ab"], stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, **config["background"],
+        ):  # fmt: skip
+            if stamps.surface_brightness is None:
+                reasons[tile.name] = str(stamps.reason)
+            else:
+                codes[stamps.rows] = encode(stamps.surface_brightness, noise)
+                has_stamp[stamps.rows] = True
+            on_stamps(len(stamps.rows))
+    out = catalogue / names.GALLERY
+    meta = {
+        "catalogue": catalogue.name, "catalogue_id": record["runs"][0]["run_id"], "written": record["written"],
+        "total_rows": record["counts"]["rows"], "lenspipe": record["lenspipe"], "stamp_arcsec": stamp_arcsec,
+        "area_deg2": record["area"]["footprint_deg2"],
+    }  # fmt: skip
+    write_page(out, rows, codes, has_stamp, noise=noise, meta=meta)
+    return GalleryResult(out / "index.html", rows.num_rows, int(has_stamp.sum()), reasons)
+
+
+def write_page(
+    out: Path,
+    rows: pa.Table,
+    codes: NDArray[np.uint8],
+    has_stamp: NDArray[np.bool_],
+    *,
+    noise: NDArray[np.floating],
+    meta: dict[str, Any],
+) -> None:
+    """
+    Write the folder of a page; one that is there is replaced as a whole.
+
+    Parameters
+    ----------
+    out : Path
+    rows : pa.Table
+        Catalogue rows, best first.
+    codes : array (n, channel, y, x), uint8
+        Stamps (`lenspipe.catalog.gallery.sprites.encode`).
+    has_stamp : array (n,), bool
+    noise : array (channel,)
+        Noise that the stamps were encoded with.
+    meta : dict
+        Facts of the catalogue: ``catalogue``, ``catalogue_id``, ``total_rows``, ``stamp_arcsec`` and others.
+    """
+    bands = bands_of(rows.schema)
+    channels = channels_of(bands)
+    gains = [g * float(s / noise[len(noise) // 2]) for g, s in zip(GAINS[len(channels)], noise, strict=True)]
+    meta = {
+        **meta, "channels": channels, "bands": bands, "stamp_px": codes.shape[-1], "per_side": PER_SIDE,
+        "floor": FLOOR, "range": RANGE, "gains": gains,
+    }  # fmt: skip
+    with names.replaced_folder(out, replace=True) as new:
+        for file in PAGE.iterdir():
+            shutil.copyfile(file, new / file.name)
+        _write_script(new / "data.js", "LENSPIPE.load", {"meta": meta, "columns": _columns(rows, bands, has_stamp)})
+        (new / "sheets").mkdir()
+        for number, start in enumerate(range(0, rows.num_rows, PER_SHEET)):
+            picture = sheet(codes[start : start + PER_SHEET])
+            _write_script(new / "sheets" / f"sheet-{number:04d}.js", "LENSPIPE.sheet", number, picture)
+
+
+def _tiles(catalogue: Path, rows: pa.Table) -> list[tuple[str, Tile, pa.Table]]:
+    known = pq.read_table(catalogue / names.TILES).to_pylist()
+    found = []
+    for item in known:
+        mine = pc.and_(pc.equal(rows["run_id"], item["run_id"]), pc.equal(rows["tile"], item["tile"]))
+        members = rows.filter(mine)
+        if members.num_rows:
+            found.append((item["run_id"], Tile.from_json(item["files"]), members))
+    return found
+
+
+def _noise(shards: pa.Table, channels: tuple[str, ...]) -> NDArray[np.float64]:
+    """Median sky noise of each channel, nJy / arcsec^2; 1 where nothing was measured and nothing will be shown."""
+    scale = shards["pixel_scale_arcsec"].to_numpy()
+    noise = []
+    for band in channels:
+        values = shards[f"sky_rms_{band}_njy"].to_numpy() / scale**2
+        values = values[np.isfinite(values)]
+        noise.append(float(np.median(values)) if len(values) else 1.0)
+    return np.array(noise)
+
+
+def _columns(rows: pa.Table, bands: tuple[str, ...], has_stamp: NDArray[np.bool_]) -> dict[str, Any]:
+    shown = [
+        "run_id", "candidate_id", "name", "ra", "dec", "rank", "score", "probability", "n_detection", *KNOWN, "tile",
+        *(f"mag_{band}" for band in bands), *(f"mag_err_{band}" for band in bands), "half_light_radius_arcsec",
+        "axis_ratio", "flags", "mask_fraction", "covered_fraction",
+    ]  # fmt: skip
+    columns = {name: [_finite(value) for value in rows[name].to_pylist()] for name in shown}
+    return {**columns, "has_stamp": has_stamp.astype(int).tolist()}
+
+
+def _finite(value: Any) -> Any:
+    """Ten digits are enough to look at; NaN, which JSON does not know, and an empty word are null."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return None if value == "" else value
+
+
+def _write_script(path: Path, call: str, *values: Any) -> None:
+    text = ",".join(json.dumps(v, separators=(",", ":"), allow_nan=False) for v in values)
+    path.write_text(f"{call}({text});\n", encoding="utf-8")

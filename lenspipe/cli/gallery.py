@@ -1,0 +1,27 @@
+"""`lenspipe gallery`: a page to look at the candidates of a catalogue and grade them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("catalogue", type=click.Path(path_type=Path))
+@click.option("--count", type=int, default=10_000, show_default=True, help="The best so many candidates.")
+@click.option("--stamp-px", type=int, default=64, show_default=True, help="Side of a stamp on the page, pixels.")
+@click.option("--stamp-arcsec", type=float, default=12.0, show_default=True, help="Side of a stamp on the sky.")
+def command(catalogue: Path, count: int, stamp_px: int, stamp_arcsec: float) -> int:
+    """
+    Write CATALOGUE/gallery/index.html; it opens from disk, without a server or a network.
+
+    Exit code: 0 done, 2 bad request, 3 done, but some tiles could not be opened.
+    """
+    from lenspipe.catalog.gallery.write import write_gallery
+
+    result = write_gallery(catalogue.absolute(), count=count, stamp_px=stamp_px, stamp_arcsec=stamp_arcsec)
+    click.echo(f"{result.index}  {result.n_row} candidates, {result.n_stamp} with a stamp")
+    for tile, reason in sorted(result.reasons.items()):
+        click.echo(f"no stamps of tile {tile}: {reason}", err=True)
+    return 3 if result.reasons else 0

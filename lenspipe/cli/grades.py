@@ -1,0 +1,63 @@
+"""`lenspipe grades`: bring grades back from the page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--run", type=click.Path(path_type=Path), required=True, help="Run folder that was graded.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Table. [default: RUN/grades.parquet]")
+@click.option("--lens-from", type=float, default=2.0, show_default=True, help="Mean grade from which it is a lens.")
+@click.option("--nonlens-to", type=float, default=0.5, show_default=True, help="Mean grade up to which it is none.")
+def command(files: tuple[str, ...], run: Path, out: Path | None, lens_from: float, nonlens_to: float) -> int:
+    """
+    Read grade FILEs exported by the page: agreement of the graders, mean grades, labels.
+
+    A grade counts A 3, B 2, C 1, not a lens 0. The table holds a label for training and calibration where the mean
+    is high or low enough.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from lenspipe.catalog.grades import agreement, labels_for, mean_grades, read_grades
+    from lenspipe.catalog.run_rows import open_run_folder
+    from lenspipe.errors import ConfigError
+    from lenspipe.rundir import atomic_path
+
+    opened = open_run_folder(run)
+    grades = read_grades(list(files))
+    means = mean_grades(grades, lens_from=lens_from, nonlens_to=nonlens_to)
+    table = labels_for(means, pq.read_table(run / "candidates.parquet"), run_id=opened.run_id)
+    if not table.num_rows:
+        raise ConfigError("no grade is for this run", run=str(run), run_id=opened.run_id)
+    out = out or run / "grades.parquet"
+    with atomic_path(out) as path:
+        pq.write_table(table, path, compression="zstd")
+    _print(agreement(grades.filter(pc.equal(grades["run_id"], opened.run_id))), table.to_pylist())
+    click.echo(f"{out}  {table.num_rows} candidates; {means.num_rows - table.num_rows} of other runs left aside")
+    return 0
+
+
+def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if pairs:
+        table = Table("grader", "grader", "both graded", "equal", "weighted kappa", title="Agreement", box=box.SIMPLE)
+        for pair in pairs:
+            numbers = ["–" if pair[key] is None else f"{pair[key]:.3f}" for key in ("equal", "kappa")]
+            table.add_row(pair["first"], pair["second"], str(pair["n"]), *numbers)
+        console.print(table)
+    table = Table("label", "candidates", "mean grade", title="Labels", box=box.SIMPLE)
+    for word, label in (("lens", 1), ("not a lens", 0), ("undecided", None)):
+        grades = [row["mean_grade"] for row in rows if row["label"] == label]
+        table.add_row(word, str(len(grades)), f"{sum(grades) / len(grades):.2f}" if grades else "–")
+    console.print(table)
