@@ -24,7 +24,8 @@ PER_MOMENT = {"ray": 4, "local": 1}
 def main() -> int:
     rng = np.random.default_rng(SEED)
     work = Path(tempfile.mkdtemp(prefix="kill-resume-"))
-    tiles, model = work / "tiles", _model()
+    tiles = work / "tiles"
+    model = Path(shutil.copytree(_model(), work / "model"))
     for i, shape in enumerate([(512, 512), (384, 384), (256, 256)]):
         write_tile(tiles, f"t{i}", shape=shape, n_source=shape[0] // 8, seed=i)
     broken = tiles / "t2_r.fits"
