@@ -239,6 +239,7 @@ LENSPIPE.load = data => {
   for (const name of ["search", "score-min", "mag-max"]) $(name).oninput = arrange;
   for (const name of ["filter-grade", "filter-known"]) $(name).onchange = arrange;
   $("sort").onchange = () => { view.sort = $("sort").value; view.ascending = !["score", "probability", "n_detection", "my_grade", "mean_grade"].includes(view.sort); arrange(); };
+  for (const list of document.querySelectorAll("select")) list.addEventListener("change", () => list.blur());  // keys go to the grid again
   $("direction").onclick = () => { view.ascending = !view.ascending; arrange(); };
   for (const name of Object.keys(START)) { $(name).value = START[name]; $(name).oninput = () => setView(name, $(name).value); }
   $("reset-view").onclick = () => { for (const [name, value] of Object.entries(START)) setView(name, value); view.zoom = 1; showDetail(); };

@@ -1,0 +1,84 @@
+import csv
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from catalog_runs import scan
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+from sky import write_tile
+
+from lenspipe.catalog.grades import agreement, mean_grades, read_grades, weighted_kappa
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.cli import group
+from lenspipe.errors import ConfigError
+
+
+def write(path, rows):
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["run_id", "candidate_id", "name", "ra", "dec", "grader", "grade", "time"])
+        writer.writerows([[run, c, "", "", "", who, grade, when] for run, c, who, grade, when in rows])
+    return str(path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_weighted_kappa_is_scikit_learns(pairs):
+    one, two = np.array(pairs).T
+    kappa = weighted_kappa(one, two)
+    want = cohen_kappa_score(one, two, labels=[0, 1, 2, 3], weights="quadratic") if kappa is not None else None
+    assert kappa is None or kappa == pytest.approx(want, abs=1e-12)
+    assert (kappa is None) == (len(set(one) | set(two)) == 1)
+
+
+def test_the_newer_grade_counts_and_means_become_labels(tmp_path):
+    file = write(
+        tmp_path / "g.csv",
+        [
+            ("r", "c1", "ada", "N", "2026-01-01"),
+            ("r", "c1", "ada", "A", "2026-01-02"),
+            ("r", "c1", "bob", "B", "2026-01-01"),
+            ("r", "c2", "ada", "N", "2026-01-01"),
+            ("r", "c3", "ada", "C", "2026-01-01"),
+        ],
+    )
+    grades = read_grades([file])
+    means = {r["candidate_id"]: r for r in mean_grades(grades, lens_from=2.0, nonlens_to=0.5).to_pylist()}
+    assert means["c1"]["mean_grade"] == 2.5
+    assert means["c1"]["grades"] == "AB"
+    assert [means[c]["label"] for c in ("c1", "c2", "c3")] == [1, 0, None]
+    assert agreement(grades) == [{"first": "ada", "second": "bob", "n": 1, "equal": 0.0, "kappa": 0.0}]
+
+
+def test_files_that_are_no_grades_are_refused_with_file_and_line(tmp_path):
+    bad = write(tmp_path / "bad.csv", [("r", "c", "ada", "A", ""), ("r", "d", "ada", "X", "")])
+    with pytest.raises(ConfigError, match=r"not a grade.*line=3.*'X'"):
+        read_grades([bad])
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="no column run_id"):
+        read_grades([str(tmp_path / "other.csv")])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_grades([str(tmp_path / "absent.csv")])
+    with pytest.raises(ConfigError, match="labels need"):
+        mean_grades(read_grades([write(tmp_path / "ok.csv", [])]), lens_from=0.5, nonlens_to=2.0)
+
+
+def test_grades_of_a_run_come_back_as_labels_with_positions(tmp_path):
+    write_tile(tmp_path / "tiles", "a")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    run = open_run_folder(tmp_path / "run")
+    ids = pq.read_table(tmp_path / "run" / "candidates.parquet")["candidate_id"].to_pylist()
+    rows = [(run.run_id, c, who, "AN"[i % 2], "") for i, c in enumerate(ids[:6]) for who in ("ada", "bob")]
+    file = write(tmp_path / "g.csv", [*rows, ("another", "x", "ada", "A", "")])
+    call = ["grades", file, "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    assert "1.000" in result.output
+    table = pq.read_table(tmp_path / "run" / "grades.parquet")
+    assert sorted(table["candidate_id"].to_pylist()) == sorted(ids[:6])
+    assert table["label"].to_pylist() == [1, 1, 1, 0, 0, 0]
+    assert table["ra"].null_count == 0
+    strange = write(tmp_path / "s.csv", [(run.run_id, "nobody", "ada", "A", "")])
+    with pytest.raises(ConfigError, match="does not have"):
+        CliRunner().invoke(group, ["grades", strange, *call[2:]], catch_exceptions=False, standalone_mode=False)
