@@ -141,6 +141,11 @@ def _run_folder(out: Path | None, name: str) -> Path:
 
 
 def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
+    relative = next((t for t in tiles if "://" not in t and not os.path.isabs(os.path.expanduser(t))), None)
+    if relative is not None and RAY_COPY in f"{os.getcwd()}/":
+        raise ConfigError(
+            "a submitted job needs absolute paths or URLs of tiles, the same on all nodes", tiles=relative
+        )
     return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
 
 

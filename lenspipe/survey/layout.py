@@ -24,6 +24,9 @@ class FileRule(Table):
     pattern: str
     """Regular expression searched in the file's path (with / between folders), with a named group ``tile``
     and, where the name says so, ``band``."""
+    band: str | None = None
+    """Band of the image, for files that hold several: of the rules that match a file, the first counts, and
+    rules with a ``band`` of their own all count."""
     image_hdu: Hdu | None = None
     """HDU of the image, by number or name; the first HDU that holds a two-dimensional image where absent."""
     weight_hdu: Hdu | None = None
@@ -81,7 +84,7 @@ class SurveyLayout(Table):
     every_tile_has_every_band: bool = True
     """A tile that lacks a band which other tiles have is a failure; else its columns are null."""
     files: tuple[FileRule, ...]
-    """Rules, tried in order for each file."""
+    """Rules, tried in order for each file; the first that matches counts (but see ``band``)."""
     weight_kind: Literal["invvar", "variance", "rms", "relative"] | None = None
     """What weight planes hold: inverse variance, variance or rms in image units; ``relative`` (an exposure time,
     an inverse variance of unknown scale) says only where there are data: 0 is none."""

@@ -87,7 +87,7 @@ def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTi
         No file matches any rule of the layout, or a tile name is not one (empty).
     """
     files = sorted(set(files))
-    matched = [(file, *found) for file in files if (found := _match(file, layout)) is not None]
+    matched = [(file, *found) for file in files for found in _matches(file, layout)]
     siblings = {plane.file for _, _, _, bands in matched for plane in (bands.weight, bands.mask) if plane}
     matched = [item for item in matched if item[0] not in siblings or item[3].weight is not None]
     if not matched:
@@ -156,12 +156,13 @@ def _tile(name: str, members: list[BandFiles | TileError]) -> Tile | BadTile:
     return Tile(name, tuple(bands))
 
 
-def _match(file: str, layout: SurveyLayout) -> tuple[str, TileError | None, BandFiles] | None:
+def _matches(file: str, layout: SurveyLayout) -> list[tuple[str, TileError | None, BandFiles]]:
+    matches = []
     for rule in layout.files:
         found = re.search(rule.pattern, file)
-        if found is None:
+        if found is None or (matches and rule.band is None):
             continue
-        name, error, band = found["tile"], None, found.groupdict().get("band")
+        error, band = None, rule.band or found.groupdict().get("band")
         if band is None:
             try:
                 band = band_from_header(file, rule, layout)
@@ -170,11 +171,13 @@ def _match(file: str, layout: SurveyLayout) -> tuple[str, TileError | None, Band
         band = layout.band_names.get(band, band)
         if layout.bands and band not in layout.bands and error is None:
             continue
-        image = Plane(file, rule.image_hdu)
         weight = _sibling(file, found, rule.weight_file, rule.weight_hdu, layout.weight_kind is not None)
         mask = _sibling(file, found, rule.mask_file, rule.mask_hdu, True)
-        return name, error, BandFiles(band, image, weight, mask, rule.pixel_scale_arcsec)
-    return None
+        files = BandFiles(band, Plane(file, rule.image_hdu), weight, mask, rule.pixel_scale_arcsec)
+        matches.append((found["tile"], error, files))
+        if rule.band is None:
+            break
+    return matches
 
 
 def _sibling(file: str, found: re.Match[str], template: str | None, hdu: Hdu | None, used: bool) -> Plane | None:

@@ -3,8 +3,10 @@ from sky import write_tile
 
 from lenspipe.errors import ConfigError
 from lenspipe.survey.files import find_files
-from lenspipe.survey.layout import read_layout
+from lenspipe.survey.layout import FileRule, read_layout
 from lenspipe.survey.manifest import read_manifest
+from lenspipe.survey.read import read_facts, read_window
+from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles
 
 GENERIC = read_layout("generic")
@@ -105,3 +107,21 @@ def test_a_manifest_without_a_needed_column_says_which(tmp_path):
     table.write_text("tile,image\nT1,a_g.fits\n")
     with pytest.raises(ConfigError, match=r"missing='band'"):
         read_manifest(str(table), GENERIC)
+
+
+def test_a_file_that_holds_several_bands_is_one_tile_of_all_of_them(tmp_path):
+    from astropy.io import fits
+
+    write_tile(tmp_path, "a", bands="gr")
+    planes = [fits.ImageHDU(*fits.getdata(tmp_path / f"a_{b}.fits", header=True), name=f"{b}_SCI") for b in "gr"]
+    (tmp_path / "mef").mkdir()
+    fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(tmp_path / "mef/night1.fits")
+    rules = tuple(
+        FileRule(pattern=r"(?P<tile>night\d)\.fits", band=band, image_hdu=f"{band}_SCI") for band in ("g", "r")
+    )
+    layout = GENERIC.model_copy(update={"files": rules})
+    (tile,) = group_tiles(find_files([str(tmp_path / "mef")]), layout)
+    assert [(b.band, b.image.hdu) for b in tile.bands] == [("g", "g_SCI"), ("r", "r_SCI")]
+    facts = read_facts(tile, layout, assumed_zero_point_ab=None)
+    pixels = read_window(tile, facts, layout, Box(10, 10, 60, 60))
+    assert (pixels.image[1] == fits.getdata(tmp_path / "a_r.fits")[10:60, 10:60]).all()
