@@ -157,7 +157,7 @@ def _tile(name: str, members: list[BandFiles | TileError]) -> Tile | BadTile:
 
 
 def _matches(file: str, layout: SurveyLayout) -> list[tuple[str, TileError | None, BandFiles]]:
-    matches = []
+    matches: list[tuple[str, TileError | None, BandFiles]] = []
     for rule in layout.files:
         found = re.search(rule.pattern, file)
         if found is None or (matches and rule.band is None):
