@@ -17,6 +17,7 @@ COMMANDS = {
     "scan": "Scan survey tiles into a candidate catalogue.",
     "catalog": "Write the catalogue of a run: HATS, VOParquet, footprint, known lenses.",
     "gallery": "Write the page to look at a catalogue's candidates and grade them.",
+    "explain": "Scan and score one candidate again and compare with what is stored.",
     "grades": "Bring grades back from the page: agreement, mean grades, labels.",
     "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
     "stamps": "Describe, validate or convert data sets of labelled stamps.",

@@ -1,0 +1,67 @@
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+from PIL import Image
+from sky import write_tile
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "catalog"))
+from catalog_runs import scan
+
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.write import write_catalogue
+from lenspipe.cli import group
+from lenspipe.errors import ConfigError
+from lenspipe.scan.explain import explain
+
+
+@pytest.fixture
+def run(tmp_path, tiny_model):
+    write_tile(tmp_path / "tiles", "a", shape=(300, 300), n_source=20)
+    scan(tmp_path / "tiles", tmp_path / "run", model=tiny_model, shard={"core_px": 128, "halo_px": 64})
+    return tmp_path / "run"
+
+
+def ids(run):
+    return pq.read_table(run / "candidates.parquet")["candidate_id"].to_pylist()
+
+
+def test_every_candidate_comes_back_bit_for_bit(run):
+    opened = open_run_folder(run)
+    for candidate_id in ids(run)[::4]:
+        found = explain(opened, candidate_id)
+        assert found.same, found.differs
+        assert found.again["score"] == found.stored["score"] is not None
+        assert found.changed == ()
+
+
+def test_a_tile_that_changed_is_named_with_the_values_that_differ(run, tmp_path):
+    file = tmp_path / "tiles" / "a_r.fits"
+    with fits.open(file, mode="update") as hdus:
+        hdus[0].data *= 1.01
+    found = explain(open_run_folder(run), ids(run)[0])
+    assert not found.same
+    assert "flux_r_njy" in found.differs
+    assert any("a_r.fits" in line for line in found.changed)
+
+
+def test_the_command_draws_a_picture_and_says_that_all_is_the_same(run, tmp_path):
+    candidate_id = ids(run)[0]
+    call = ["explain", candidate_id, "--run", str(run), "--out", str(tmp_path / "x.png")]
+    result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    assert result.return_value == 0
+    assert "bit for bit" in result.output
+    assert Image.open(tmp_path / "x.png").size[0] > 1000
+    write_catalogue(open_run_folder(run), tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=None)
+    call = ["explain", candidate_id, "--run", str(tmp_path / "cat"), "--json"]
+    result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    assert json.loads(result.output)["same"] is True
+
+
+def test_a_candidate_that_is_not_there_is_refused(run):
+    with pytest.raises(ConfigError, match="no such candidate"):
+        explain(open_run_folder(run), "nobody")
