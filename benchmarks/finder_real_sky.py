@@ -47,7 +47,7 @@ HUMVI_ALPHA, HUMVI_Q = 0.09, 1.0
 def main(model: str, real: Path, seed: int, write: bool, update_card: bool, picture: Path | None) -> None:
     """Measure MODEL (a shipped name or a folder)."""
     scorer = Scorer(find_model(model))
-    hosts = split_hosts(real, scorer.card, seed=seed)["test"]
+    hosts = split_hosts(real, scorer.card, seed=seed, splits=["test"])["test"]
     sets = simulated_scores(scorer, hosts, seed)
     kids_hosts = [h for h in hosts if h.name.startswith("kids") and h.mag_i < 22 and h.radius_arcsec > 0.7]
     kids = score_hosts(scorer, kids_hosts)

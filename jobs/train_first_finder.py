@@ -65,7 +65,7 @@ def command(real: Path, out: Path, seed: int, epochs: int, fraction: float) -> N
     torch.set_num_threads(1)
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    hosts = split_hosts(real, CARD, seed=seed)
+    hosts = split_hosts(real, CARD, seed=seed, splits=("train", "validation"))
     train, validation = (
         scenes_of(split, hosts_by_scene(hosts[split]), counts, seed, fraction)
         for split, counts in (("train", TRAIN), ("validation", VALIDATION))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ DES_EVERY = 10
 FIELDS = {"train": range(100, 108), "validation": range(200, 202), "test": range(300, 304)}
 
 
-def split_hosts(real: Path, card: ModelCard, *, seed: int) -> dict[str, list[Host]]:
+def split_hosts(real: Path, card: ModelCard, *, seed: int, splits: Sequence[str] = SPLITS) -> dict[str, list[Host]]:
     """
-    Real and simulated hosts of each split.
+    Real and simulated hosts of the splits asked for.
 
     KiDS sources are split by rows of the tile, DES galaxies by their place in the files (6 in 10 train, 1 validation,
     3 test), simulated fields by their seed. The ``kind`` of simulated sources is ``parametric`` or ``parametric-lens``.
@@ -48,15 +49,18 @@ def split_hosts(real: Path, card: ModelCard, *, seed: int) -> dict[str, list[Hos
     )
     border = card.stamp_px * card.pixel_scale_arcsec / 2 / KIDS_SCALE_ARCSEC
     out: dict[str, list[Host]] = {}
-    for split, (low, high) in KIDS_ROWS.items():
+    for split in splits:
+        low, high = KIDS_ROWS[split]
         inside = (at[:, 1] > low + border * (low > 0)) & (at[:, 1] < high - border * (split != "test"))
         out[split] = [kids[k] for k in np.flatnonzero(inside)]
     des = des_hosts(real, host_size_px(card, 0.263, LEAST_SCALE_ARCSEC), np.random.default_rng([seed, 1]))
     for k, host in enumerate(des):
         place = k % DES_EVERY
-        out["train" if place < 6 else "validation" if place == 6 else "test"].append(host)
-    for split, seeds in FIELDS.items():
-        for number in seeds:
+        split = "train" if place < 6 else "validation" if place == 6 else "test"
+        if split in out:
+            out[split].append(host)
+    for split in splits:
+        for number in FIELDS.get(split, ()):
             out[split] += field_hosts(number, card)
     return out
 
