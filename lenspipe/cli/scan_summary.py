@@ -45,6 +45,12 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
         _print_failures(console, result.folder)
     if totals.scored:
         _print_best(console, result.folder)
+    unscored = totals.candidates - totals.scored
+    if result.model and unscored:
+        console.print(
+            f"{unscored} candidates have no score: the bands or the pixel scale of their tile do not fit "
+            f"{result.model.card.name}, or one of its bands is masked there."
+        )
     if request.config.zero_point_ab is not None:
         console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")
     for file, what in (

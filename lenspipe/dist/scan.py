@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 
 from lenspipe.errors import ConfigError
@@ -62,10 +62,6 @@ def scan_ray(
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    context.retried_io_errors = [*context.retried_io_errors, "Stale file handle"]
     n_gpu = int(ray.cluster_resources().get("GPU", 0))
     on_gpu = settings.model is not None and settings.config.score.device != "cpu" and n_gpu > 0
     if settings.config.score.device == "cuda" and settings.model is not None and not on_gpu:
@@ -75,19 +71,31 @@ def scan_ray(
     scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5}
     reader_cpus = 1.0 if on_gpu else 0.75
     n_scorer = n_gpu if on_gpu else (n_worker + 1) // 2
-    dataset = ray.data.read_datasource(
-        ShardSource(tasks, settings), override_num_blocks=min(len(tasks), MAX_READ_TASKS), num_cpus=reader_cpus
-    ).map_batches(
-        CommitShards,
-        fn_constructor_args=(settings, parts, session),
-        batch_size=settings.config.score.shards_per_call,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=n_scorer),
-        **scorer,
-    )
-    for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for row in counts.to_pylist():
-            on_part(row)
+    with DataContext.current(_context(n_worker)):
+        dataset = ray.data.read_datasource(
+            ShardSource(tasks, settings), override_num_blocks=min(len(tasks), MAX_READ_TASKS), num_cpus=reader_cpus
+        ).map_batches(
+            CommitShards,
+            fn_constructor_args=(settings, parts, session),
+            batch_size=settings.config.score.shards_per_call,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=n_scorer),
+            **scorer,
+        )
+        for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in counts.to_pylist():
+                on_part(row)
+
+
+def _context(n_worker: int) -> DataContext:
+    """Ray Data's settings for a scan; the caller's own stay as they are."""
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.retried_io_errors = [*context.retried_io_errors, "Stale file handle"]
+    if n_worker < ray.cluster_resources().get("CPU", 0):
+        context.execution_options.resource_limits = ExecutionResources.for_limits(cpu=n_worker)
+    return context
 
 
 class ShardSource(Datasource):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -185,10 +186,12 @@ def _sibling(file: str, found: re.Match[str], template: str | None, hdu: Hdu | N
         return None
     if template is None:
         return Plane(file, hdu)
-    name = found.expand(template)
-    separator = "/" if is_url(file) else None
-    folder = file.rsplit("/", 1)[0] if separator or "/" in file else "."
-    hits = glob_files(f"{folder}/{name}")
+    path = f"{file.rsplit('/', 1)[0]}/{found.expand(template)}"
+    if not is_url(file) and path.endswith(".fits*") and "*" not in path[:-1]:
+        # Asked by name: a glob lists the whole folder for every one of its files.
+        hits = [name for end in ("", ".fz", ".gz") if os.path.exists(name := path[:-1] + end)]
+    else:
+        hits = glob_files(path)
     return Plane(hits[0], hdu) if hits else None
 
 

@@ -95,11 +95,12 @@ def test_without_a_model_ray_equals_the_plain_loop(tiles, tmp_path):
         assert got.equals(want)
 
 
-def workers_of_this_session():
-    names = ("ray::", "MapWorker", "ShardSource")
+def busy_workers():
+    """Ray's worker processes that run a task or an actor: Ray writes that in place of their command line."""
     for process in psutil.Process(os.getpid()).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if any(n in " ".join(process.cmdline()) for n in names) and "IDLE" not in " ".join(process.cmdline()):
+        with contextlib.suppress(psutil.Error, IndexError):
+            title = process.cmdline()[0]
+            if title.startswith("ray::") and "map" in title.lower():
                 yield process
 
 
@@ -110,7 +111,7 @@ def test_workers_that_are_killed_now_and_then_cost_no_row(tiles, tiny_model, ref
     def kill():
         while not stop.is_set() and len(killed) < 2:
             time.sleep(0.6 + 0.6 * rng.random())
-            busy = list(workers_of_this_session())
+            busy = list(busy_workers())
             if busy and (tmp_path / "ray/parts").is_dir():
                 victim = busy[rng.integers(len(busy))]
                 with contextlib.suppress(psutil.Error):
