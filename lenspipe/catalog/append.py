@@ -13,7 +13,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
-from lenspipe.catalog.hats import MAX_ROWS, Pixel, adaptive_pixels, read_pixels, write_metadata, write_pixel
+from lenspipe.catalog.hats import (
+    MAX_ROWS,
+    Pixel,
+    adaptive_pixels,
+    home_of,
+    read_pixels,
+    write_metadata,
+    write_pixel,
+)
 from lenspipe.catalog.healpix import ORDER, cells_around
 from lenspipe.catalog.merge import merge_duplicates
 
@@ -72,7 +80,7 @@ def append_rows(
     both = both.set_column(
         both.schema.get_field_index(N_DETECTION), schema.field(N_DETECTION), pa.array(n_after.astype(np.int32))
     )
-    home = _home(both[HEALPIX].to_numpy(), pixels)
+    home = home_of(both[HEALPIX].to_numpy(), pixels)
     is_new = np.arange(len(kept)) >= there.num_rows
     changed = np.where(is_new, kept, n_after != n_before)
     touched = sorted({int(i) for i in home[changed] if i >= 0})
@@ -113,18 +121,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _home(index29: NDArray[np.int64], pixels: list[Pixel]) -> NDArray[np.int64]:
-    """Number of the pixel that holds each row; -1 where none does."""
-    if not pixels:
-        return np.full(len(index29), -1)
-    spans = np.array([pixel.span for pixel in pixels], np.int64)
-    order = np.argsort(spans[:, 0])
-    place = np.searchsorted(spans[order, 0], index29, "right") - 1
-    number = order[np.maximum(place, 0)]
-    inside = (place >= 0) & (index29 < spans[number, 1])
-    return np.where(inside, number, -1)
-
-
 def _pixels_near(index29: NDArray[np.int64], pixels: list[Pixel], radius_arcsec: float) -> list[Pixel]:
     """Pixels that hold a row or come within the radius of one."""
     if not len(index29) or not pixels:
@@ -132,4 +128,4 @@ def _pixels_near(index29: NDArray[np.int64], pixels: list[Pixel], radius_arcsec:
     cells, order = cells_around(index29, radius_arcsec)
     cells = np.unique(cells)
     cells = cells[cells >= 0]
-    return [pixels[i] for i in np.unique(_home(cells << (2 * (ORDER - order)), pixels)) if i >= 0]
+    return [pixels[i] for i in np.unique(home_of(cells << (2 * (ORDER - order)), pixels)) if i >= 0]

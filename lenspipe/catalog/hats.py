@@ -97,6 +97,18 @@ def adaptive_pixels(
     return found
 
 
+def home_of(index29: NDArray[np.int64], pixels: list[Pixel]) -> NDArray[np.int64]:
+    """Number of the pixel that holds each row; -1 where none does."""
+    if not pixels:
+        return np.full(len(index29), -1)
+    spans = np.array([pixel.span for pixel in pixels], np.int64)
+    order = np.argsort(spans[:, 0])
+    place = np.searchsorted(spans[order, 0], index29, "right") - 1
+    number = order[np.maximum(place, 0)]
+    inside = (place >= 0) & (index29 < spans[number, 1])
+    return np.where(inside, number, -1)
+
+
 def write_pixel(dataset: Path, pixel: Pixel, rows: pa.Table) -> None:
     """Write the rows of one pixel, sorted by index."""
     path = dataset / pixel.path

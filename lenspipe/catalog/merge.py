@@ -101,6 +101,15 @@ def merge_duplicates(table: pa.Table, *, radius_arcsec: float) -> Merged:
     return Merged(stands_for)
 
 
+def merge_rows(table: pa.Table, *, radius_arcsec: float) -> pa.Table:
+    """Catalogue rows merged: those that stay, with ``n_detection`` the sum of what they stand for."""
+    merged = merge_duplicates(table, radius_arcsec=radius_arcsec)
+    place = table.schema.get_field_index("n_detection")
+    total = merged.counts(table["n_detection"].to_numpy().astype(np.int64))
+    table = table.set_column(place, table.schema.field(place), pa.array(total.astype(np.int32)))
+    return table.filter(pa.array(merged.kept))
+
+
 def _only(rows: NDArray[np.int64], pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs renumbered to positions in ``rows``."""
     return rows, np.searchsorted(rows, pairs)

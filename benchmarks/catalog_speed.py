@@ -1,0 +1,198 @@
+"""
+How long does the catalogue of a million candidates take, and in how much memory?
+
+A synthetic run of 10^6 candidates, 5 % of them seen twice, becomes a catalogue (`lenspipe.catalog.write`), and is
+compared with what pyarrow needs to read, sort and write the same rows. Then the rows are matched with lenscat and
+compared with astropy's `match_to_catalog_sky`. Each part runs in a process of its own, so that its peak memory is
+its own.
+
+    python benchmarks/catalog_speed.py [ROWS]
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import record
+
+from lenspipe.catalog.known import read_known_lenses
+from lenspipe.catalog.match import nearest
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.write import Matching, write_catalogue
+from lenspipe.scan.plan import SCHEMA as PLAN
+from lenspipe.scan.plan import write_plan
+from lenspipe.schema import candidates_schema, shards_schema
+
+BANDS, PER_SHARD, DUPLICATES = ("g", "r", "i"), 500, 0.05
+RADIUS_ARCSEC = 1.0
+
+
+class Clock:
+    """Wall time, and processor time of all threads: the second is the same on a busy machine."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def stop(self) -> dict[str, float]:
+        return {
+            "seconds": round(time.perf_counter() - self.wall, 3),
+            "cpu_seconds": round(time.process_time() - self.cpu, 3),
+        }
+
+
+def make_run(folder: Path, n_row: int) -> int:
+    """A run folder with the tables that a scan leaves; returns the number of duplicates put in."""
+    rng = np.random.default_rng(11)
+    n_twice = int(n_row * DUPLICATES)
+    n_once = n_row - n_twice
+    side = int(np.ceil(np.sqrt(n_once)))
+    grid = np.arange(n_once)
+    # a jittered grid of 20 arcsec: no chance pairs, so that the number of duplicates is known
+    ra = (350 + (grid % side) * 20 / 3600 + rng.uniform(-4, 4, n_once) / 3600) % 360
+    dec = -10 + (grid // side) * 20 / 3600 + rng.uniform(-4, 4, n_once) / 3600
+    again = rng.choice(n_once, n_twice, replace=False)
+    ra = np.concatenate([ra, ra[again] + rng.uniform(-0.2, 0.2, n_twice) / 3600]) % 360
+    dec = np.concatenate([dec, dec[again] + rng.uniform(-0.2, 0.2, n_twice) / 3600])
+    shard = np.concatenate([grid // PER_SHARD, n_once // PER_SHARD + 1 + np.arange(n_twice) // PER_SHARD])
+    shard_ids = np.char.add("tile_", np.arange(shard.max() + 1).astype(str))
+    number = np.char.add("_n", (np.arange(n_row) % PER_SHARD).astype(str))
+    columns = {}
+    for f in candidates_schema(BANDS):
+        if pa.types.is_floating(f.type):
+            columns[f.name] = pa.array(rng.normal(20, 2, n_row).astype(f.type.to_pandas_dtype()))
+        elif f.type == pa.int32():
+            columns[f.name] = pa.array(rng.integers(0, 16, n_row).astype(np.int32))
+        else:
+            columns[f.name] = pa.array(["0123456789abcdef"]).take(pa.array(np.zeros(n_row, int)))
+    shard_column = pa.array(shard_ids).take(pa.array(shard))
+    columns |= {
+        "ra": ra, "dec": dec, "tile": shard_column, "shard_id": shard_column,
+        "candidate_id": pa.array(np.char.add(shard_ids[shard], number)), "score": rng.uniform(0, 1, n_row),
+        "mask_fraction": pa.array(rng.uniform(0, 0.1, n_row).astype(np.float32)),
+    }  # fmt: skip
+    rows = pa.table(columns, schema=candidates_schema(BANDS)).sort_by([("score", "descending")])
+    folder.mkdir(parents=True)
+    pq.write_table(rows, folder / "candidates.parquet", compression="zstd")
+    _write_shards(folder, shard_ids.tolist(), n_row)
+    return n_twice
+
+
+def _write_shards(folder: Path, ids: list[str], n_row: int) -> None:
+    files = '{"bands": [{"band": "g", "image": {"file": "f", "hdu": null}, "weight": null, "mask": null}], "name": "t"}'
+    box = [0, 0, 2048, 2048]
+    corner = [[10.0, 10.1, 10.1, 10.0], [1.0, 1.0, 1.1, 1.1]]
+    plan = [{"tile": i, "files": files, "shard_id": i, "core": box, "window": box, "first_of_tile": True} for i in ids]
+    write_plan(folder / "plan.parquet", pa.Table.from_pylist(plan, PLAN), bands=BANDS)
+    known = {"status": "ok", "area_deg2": 0.01, "corner_ra_deg": corner[0], "corner_dec_deg": corner[1]}
+    shards = [{"shard_id": i, "tile": i, **known} for i in ids]
+    pq.write_table(pa.Table.from_pylist(shards, shards_schema(BANDS)), folder / "shards.parquet")
+    counts = {"tiles": len(ids), "shards": len(ids), "shards_ok": len(ids), "sources": n_row, "candidates": n_row}
+    run = {
+        "status": "done", "bands": list(BANDS), "model": None, "versions": {"lenspipe": "0"},
+        "request": {"synthetic": n_row}, "inputs": [{"file": "f", "checksum": "sha256:0"}], "counts": counts,
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def finalise(scratch: Path) -> dict[str, float]:
+    """The whole catalogue folder."""
+    matching = Matching(source="lenscat", lenses=read_known_lenses("lenscat"), radius_arcsec=2.0)
+    run = open_run_folder(scratch / "run")
+    started = Clock()
+    made = write_catalogue(run, scratch / "cat", radius_arcsec=RADIUS_ARCSEC, acronym="LPC", matching=matching)
+    return {
+        "seconds": time.perf_counter() - started,
+        "rows": made["counts"]["rows"],
+        "merged": made["counts"]["merged"],
+    }
+
+
+def read_sort_write(scratch: Path) -> dict[str, float]:
+    """What pyarrow needs for the same rows: read the catalogue's flat file, sort by position, write it."""
+    started = Clock()
+    table = pq.read_table(scratch / "cat" / "candidates.parquet")
+    table = table.sort_by([("_healpix_29", "ascending")])
+    pq.write_table(table, scratch / "sorted.parquet", compression="zstd", row_group_size=100_000)
+    return {**started.stop(), "rows": table.num_rows}
+
+
+def match_ours(scratch: Path) -> dict[str, float]:
+    """Nearest lens of lenscat for every row."""
+    rows, lenses = _positions(scratch)
+    started = Clock()
+    lens, _ = nearest(*rows, *lenses, radius_arcsec=180.0)
+    return {**started.stop(), "pairs": int((lens >= 0).sum())}
+
+
+def match_astropy(scratch: Path) -> dict[str, float]:
+    """The same by astropy."""
+    from astropy.coordinates import SkyCoord
+
+    rows, lenses = _positions(scratch)
+    one, two = SkyCoord(*rows, unit="deg"), SkyCoord(*lenses, unit="deg")
+    started = Clock()
+    _, apart, _ = one.match_to_catalog_sky(two)
+    return {**started.stop(), "pairs": int((apart.arcsec <= 180.0).sum())}
+
+
+def _positions(scratch: Path) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    rows = pq.read_table(scratch / "run" / "candidates.parquet", columns=["ra", "dec"])
+    lenses = read_known_lenses("lenscat")
+    return tuple((t["ra"].to_numpy(), t["dec"].to_numpy()) for t in (rows, lenses))  # type: ignore[return-value]
+
+
+PARTS = {f.__name__: f for f in (finalise, read_sort_write, match_ours, match_astropy)}
+
+
+def measure(part: str, scratch: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--part", part, str(scratch)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main(n_row: int) -> None:
+    scratch = Path(tempfile.mkdtemp())
+    try:
+        n_twice = make_run(scratch / "run", n_row)
+        times: dict[str, dict[str, float]] = {}
+        for part in PARTS:
+            runs = []
+            for _ in range(2):
+                shutil.rmtree(scratch / "cat", ignore_errors=True) if part == "finalise" else None
+                runs.append(measure(part, scratch))
+            times[part] = min(runs, key=lambda r: r["seconds"])
+            print(part, times[part], flush=True)
+        assert times["finalise"]["merged"] == n_twice, "every duplicate that was put in is found, and no other"
+        assert times["match_ours"]["pairs"] == times["match_astropy"]["pairs"]
+        ratios = {
+            f"{name}_{kind}": round(times[one][kind] / times[two][kind], 2)
+            for name, one, two in (
+                ("finalise_over_pyarrow", "finalise", "read_sort_write"),
+                ("match_over_astropy", "match_ours", "match_astropy"),
+            )
+            for kind in ("seconds", "cpu_seconds")
+        }
+        record.write(
+            "catalog_speed",
+            {"rows": n_row, "duplicates": n_twice, **times, **ratios},
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--part"]:
+        result = PARTS[sys.argv[2]](Path(sys.argv[3]))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        print(json.dumps({**result, "peak_gib": round(used.ru_maxrss / 2**20, 3)}))
+    else:
+        main(int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000)

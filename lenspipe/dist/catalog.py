@@ -1,0 +1,119 @@
+"""A HATS tree of more rows than one machine holds: a histogram, then one task a pixel."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from numpy.typing import NDArray
+
+from lenspipe.catalog.columns import HEALPIX
+from lenspipe.catalog.hats import HIGHEST_ORDER, MAX_ROWS, Pixel, home_of, write_metadata, write_pixel
+from lenspipe.catalog.healpix import N_BASE, ORDER, cells_around
+from lenspipe.catalog.merge import merge_rows
+
+MARGIN = 10
+"""Rows this many radii outside a pixel take part in its merging; a chain of detections that is longer may be cut."""
+
+
+def write_tree_ray(
+    sources: Sequence[Path], root: Path, *, name: str, radius_arcsec: float, max_rows: int = MAX_ROWS
+) -> list[Pixel]:
+    """
+    Merge the rows of many files and write them as a HATS tree, on the Ray that runs.
+
+    Equal to `merge_rows` of all rows and `lenspipe.catalog.hats.write_tree`. In the first pass each task counts the
+    rows of a file in cells of the highest order, which gives the pixels (cut for the rows before merging). In the
+    second each task scatters a file into one small file a pixel, with the rows just outside it; then one task a
+    pixel merges, sorts and writes. A task holds one source file, or one pixel. All nodes must see ``root``.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Parquet files in catalogue schema, not merged with each other.
+    root : Path
+        Folder to make.
+    name : str
+        Name of the collection.
+    radius_arcsec : float
+        Radius within which rows of different shards are one object.
+    max_rows : int
+        Rows of a pixel before merging, unless it is of the highest order.
+
+    Returns
+    -------
+    list of Pixel
+        Pixels that hold rows.
+    """
+    schema = pq.read_schema(sources[0])
+    counts = np.zeros(N_BASE * 4**HIGHEST_ORDER, np.int64)
+    count, scatter, gather = (ray.remote(task) for task in (_count, _scatter, _gather))
+    for cells, n in ray.get([count.remote(source) for source in sources]):
+        counts[cells] += n
+    pixels = pixels_of_counts(counts, max_rows=max_rows)
+    scratch = root / ".scatter"
+    scratch.mkdir(parents=True)
+    (root / "dataset").mkdir()
+    try:
+        for number in range(len(pixels)):
+            (scratch / str(number)).mkdir()
+        known = ray.put(pixels)
+        ray.get([scatter.remote(s, known, scratch, i, radius_arcsec) for i, s in enumerate(sources)])
+        rows = ray.get([gather.remote(root, scratch, i, p, radius_arcsec) for i, p in enumerate(pixels)])
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    pixels = [pixel for pixel, n in zip(pixels, rows, strict=True) if n]
+    write_metadata(root, schema, pixels, name=name, max_rows=max_rows)
+    return pixels
+
+
+def pixels_of_counts(counts: NDArray[np.int64], *, max_rows: int) -> list[Pixel]:
+    """Adaptive pixels of a histogram over the cells of the highest order; as `adaptive_pixels` of the rows."""
+    total = np.concatenate([[0], np.cumsum(counts)])
+    found: list[Pixel] = []
+
+    def visit(pixel: Pixel) -> None:
+        width = 4 ** (HIGHEST_ORDER - pixel.order)
+        n = total[(pixel.number + 1) * width] - total[pixel.number * width]
+        if n and (n <= max_rows or pixel.order == HIGHEST_ORDER):
+            found.append(pixel)
+        elif n:
+            for child in pixel.children:
+                visit(child)
+
+    for number in range(N_BASE):
+        visit(Pixel(0, number))
+    return found
+
+
+def _count(source: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    index = pq.read_table(source, columns=[HEALPIX])[HEALPIX].to_numpy()
+    return np.unique(index >> (2 * (ORDER - HIGHEST_ORDER)), return_counts=True)
+
+
+def _scatter(source: Path, pixels: list[Pixel], scratch: Path, number: int, radius_arcsec: float) -> None:
+    rows = pq.read_table(source)
+    index = rows[HEALPIX].to_numpy()
+    cells, order = cells_around(index, MARGIN * radius_arcsec)
+    homes = np.stack([home_of(np.maximum(c, 0) << (2 * (ORDER - order)), pixels) for c in cells.T], axis=1)
+    homes[cells < 0] = -1
+    for pixel in np.unique(homes[homes >= 0]):
+        members = np.flatnonzero((homes == pixel).any(axis=1))
+        pq.write_table(rows.take(pa.array(members)), scratch / str(pixel) / f"{number}.parquet")
+
+
+def _gather(root: Path, scratch: Path, number: int, pixel: Pixel, radius_arcsec: float) -> int:
+    files = sorted((scratch / str(number)).iterdir())
+    rows = merge_rows(pa.concat_tables([pq.read_table(f) for f in files]), radius_arcsec=radius_arcsec)
+    index = rows[HEALPIX].to_numpy()
+    first, last = pixel.span
+    members = np.flatnonzero((index >= first) & (index < last))
+    members = members[np.argsort(index[members], kind="stable")]
+    if len(members):
+        write_pixel(root / "dataset", pixel, rows.take(pa.array(members)))
+    return len(members)

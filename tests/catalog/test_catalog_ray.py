@@ -1,0 +1,49 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from catalog_rows import candidates, entries_of
+
+from lenspipe.catalog.hats import adaptive_pixels, read_pixels, write_tree
+from lenspipe.catalog.merge import merge_rows
+from lenspipe.catalog.write import read_tree
+
+
+@pytest.fixture
+def rows(rng):
+    """2400 rows around the north pole and over RA 0, a sixth of them seen twice."""
+    polar = rng.uniform(0, 360, 1000), 90 - 5 * np.sqrt(rng.uniform(0, 1, 1000))
+    field = rng.uniform(-2, 2, 1000) % 360, rng.uniform(-2, 2, 1000)
+    ra, dec = (np.concatenate([a, b]) for a, b in zip(polar, field, strict=True))
+    again = rng.choice(2000, 400, replace=False)
+    ra = np.concatenate([ra, ra[again]])
+    dec = np.concatenate([dec, np.minimum(dec[again] + 0.3 / 3600, 90)])
+    return entries_of(candidates(ra, dec, rng=rng), radius_arcsec=1e-3)
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("n_file", [1, 5])
+def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, rng):
+    from lenspipe.dist.catalog import write_tree_ray
+
+    shuffled = rows.take(rng.permutation(rows.num_rows))
+    files = []
+    for number, part in enumerate(np.array_split(np.arange(rows.num_rows), n_file)):
+        files.append(tmp_path / f"{number}.parquet")
+        pq.write_table(shuffled.take(part), files[-1])
+    merged = merge_rows(rows, radius_arcsec=1.0)
+    assert merged.num_rows == 2000
+    write_tree(merged, tmp_path / "one", name="sky", max_rows=300)
+    write_tree_ray(files, tmp_path / "ray", name="sky", radius_arcsec=1.0, max_rows=300)
+    one, by_ray = (read_tree(tmp_path / n).sort_by("_healpix_29") for n in ("one", "ray"))
+    assert by_ray.equals(one)
+    for pixel in read_pixels(tmp_path / "ray"):
+        table = pq.read_table(tmp_path / "ray" / "dataset" / pixel.path, partitioning=None)
+        assert 0 < table.num_rows <= 300
+
+
+def test_pixels_of_counts_are_the_pixels_of_the_rows(rows):
+    from lenspipe.dist.catalog import pixels_of_counts
+
+    index = np.sort(rows["_healpix_29"].to_numpy())
+    counts = np.bincount(index >> 38, minlength=12 * 4**10)
+    assert pixels_of_counts(counts, max_rows=100) == [p for p, _, _ in adaptive_pixels(index, max_rows=100)]
