@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -43,6 +45,20 @@ def test_noise_and_empty_sky_are_not_lenses(first: Scorer) -> None:
     sky = rng.normal(0, 1, (40, 3, 65, 65)) * np.array([8, 9, 18])[:, None, None]
     sky[0] = 0
     assert first.score(sky.astype(np.float32), pixel_scale_arcsec=0.27).max() < 0.2
+
+
+def test_the_candidate_of_the_cfhtls_tile_is_among_the_best_five_of_its_sources(first: Scorer, real_data: Path) -> None:
+    """SL2SJ142209+524652; the tile was never trained on."""
+    from lenspipe.learn.real_hosts import cfhtls_tile, tile_hosts
+
+    scale, size = 0.186, cutout_size_px(first.card, 0.186)
+    image = cfhtls_tile(real_data)
+    hosts, at = tile_hosts(image, name="c", pixel_scale_arcsec=scale, psf_fwhm_arcsec=np.full(3, 0.8), size_px=size)
+    score = first.score(np.stack([host.pixels_njy for host in hosts]), pixel_scale_arcsec=scale)
+    distance_arcsec = np.hypot(at[:, 0] - 222, at[:, 1] - 230) * scale
+    assert len(score) >= 40
+    assert distance_arcsec.min() < 1.5
+    assert (score >= score[distance_arcsec.argmin()]).sum() <= 5
 
 
 def test_lenses_of_a_simulated_field_score_above_its_galaxies_and_stars(first: Scorer) -> None:
