@@ -86,7 +86,7 @@ def einstein_radius_arcsec(
     Examples
     --------
     >>> float(einstein_radius_arcsec(250.0, 0.5, 2.0).round(3))
-    1.138
+    1.145
     """
     _, d_source, d_between = lens_distances_mpc(z_lens, z_source, cosmology=cosmology)
     sigma = np.asarray(velocity_dispersion_km_s, float)

@@ -119,7 +119,7 @@ def mean_subhalo_mass_msun(slope: float, mass_range_msun: tuple[float, float]) -
     Examples
     --------
     >>> round(mean_subhalo_mass_msun(-1.9, (1e7, 1e10)) / 1e7, 2)
-    8.97
+    8.98
     """
     low, high = mass_range_msun
 
