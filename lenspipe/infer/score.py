@@ -63,7 +63,7 @@ class Scorer:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
         # channels last: 15 % more stamps a second on a CPU (benchmarks/finder_speed.py)
-        self._module: nn.Module = fold_batch_norm(module).to(self.device, memory_format=torch.channels_last)
+        self._module: nn.Module = fold_batch_norm(module).to(self.device).to(memory_format=torch.channels_last)
 
     def score(
         self,
