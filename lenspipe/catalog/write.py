@@ -97,13 +97,13 @@ def write_catalogue(
                 out / names.HATS, rows, new / names.HATS, name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows
             )
             rows = read_tree(new / names.HATS)
+            rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
             added = {"rows": result.n_new, "merged": n_merged + result.n_merged}
             searched = pa.concat_tables([pq.read_table(out / names.SHARDS), searched])
             tiles = pa.concat_tables([pq.read_table(out / names.TILES), tiles])
             moc = read_footprint(out / names.FOOTPRINT).union(moc)
         else:
             write_tree(rows, new / names.HATS, name=out.name, max_rows=max_rows)
-        rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
         facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
         write_voparquet(rows, new / names.FLAT, name=out.name, description=DESCRIPTION, facts=facts)
         write_fits(rows, new / names.FITS, name="candidates", facts=facts)
