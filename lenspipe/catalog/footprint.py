@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 LOWEST_ORDER, HIGHEST_ORDER = 11, 18
 _CELLS_PER_SIDE = 64
-"""Cells along the side of the smallest shard: the MOC over-covers a lone shard by about 4/64."""
+"""Cells along the side of the median shard, at least: the MOC over-covers a lone shard by 4/64 or less."""
 
 
 def footprint(shards: pa.Table) -> MOC:
@@ -46,10 +46,10 @@ def footprint(shards: pa.Table) -> MOC:
 
 
 def _order_for(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> int:
-    """Order of which `_CELLS_PER_SIDE` cells fit along the shortest side."""
+    """Order of which `_CELLS_PER_SIDE` cells fit along the median side; a sliver does not make the MOC huge."""
     d_dec = dec_deg - np.roll(dec_deg, 1, axis=1)
     d_ra = ((ra_deg - np.roll(ra_deg, 1, axis=1) + 180) % 360 - 180) * np.cos(np.radians(dec_deg))
-    side_deg = float(np.hypot(d_ra, d_dec).min())
+    side_deg = float(np.median(np.hypot(d_ra, d_dec)))
     return int(np.clip(np.ceil(np.log2(58.6323 * _CELLS_PER_SIDE / max(side_deg, 1e-6))), LOWEST_ORDER, HIGHEST_ORDER))
 
 

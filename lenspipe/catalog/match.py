@@ -118,6 +118,17 @@ def fates(
     return pa.table([columns[name] for name in FATES.names], schema=FATES)
 
 
+def with_earlier_words(table: pa.Table, before: pa.Table) -> pa.Table:
+    """Fates in which a lens that is no candidate keeps what an earlier look at its pixels said."""
+    key = ("name", "ra", "dec")
+    words = {tuple(row[k] for k in key): row["fate"] for row in before.to_pylist() if row["candidate_id"] is None}
+    fate = [
+        words.get(tuple(row[k] for k in key), ABSENT) if row["fate"] == ABSENT else row["fate"]
+        for row in table.select([*key, "fate"]).to_pylist()
+    ]
+    return table.set_column(table.schema.get_field_index("fate"), FATES.field("fate"), pa.array(fate, pa.string()))
+
+
 def _best_candidate(
     rows: pa.Table, lenses: pa.Table, radius_arcsec: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

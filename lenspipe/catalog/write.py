@@ -17,7 +17,7 @@ from lenspipe.catalog.append import append_rows, link_or_copy
 from lenspipe.catalog.columns import bands_of
 from lenspipe.catalog.footprint import footprint, read_footprint, write_footprint
 from lenspipe.catalog.hats import MAX_ROWS, read_pixels, write_tree
-from lenspipe.catalog.match import fates, recall, with_known_lenses
+from lenspipe.catalog.match import fates, recall, with_earlier_words, with_known_lenses
 from lenspipe.catalog.run_rows import Run, catalogue_rows
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.errors import ConfigError
@@ -115,6 +115,8 @@ def write_catalogue(
             table = fates(
                 rows, matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
             )
+            if before and (out / names.KNOWN_LENSES).exists():
+                table = with_earlier_words(table, pq.read_table(out / names.KNOWN_LENSES))
             pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
             found = recall(table)
         record = _provenance(run, before, rows, added, searched, radius_arcsec, acronym, matching, found)

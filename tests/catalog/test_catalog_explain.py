@@ -1,16 +1,12 @@
 import json
-import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from catalog_runs import scan
 from click.testing import CliRunner
 from PIL import Image
 from sky import write_tile
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "catalog"))
-from catalog_runs import scan
 
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalogue

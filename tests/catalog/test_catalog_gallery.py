@@ -1,0 +1,115 @@
+import base64
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from catalog_runs import scan, write_overlapping_tiles
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sky import write_tile
+
+from lenspipe.catalog.gallery.sprites import FLOOR, RANGE, decode, encode
+from lenspipe.catalog.gallery.write import write_gallery
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.write import write_catalogue
+from lenspipe.cli import group
+from lenspipe.errors import ConfigError
+
+
+def catalogue(run, out):
+    write_catalogue(open_run_folder(run), out, radius_arcsec=1.0, acronym="LPC", matching=None)
+    return out
+
+
+def data(cat):
+    text = (cat / "gallery" / "data.js").read_text()
+    return json.loads(text[len("LENSPIPE.load(") : -3])
+
+
+def sheet(cat, number=0):
+    text = (cat / "gallery" / "sheets" / f"sheet-{number:04d}.js").read_text()
+    return np.array(Image.open(io.BytesIO(base64.b64decode(text.split("base64,")[1].split('"')[0]))))
+
+
+@given(st.floats(-10, 10_000), st.floats(0.01, 100))
+def test_the_code_keeps_surface_brightness_to_its_step(value, noise):
+    back = decode(encode(np.full((1, 1, 1), value * noise), np.array([noise])), np.array([noise])).item() / noise
+    step = RANGE / 255
+    # half a step of asinh(f / 2 sigma)
+    assert abs(np.arcsinh(back / 2) - np.arcsinh(value / 2)) <= step / 2 + 1e-9 or np.arcsinh(value / 2) < FLOOR
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gallery")
+    write_overlapping_tiles(folder / "tiles")
+    scan(folder / "tiles", folder / "run")
+    return folder
+
+
+def test_a_stamp_shows_the_tiles_pixels_around_the_candidate(made, tmp_path):
+    cat = catalogue(made / "run", tmp_path / "cat")
+    result = write_gallery(cat, count=1000, stamp_px=31, stamp_arcsec=6.2)
+    rows = pq.read_table(cat / "candidates.parquet").to_pylist()
+    assert result.n_stamp == result.n_row == len(rows)
+    page = data(cat)
+    assert page["meta"]["channels"] == ["i", "r", "g"]
+    shards = pq.read_table(cat / "shards.parquet")
+    noise = [np.median(shards[f"sky_rms_{b}_njy"].to_numpy() / 0.04) for b in "irg"]
+    picture = sheet(cat)
+    for i, row in enumerate(rows[:16]):
+        with fits.open(made / "tiles" / f"{row['tile']}_r.fits") as hdus:
+            image = hdus[0].data / 0.04
+        x, y = row["x_px"], row["y_px"]
+        x0, y0 = int(x), int(y)
+        weights = np.outer([y0 + 1 - y, y - y0], [x0 + 1 - x, x - x0])
+        centre = (image[y0 : y0 + 2, x0 : x0 + 2] * weights).sum()
+        shown = 2 * noise[1] * np.sinh(picture[15, i * 31 + 15, 1] / 255 * RANGE + FLOOR)
+        assert shown == pytest.approx(centre, rel=0.1)  # the code's step and JPEG
+        # FITS rows grow upwards, those of the sheet downwards: 8 rows up the sheet is 8 rows up the tile
+        above = image[round(y) + 8, round(x)]
+        up = 2 * noise[1] * np.sinh(picture[7, i * 31 + 15, 1] / 255 * RANGE + FLOOR)
+        assert up == pytest.approx(above, rel=0.3, abs=6 * noise[1])
+
+
+def test_one_band_is_shown_in_grey(tmp_path):
+    write_tile(tmp_path / "tiles", "a", bands="i")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    cat = catalogue(tmp_path / "run", tmp_path / "cat")
+    write_gallery(cat, count=10, stamp_px=16, stamp_arcsec=4.0)
+    assert data(cat)["meta"]["channels"] == ["i"]
+    assert sheet(cat).ndim == 2
+
+
+def test_tiles_that_are_gone_leave_rows_without_pictures_and_exit_code_3(made, tmp_path):
+    (tmp_path / "tiles").symlink_to(made / "tiles")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    cat = catalogue(tmp_path / "run", tmp_path / "cat")
+    (tmp_path / "tiles").unlink()
+    result = CliRunner().invoke(group, ["gallery", str(cat)], catch_exceptions=False, standalone_mode=False)
+    assert result.return_value == 3
+    assert "no stamps of tile t0" in result.output
+    assert set(data(cat)["columns"]["has_stamp"]) == {0}
+
+
+def test_a_folder_that_is_no_catalogue_is_refused(made, tmp_path):
+    with pytest.raises(ConfigError, match="holds no catalogue"):
+        write_gallery(made / "run", count=10, stamp_px=16, stamp_arcsec=4.0)
+    cat = catalogue(made / "run", tmp_path / "cat")
+    with pytest.raises(ConfigError, match="needs stamps"):
+        write_gallery(cat, count=10, stamp_px=3, stamp_arcsec=4.0)
+
+
+def test_the_page_goes_with_the_catalogue_when_it_grows(made, tmp_path):
+    cat = catalogue(made / "run", tmp_path / "cat")
+    write_gallery(cat, count=10, stamp_px=16, stamp_arcsec=4.0)
+    scan(made / "tiles", tmp_path / "again", detect={"threshold_sigma": 3.0})
+    write_catalogue(
+        open_run_folder(tmp_path / "again"), cat, radius_arcsec=1.0, acronym="LPC", matching=None, append=True
+    )
+    assert (cat / "gallery" / "index.html").exists()
