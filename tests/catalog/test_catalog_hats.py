@@ -144,6 +144,29 @@ def test_appending_equals_merging_at_once_where_objects_are_pairs(tmp_path, rng)
     assert found.select(columns).equals(at_once.select(columns))
 
 
+def test_an_object_on_the_border_of_two_pixels_is_merged_across_it(tmp_path, rng):
+    # RA 90 deg is the border of two base pixels north of the equatorial belt
+    old = entries_of(candidates([90 - 0.2 / 3600, 100.0], [60.0, 60.0], rng=rng))
+    write_tree(old, tmp_path / "old", name="sky")
+    assert len(read_pixels(tmp_path / "old")) == 2
+    more = entries_of(candidates([90 + 0.2 / 3600], [60.0], rng=rng, run="run1"))
+    append_rows(tmp_path / "old", more, tmp_path / "new", name="sky", radius_arcsec=1.0)
+    assert sorted(read_tree(tmp_path / "new")["n_detection"].to_pylist()) == [1, 2]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_new_pixels_keep_clear_of_those_that_are_there(seed):
+    rng = np.random.default_rng(seed)
+    index = np.sort(healpix29(rng.uniform(0, 360, 200), np.degrees(np.arcsin(rng.uniform(-1, 1, 200)))))
+    there = [p for p, _, _ in adaptive_pixels(index[::2], max_rows=3)]
+    free = np.array([i for i in index[1::2] if not any(p.span[0] <= i < p.span[1] for p in there)], np.int64)
+    new = adaptive_pixels(free, max_rows=50, apart_from=there)
+    assert sum(high - low for _, low, high in new) == len(free)
+    spans = sorted(p.span for p in [*there, *(p for p, _, _ in new)])
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+
+
 def test_appending_nothing_and_appending_to_nothing_are_valid(tmp_path, rng):
     empty = catalogue_schema(BANDS).empty_table()
     rows = entries_of(candidates(*on_sphere(20, rng), rng=rng))

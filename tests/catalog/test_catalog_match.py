@@ -6,9 +6,10 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from catalog_rows import candidates, entries_of
 from catalog_runs import scan
+from mocpy import MOC
 
 from lenspipe.catalog.known import SNAPSHOT, read_known_lenses
-from lenspipe.catalog.match import nearest, with_known_lenses
+from lenspipe.catalog.match import fates, nearest, with_known_lenses
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import Matching, write_catalogue
 from lenspipe.errors import ConfigError
@@ -68,6 +69,17 @@ def test_lists_that_cannot_be_used_are_refused_with_the_reason(tmp_path):
     }.items():
         with pytest.raises(ConfigError, match=reason):
             read_known_lenses(str(tmp_path / name))
+
+
+def test_the_fate_of_a_lens_is_that_of_its_best_ranked_candidate(rng):
+    rows = entries_of(candidates([150.0, 150.0, 160.0], [2.0, 2.0 + 1.0 / 3600, 2.0], rng=rng, shard=[0, 0, 0]))
+    order = rows["rank"].to_pylist()
+    best = min(order[i] for i in range(3) if rows["ra"][i].as_py() < 155)
+    other = next(r for r in rows.to_pylist() if r["ra"] < 155 and r["rank"] != best)
+    lens = pa.table({"name": ["l"], "ra": [150.0], "dec": [other["dec"]], "grade": ["A"], "reference": [""]})
+    found = fates(rows, lens, MOC.from_string("0/0-11"), radius_arcsec=2.0).to_pylist()
+    assert [(r["rank"], r["fate"]) for r in found] == [(best, "ranked")]
+    assert found[0]["separation_arcsec"] == pytest.approx(1.0, rel=1e-6)
 
 
 def test_candidates_without_a_lens_near_have_nulls(rng):
