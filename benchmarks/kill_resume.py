@@ -18,7 +18,7 @@ from record import write
 from sky import write_tile
 
 SEED = 2026
-PER_MOMENT = {"ray": 4, "local": 1}
+PER_MOMENT = {"ray": 3, "local": 2}
 
 
 def main() -> int:

@@ -1,4 +1,9 @@
-"""How much faster is a scan by Ray with two workers than the plain loop, on the same shards, start-up excluded?"""
+"""
+How much faster is a scan by Ray with two workers than the plain loop, on the same shards, start-up excluded?
+
+Each side scans 16 and 64 shards. What starts once (Ray, workers, imports, the model) is in both, so the difference is
+what 48 shards take; the whole times are recorded beside it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ from lenspipe.config import ScanConfig
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
 
-N_TILE, TILE_PX, CORE_PX, N_WORKER, REPEATS = 4, 2048, 1024, 2, 3
+N_TILE, TILE_PX, CORE_PX, N_WORKER, REPEATS, TIMES = 4, 2048, 1024, 2, 3, 4
 
 
 class Silent:
@@ -48,6 +52,14 @@ def make_tiles(folder: Path) -> None:
             image = np.tile(field.image[b], (2, 2))
             hdu = fits.CompImageHDU(image, header, compression_type="RICE_1", quantize_level=16)
             fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(folder / f"speed{t}_{band}.fits")
+
+
+def repeat_tiles(few: Path, many: Path) -> None:
+    """The same files under four names each."""
+    many.mkdir()
+    for path in few.iterdir():
+        for i in range(TIMES):
+            os.link(path, many / f"again{i}-{path.name}")
 
 
 @contextlib.contextmanager
@@ -75,36 +87,40 @@ def scan(tiles: Path, out: Path, runner: Any) -> tuple[float, Any]:
 
 def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="scan-speed-"))
-    make_tiles(work / "tiles")
+    make_tiles(work / "few")
+    repeat_tiles(work / "few", work / "many")
     from lenspipe.dist.session import ray_session
 
-    loop_s, ray_s, equal = [], [], True
-    scan(work / "tiles", work / "warm-local", local)
+    seconds: dict[str, list[float]] = {"loop_few": [], "loop_many": [], "ray_few": [], "ray_many": []}
+    equal = True
     with ray_session(n_worker=N_WORKER):
-        cold_s, _ = scan(work / "tiles", work / "warm-ray", warm_ray)
         for i in range(REPEATS):
-            one, want = scan(work / "tiles", work / f"local{i}", local)
-            two, got = scan(work / "tiles", work / f"ray{i}", warm_ray)
-            loop_s.append(one)
-            ray_s.append(two)
-            equal &= bool(got.equals(want))
-    ratios = [a / b for a, b in zip(loop_s, ray_s, strict=True)]
+            for size in ("few", "many"):
+                loop_s, want = scan(work / size, work / f"loop-{size}-{i}", local)
+                ray_s, got = scan(work / size, work / f"ray-{size}-{i}", warm_ray)
+                seconds[f"loop_{size}"].append(round(loop_s, 2))
+                seconds[f"ray_{size}"].append(round(ray_s, 2))
+                equal &= bool(got.equals(want))
+    columns = zip(*seconds.values(), strict=True)
+    ratios = [(loop_many - loop_few) / (ray_many - ray_few) for loop_few, loop_many, ray_few, ray_many in columns]
+    n_few = N_TILE * (TILE_PX // CORE_PX) ** 2
     result = {
-        "shards": N_TILE * (TILE_PX // CORE_PX) ** 2,
+        "shards": [n_few, n_few * TIMES],
         "candidates": want.num_rows,
         "workers": N_WORKER,
-        "loop_s": [round(s, 2) for s in loop_s],
-        "ray_s": [round(s, 2) for s in ray_s],
-        "ray_first_scan_of_a_session_s": round(cold_s, 2),
-        "speedup_median": round(statistics.median(ratios), 2),
+        "seconds": seconds,
+        "speedup_start_up_excluded": round(statistics.median(ratios), 2),
         "speedups": [round(r, 2) for r in ratios],
+        "speedup_of_the_whole_longer_scan": round(
+            statistics.median(a / b for a, b in zip(seconds["loop_many"], seconds["ray_many"], strict=True)), 2
+        ),
         "target": 1.6,
         "rows_equal": equal,
-        "note": "starting Ray and planning excluded; each Ray scan starts its actor; one thread a process",
-        "time": time.strftime("%FT%TZ", time.gmtime()),
+        "load_average_at_the_end": os.getloadavg(),
+        "note": "one thread a process on both sides; the speedup is of the difference between the two sizes",
     }
     write("scan_ray_speed", result)
-    return 0 if equal and result["speedup_median"] >= 1.6 else 1
+    return 0 if equal and result["speedup_start_up_excluded"] >= 1.6 else 1
 
 
 if __name__ == "__main__":
