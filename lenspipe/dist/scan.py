@@ -58,7 +58,7 @@ def scan_ray(
     Raises
     ------
     ConfigError
-        Ray has no room for a scorer; it would wait for ever.
+        ``score.device`` is cuda and Ray has no GPU; it would wait for ever.
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
@@ -69,7 +69,7 @@ def scan_ray(
     # One scorer to two readers: measured, scoring takes about half of the time of all before it. On CPUs the two
     # together fill the cores that there are, and Ray's own split between operators lets both run at once.
     scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5}
-    reader_cpus = 1.0 if on_gpu else 0.75
+    reader_cpus = 1.0 if on_gpu else 0.5 if n_worker == 1 else 0.75
     n_scorer = n_gpu if on_gpu else (n_worker + 1) // 2
     with DataContext.current(_context(n_worker)):
         dataset = ray.data.read_datasource(

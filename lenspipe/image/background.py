@@ -45,9 +45,10 @@ def estimate_background(
     Returns
     -------
     Background or None
-        None where the image has no noise to measure: all masked, or constant.
+        None where the image has no noise to measure: constant, or masked so far that no mesh cell is half clear
+        (SEP would then report a sky of 0 and a noise of 1).
     """
-    if mask.all():
+    if not _some_mesh_is_half_clear(mask, mesh_px):
         return None
     mesh = sep.Background(
         image, mask=mask if mask.any() else None, bw=mesh_px, bh=mesh_px, fw=filter_mesh, fh=filter_mesh
@@ -66,3 +67,11 @@ def estimate_background(
     if sampled.size == 0 or sampled.min() < floor:
         np.maximum(rms, floor, out=rms)
     return Background(rms, median_rms, mesh)
+
+
+def _some_mesh_is_half_clear(mask: NDArray[np.bool_], mesh_px: int) -> bool:
+    if not mask.any():
+        return True
+    rows, columns = (range(0, n, mesh_px) for n in mask.shape)
+    cells = (mask[y : y + mesh_px, x : x + mesh_px] for y in rows for x in columns)
+    return any(2 * np.count_nonzero(cell) < cell.size for cell in cells)

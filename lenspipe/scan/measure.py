@@ -60,7 +60,7 @@ def subtract_sky(pixels: Pixels, config: BackgroundConfig) -> Flat:
     """
     Subtract the background of each band, in place.
 
-    A band that is masked throughout stays, with zeros and infinite noise.
+    A band that is masked throughout, or so far that no sky can be measured, stays, with zeros and infinite noise.
 
     Raises
     ------
@@ -76,6 +76,12 @@ def subtract_sky(pixels: Pixels, config: BackgroundConfig) -> Flat:
             medians.append(None)
             continue
         background = estimate_background(image, mask, mesh_px=config.mesh_px, filter_mesh=config.filter_mesh)
+        if background is None and _too_few(image[~mask]):
+            mask[:] = True
+            image[:] = 0
+            noise.append(np.full(image.shape, np.inf, np.float32))
+            medians.append(None)
+            continue
         if background is None:
             raise TileError(
                 "the image is constant: there is no noise to detect sources against; leave the tile out",
@@ -185,6 +191,11 @@ def select(
 def selection_band(bands: tuple[str, ...]) -> str:
     """The band of the magnitude limits where none is named: red, deep and common comes first."""
     return next((band for band in SELECTION_BANDS if band in bands), bands[0])
+
+
+def _too_few(values: NDArray[np.float32]) -> bool:
+    """Whether a band without a background is masked too far, rather than constant where it is not."""
+    return len(values) == 0 or bool(np.ptp(values) > 0)
 
 
 def _noise(invvar: NDArray[np.float32], rms: NDArray[np.float32]) -> NDArray[np.float32]:

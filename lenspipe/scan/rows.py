@@ -47,6 +47,7 @@ def identity(task: ShardTask) -> dict[str, object]:
     return {
         "shard_id": task.shard.shard_id,
         "tile": task.shard.tile,
+        "file": task.tile.file,
         "x0_px": core.x0,
         "y0_px": core.y0,
         "x1_px": core.x1,

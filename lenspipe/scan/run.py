@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import shutil
 import time
 import uuid
@@ -153,15 +154,21 @@ def run_scan(
         Before any work: nothing to scan, a folder of another run, a model that is not there.
     """
     seconds: dict[str, float] = {}
+    found = None
+    if not (folder / PLAN).exists():  # what is wrong with the request is said before the folder is claimed
+        found = find_tiles(request)
+        _check_bands(request.config, found[1])
+        choose_model(request.config.score.model, found[1])
     with open_run(folder, request.to_json(), resume=resume, command="--out"):
         started = time.perf_counter()
         remove_leftovers(folder)
         remove_leftovers(folder / PARTS)
-        plan, bands = _plan(request, folder, progress)
+        plan, bands = _plan(request, folder, progress, found)
         model, no_model = choose_model(request.config.score.model, bands)
         _same_model(folder, model)
         seconds["plan"] = time.perf_counter() - started
-        session = uuid.uuid4().hex[:12]
+        # Parts are read in order of name: a later session's word on a failure is the last.
+        session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         attempts = folder / "attempts" / session
         settings = ScanSettings(request.config, request.layout, bands, model, attempts)
         if no_model:
@@ -194,7 +201,23 @@ def run_scan(
         return ScanResult(folder, totals, model, no_model, seconds, exit_code)
 
 
-def _plan(request: ScanRequest, folder: Path, progress: Progress) -> tuple[pa.Table, tuple[str, ...]]:
+def _check_bands(config: ScanConfig, bands: tuple[str, ...]) -> None:
+    named = {
+        "detect.image": {config.detect.image} - {"sum"},
+        "select.band": {config.select.band} - {"auto"},
+        "select.colour": {band for key in config.select.colour for band in key.split("-")},
+    }
+    for key, wanted in named.items():
+        if missing := sorted(wanted - set(bands)):
+            raise ConfigError(f"{key} names a band that no tile has", band=missing[0], bands=" ".join(bands))
+
+
+def _plan(
+    request: ScanRequest,
+    folder: Path,
+    progress: Progress,
+    found: tuple[list[Tile | BadTile], tuple[str, ...]] | None,
+) -> tuple[pa.Table, tuple[str, ...]]:
     path = folder / PLAN
     if path.exists():
         plan, bands = read_plan(path)
@@ -204,7 +227,7 @@ def _plan(request: ScanRequest, folder: Path, progress: Progress) -> tuple[pa.Ta
             if again:
                 plan = replace_tiles(plan, plan_tiles(again, request.layout, request.config))
     else:
-        tiles, bands = find_tiles(request)
+        tiles, bands = found or find_tiles(request)
         progress.stage("plan", len(tiles))
         plan = plan_tiles(tiles, request.layout, request.config, on_tile=lambda: progress.advance({"shards": 1}))
     write_plan(path, plan, bands=bands)

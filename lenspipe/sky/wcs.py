@@ -26,13 +26,15 @@ def celestial_wcs(header: fits.Header, *, file: str) -> WCS:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
-            wcs = WCS(header).celestial
-        usable = wcs.has_celestial and np.linalg.det(wcs.pixel_scale_matrix) != 0
+            whole = WCS(header)
+            wcs = whole.celestial
+        usable = whole.wcs.lng == 0 and wcs.has_celestial and np.linalg.det(wcs.pixel_scale_matrix) != 0
     except Exception as error:  # wcslib raises a dozen types, all of which say that this header is no WCS
         raise TileError(f"the header's WCS cannot be read: {error}", file=file) from error
     if not usable:
         raise TileError(
-            "the header has no celestial WCS; add CTYPE, CRVAL, CRPIX and CD keywords, or leave the tile out",
+            "the header has no celestial WCS with the longitude on axis 1; add CTYPE, CRVAL, CRPIX and CD keywords, "
+            "or leave the tile out",
             file=file,
             ctype1=str(header.get("CTYPE1")),
         )
@@ -75,7 +77,7 @@ def sky_position(
     """
     if len(x_px) == 0:
         return np.empty(0), np.empty(0)
-    if wcs.wcs.radesys in ("", "ICRS"):
+    if wcs.wcs.radesys in ("", "ICRS") and wcs.wcs.lngtyp == "RA":
         ra_deg, dec_deg = wcs.all_pix2world(x_px, y_px, 0)
     else:
         sky: SkyCoord = pixel_to_skycoord(x_px, y_px, wcs, origin=0).icrs

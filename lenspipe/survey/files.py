@@ -53,9 +53,9 @@ def glob_files(request: str) -> list[str]:
         import fsspec
 
         filesystem, path = fsspec.core.url_to_fs(request)
-        protocol = request.split("://", 1)[0]
         names = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
-        return sorted(f"{protocol}://{name.lstrip('/') if protocol != 'file' else name}" for name in names)
+        # HTTP lists whole URLs, the others paths.
+        return sorted(name if is_url(name) else f"{request.split('://')[0]}://{name.lstrip('/')}" for name in names)
     path = os.path.abspath(os.path.expanduser(request))
     if os.path.isdir(path):
         return sorted(str(p) for p in Path(path).rglob("*") if p.is_file())
@@ -80,7 +80,10 @@ def open_fits(file: str) -> Iterator[fits.HDUList]:
                 yield hdus
     except TileError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:
+        # What astropy raises for damaged compressed tiles is private to it and derives from Exception itself.
+        if not isinstance(error, UNREADABLE) and type(error).__name__ != "CfitsioException":
+            raise
         reason = str(error) or type(error).__name__
         raise TileError(f"the FITS file cannot be read (missing, truncated or damaged): {reason}", file=file) from error
 

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import skycoord_to_pixel
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -230,7 +232,8 @@ def _check_scale(tile: Tile, files: BandFiles, scale_arcsec: float) -> None:
 def _check_grid(tile: Tile, files: BandFiles, first: WCS, other: WCS, shape: tuple[int, int]) -> None:
     x_px = np.array([0.0, shape[1] - 1.0, (shape[1] - 1) / 2])
     y_px = np.array([0.0, shape[0] - 1.0, (shape[0] - 1) / 2])
-    x_other, y_other = first.all_world2pix(*sky_position(other, x_px, y_px), 0, quiet=True)
+    sky = SkyCoord(*sky_position(other, x_px, y_px), unit="deg")
+    x_other, y_other = skycoord_to_pixel(sky, first, origin=0)
     apart = float(np.max(np.hypot(x_other - x_px, y_other - y_px)))
     if not apart < GRID_TOLERANCE_PX:
         raise TileError(

@@ -89,8 +89,13 @@ def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTi
     """
     files = sorted(set(files))
     matched = [(file, *found) for file in files for found in _matches(file, layout)]
-    siblings = {plane.file for _, _, _, bands in matched for plane in (bands.weight, bands.mask) if plane}
-    matched = [item for item in matched if item[0] not in siblings or item[3].weight is not None]
+    siblings = {
+        plane.file
+        for file, _, _, bands in matched
+        for plane in (bands.weight, bands.mask)
+        if plane and plane.file != file
+    }
+    matched = [item for item in matched if item[0] not in siblings]
     if not matched:
         raise ConfigError(
             f"no file is named as survey {layout.name!r} names its images; see its patterns in docs/surveys.md",
@@ -98,13 +103,15 @@ def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTi
             files=len(files),
             first=files[0] if files else None,
         )
-    folders: dict[str, set[str]] = {}
-    for file, name, _, _ in matched:
-        folders.setdefault(name, set()).add(str(PurePosixPath(file).parent))
+    # Only where two folders hold the same band of a name are they two tiles: surveys also sort bands into folders.
+    folders: dict[str, dict[str, set[str]]] = {}
+    for file, name, _, bands in matched:
+        folders.setdefault(name, {}).setdefault(bands.band, set()).add(str(PurePosixPath(file).parent))
+    several = {name for name, by_band in folders.items() if any(len(where) > 1 for where in by_band.values())}
     groups: dict[str, list[BandFiles | TileError]] = {}
     for file, name, error, bands in matched:
         parent = PurePosixPath(file).parent
-        unique = name if len(folders[name]) == 1 or parent.name == name else f"{parent.name}.{name}"
+        unique = f"{parent.name}.{name}" if name in several and parent.name != name else name
         groups.setdefault(_clean(unique), []).append(error or bands)
     return [_tile(name, members) for name, members in sorted(groups.items())]
 

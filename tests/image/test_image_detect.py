@@ -124,3 +124,13 @@ def test_a_constant_image_has_no_background(value):
     image = np.full((128, 128), value, "f4")
     assert estimate_background(image, image < -1, mesh_px=64, filter_mesh=3) is None
     assert estimate_background(image, image > -1, mesh_px=64, filter_mesh=3) is None
+
+
+def test_a_sliver_of_data_has_no_background_that_could_be_measured(rng):
+    image = rng.normal(200, 30, (512, 512)).astype("f4")
+    mask = np.ones(image.shape, bool)
+    mask[:, :20] = False
+    assert estimate_background(image, mask, mesh_px=64, filter_mesh=3) is None
+    mask[:, :40] = False
+    sky = estimate_background(image, mask, mesh_px=64, filter_mesh=3)
+    assert sky.median_rms == pytest.approx(30, rel=0.1)

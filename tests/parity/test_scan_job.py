@@ -54,12 +54,17 @@ def cluster(tmp_path_factory):
 
 def submit(cluster, *arguments: str) -> tuple[int, dict]:
     address, environment = cluster
-    name = f"scan-{time.monotonic_ns()}"
-    done = subprocess.run(
-        ["ray", "job", "submit", "--address", address, "--submission-id", name, "--working-dir", ".", "--",
-         "python", "jobs/scan_survey.py", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
-    )  # fmt: skip
+    limit = time.monotonic() + LIMIT_S
+    while True:  # a dashboard that answers may still have no agent to run jobs
+        name = f"scan-{time.monotonic_ns()}"
+        done = subprocess.run(
+            ["ray", "job", "submit", "--address", address, "--submission-id", name, "--working-dir", ".", "--",
+             "python", "jobs/scan_survey.py", *arguments],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
+        )  # fmt: skip
+        if "No available agent" not in done.stderr or time.monotonic() > limit:
+            break
+        time.sleep(2)
     details = json.load(urllib.request.urlopen(f"{address}/api/jobs/{name}"))
     return done.returncode, details | {"output": done.stdout + done.stderr}
 

@@ -125,6 +125,7 @@ def test_workers_that_are_killed_now_and_then_cost_no_row(tiles, tiny_model, ref
     finally:
         stop.set()
         thread.join()
+    assert killed
     for got, want in zip(tables(tmp_path / "ray"), reference, strict=True):
         assert got.equals(want)
 

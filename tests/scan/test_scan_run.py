@@ -333,3 +333,13 @@ def test_an_unscored_run_has_no_picture(tmp_path):
     write_tile(tmp_path / "tiles", "a")
     scan(tmp_path / "tiles", tmp_path / "run")
     assert not (tmp_path / "run/best.png").exists()
+
+
+def test_a_bad_request_leaves_the_folder_free_for_the_right_one(tmp_path):
+    write_tile(tmp_path / "tiles", "a")
+    for wrong in ({"detect": {"image": "R"}}, {"model": "no-such-model"}, {"select": {"band": "z"}}):
+        with pytest.raises(ConfigError):
+            scan(tmp_path / "tiles", tmp_path / "run", **wrong)
+    with pytest.raises(ConfigError, match="glob is empty"):
+        scan(tmp_path / "tipo*", tmp_path / "run")
+    assert scan(tmp_path / "tiles", tmp_path / "run").exit_code == 0

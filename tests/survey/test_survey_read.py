@@ -226,3 +226,29 @@ def test_a_checksum_is_that_of_the_file(tmp_path):
 
     (tmp_path / "x").write_bytes(b"lens" * 1000)
     assert checksum(str(tmp_path / "x")) == f"sha256:{hashlib.sha256(b'lens' * 1000).hexdigest()}"
+
+
+def test_damaged_compressed_pixels_are_a_tile_error(tmp_path, rng):
+    write_tile(tmp_path, "a", bands="g", compress=True, suffix=".fits.fz")
+    path = tmp_path / "a_g.fits.fz"
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(len(data) // 2, len(data) - 3000, 400):
+        data[at] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(TileError, match="truncated or damaged"):
+        read(tmp_path, window=Box(0, 0, 240, 200))
+
+
+def test_galactic_coordinates_become_equatorial_and_swapped_axes_are_refused(tmp_path):
+    from astropy.coordinates import SkyCoord
+
+    from lenspipe.sky.wcs import sky_position
+
+    write_tile(tmp_path / "gal", "a", bands="g", CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN", CRVAL1=120.0, CRVAL2=-30.0)
+    _, facts = read(tmp_path / "gal")
+    ra, dec = sky_position(facts.wcs, np.array([119.5]), np.array([99.5]))
+    want = SkyCoord(120.0, -30.0, unit="deg", frame="galactic").icrs
+    assert_allclose([ra[0], dec[0]], [want.ra.deg, want.dec.deg], atol=1e-7)
+    write_tile(tmp_path / "swapped", "a", bands="g", CTYPE1="DEC--TAN", CTYPE2="RA---TAN", CRVAL1=-5.0, CRVAL2=30.0)
+    with pytest.raises(TileError, match="longitude on axis 1"):
+        read(tmp_path / "swapped")

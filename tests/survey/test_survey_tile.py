@@ -125,3 +125,18 @@ def test_a_file_that_holds_several_bands_is_one_tile_of_all_of_them(tmp_path):
     facts = read_facts(tile, layout, assumed_zero_point_ab=None)
     pixels = read_window(tile, facts, layout, Box(10, 10, 60, 60))
     assert (pixels.image[1] == fits.getdata(tmp_path / "a_r.fits")[10:60, 10:60]).all()
+
+
+def test_bands_in_folders_of_their_own_make_one_tile(tmp_path):
+    for band in "gr":
+        write_tile(tmp_path / band, "t1", bands=band)
+    (tile,) = group_tiles(find_files([str(tmp_path)]), GENERIC)
+    assert tile.name == "t1"
+    assert [b.band for b in tile.bands] == ["g", "r"]
+
+
+def test_a_mask_in_the_images_own_file_leaves_the_image_a_tile(tmp_path):
+    write_tile(tmp_path, "a", bands="g")
+    rule = FileRule(pattern=r"(?P<tile>\w+)_(?P<band>g)\.fits", mask_hdu=0)
+    layout = GENERIC.model_copy(update={"files": (rule,)})
+    assert names(group_tiles(find_files([str(tmp_path)]), layout)) == ["a"]
