@@ -150,7 +150,7 @@ def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _runner(name: str, workers: int | None) -> Any:
-    return partial(_local) if name == "local" else partial(_ray, workers)
+    return _local if name == "local" else partial(_ray, workers)
 
 
 @contextlib.contextmanager
