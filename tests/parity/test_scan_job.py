@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300
+AGENT_LIMIT_S = 60
 
 
 def free_port() -> int:
@@ -27,14 +28,17 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """`ray start --head` of its own; ended by signal, since `ray stop` would end every Ray of this machine."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent, agent_grpc, metrics = (free_port() for _ in range(5))
+    log = (tmp_path_factory.mktemp("cluster") / "head.log").open("w+")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
+        ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+         f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}", "--num-cpus=2",
          "--object-store-memory=200000000", "--disable-usage-stats"],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
     limit = time.monotonic() + 120
@@ -43,8 +47,8 @@ def cluster(tmp_path_factory):
             urllib.request.urlopen(f"{address}/api/version", timeout=2)
             break
         except (urllib.error.URLError, OSError):
-            assert head.poll() is None, "ray start ended"
-            assert time.monotonic() < limit, "the cluster did not come up"
+            assert head.poll() is None, f"ray start ended: {Path(log.name).read_text()}"
+            assert time.monotonic() < limit, f"the cluster did not come up: {Path(log.name).read_text()}"
             time.sleep(0.5)
     yield address, environment
     for process in (*psutil.Process(head.pid).children(recursive=True), head):
@@ -54,7 +58,7 @@ def cluster(tmp_path_factory):
 
 def submit(cluster, *arguments: str) -> tuple[int, dict]:
     address, environment = cluster
-    limit = time.monotonic() + LIMIT_S
+    limit = time.monotonic() + AGENT_LIMIT_S
     while True:  # a dashboard that answers may still have no agent to run jobs
         name = f"scan-{time.monotonic_ns()}"
         done = subprocess.run(
@@ -65,7 +69,10 @@ def submit(cluster, *arguments: str) -> tuple[int, dict]:
         if "No available agent" not in done.stderr or time.monotonic() > limit:
             break
         time.sleep(2)
-    details = json.load(urllib.request.urlopen(f"{address}/api/jobs/{name}"))
+    try:
+        details = json.load(urllib.request.urlopen(f"{address}/api/jobs/{name}"))
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"the job was not accepted ({error}):\n{done.stdout}\n{done.stderr}") from error
     return done.returncode, details | {"output": done.stdout + done.stderr}
 
 
