@@ -73,7 +73,7 @@ def command(real: Path, out: Path, seed: int, epochs: int, fraction: float) -> N
     )
     log.info("scenes made in %.0f s", time.monotonic() - began)
     torch.manual_seed(seed)
-    module = build(CARD.family, len(CARD.bands), CARD.stamp_px, **CARD.settings)
+    module = build(CARD.family, CARD.n_channel, CARD.stamp_px, CARD.n_out, **CARD.settings)
     settings = FitSettings(epochs=epochs, steps_per_epoch=STEPS, seed=seed)
     path = out / "state.safetensors"
     checked = stamps_of(validation)

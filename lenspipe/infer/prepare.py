@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.image.stretch import humvi_composite
 from lenspipe.nn.card import ModelCard, fits
+from lenspipe.nn.preprocess import channels, network_input
 
 KERNEL_REACH = 2
 """Half-width of the cubic kernel, in pixels of the coarser of the two grids."""
@@ -35,7 +35,7 @@ def prepare_stamps(
     Parameters
     ----------
     cutouts_njy : array (n, band, y, x)
-        Background-subtracted flux a pixel, nJy, square and odd, the source in the central pixel.
+        Background-subtracted flux a pixel, nJy, square, the source in the middle.
     mask : array (n, band, y, x), optional
         True where a pixel is bad; it is read as empty sky.
     cutout_scale_arcsec : float
@@ -46,39 +46,37 @@ def prepare_stamps(
 
     Returns
     -------
-    array (n, band, stamp_px, stamp_px), float32
+    array (n, channel, stamp_px, stamp_px), float32
 
     Raises
     ------
     ModelError
         Bands or pixel scale do not fit the card.
     DataError
-        The cutouts are not four-dimensional, square and odd, or smaller than `cutout_size_px` asks for.
+        The cutouts are not four-dimensional, square and of the parity of the card's stamps, or are smaller than
+        `cutout_size_px` asks for.
     """
     names = tuple(card.bands if bands is None else bands)
     if reason := fits(card, names, cutout_scale_arcsec):
         raise ModelError(f"the cutouts do not fit the model: {reason}")
     need = cutout_size_px(card, cutout_scale_arcsec)
     shape = cutouts_njy.shape
-    if len(shape) != 4 or shape[1] != len(names) or shape[2] != shape[3] or shape[3] % 2 == 0 or shape[3] < need:
+    odd = (shape[-1] - card.stamp_px) % 2
+    if len(shape) != 4 or shape[1] != len(names) or shape[2] != shape[3] or odd or shape[3] < need:
         raise DataError(
-            "cutouts must be (n, band, y, x), square and odd, and large enough for the model",
+            "cutouts must be (n, band, y, x), square, odd where the model's stamps are odd and even where they are "
+            "even, and large enough for the model",
             got=str(shape),
             want=f"(n, {len(names)}, {need}, {need}) or larger",
         )
     order = [names.index(band) for band in card.bands]
-    out = np.empty((shape[0], len(card.bands), card.stamp_px, card.stamp_px), np.float32)
+    out = np.empty((shape[0], channels(card.stretch), card.stamp_px, card.stamp_px), np.float32)
     for i in range(shape[0]):
         stamp = cutouts_njy[i, order].astype(np.float32, copy=False)
         if mask is not None:
             stamp = np.where(mask[i, order], np.float32(0), stamp)
         brightness = surface_brightness(stamp, cutout_scale_arcsec, size_px=card.stamp_px, card=card)
-        out[i] = humvi_composite(
-            brightness,
-            band_scales=card.stretch.band_scales,
-            alpha=card.stretch.alpha,
-            q=card.stretch.q,
-        )
+        out[i] = network_input(brightness, card.stretch)
     return out
 
 
@@ -104,7 +102,7 @@ def surface_brightness(
 
 def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
     """
-    Odd number of the data's pixels that a model needs around a source.
+    Number of the data's pixels that a model needs around a source; odd where its stamps are odd.
 
     Where resampling is needed it covers the kernel's reach around the centres of the outermost pixels.
     """
@@ -112,7 +110,8 @@ def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
         return card.stamp_px
     outermost = (card.stamp_px - 1) / 2 * card.pixel_scale_arcsec
     reach = KERNEL_REACH * max(card.pixel_scale_arcsec, pixel_scale_arcsec)
-    return 2 * math.ceil((outermost + reach) / pixel_scale_arcsec) + 1
+    side = 2 * math.ceil((outermost + reach) / pixel_scale_arcsec) + 1
+    return side if card.stamp_px % 2 else side + 1
 
 
 def _resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:

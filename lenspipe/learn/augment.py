@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.image.stretch import humvi_composite
 from lenspipe.nn.card import ModelCard
+from lenspipe.nn.preprocess import network_input
 
 SHIFT_PX = 1.4
 BRIGHTNESS, BAND_BRIGHTNESS = 0.10, 0.03
@@ -61,8 +61,7 @@ def augment(scenes: NDArray[np.floating], rng: np.random.Generator, *, card: Mod
 
 def stretch(surface_brightness: NDArray[np.floating], card: ModelCard) -> NDArray[np.float32]:
     """Surface brightness to network input by the card's stretch."""
-    rule = card.stretch
-    return humvi_composite(surface_brightness, band_scales=rule.band_scales, alpha=rule.alpha, q=rule.q)
+    return network_input(surface_brightness, card.stretch)
 
 
 def dihedral(stamp: NDArray[np.float32], view: int) -> NDArray[np.float32]:

@@ -20,16 +20,43 @@ PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
 class Stretch(Table):
-    """How surface brightness becomes network input (`lenspipe.image.stretch.humvi_composite`)."""
+    """How surface brightness becomes network input (`lenspipe.nn.preprocess.network_input`)."""
 
-    name: Literal["humvi"] = "humvi"
-    """Rule of the stretch."""
+    name: Literal["humvi", "asinh", "log", "linear"] = "humvi"
+    """Rule: ``humvi`` keeps colours (`lenspipe.image.stretch.humvi_composite`); the others act on each channel."""
     band_scales: tuple[float, ...]
     """Multiplier of each band's surface brightness, (nJy / arcsec^2)^-1, in the order of the card's bands."""
+    mix: tuple[tuple[float, ...], ...] | None = None
+    """Rows of weights that turn the scaled bands into channels, before the stretch; null: a channel is a band."""
     alpha: float = Field(gt=0)
     """Slope at zero intensity."""
     q: float = Field(gt=0)
-    """Strength of the compression of bright pixels."""
+    """Strength of the compression of bright pixels; without effect for ``linear``."""
+    standardise: bool = False
+    """Subtract each stamp's mean and divide by its standard deviation, over all channels, after the stretch."""
+
+
+class Calibration(Table):
+    """Map from a model's score to a probability, and what it was fitted on (`lenspipe.evaluate.calibrate`)."""
+
+    method: Literal["platt", "temperature", "isotonic"]
+    """``platt`` and ``temperature`` act on the log odds of the score, ``isotonic`` on the score."""
+    slope: float = 1.0
+    """``platt``: slope on the log odds; ``temperature``: one over the temperature."""
+    intercept: float = 0.0
+    """``platt``: intercept on the log odds."""
+    scores: tuple[float, ...] = ()
+    """``isotonic``: knots, rising."""
+    probabilities: tuple[float, ...] = ()
+    """``isotonic``: probability at each knot; linear between them, flat outside."""
+    prior: float = Field(gt=0, lt=1)
+    """Fraction of lenses among the stamps it was fitted on; a survey's own prior replaces it by the odds."""
+    n_lens: int = Field(ge=1)
+    """Lenses it was fitted on."""
+    n_other: int = Field(ge=1)
+    """Stamps of all else it was fitted on."""
+    data: str
+    """What those stamps were."""
 
 
 class ModelCard(Table):
@@ -43,8 +70,9 @@ class ModelCard(Table):
     """Name of its network family in the registry (`lenspipe.nn.registry`)."""
     settings: dict[str, int | float | bool | str | list[int]] = {}
     """Settings that the family was built with."""
-    task: Literal["find"] = "find"
-    """What the score means: ``find``, a lens at the centre of the stamp or not."""
+    task: Literal["find", "classify", "regress", "denoise"] = "find"
+    """What comes out: ``find`` the logit of a lens at the stamp's centre, ``classify`` a logit a class, ``regress``
+    values of `targets`, ``denoise`` an image of the same bands."""
     bands: tuple[str, ...] = Field(min_length=1)
     """Bands in the order of the input."""
     pixel_scale_arcsec: float = Field(gt=0)
@@ -56,16 +84,32 @@ class ModelCard(Table):
     max_scale_arcsec: float = Field(gt=0)
     """Coarsest pixel scale of data that may be resampled to the input's."""
     stamp_px: int = Field(ge=1)
-    """Side of the input stamp; odd, so that the source lies in the central pixel."""
+    """Side of the input stamp. The scan takes odd ones only, so that the source lies in the central pixel."""
     stretch: Stretch
     """Stretch of the input."""
     classes: tuple[str, ...] = ("nonlens", "lens")
-    """Names of the classes; the score grows with the last."""
+    """Names of the classes; for ``find`` the score grows with the last."""
+    targets: tuple[str, ...] = ()
+    """``regress``: columns of the data set that the network gives, in order."""
+    target_means: tuple[float, ...] = ()
+    """``regress``: mean of each target in training; the network gives (value - mean) / spread."""
+    target_spreads: tuple[float, ...] = ()
+    """``regress``: standard deviation of each target in training."""
+    uncertainty: Literal["none", "gaussian"] = "none"
+    """``regress``: ``gaussian`` adds the natural log of the variance of each scaled target after the values."""
+    features: tuple[str, ...] = ()
+    """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
+    feature_means: tuple[float, ...] = ()
+    """Mean of each feature in training; taken off before the network."""
+    feature_spreads: tuple[float, ...] = ()
+    """Standard deviation of each feature in training; divided by before the network."""
+    sees: Literal["raw", "denoised", "both"] = "raw"
+    """Whether a classifier takes stamps as they are, denoised, or both (raw bands first)."""
     training: dict[str, Any] = {}
     """Facts about the training: data, seed, steps, command."""
     metrics: dict[str, Any] = {}
     """What was measured, on what, with N and intervals."""
-    calibration: dict[str, Any] | None = None
+    calibration: Calibration | None = None
     """Map from score to probability; null where none was fitted."""
     licence: str = "BSD-3-Clause"
     """Licence of the weights."""
@@ -74,14 +118,36 @@ class ModelCard(Table):
     created: str = ""
     """Date of the checkpoint, ISO 8601."""
 
+    @property
+    def n_channel(self) -> int:
+        """Channels of the network's input."""
+        once = len(self.stretch.mix) if self.stretch.mix is not None else len(self.bands)
+        return 2 * once if self.sees == "both" else once
+
+    @property
+    def n_out(self) -> int:
+        """Numbers that the network gives for a stamp; for ``denoise`` its image bands."""
+        return {
+            "find": 1,
+            "classify": len(self.classes),
+            "regress": len(self.targets) * (2 if self.uncertainty == "gaussian" else 1),
+            "denoise": len(self.bands),
+        }[self.task]
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
-        if self.stamp_px % 2 == 0:
-            raise ValueError("stamp_px must be odd, so that the source lies in the central pixel")
         if len(self.stretch.band_scales) != len(self.bands):
             raise ValueError("stretch.band_scales needs one value a band")
+        if any(len(row) != len(self.bands) for row in self.stretch.mix or ()):
+            raise ValueError("each row of stretch.mix needs one weight a band")
         if not self.min_scale_arcsec <= self.pixel_scale_arcsec <= self.max_scale_arcsec:
             raise ValueError("pixel_scale_arcsec must lie between min_scale_arcsec and max_scale_arcsec")
+        if len({len(self.targets), len(self.target_means), len(self.target_spreads)}) > 1:
+            raise ValueError("target_means and target_spreads need one value a target")
+        if len({len(self.features), len(self.feature_means), len(self.feature_spreads)}) > 1:
+            raise ValueError("feature_means and feature_spreads need one value a feature")
+        if (self.task == "regress") != bool(self.targets):
+            raise ValueError("targets belong to the task regress, and it needs them")
         return self
 
 

@@ -73,7 +73,7 @@ def load_model(folder: str | Path) -> tuple[nn.Module, ModelCard]:
         tensors = load(raw)
     except SafetensorError as error:
         raise ModelError(f"the weights are not a safetensors file: {error}", file=str(path)) from error
-    module = build(card.family, len(card.bands), card.stamp_px, **card.settings)
+    module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
     want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if want != got:

@@ -1,4 +1,4 @@
-"""Network families by name. A family is a function from input shape and settings to a module with one logit a stamp."""
+"""Network families by name. A family is a function from input shape, number of outputs and settings to a module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAMILIES: dict[str, Callable[..., nn.Module]] = {}
 
 
 def register(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """Enter a builder ``f(n_band, stamp_px, **settings) -> nn.Module`` under ``name``."""
+    """Enter a builder ``f(n_channel, stamp_px, n_out, **settings) -> nn.Module`` under ``name``."""
 
     def enter(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if name in _FAMILIES:
@@ -33,9 +33,11 @@ def families() -> dict[str, Callable[..., nn.Module]]:
     return dict(sorted(_FAMILIES.items()))
 
 
-def build(family: str, n_band: int, stamp_px: int, **settings: Any) -> nn.Module:
+def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings: Any) -> nn.Module:
     """
-    A network with fresh weights: ``(n, n_band, stamp_px, stamp_px)`` in, ``(n,)`` logits out.
+    A network with fresh weights: ``(n, n_channel, stamp_px, stamp_px)`` in, ``(n, n_out)`` out.
+
+    Where ``n_out`` is 1 the last axis is dropped: ``(n,)``.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def build(family: str, n_band: int, stamp_px: int, **settings: Any) -> nn.Module
         near = difflib.get_close_matches(family, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Families: {', '.join(known)}."
         raise ModelError(f"no such network family. {hint}", got=family)
-    takes = set(inspect.signature(known[family]).parameters) - {"n_band", "stamp_px"}
+    takes = set(inspect.signature(known[family]).parameters) - {"n_channel", "stamp_px", "n_out"}
     if unknown := sorted(set(settings) - takes):
         raise ModelError(
             "settings that the family does not have",
@@ -55,4 +57,4 @@ def build(family: str, n_band: int, stamp_px: int, **settings: Any) -> nn.Module
             got=",".join(unknown),
             known=",".join(sorted(takes)),
         )
-    return known[family](n_band, stamp_px, **settings)
+    return known[family](n_channel, stamp_px, n_out, **settings)

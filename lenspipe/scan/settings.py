@@ -52,14 +52,21 @@ def choose_model(name: str, bands: tuple[str, ...]) -> tuple[ChosenModel | None,
     Raises
     ------
     ConfigError
-        The model asked for is not there or needs bands that the tiles do not have.
+        The model asked for is not there, is no finder, or needs bands that the tiles do not have.
     """
     if name == "none":
         return None, "scoring is switched off (score.model = none)"
-    candidates = shipped_models() if name == "auto" else [name]
+    candidates = [n for n in shipped_models() if can_scan(read_card(find_model(n)))] if name == "auto" else [name]
     for candidate in candidates:
         folder = find_model(candidate)
         card = read_card(folder)
+        if not can_scan(card):
+            raise ConfigError(
+                "the model cannot rank candidates: it needs task find and an odd stamp_px; choose another --model",
+                model=name,
+                task=card.task,
+                stamp_px=card.stamp_px,
+            )
         missing = [band for band in card.bands if band not in bands]
         if not missing:
             return ChosenModel(folder, digest(folder), card), None
@@ -71,6 +78,11 @@ def choose_model(name: str, bands: tuple[str, ...]) -> tuple[ChosenModel | None,
                 tiles_have=" ".join(bands),
             )
     return None, f"no shipped model fits the bands {' '.join(bands)}"
+
+
+def can_scan(card: ModelCard) -> bool:
+    """Whether a model gives one score for a source in the central pixel."""
+    return card.task == "find" and card.stamp_px % 2 == 1 and card.sees == "raw" and not card.features
 
 
 def model_for(settings: ScanSettings, tile_bands: tuple[str, ...], pixel_scale_arcsec: float) -> ChosenModel | None:

@@ -5,25 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lenspipe.nn.heads import RowSum
 from lenspipe.nn.registry import register
-
-
-class RowSum(nn.Module):
-    """
-    Linear map to one number a row, as multiply and sum.
-
-    A matrix-vector product may sum in another order when the number of rows changes; this one cannot, so a stamp's
-    logit does not depend on the batch around it.
-    """
-
-    def __init__(self, n_feature: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_feature).uniform_(-1, 1) / n_feature**0.5)
-        self.bias = nn.Parameter(torch.zeros(1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(n, feature)`` to ``(n,)``."""
-        return (features * self.weight).sum(dim=1) + self.bias
 
 
 class SmallCNN(nn.Module):
@@ -33,29 +16,29 @@ class SmallCNN(nn.Module):
     The input's size stays odd at every stride (65, 33, 17, 9), so flips and quarter turns of a stamp shift nothing.
     """
 
-    def __init__(self, n_band: int, stamp_px: int, width: int, dropout: float) -> None:
+    def __init__(self, n_channel: int, stamp_px: int, n_out: int, width: int, dropout: float) -> None:
         super().__init__()
         w = width
-        maps = (n_band, w, w, 2 * w, 2 * w, 4 * w, 6 * w)
+        maps = (n_channel, w, w, 2 * w, 2 * w, 4 * w, 6 * w)
         strides = (2, 1, 2, 1, 2, 1)
         layers: list[nn.Module] = []
-        for n_in, n_out, stride in zip(maps, maps[1:], strides, strict=False):
-            kernel = 5 if n_in == n_band and not layers else 3
+        for n_in, n_next, stride in zip(maps, maps[1:], strides, strict=False):
+            kernel = 5 if n_in == n_channel and not layers else 3
             layers += [
-                nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False),
-                nn.BatchNorm2d(n_out),
+                nn.Conv2d(n_in, n_next, kernel, stride, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(n_next),
                 nn.ReLU(),
             ]
         self.trunk = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.head = RowSum(3 * maps[-1])
+        self.head = RowSum(3 * maps[-1], n_out)
         side = stamp_px
         for stride in strides:
             side = (side + stride - 1) // stride
         self.ring = max(0, side // 3)
 
     def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, band, y, x)`` to logits ``(n,)``."""
+        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
         maps = self.trunk(stamps)
         centre = maps[:, :, self.ring : maps.shape[2] - self.ring, self.ring : maps.shape[3] - self.ring]
         pooled = torch.cat([maps.mean((2, 3)), centre.mean((2, 3)), maps.amax((2, 3))], dim=1)
@@ -64,6 +47,6 @@ class SmallCNN(nn.Module):
 
 
 @register("small-cnn")
-def small_cnn(n_band: int, stamp_px: int, *, width: int = 24, dropout: float = 0.2) -> nn.Module:
+def small_cnn(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 24, dropout: float = 0.2) -> nn.Module:
     """Six convolutions, our own design; 0.2 million parameters at width 24."""
-    return SmallCNN(n_band, stamp_px, width, dropout)
+    return SmallCNN(n_channel, stamp_px, n_out, width, dropout)

@@ -1,0 +1,70 @@
+"""From surface brightness to a network's input, as a card asks for it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenspipe.image.stretch import humvi_composite
+from lenspipe.nn.card import Stretch
+
+
+def channels(stretch: Stretch) -> int:
+    """Channels that a stretch makes of its bands."""
+    return len(stretch.mix) if stretch.mix is not None else len(stretch.band_scales)
+
+
+def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) -> NDArray[np.float32]:
+    """
+    Scale bands, mix them into channels, stretch, standardise.
+
+    With ``x`` a scaled and mixed channel: ``humvi`` is `lenspipe.image.stretch.humvi_composite`; ``asinh`` is
+    ``asinh(alpha q x) / q``, ``log`` is ``sign(x) log(1 + alpha q |x|) / q``, ``linear`` is ``alpha x``. All have the
+    slope alpha at zero, and only ``humvi`` clips.
+
+    Parameters
+    ----------
+    surface_brightness : array (..., band, y, x)
+        nJy / arcsec^2, finite.
+    stretch : Stretch
+        Rule of the card.
+
+    Returns
+    -------
+    array (..., channel, y, x), float32
+
+    Examples
+    --------
+    >>> rule = Stretch(name="asinh", band_scales=(1.0, 2.0), mix=((0.5, 0.5),), alpha=0.1, q=1.0)
+    >>> network_input(np.ones((2, 1, 1)), rule).round(4)
+    array([[[0.1494]]], dtype=float32)
+    """
+    scales = np.asarray(stretch.band_scales, np.float32)
+    if stretch.mix is None and stretch.name == "humvi":
+        out = humvi_composite(surface_brightness, band_scales=stretch.band_scales, alpha=stretch.alpha, q=stretch.q)
+    else:
+        scaled = surface_brightness.astype(np.float32, copy=False) * scales[:, None, None]
+        if stretch.mix is not None:
+            scaled = np.einsum("cb,...byx->...cyx", np.asarray(stretch.mix, np.float32), scaled)
+        out = _stretched(scaled, stretch)
+    if stretch.standardise:
+        axes = (-3, -2, -1)
+        spread = out.std(axis=axes, keepdims=True)
+        centred = out - out.mean(axis=axes, keepdims=True)
+        out = (centred / np.where(spread > 0, spread, np.float32(1))).astype(np.float32, copy=False)
+    return out
+
+
+def _stretched(scaled: NDArray[np.float32], stretch: Stretch) -> NDArray[np.float32]:
+    alpha, q = np.float32(stretch.alpha), np.float32(stretch.q)
+    if stretch.name == "humvi":
+        unit = (1.0,) * scaled.shape[-3]
+        return humvi_composite(scaled, band_scales=unit, alpha=stretch.alpha, q=stretch.q)
+    out: NDArray[np.float32]
+    if stretch.name == "asinh":
+        out = np.arcsinh(alpha * q * scaled) / q
+    elif stretch.name == "log":
+        out = np.sign(scaled) * np.log1p(alpha * q * np.abs(scaled)) / q
+    else:
+        out = alpha * scaled
+    return out
