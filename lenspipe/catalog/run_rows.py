@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,37 @@ def entries(
     score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
     rows = rows.set_column(rows.schema.get_field_index("score"), "score", score)
     rows = rows.take(pc.sort_indices(rows.select(["score", "candidate_id"]), sort_keys=keys))
+    rank = pa.array(np.arange(1, rows.num_rows + 1), mask=rows["score"].is_null().to_numpy())
+    return _as_entries(rows, rank, traces, bands=bands, acronym=acronym)
+
+
+def unmerged_entries(run: Run, *, acronym: str, rows_per_chunk: int) -> Iterator[pa.Table]:
+    """
+    Catalogue entries of a run's candidates as they are, in chunks: what a merge in pieces starts from.
+
+    ``rank`` is the place among all scored candidates of the run, so merging leaves gaps.
+    """
+    traces = _traces(run)
+    begun = 0
+    for batch in pq.ParquetFile(run.folder / "candidates.parquet").iter_batches(rows_per_chunk):
+        rows = pa.Table.from_batches([batch])
+        score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
+        rows = rows.set_column(rows.schema.get_field_index("score"), "score", score)
+        n = rows.num_rows
+        rows = rows.append_column("run_id", pa.array([run.run_id]).take(pa.array(np.zeros(n, np.int64))))
+        rows = rows.append_column("n_detection", pa.array(np.ones(n, np.int32)))
+        rank = pa.array(np.arange(begun + 1, begun + n + 1), mask=rows["score"].is_null().to_numpy())
+        begun += n
+        yield _as_entries(rows, rank, traces, bands=run.bands, acronym=acronym)
+
+
+def _as_entries(rows: pa.Table, rank: pa.Array, traces: pa.Table, *, bands: tuple[str, ...], acronym: str) -> pa.Table:
     ra_deg, dec_deg = rows["ra"].to_numpy(), rows["dec"].to_numpy()
     index = pc.index_in(rows["shard_id"], traces["shard_id"].combine_chunks())
     made: dict[str, pa.Array | pa.ChunkedArray] = {
         HEALPIX: pa.array(healpix29(ra_deg, dec_deg)),
         "name": iau_names(ra_deg, dec_deg, acronym=acronym),
-        "rank": pa.array(np.arange(1, rows.num_rows + 1), mask=rows["score"].is_null().to_numpy()),
+        "rank": rank,
         **{n: traces[n].combine_chunks().take(index) for n in traces.column_names if n != "shard_id"},
     }
     schema = catalogue_schema(bands)

@@ -25,6 +25,7 @@ from lenspipe.rundir import read_json, utc_now, write_json
 from lenspipe.schema import field
 
 DESCRIPTION = "Strong-lens candidates, one row an object; score is raw, probability is calibrated."
+FULL_SKY_DEG2 = 41252.96125
 SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
 
 
@@ -47,6 +48,7 @@ def write_catalogue(
     acronym: str,
     matching: Matching | None,
     append: bool = False,
+    replace: bool = False,
     other_model: bool = False,
     max_rows: int = MAX_ROWS,
 ) -> dict[str, Any]:
@@ -66,6 +68,8 @@ def write_catalogue(
         Known lenses to match with.
     append : bool
         Add to the catalogue in ``out``.
+    replace : bool
+        Put the new catalogue in the place of the one in ``out``.
     other_model : bool
         Add although another model scored the rows that are there.
     max_rows : int
@@ -88,10 +92,10 @@ def write_catalogue(
     rows = catalogue_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
     if matching:
         rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
-    searched, tiles, moc = _with_run_id(run.shards, run.run_id), _tiles(run), footprint(run.shards)
+    searched, tiles, moc = with_run_id(run.shards, run.run_id), tiles_of(run), footprint(run.shards)
     n_merged = run.record["counts"]["candidates"] - rows.num_rows
     added = {"rows": rows.num_rows, "merged": n_merged}
-    with names.replaced_folder(out, replace=before is not None) as new:
+    with names.replaced_folder(out, replace=replace or before is not None) as new:
         if before:
             result = append_rows(
                 out / names.HATS, rows, new / names.HATS, name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows
@@ -119,8 +123,13 @@ def write_catalogue(
                 table = with_earlier_words(table, pq.read_table(out / names.KNOWN_LENSES))
             pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
             found = recall(table)
-        record = _provenance(run, before, rows, added, searched, radius_arcsec, acronym, matching, found)
-        record["area"]["footprint_deg2"] = moc.sky_fraction * 41252.96125
+        kept = {
+            "rows": rows.num_rows,
+            "scored_rows": rows.num_rows - rows["score"].null_count,
+            "detections": pc.sum(rows["n_detection"]).as_py() or 0,
+        }
+        record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found)
+        record["area"]["footprint_deg2"] = moc.sky_fraction * FULL_SKY_DEG2
         write_json(new / names.PROVENANCE, record)
         if before:
             _carry_over(out, new)
@@ -168,12 +177,13 @@ def _check_append(run: Run, out: Path, before: dict[str, Any], *, radius_arcsec:
         )  # fmt: skip
 
 
-def _with_run_id(shards: pa.Table, run_id: str) -> pa.Table:
+def with_run_id(shards: pa.Table, run_id: str) -> pa.Table:
+    """Rows with the run that they come from as first column."""
     about = field("run_id", pa.string(), "Digest of the request, plan and model of the run", ucd="meta.id;meta.dataset")
     return shards.add_column(0, about, pa.array([run_id] * shards.num_rows, pa.string()))
 
 
-def _tiles(run: Run) -> pa.Table:
+def tiles_of(run: Run) -> pa.Table:
     """Files of each tile, as the plan has them; what pictures are cut from."""
     plan = run.plan.filter(pc.is_valid(run.plan["shard_id"]))
     tiles = (
@@ -182,13 +192,33 @@ def _tiles(run: Run) -> pa.Table:
         .rename_columns(["tile", "files"])
         .sort_by("tile")
     )
-    return _with_run_id(tiles, run.run_id)
+    return with_run_id(tiles, run.run_id)
 
 
-def _provenance(
-    run: Run, before: dict[str, Any] | None, rows: pa.Table, added: dict[str, int], searched: pa.Table,
+def provenance(
+    run: Run, before: dict[str, Any] | None, kept: dict[str, int], added: dict[str, int], searched: pa.Table,
     radius_arcsec: float, acronym: str, matching: Matching | None, found: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
+    """
+    What a catalogue is made of, with counts that add up.
+
+    Parameters
+    ----------
+    run : Run
+        Run that is added.
+    before : dict or None
+        Record of the catalogue that it is added to.
+    kept : dict
+        ``rows``, ``scored_rows`` and ``detections`` (the sum of ``n_detection``) of the whole catalogue.
+    added : dict
+        ``rows`` and ``merged`` of this run.
+    searched : pa.Table
+        Shards of all runs.
+    radius_arcsec, acronym, matching
+        As in `write_catalogue`.
+    found : dict or None
+        Recall of known lenses.
+    """
     keys = (
         "started",
         "finished",
@@ -209,9 +239,9 @@ def _provenance(
     }
     runs = [*(before["runs"] if before else []), entry]
     totals = {k: sum(r["counts"][k] for r in runs) for k in ("tiles", "shards", "shards_ok", "sources", "candidates")}
-    totals |= {"merged": totals["candidates"] - rows.num_rows, "rows": rows.num_rows}
-    totals["scored_rows"] = rows.num_rows - rows["score"].null_count
-    detections = pc.sum(rows["n_detection"]).as_py() or 0
+    totals |= {"merged": totals["candidates"] - kept["rows"], "rows": kept["rows"]}
+    totals["scored_rows"] = kept["scored_rows"]
+    detections = kept["detections"]
     merged = sum(r["counts"]["merged"] for r in runs)
     if detections != totals["candidates"] or merged != totals["merged"]:
         raise RuntimeError(f"the counts do not add up: {detections} detections, {merged} merged, {totals}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from lenspipe.catalog.write import Matching
+    from lenspipe.scan.catalogue import CatalogueSettings
 
 
 @click.command()
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 @click.option("--trained-on", metavar="FILE", default=None, help="Positions used in training, left out of the recall.")
 @click.option("--acronym", default="LPC", show_default=True, help="Leading word of the names.")
 @click.option("--allow-other-model", is_flag=True, help="Append a run that another model scored.")
+@click.option("--distributed", is_flag=True, help="By Ray, for more rows than one machine holds: the HATS tree alone.")
+@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs for --distributed. [default: all]")
 def command(
     run: Path,
     out: Path,
@@ -39,6 +41,8 @@ def command(
     trained_on: str | None,
     acronym: str,
     allow_other_model: bool,
+    distributed: bool,
+    workers: int | None,
 ) -> int:
     """
     Write the catalogue of RUN: HATS, VOParquet, FITS, footprint, known lenses, provenance.
@@ -47,20 +51,51 @@ def command(
     """
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import write_catalogue
+    from lenspipe.errors import ConfigError
+    from lenspipe.scan.catalogue import CatalogueSettings, matching_of, settings_from
 
+    if not 0 < match_radius_arcsec < 3600:
+        raise ConfigError("--match-radius must lie between 0 and 3600 arcsec", got=match_radius_arcsec)
+    if distributed and (append or partial):
+        raise ConfigError("--distributed writes the catalogue of one ended run; leave --append and --partial out")
     out = out.absolute()
+    settings = CatalogueSettings(
+        radius_arcsec=radius_arcsec,
+        acronym=acronym,
+        lists=settings_from(lists),
+        match_radius_arcsec=match_radius_arcsec,
+        trained_on=trained_on,
+    )
+    if distributed:
+        record = _distributed(run, out, settings, workers)
+        print_catalogue(out, record)
+        return 0
     with tempfile.TemporaryDirectory() as scratch:
         opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
         record = write_catalogue(
             opened, out, radius_arcsec=radius_arcsec, acronym=acronym, append=append, other_model=allow_other_model,
-            matching=_matching(lists or ("lenscat",), match_radius_arcsec, trained_on),
+            matching=matching_of(settings),
         )  # fmt: skip
         if record["known_lenses"]:
             from lenspipe.scan.known import examine_absent
 
             record = examine_absent(opened, out, record)
-    _print(out, record)
+    print_catalogue(out, record)
     return 0
+
+
+def _distributed(run: Path, out: Path, settings: CatalogueSettings, workers: int | None) -> dict[str, Any]:
+    from lenspipe.catalog.run_rows import open_run_folder
+    from lenspipe.dist.session import ray_session
+    from lenspipe.scan.catalogue import matching_of
+
+    opened = open_run_folder(run)
+    with ray_session(n_worker=workers):
+        from lenspipe.dist.catalog import write_catalogue_ray
+
+        return write_catalogue_ray(
+            opened, out, radius_arcsec=settings.radius_arcsec, acronym=settings.acronym, matching=matching_of(settings)
+        )
 
 
 def _partial(run: Path, scratch: Path) -> Path:
@@ -74,26 +109,8 @@ def _partial(run: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _matching(lists: tuple[str, ...], radius_arcsec: float, trained_on: str | None) -> Matching | None:
-    import pyarrow as pa
-
-    from lenspipe.catalog.known import read_known_lenses
-    from lenspipe.catalog.write import Matching
-    from lenspipe.errors import ConfigError
-
-    if not 0 < radius_arcsec < 3600:
-        raise ConfigError("--match-radius must lie between 0 and 3600 arcsec", got=radius_arcsec)
-    if lists == ("none",):
-        return None
-    return Matching(
-        source=", ".join(lists),
-        lenses=pa.concat_tables([read_known_lenses(file) for file in lists]),
-        radius_arcsec=radius_arcsec,
-        trained_on=read_known_lenses(trained_on) if trained_on else None,
-    )
-
-
-def _print(out: Path, record: dict[str, Any]) -> None:
+def print_catalogue(out: Path, record: dict[str, Any]) -> None:
+    """Print what a catalogue holds and where its files are."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -60,7 +60,8 @@ class ShownProgress:
             self._last_line = time.monotonic()
             elapsed = self._last_line - self._begun
             left = elapsed / max(1, self._counts.get("shards", 0)) * (self._total - self._done)
-            self.say(f"{self._name}: {self._done}/{self._total} {self._unit}s, {self._note()}, about {left:.0f} s left")
+            parts = [f"{self._done}/{self._total} {self._unit}s", self._note(), f"about {left:.0f} s left"]
+            self.say(f"{self._name}: {', '.join(part for part in parts if part)}")
 
     def say(self, message: str) -> None:
         """One line."""

@@ -57,6 +57,7 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
 @click.option(
     "--detector", type=click.Choice(["sep", "photutils"]), default=None, help="Source detection. [default: sep]"
 )
+@click.option("--catalog/--no-catalog", default=True, show_default=True, help="Write RUN/catalog as the last step.")
 def command(
     tiles: tuple[str, ...],
     survey: str | None,
@@ -72,6 +73,7 @@ def command(
     shard_px: int | None,
     zero_point_ab: float | None,
     detector: str | None,
+    catalog: bool,
 ) -> int:
     """
     Scan survey TILES (files, folders, globs, URLs, or a manifest) into a candidate catalogue.
@@ -106,7 +108,23 @@ def command(
     print_result(result, request)
     if sample:
         print_sample_truth(result)
+    if catalog:
+        _catalogue(result.folder)
     return result.exit_code
+
+
+def _catalogue(run: Path) -> None:
+    from lenspipe.cli.catalog import print_catalogue
+    from lenspipe.scan.catalogue import FOLDER, MAX_ROWS_IN_MEMORY, catalogue_run
+
+    record = catalogue_run(run)
+    if record is None:
+        click.echo(
+            f"No catalogue yet: there are more than {MAX_ROWS_IN_MEMORY} candidates; write it by "
+            f"`lenspipe catalog {run} --out DIR --distributed`"
+        )
+        return
+    print_catalogue(run / FOLDER, record)
 
 
 def _config(

@@ -5,18 +5,27 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from lenspipe.catalog.columns import HEALPIX
-from lenspipe.catalog.hats import HIGHEST_ORDER, MAX_ROWS, Pixel, home_of, write_metadata, write_pixel
+from lenspipe.catalog import folder as names
+from lenspipe.catalog.columns import HEALPIX, KNOWN, catalogue_schema
+from lenspipe.catalog.footprint import footprint, write_footprint
+from lenspipe.catalog.hats import HIGHEST_ORDER, MAX_ROWS, Pixel, home_of, write_metadata, write_pixel, write_tree
 from lenspipe.catalog.healpix import N_BASE, ORDER, cells_around
+from lenspipe.catalog.match import fates, recall, with_known_lenses
 from lenspipe.catalog.merge import merge_rows
+from lenspipe.catalog.run_rows import Run, unmerged_entries
+from lenspipe.catalog.write import FULL_SKY_DEG2, Matching, provenance, tiles_of, with_run_id
+from lenspipe.rundir import write_json
 
+ROWS_PER_FILE = 500_000
 MARGIN = 10
 """Rows this many radii outside a pixel take part in its merging; a chain of detections that is longer may be cut."""
 
@@ -70,6 +79,86 @@ def write_tree_ray(
     pixels = [pixel for pixel, n in zip(pixels, rows, strict=True) if n]
     write_metadata(root, schema, pixels, name=name, max_rows=max_rows)
     return pixels
+
+
+def write_catalogue_ray(
+    run: Run,
+    out: Path,
+    *,
+    radius_arcsec: float,
+    acronym: str,
+    matching: Matching | None,
+    max_rows: int = MAX_ROWS,
+    rows_per_file: int = ROWS_PER_FILE,
+) -> dict[str, Any]:
+    """
+    Write the catalogue of a run that one machine cannot hold, on the Ray that runs.
+
+    The HATS tree, footprint, shards, tiles, known lenses and provenance of `lenspipe.catalog.write.write_catalogue`;
+    no single table of all rows. The driver holds one file of rows at a time.
+
+    Parameters
+    ----------
+    run : Run
+    out : Path
+        Folder to make, on a disk that all nodes see.
+    radius_arcsec, acronym, matching, max_rows
+        As in `write_catalogue`; ``max_rows`` counts rows before they are merged.
+    rows_per_file : int
+        Rows of the files that are merged.
+
+    Returns
+    -------
+    dict
+        The record that is written as ``provenance.json``.
+
+    Raises
+    ------
+    ConfigError
+        ``out`` exists.
+    """
+    schema = catalogue_schema(run.bands)
+    moc, searched = footprint(run.shards), with_run_id(run.shards, run.run_id)
+    with names.replaced_folder(out, replace=False) as new:
+        chunks = new / ".chunks"
+        chunks.mkdir()
+        sources: list[Path] = []
+        for number, rows in enumerate(unmerged_entries(run, acronym=acronym, rows_per_chunk=rows_per_file)):
+            if matching:
+                rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
+            sources.append(chunks / f"{number:06d}.parquet")
+            pq.write_table(rows, sources[-1])
+        if sources:
+            pixels = write_tree_ray(
+                sources, new / names.HATS, name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows
+            )
+        else:
+            write_tree(schema.empty_table(), new / names.HATS, name=out.name, max_rows=max_rows)
+            pixels = []
+        shutil.rmtree(chunks)
+        kept = {"rows": 0, "scored_rows": 0, "detections": 0}
+        matched: list[pa.Table] = []
+        for pixel in pixels:
+            rows = pq.read_table(new / names.HATS / "dataset" / pixel.path, partitioning=None).cast(schema)
+            kept["rows"] += rows.num_rows
+            kept["scored_rows"] += rows.num_rows - rows["score"].null_count
+            kept["detections"] += pc.sum(rows["n_detection"]).as_py()
+            matched.append(rows.filter(pc.is_valid(rows[KNOWN[-1]])))
+        found = None
+        if matching:
+            table = fates(
+                pa.concat_tables([schema.empty_table(), *matched]), matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
+            )
+            pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
+            found = recall(table)
+        pq.write_table(searched, new / names.SHARDS, compression="zstd")
+        pq.write_table(tiles_of(run), new / names.TILES, compression="zstd")
+        write_footprint(moc, new / names.FOOTPRINT)
+        added = {"rows": kept["rows"], "merged": run.record["counts"]["candidates"] - kept["rows"]}
+        record = provenance(run, None, kept, added, searched, radius_arcsec, acronym, matching, found)
+        record["area"]["footprint_deg2"] = moc.sky_fraction * FULL_SKY_DEG2
+        write_json(new / names.PROVENANCE, record)
+    return record
 
 
 def pixels_of_counts(counts: NDArray[np.int64], *, max_rows: int) -> list[Pixel]:

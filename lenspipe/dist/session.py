@@ -33,6 +33,11 @@ def _writable_home() -> bool:
     return False
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on, which batch systems and containers make fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
     """
@@ -70,7 +75,7 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
         else:
             ray.init(
                 address="local",
-                num_cpus=n_worker or os.cpu_count(),
+                num_cpus=n_worker or usable_cores(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

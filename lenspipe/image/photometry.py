@@ -9,10 +9,11 @@ import sep
 from numpy.typing import NDArray
 
 from lenspipe.image.sources import FLAG_MASKED, FLAG_PHOTOMETRY, Sources
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 KRON_FACTOR, MIN_RADIUS_PX = 2.5, 3.5
 KRON_SEARCH = 6.0
-NANOJANSKY_ZERO_POINT_AB = 31.4
+
 POGSON = 2.5 / np.log(10)
 
 

@@ -60,11 +60,10 @@ def _stretched(scaled: NDArray[np.float32], stretch: Stretch) -> NDArray[np.floa
     if stretch.name == "humvi":
         unit = (1.0,) * scaled.shape[-3]
         return humvi_composite(scaled, band_scales=unit, alpha=stretch.alpha, q=stretch.q)
-    out: NDArray[np.float32]
     if stretch.name == "asinh":
         out = np.arcsinh(alpha * q * scaled) / q
     elif stretch.name == "log":
         out = np.sign(scaled) * np.log1p(alpha * q * np.abs(scaled)) / q
     else:
         out = alpha * scaled
-    return out
+    return np.asarray(out, np.float32)

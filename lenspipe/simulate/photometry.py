@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
-NANOJANSKY_ZERO_POINT_AB = 31.4
 BANDS = ("u", "g", "r", "i", "z", "Y", "J", "H")
 """Bands a colour is known for, blue to red; ``VIS`` is the mean flux of r, i and z, F814W is i, F160W is H."""
 COLOURS = ("u_g", "g_r", "r_i", "i_z", "z_Y", "Y_J", "J_H")

@@ -14,6 +14,8 @@ from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import BadTile, BandFiles, Plane, Tile, _clean, _tile
 
 REQUIRED, OPTIONAL = ("tile", "band", "image"), ("weight", "mask")
+_AS_TEXT = pa.csv.ConvertOptions(column_types={name: pa.string() for name in (*REQUIRED, *OPTIONAL)})
+"""A tile named 0012 is not 12."""
 
 
 def is_manifest(path: str) -> bool:
@@ -33,7 +35,7 @@ def read_manifest(path: str, layout: SurveyLayout) -> list[Tile | BadTile]:
         The table cannot be read, has no rows, or lacks a required column (the columns found are named).
     """
     try:
-        table = pa.csv.read_csv(path) if path.endswith(".csv") else pq.read_table(path)
+        table = pa.csv.read_csv(path, convert_options=_AS_TEXT) if path.endswith(".csv") else pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise ConfigError(f"cannot read the manifest: {error}", file=path) from error
     missing = [c for c in REQUIRED if c not in table.column_names]

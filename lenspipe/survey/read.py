@@ -19,8 +19,8 @@ from lenspipe.survey.files import image_hdu, open_fits, read_header
 from lenspipe.survey.layout import SurveyLayout, zero_point_ab
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import BandFiles, Plane, Tile
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
-NANOJANSKY_ZERO_POINT_AB = 31.4
 NO_DATA_RMS = 1e15
 """An RMS above this is a survey's way to say that there are no data (Euclid writes 1e16)."""
 SCALE_TOLERANCE = 0.02

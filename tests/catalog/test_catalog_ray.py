@@ -47,3 +47,29 @@ def test_pixels_of_counts_are_the_pixels_of_the_rows(rows):
     index = np.sort(rows["_healpix_29"].to_numpy())
     counts = np.bincount(index >> 38, minlength=12 * 4**10)
     assert pixels_of_counts(counts, max_rows=100) == [p for p, _, _ in adaptive_pixels(index, max_rows=100)]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(tmp_path):
+    from catalog_runs import scan, write_overlapping_tiles
+
+    from lenspipe.catalog.known import read_known_lenses
+    from lenspipe.catalog.run_rows import open_run_folder
+    from lenspipe.catalog.write import Matching, write_catalogue
+    from lenspipe.dist.catalog import write_catalogue_ray
+
+    truth = write_overlapping_tiles(tmp_path / "tiles")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    lenses = tmp_path / "lenses.csv"
+    lenses.write_text("ra,dec,name\n" + "".join(f"{truth['ra'][i]},{truth['dec'][i]},L{i}\n" for i in (0, 7, 31)))
+    matching = Matching(source="three", lenses=read_known_lenses(lenses), radius_arcsec=2.0)
+    run = open_run_folder(tmp_path / "run")
+    how = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": matching, "max_rows": 20}
+    one = write_catalogue(run, tmp_path / "one", **how)
+    by_ray = write_catalogue_ray(run, tmp_path / "ray", **how, rows_per_file=17)
+    a, b = (read_tree(tmp_path / n / "hats").sort_by("candidate_id").drop_columns("rank") for n in ("one", "ray"))
+    assert one["counts"]["merged"] > 10  # the overlap has objects to merge
+    assert b.equals(a)
+    assert by_ray["counts"] == one["counts"]
+    assert by_ray["known_lenses"] == one["known_lenses"]
+    assert by_ray["area"] == one["area"]

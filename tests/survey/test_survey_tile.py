@@ -140,3 +140,10 @@ def test_a_mask_in_the_images_own_file_leaves_the_image_a_tile(tmp_path):
     rule = FileRule(pattern=r"(?P<tile>\w+)_(?P<band>g)\.fits", mask_hdu=0)
     layout = GENERIC.model_copy(update={"files": (rule,)})
     assert names(group_tiles(find_files([str(tmp_path)]), layout)) == ["a"]
+
+
+def test_a_manifest_keeps_the_zeros_of_a_tile_name(tmp_path):
+    table = tmp_path / "tiles.csv"
+    table.write_text("tile,band,image\n0012,g,a.fits\n")
+    (tile,) = read_manifest(str(table), GENERIC)
+    assert tile.name == "0012"

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from lenspipe.errors import DataError
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
 from lenspipe.survey.layout import ZeroPoint, zero_point_ab
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
-NANOJANSKY_ZERO_POINT_AB = 31.4
-"""AB magnitude of 1 nJy (Oke & Gunn 1983: 3631 Jy is magnitude 0, 2.5 log10(3631e9) = 31.400)."""
 MAGGIE_NJY = 3.631e12
 """One maggie, the flux of AB magnitude 0, in nJy."""
 

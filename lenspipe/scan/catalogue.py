@@ -1,0 +1,88 @@
+"""The last step of a scan: its catalogue, beside its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lenspipe.catalog.folder import PROVENANCE
+from lenspipe.catalog.known import read_known_lenses
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.write import Matching, write_catalogue
+from lenspipe.rundir import read_json
+from lenspipe.scan.known import examine_absent
+
+FOLDER = "catalog"
+MAX_ROWS_IN_MEMORY = 10_000_000
+"""Candidates that one process turns into a catalogue; it takes about 1 GiB for a million (docs/catalog.md)."""
+MAX_EXAMINED = 50
+"""Known lenses that are no candidates, up to which a scan measures their shards again before it ends."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CatalogueSettings:
+    """How detections become objects, and what they are matched with; the defaults of `lenspipe catalog`."""
+
+    radius_arcsec: float = 1.0
+    """Radius within which detections of different shards are one object."""
+    acronym: str = "LPC"
+    """Leading word of the names."""
+    lists: tuple[str, ...] = ("lenscat",)
+    """Lists of known lenses; empty for none."""
+    match_radius_arcsec: float = 2.0
+    """Radius of a match with a known lens."""
+    trained_on: str | None = None
+    """List of positions used in training, left out of the recall."""
+
+
+def matching_of(settings: CatalogueSettings) -> Matching | None:
+    """The known lenses that settings name, read."""
+    if not settings.lists:
+        return None
+    return Matching(
+        source=", ".join(settings.lists),
+        lenses=pa.concat_tables([read_known_lenses(file) for file in settings.lists]),
+        radius_arcsec=settings.match_radius_arcsec,
+        trained_on=read_known_lenses(settings.trained_on) if settings.trained_on else None,
+    )
+
+
+def catalogue_run(run: Path, settings: CatalogueSettings | None = None) -> dict[str, Any] | None:
+    """
+    Write ``run/catalog``, or leave it as it is where it holds all that the run holds.
+
+    Returns
+    -------
+    dict or None
+        The catalogue's record; None where the run has more candidates than one process should hold.
+    """
+    settings = settings or CatalogueSettings()
+    opened, out = open_run_folder(run), run / FOLDER
+    if opened.record["counts"]["candidates"] > MAX_ROWS_IN_MEMORY:
+        return None
+    if (out / PROVENANCE).exists():
+        before: dict[str, Any] = read_json(out / PROVENANCE)
+        counts = before["runs"][0]["counts"]
+        if before["runs"][0]["run_id"] == opened.run_id and opened.record["counts"].items() <= counts.items():
+            return before
+    record = write_catalogue(
+        opened, out, radius_arcsec=settings.radius_arcsec, acronym=settings.acronym, matching=matching_of(settings),
+        replace=True,
+    )  # fmt: skip
+    if (known := record["known_lenses"]) and n_absent(known["recall"]) <= MAX_EXAMINED:
+        record = examine_absent(opened, out, record)
+    return record
+
+
+def n_absent(recall: dict[str, Any]) -> int:
+    """Known lenses inside the footprint that are no candidates."""
+    return int(recall["counted"] - recall["candidates"])
+
+
+def settings_from(lists: Sequence[str]) -> tuple[str, ...]:
+    """Names of lists as an option gives them: none is ``none``."""
+    return () if tuple(lists) == ("none",) else tuple(lists) or ("lenscat",)
