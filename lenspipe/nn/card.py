@@ -103,6 +103,8 @@ class ModelCard(Table):
     """Mean of each feature in training; taken off before the network."""
     feature_spreads: tuple[float, ...] = ()
     """Standard deviation of each feature in training; divided by before the network."""
+    exposure_ratios: tuple[float, float] | None = None
+    """``denoise``: least and largest ratio of exposure times that it was trained with."""
     sees: Literal["raw", "denoised", "both"] = "raw"
     """Whether a classifier takes stamps as they are, denoised, or both (raw bands first)."""
     training: dict[str, Any] = {}
@@ -120,8 +122,10 @@ class ModelCard(Table):
 
     @property
     def n_channel(self) -> int:
-        """Channels of the network's input."""
+        """Channels of the network's input; a denoiser has one more, the exposure ratio."""
         once = len(self.stretch.mix) if self.stretch.mix is not None else len(self.bands)
+        if self.task == "denoise":
+            return once + 1
         return 2 * once if self.sees == "both" else once
 
     @property
@@ -146,6 +150,10 @@ class ModelCard(Table):
             raise ValueError("target_means and target_spreads need one value a target")
         if len({len(self.features), len(self.feature_means), len(self.feature_spreads)}) > 1:
             raise ValueError("feature_means and feature_spreads need one value a feature")
+        if (self.task == "denoise") != (self.exposure_ratios is not None):
+            raise ValueError("exposure_ratios belong to the task denoise, and it needs them")
+        if self.exposure_ratios is not None and not 1 <= self.exposure_ratios[0] <= self.exposure_ratios[1]:
+            raise ValueError("exposure_ratios are at least 1, the least first")
         if (self.task == "regress") != bool(self.targets):
             raise ValueError("targets belong to the task regress, and it needs them")
         return self

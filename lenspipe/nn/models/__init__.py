@@ -1,5 +1,5 @@
 """One file a network family; importing this package registers them all."""
 
-from lenspipe.nn.models import small_cnn
+from lenspipe.nn.models import small_cnn, unet
 
-__all__ = ["small_cnn"]
+__all__ = ["small_cnn", "unet"]

@@ -1,0 +1,105 @@
+"""U-Nets that take noise off an image: families ``unet`` and ``unet-small``."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from lenspipe.errors import ModelError
+from lenspipe.nn.registry import register
+
+SLOPE = 0.2
+BOUND_SIGMA = 10.0
+"""No pixel is changed by more than this many times its noise."""
+
+
+class UNet(nn.Module):
+    """
+    An image in units of its noise and the exposure ratio in; the image that more exposure would show out.
+
+    The output for a ratio ``r`` is ``x - (1 - 1/r) n(x)``. With ``n`` the expected noise of the image, that is the
+    expected mean of ``r`` exposures of which ``x`` is one: the noise of one exposure stays in the mean with the weight
+    ``1 / r``. A ratio of 1 is the image itself, whatever the weights. ``n`` is bounded by `BOUND_SIGMA`.
+
+    The estimate of the noise is that of Vojtekova et al. (2021, MNRAS 503, 3204): convolutions in pairs with leaky
+    ReLU of slope 0.2, maximum pooling, transpose convolutions up, skips. Ours differs: it gives the noise and not the
+    image; it sees ``asinh(x)``; the ratio is a plane of the input (as ``1 - 1/r``) and not of the lowest upsampling.
+
+    Parameters
+    ----------
+    n_channel : int
+        Image bands and one plane of the exposure ratio.
+    n_out : int
+        Image bands.
+    widths : tuple of int
+        Maps of each level, the resolution halved from one to the next.
+    fold : int
+        Blocks of ``fold x fold`` pixels become channels before the first level: the same information at a lower cost.
+    """
+
+    def __init__(self, n_channel: int, n_out: int, widths: tuple[int, ...], fold: int) -> None:
+        super().__init__()
+        if n_channel != n_out + 1:
+            raise ModelError(
+                "a denoiser takes the bands of its image and one plane of the exposure ratio",
+                n_channel=n_channel,
+                n_out=n_out,
+            )
+        self.n_band, self.fold = n_out, fold
+        self.unfold = nn.PixelUnshuffle(fold)
+        maps = [n_channel * fold * fold, *widths]
+        self.down = nn.ModuleList(_pair(a, b) for a, b in itertools.pairwise(maps))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths[-2::-1], widths[::-1], strict=False)
+        )
+        self.join = nn.ModuleList(_pair(2 * a, a) for a in widths[-2::-1])
+        self.noise = nn.ConvTranspose2d(widths[0], n_out, fold, fold)
+        nn.init.zeros_(self.noise.weight)
+        assert self.noise.bias is not None
+        nn.init.zeros_(self.noise.bias)
+        self.step_px = fold * 2 ** (len(widths) - 1)
+        """Sides are padded to a multiple of this; windows that start at multiples of it agree."""
+        steps = [fold * 2**level for level in range(len(widths))]
+        reach = 2 * (sum(steps) + sum(steps[:-1])) + self.step_px
+        self.reach_px = -(-reach // self.step_px) * self.step_px
+        """No pixel depends on another that is further than this along an axis; a multiple of `step_px`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(n, band + 1, y, x)``, the last plane the exposure ratio, to ``(n, band, y, x)``; any size."""
+        height, width = images.shape[-2:]
+        image, ratio = images[:, : self.n_band], images[:, self.n_band :]
+        gain = 1 - 1 / ratio
+        seen = torch.cat([torch.asinh(image), gain], dim=1)
+        extra = (-width % self.step_px, -height % self.step_px)
+        maps = self.unfold(nn.functional.pad(seen, (0, extra[0], 0, extra[1])))
+        kept = []
+        for level, block in enumerate(self.down):
+            maps = block(nn.functional.max_pool2d(maps, 2) if level else maps)
+            kept.append(maps)
+        for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
+            maps = join(torch.cat([skip, up(maps)], dim=1))
+        noise = self.noise(maps)[..., :height, :width]
+        return image - gain * (BOUND_SIGMA * torch.tanh(noise / BOUND_SIGMA))
+
+
+def _pair(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, padding=1),
+        nn.LeakyReLU(SLOPE),
+        nn.Conv2d(n_out, n_out, 3, padding=1),
+        nn.LeakyReLU(SLOPE),
+    )
+
+
+@register("unet")
+def unet(n_channel: int, stamp_px: int, n_out: int = 1) -> nn.Module:
+    """Levels of 32, 64, 128, 256 and 512 maps (Vojtekova et al. 2021); 7.8 million parameters; any size of image."""
+    return UNet(n_channel, n_out, (32, 64, 128, 256, 512), 1)
+
+
+@register("unet-small")
+def unet_small(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 16) -> nn.Module:
+    """Three levels of ``width``, twice and four times that, on blocks of 2 x 2 pixels: for CPUs; any size of image."""
+    return UNet(n_channel, n_out, (width, 2 * width, 4 * width), 2)
