@@ -125,7 +125,7 @@ def batches(train: Scenes, seed: int, epoch: int) -> Iterator[Batch]:
                 np.take(other, range(step * (BATCH - n_lens), (step + 1) * (BATCH - n_lens)), mode="wrap"),
             ]
         )
-        yield augment(scenes[rows].astype(np.float32) * 16, rng, card=CARD), labels[rows]
+        yield {"image": augment(scenes[rows].astype(np.float32) * 16, rng, card=CARD), "label": labels[rows]}
 
 
 def stamps_of(scenes: Scenes) -> NDArray[np.float32]:

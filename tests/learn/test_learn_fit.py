@@ -34,15 +34,15 @@ def batches(epoch: int) -> Iterator[Batch]:
         labels = rng.integers(0, 2, 32).astype(np.float32)
         stamps = rng.normal(0, 1, (32, 2, 9, 9)).astype(np.float32)
         stamps[:, 0] += labels[:, None, None]
-        yield stamps, labels
+        yield {"image": stamps, "label": labels}
 
 
 def test_it_learns_a_difference_in_brightness() -> None:
     module = Net()
     state = fit(module, batches, SETTINGS)
-    stamps, labels = next(iter(batches(99)))
+    unseen = next(iter(batches(99)))
     with torch.inference_mode():
-        right = ((module.eval()(torch.from_numpy(stamps)) > 0).numpy() == labels).mean()
+        right = ((module.eval()(torch.from_numpy(unseen["image"])) > 0).numpy() == unseen["label"]).mean()
     assert right > 0.95
     assert [row["epoch"] for row in state.history] == [1, 2, 3, 4]
     assert state.history[-1]["loss"] < state.history[0]["loss"]
@@ -97,10 +97,10 @@ def test_validation_sees_the_averaged_weights_and_leaves_the_training_ones() -> 
 
 def test_one_stamp_that_is_not_finite_stops_the_fit() -> None:
     def broken(epoch: int) -> Iterator[Batch]:
-        for k, (stamps, labels) in enumerate(batches(epoch)):
+        for k, batch in enumerate(batches(epoch)):
             if k == 2:
-                stamps[7, 0, 0, 0] = np.nan
-            yield stamps, labels
+                batch["image"][7, 0, 0, 0] = np.nan
+            yield batch
 
     with pytest.raises(DataError, match=r"loss is not finite.*step=2"):
         fit(Net(), broken, SETTINGS)

@@ -1,0 +1,105 @@
+"""Losses ``loss(outputs, batch)``; ``batch`` holds tensors by name, the epoch among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lenspipe.errors import ConfigError
+from lenspipe.learn.settings import LossSettings, Task
+
+Tensors = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensors], Tensor]
+
+LOSSES: dict[Task, tuple[str, ...]] = {
+    "find": ("bce", "focal"),
+    "classify": ("cross-entropy",),
+    "regress": ("mse", "gaussian-nll"),
+}
+
+
+def binary_cross_entropy(smoothing: float = 0.0, from_epoch: int = 0) -> Loss:
+    """Cross-entropy of one logit a stamp; labels go ``smoothing`` of the way to one half from an epoch on."""
+
+    def loss(outputs: Tensor, batch: Tensors) -> Tensor:
+        amount = smoothing if _epoch(batch) >= from_epoch else 0.0
+        target = batch["label"].float() * (1 - amount) + 0.5 * amount
+        return functional.binary_cross_entropy_with_logits(outputs, target)
+
+    return loss
+
+
+def focal(gamma: float) -> Loss:
+    """Focal loss of one logit a stamp, ``-(1 - p)^gamma log p`` of the true class (Lin et al. 2017, equation 4)."""
+
+    def loss(outputs: Tensor, batch: Tensors) -> Tensor:
+        label = batch["label"].float()
+        entropy = functional.binary_cross_entropy_with_logits(outputs, label, reduction="none")
+        return ((1 - torch.exp(-entropy)) ** gamma * entropy).mean()
+
+    return loss
+
+
+def cross_entropy(smoothing: float = 0.0, from_epoch: int = 0) -> Loss:
+    """Cross-entropy over classes that switches to label smoothing (Szegedy et al. 2016) at an epoch."""
+
+    def loss(outputs: Tensor, batch: Tensors) -> Tensor:
+        amount = smoothing if _epoch(batch) >= from_epoch else 0.0
+        return functional.cross_entropy(outputs, batch["label"].long(), label_smoothing=amount)
+
+    return loss
+
+
+def mean_square(outputs: Tensor, batch: Tensors) -> Tensor:
+    """Mean squared error of scaled targets ``(n, target)``."""
+    return functional.mse_loss(outputs.reshape(batch["target"].shape), batch["target"])
+
+
+def gaussian_nll(outputs: Tensor, batch: Tensors) -> Tensor:
+    """
+    Negative log-likelihood of scaled targets under a Gaussian a target (Nix & Weigend 1994).
+
+    ``outputs`` are the values, then the natural logarithms of the variances; those are held between -10 and 10.
+    """
+    value, log_variance = outputs.chunk(2, dim=1)
+    log_variance = log_variance.clamp(-10.0, 10.0)
+    square = (value - batch["target"]) ** 2
+    return 0.5 * (log_variance + square * torch.exp(-log_variance)).mean() + 0.5 * math.log(2 * math.pi)
+
+
+def loss_of(settings: LossSettings, task: Task, uncertainty: str = "none") -> Loss:
+    """
+    Loss of a task.
+
+    Raises
+    ------
+    ConfigError
+        The loss is not one of the task's, or does not go with the outputs.
+    """
+    first = "gaussian-nll" if uncertainty == "gaussian" else LOSSES[task][0]
+    name = settings.name or first
+    if name not in LOSSES[task] or (name == "gaussian-nll") != (uncertainty == "gaussian"):
+        raise ConfigError(
+            f"this loss does not go with the task; {task} takes {' or '.join(LOSSES[task])}, gaussian-nll with "
+            "labels.uncertainty = 'gaussian' only",
+            loss=name,
+            task=task,
+            uncertainty=uncertainty,
+        )
+    smoothing = (settings.label_smoothing, settings.smooth_from_epoch)
+    made: dict[str, Loss] = {
+        "bce": binary_cross_entropy(*smoothing),
+        "focal": focal(settings.focal_gamma),
+        "cross-entropy": cross_entropy(*smoothing),
+        "mse": mean_square,
+        "gaussian-nll": gaussian_nll,
+    }
+    return made[name]
+
+
+def _epoch(batch: Tensors) -> int:
+    return int(batch["epoch"]) if "epoch" in batch else 0

@@ -1,0 +1,177 @@
+"""Settings of a training, typed; read from TOML by the commands."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lenspipe.toml import Table
+
+Task = Literal["find", "classify", "regress"]
+
+
+class InputSettings(Table):
+    """What the network is shown."""
+
+    image: str | None = None
+    """Image column of the data set; its first where null."""
+    bands: tuple[str, ...] | None = None
+    """Bands in the order of the input; those of the data set where null."""
+    stamp_px: int | None = Field(default=None, ge=3)
+    """Side of the network's stamp, cut from the middle; of the data set's parity. The data set's side where null."""
+    pixel_scale_arcsec: float | None = Field(default=None, gt=0)
+    """Pixel scale that the data set must have; whatever it has where null."""
+    scale_tolerance: float = Field(default=0.1, ge=0, lt=1)
+    """The card's: relative difference in pixel scale that is scored without resampling."""
+    scale_range: tuple[float, float] = (0.75, 1.35)
+    """Pixel scales that may be resampled to the data set's, in units of it."""
+    stretch: Literal["humvi", "asinh", "log", "linear"] = "asinh"
+    """Rule of the stretch (`lenspipe.nn.card.Stretch`)."""
+    band_scales: tuple[float, ...] | None = None
+    """Multipliers of the bands' surface brightness; one over the noise of the training split where null."""
+    alpha: float = Field(default=0.2, gt=0)
+    """Slope at zero intensity; with the default scales per unit of noise."""
+    q: float = Field(default=1.0, gt=0)
+    """Strength of the compression."""
+    mix: tuple[tuple[float, ...], ...] | None = None
+    """Rows of weights that turn the scaled bands into channels."""
+    standardise: bool = False
+    """Whether each stamp is brought to mean 0 and standard deviation 1 after the stretch."""
+    features: tuple[str, ...] = ()
+    """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
+
+
+class LabelSettings(Table):
+    """What the network is to say."""
+
+    lens_labels: tuple[str, ...] = ("lens",)
+    """``find``: labels that count as a lens; every other label does not."""
+    classes: tuple[str, ...] | None = None
+    """``classify``: classes in order; all labels of the training split, sorted, where null."""
+    targets: tuple[str, ...] = ()
+    """``regress``: columns to predict. Rows without a value for one of them are left out."""
+    uncertainty: Literal["none", "gaussian"] = "none"
+    """``regress``: ``gaussian`` predicts a variance beside each value."""
+
+
+class AugmentSettings(Table):
+    """Augmentation of a batch (`lenspipe.learn.augment_batch`)."""
+
+    dihedral: bool = True
+    """Flips and quarter turns, exact."""
+    affine_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Part of the stamps that are shifted, zoomed and sheared, by bilinear interpolation."""
+    shift: float = Field(default=0.1, ge=0, le=0.5)
+    """Largest shift along each axis, in units of the stamp's side."""
+    zoom_min: float = Field(default=0.75, gt=0, le=1)
+    """Smallest part of the stamp's side that is enlarged to the whole."""
+    shear: float = Field(default=0.2, ge=0, lt=1)
+    """Largest shear."""
+    noise_fraction: float = Field(default=0.25, ge=0, le=1)
+    """Part of the stamps with more noise."""
+    noise: tuple[float, float] = (0.2, 2.0)
+    """Range of the noise that is added, in units of the band's noise; uniform in its logarithm."""
+    blur_fraction: float = Field(default=0.25, ge=0, le=1)
+    """Part of the stamps with a wider PSF."""
+    blur_px: float = Field(default=1.0, ge=0)
+    """Largest sigma of the Gaussian that widens it, pixels."""
+    background: float = Field(default=0.3, ge=0)
+    """Standard deviation of a constant added to each band, in units of the band's noise."""
+    gap_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Part of the stamps with a masked row or column of pixels, read as empty sky."""
+    gap: float = Field(default=0.08, gt=0, lt=0.5)
+    """Largest width of the gap, in units of the stamp's side."""
+
+
+class SamplingSettings(Table):
+    """Which stamps an epoch shows."""
+
+    batch_size: int = Field(default=64, ge=2)
+    """Stamps a step, over all workers."""
+    steps_per_epoch: int | None = Field(default=None, ge=1)
+    """Steps an epoch; as many as the training split fills where null."""
+    balance: Literal["equal", "none"] = "equal"
+    """``equal``: every class has the same share of an epoch, rare stamps come more than once. Not for ``regress``."""
+    curriculum: str | None = None
+    """Column by which lenses enter, large values first, such as ``theta_e_arcsec`` or ``n_pix_source``."""
+    curriculum_start: float = Field(default=0.5, gt=0, le=1)
+    """Part of them in the first epoch."""
+    curriculum_epochs: int = Field(default=5, ge=1)
+    """Epochs until all have entered."""
+    window_mib: float = Field(default=128, gt=0)
+    """Stamps are shuffled within windows of this many MiB of row groups, drawn anew each epoch."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Part of the training split that is used at all, for learning curves."""
+
+
+class LossSettings(Table):
+    """What is minimised (`lenspipe.learn.losses`)."""
+
+    name: Literal["bce", "focal", "cross-entropy", "mse", "gaussian-nll"] | None = None
+    """``bce`` or ``focal`` to find, ``cross-entropy`` to classify, ``mse`` or ``gaussian-nll`` to regress; the
+    first of the task where null, ``gaussian-nll`` where variances are predicted."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Part of a label's weight that is spread evenly over the classes."""
+    smooth_from_epoch: int = Field(default=0, ge=0)
+    """Epochs without label smoothing before it begins."""
+    focal_gamma: float = Field(default=2.0, ge=0)
+    """Exponent of the focal loss."""
+
+
+class OptimSettings(Table):
+    """How it is minimised (`lenspipe.learn.fit`)."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Epochs in all."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """AdamW, or Adam with L2 regularisation."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.02, ge=0)
+    """Weight decay of matrices and kernels."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up."""
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Part of the steps over which the learning rate rises."""
+    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    """Decay a step of the averaged weights; 0 keeps the last weights."""
+    monitor: str | None = None
+    """Number of the history whose best epoch is kept (``auc``: highest, ``loss``-like: lowest); the last where null."""
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without a better `monitor` after which training stops; needs `monitor`."""
+    frozen_epochs: int = Field(default=1, ge=0)
+    """With pretrained weights: epochs that train only the tensors that were not loaded."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 autocast on a GPU, float32 on a CPU."""
+    compile: bool = False
+    """Whether the network goes through torch.compile."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of torch a worker; the machine's cores over its workers where null."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OptimSettings:
+        if self.patience is not None and self.monitor is None:
+            raise ValueError("patience needs monitor, such as 'auc' or 'val_loss'")
+        return self
+
+
+class TrainSettings(Table):
+    """A training's settings file."""
+
+    name: str | None = None
+    """Name in the card; the output folder's where null."""
+    model: dict[str, int | float | bool | str | list[int]] = {}
+    """Settings of the network family."""
+    input: InputSettings = InputSettings()
+    """What the network is shown."""
+    labels: LabelSettings = LabelSettings()
+    """What it is to say."""
+    augment: AugmentSettings | None = None
+    """Augmentation; where null all of it, for ``regress`` the exact dihedral views alone."""
+    sampling: SamplingSettings = SamplingSettings()
+    """Which stamps an epoch shows."""
+    loss: LossSettings = LossSettings()
+    """What is minimised."""
+    optim: OptimSettings = OptimSettings()
+    """How it is minimised."""
