@@ -90,8 +90,8 @@ def surface_brightness(
     are left out of the weighted mean; where it lies mostly outside, the sky is empty.
     """
     side = stamp_njy.shape[-1]
-    if _resamples(card, cutout_scale_arcsec):
-        matrix = _cubic_matrix(side, cutout_scale_arcsec, size_px, card.pixel_scale_arcsec)
+    if resamples(card, cutout_scale_arcsec):
+        matrix = cubic_matrix(side, cutout_scale_arcsec, size_px, card.pixel_scale_arcsec)
         on_grid: NDArray[np.float32] = np.matmul(np.matmul(matrix, stamp_njy), matrix.T)
     else:
         edge = (side - size_px) // 2
@@ -106,7 +106,7 @@ def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
 
     Where resampling is needed it covers the kernel's reach around the centres of the outermost pixels.
     """
-    if not _resamples(card, pixel_scale_arcsec):
+    if not resamples(card, pixel_scale_arcsec):
         return card.stamp_px
     outermost = (card.stamp_px - 1) / 2 * card.pixel_scale_arcsec
     reach = KERNEL_REACH * max(card.pixel_scale_arcsec, pixel_scale_arcsec)
@@ -114,12 +114,13 @@ def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
     return side if card.stamp_px % 2 else side + 1
 
 
-def _resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
+def resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
+    """Whether pixels of this scale lie outside the card's tolerance and are resampled."""
     return abs(pixel_scale_arcsec / card.pixel_scale_arcsec - 1) > card.scale_tolerance
 
 
 @functools.lru_cache(maxsize=32)
-def _cubic_matrix(n_in: int, scale_in: float, n_out: int, scale_out: float) -> NDArray[np.float32]:
+def cubic_matrix(n_in: int, scale_in: float, n_out: int, scale_out: float) -> NDArray[np.float32]:
     """Rows of weights ``(n_out, n_in)``, each of unit sum, that map a line of pixels onto another concentric grid."""
     at = (np.arange(n_out) - (n_out - 1) / 2) * scale_out / scale_in + (n_in - 1) / 2
     stretch = max(1.0, scale_out / scale_in)

@@ -1,0 +1,169 @@
+"""What a denoiser did to an image: detections, fluxes, noise, likeness, and what is left over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sep
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+Array = NDArray[np.float64]
+
+
+def match_nearest(
+    x_px: Array, y_px: Array, other_x_px: Array, other_y_px: Array, *, radius_px: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """
+    Pairs of points that are each other's nearest within a radius.
+
+    Returns
+    -------
+    one, other : integer arrays (n,)
+        Rows of the pairs; no row comes twice.
+    """
+    a, b = np.stack([x_px, y_px], axis=1), np.stack([other_x_px, other_y_px], axis=1)
+    if not len(a) or not len(b):
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    distance, to_b = cKDTree(b).query(a)
+    _, to_a = cKDTree(a).query(b)
+    rows = np.flatnonzero((distance <= radius_px) & (to_a[to_b] == np.arange(len(a))))
+    return rows, to_b[rows]
+
+
+def detection_rates(n_reference: int, n_found: int, n_matched: int) -> dict[str, float | int | None]:
+    """
+    Completeness (found of the reference), purity (of what is found, in the reference) and their harmonic mean F.
+
+    None where there is nothing to take a part of.
+    """
+    completeness = n_matched / n_reference if n_reference else None
+    purity = n_matched / n_found if n_found else None
+    both = completeness and purity and 2 * completeness * purity / (completeness + purity)
+    return {
+        "n_reference": n_reference,
+        "n_found": n_found,
+        "n_matched": n_matched,
+        "completeness": completeness,
+        "purity": purity,
+        "f": both,
+    }
+
+
+def flux_errors(
+    flux: Array, reference: Array, magnitude: Array, *, edges: Sequence[float], n_boot: int = 200
+) -> list[dict[str, Any]]:
+    """
+    Error and bias of fluxes by magnitude.
+
+    Parameters
+    ----------
+    flux, reference : arrays (n,)
+        Measured fluxes and what they should be, in one unit.
+    magnitude : array (n,)
+        Of the reference.
+    edges : sequence of float
+        Edges of the bins.
+
+    Returns
+    -------
+    list of dict
+        A bin each: ``n``, ``bias`` (median relative error) with a 95 % bootstrap interval, ``error`` (mean absolute
+        relative error, RFE of Vojtekova et al. 2021, as a fraction), ``scatter`` (1.48 times the median absolute
+        deviation). None where a bin is empty.
+    """
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for low, high in itertools.pairwise(edges):
+        inside = (magnitude >= low) & (magnitude < high) & (reference > 0) & np.isfinite(flux)
+        relative = flux[inside] / reference[inside] - 1
+        row: dict[str, Any] = {"mag": [low, high], "n": len(relative)}
+        if len(relative):
+            boots = np.median(rng.choice(relative, (n_boot, len(relative))), axis=1)
+            middle = float(np.median(relative))
+            row |= {
+                "bias": middle,
+                "bias_interval95": np.quantile(boots, [0.025, 0.975]).tolist(),
+                "error": float(np.abs(relative).mean()),
+                "scatter": float(1.4826 * np.median(np.abs(relative - middle))),
+            }
+        else:
+            row |= dict.fromkeys(("bias", "bias_interval95", "error", "scatter"))
+        rows.append(row)
+    return rows
+
+
+def aperture_fluxes(image: NDArray[np.float32], x_px: Array, y_px: Array, *, radius_px: float) -> Array:
+    """Sums within circles, by SEP with 25 subpixels."""
+    flux, _, _ = sep.sum_circle(np.ascontiguousarray(image), x_px, y_px, radius_px, subpix=5)
+    return np.asarray(flux, np.float64)
+
+
+def blank_positions(
+    segments: NDArray[np.integer], *, radius_px: float, n: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Up to ``n`` random centres of circles that touch no source (segment above 0) and no edge."""
+    reach = int(np.ceil(radius_px)) + 3
+    taken = ndimage.binary_dilation(segments > 0, iterations=reach)
+    taken[:reach], taken[-reach:], taken[:, :reach], taken[:, -reach:] = True, True, True, True
+    y, x = np.nonzero(~taken)
+    rows = rng.choice(len(y), min(n, len(y)), replace=False)
+    return x[rows].astype(np.float64), y[rows].astype(np.float64)
+
+
+def psnr(image: NDArray[np.floating], truth: NDArray[np.floating], *, data_range: float) -> float:
+    """Peak signal-to-noise ratio, dB, ``20 log10(data_range) - 10 log10(mean square error)``; infinite where equal."""
+    error = float(np.mean((np.asarray(image, np.float64) - truth) ** 2))
+    return float("inf") if error == 0 else float(20 * np.log10(data_range) - 10 * np.log10(error))
+
+
+def ssim(image: NDArray[np.floating], truth: NDArray[np.floating], *, data_range: float) -> float:
+    """
+    Mean structural similarity of two images ``(y, x)`` (Wang et al. 2004, IEEE TIP 13, 600).
+
+    Gaussian window of 1.5 pixels cut at 5, K1 0.01, K2 0.03, biased moments; the border of 5 pixels is left out.
+    """
+
+    def mean(values: Array) -> Array:
+        return np.asarray(ndimage.gaussian_filter(values, 1.5, radius=5, mode="constant"), np.float64)
+
+    a, b = np.asarray(image, np.float64), np.asarray(truth, np.float64)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    likeness = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    return float(likeness[5:-5, 5:-5].mean())
+
+
+def residual_structure(residual: NDArray[np.floating], blank: NDArray[np.bool_]) -> dict[str, float]:
+    """
+    What is left of an image after the truth is taken off, over empty sky.
+
+    Parameters
+    ----------
+    residual : array (y, x)
+        Image less truth, in units of the input's noise.
+    blank : array (y, x), bool
+        Where there is no source.
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``std``; ``correlation_1`` and ``correlation_4``, the correlation of pixels 1 and 4 apart (white
+        noise has none: a smooth residual is structure that was not in the sky); ``kurtosis``, the excess.
+    """
+    values = np.asarray(residual, np.float64)
+    inside = values[blank]
+    centre, spread = float(inside.mean()), float(inside.std())
+    out = {"mean": centre, "std": spread}
+    for lag in (1, 4):
+        both = blank[:, lag:] & blank[:, :-lag]
+        product = (values[:, lag:][both] - centre) * (values[:, :-lag][both] - centre)
+        out[f"correlation_{lag}"] = float(product.mean() / spread**2) if spread > 0 else 0.0
+    fourth = float(np.mean((inside - centre) ** 4))
+    out["kurtosis"] = fourth / spread**4 - 3 if spread > 0 else 0.0
+    return out

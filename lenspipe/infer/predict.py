@@ -1,0 +1,114 @@
+"""Run a checkpoint of any task on prepared stamps: scores, class probabilities, or values with their errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from lenspipe.errors import DataError, ModelError
+from lenspipe.infer.score import Scorer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """
+    What a model says of n stamps; the arrays that its task gives.
+
+    Attributes
+    ----------
+    score : array (n,), optional
+        ``find``: raw score, 0 to 1.
+    probability : array (n, class), optional
+        ``classify``: softmax over the card's classes.
+    value, sigma : arrays (n, target), optional
+        ``regress``: estimates of the card's targets, and their standard deviation where the model states one.
+    """
+
+    score: NDArray[np.float64] | None = None
+    probability: NDArray[np.float64] | None = None
+    value: NDArray[np.float64] | None = None
+    sigma: NDArray[np.float64] | None = None
+
+
+class Predictor(Scorer):
+    """A checkpoint of task ``find``, ``classify`` or ``regress``, ready to run; batches as in `Scorer`."""
+
+    def outputs(self, stamps: NDArray[np.float32], features: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
+        """
+        Numbers that the network gives ``(n, n_out)`` for prepared stamps ``(n, channel, stamp_px, stamp_px)``.
+
+        Parameters
+        ----------
+        stamps : array
+        features : array (n, feature), optional
+            Values of the card's features, in their own units; only for models that take any.
+
+        Raises
+        ------
+        DataError
+            The features are not those of the card, or one is not finite.
+        ModelError
+            An output is not finite.
+        """
+        scaled = self._scaled(features, len(stamps))
+        parts = [
+            self._forward(stamps[rows], None if scaled is None else scaled[rows]) for rows in self._batches(len(stamps))
+        ]
+        joined = np.concatenate(parts) if parts else np.empty((0, self.card.n_out))
+        if not np.isfinite(joined).all():
+            raise ModelError("the network gave outputs that are not finite: its weights are broken", model=self.digest)
+        return joined
+
+    def predict(self, stamps: NDArray[np.float32], features: NDArray[np.floating] | None = None) -> Prediction:
+        """`outputs` as the card's task means them."""
+        return self.interpret(self.outputs(stamps, features))
+
+    def interpret(self, outputs: NDArray[np.float64]) -> Prediction:
+        """
+        What outputs ``(n, n_out)`` mean.
+
+        Raises
+        ------
+        ModelError
+            The card's task gives no numbers a stamp.
+        """
+        card = self.card
+        if card.task == "find":
+            return Prediction(score=expit(outputs[:, 0]))
+        if card.task == "classify":
+            return Prediction(probability=softmax(outputs, axis=1))
+        if card.task != "regress":
+            raise ModelError("only models that find, classify or regress are judged by stamps", task=card.task)
+        n, spread = len(card.targets), np.array(card.target_spreads)
+        value = outputs[:, :n] * spread + np.array(card.target_means)
+        sigma = np.exp(outputs[:, n:] / 2) * spread if card.uncertainty == "gaussian" else None
+        return Prediction(value=value, sigma=sigma)
+
+    def _scaled(self, features: NDArray[np.floating] | None, n: int) -> NDArray[np.float32] | None:
+        names = self.card.features
+        if not names:
+            return None
+        if features is None or features.shape != (n, len(names)) or not np.isfinite(features).all():
+            raise DataError(
+                "the model takes numbers beside each image, all finite", features=",".join(names),
+                got=str(None if features is None else features.shape),
+            )  # fmt: skip
+        scaled = (features - np.array(self.card.feature_means)) / np.array(self.card.feature_spreads)
+        return scaled.astype(np.float32)
+
+    def _forward(self, stamps: NDArray[np.float32], features: NDArray[np.float32] | None) -> NDArray[np.float64]:
+        inputs = [self._padded(stamps).to(memory_format=torch.channels_last)]
+        if features is not None:
+            inputs.append(self._padded(features))
+        with torch.inference_mode():
+            out: NDArray[np.float64] = self._module(*inputs).cpu().double().numpy()
+        return out[: len(stamps)].reshape(len(stamps), -1)
+
+    def _padded(self, rows: NDArray[np.float32]) -> torch.Tensor:
+        batch = np.zeros((self.batch_size, *rows.shape[1:]), np.float32)
+        batch[: len(rows)] = rows
+        return torch.from_numpy(batch).to(self.device)
