@@ -146,8 +146,9 @@ def write_catalogue_ray(
             matched.append(rows.filter(pc.is_valid(rows[KNOWN[-1]])))
         found = None
         if matching:
+            near = pa.concat_tables([schema.empty_table(), *matched])
             table = fates(
-                pa.concat_tables([schema.empty_table(), *matched]), matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
+                near, matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
             )
             pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
             found = recall(table)

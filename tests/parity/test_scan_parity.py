@@ -33,10 +33,10 @@ def local():
 
 
 @contextlib.contextmanager
-def by_ray(n_worker=2):
+def by_ray(n_worker=2, separate_scorers=None):
     from lenspipe.dist.scan import scan_ray
 
-    yield partial(scan_ray, n_worker=n_worker)
+    yield partial(scan_ray, n_worker=n_worker, separate_scorers=separate_scorers)
 
 
 def scan(tiles, out, model, runner, *, core_px=128, shards_per_call=4, batch_size=None):
@@ -75,9 +75,14 @@ def reference(tiles, tiny_model, tmp_path_factory):
     return tables(out)
 
 
-@pytest.mark.parametrize(("n_worker", "shards_per_call"), [(2, 1), (4, 5)])
-def test_ray_finds_what_the_plain_loop_finds(tiles, tiny_model, reference, tmp_path, n_worker, shards_per_call):
-    scan(tiles, tmp_path / "ray", tiny_model, partial(by_ray, n_worker), shards_per_call=shards_per_call)
+@pytest.mark.parametrize(
+    ("n_worker", "shards_per_call", "separate_scorers"), [(2, 1, False), (3, 5, False), (4, 5, True)]
+)
+def test_ray_finds_what_the_plain_loop_finds(
+    tiles, tiny_model, reference, tmp_path, n_worker, shards_per_call, separate_scorers
+):
+    runner = partial(by_ray, n_worker, separate_scorers)
+    scan(tiles, tmp_path / "ray", tiny_model, runner, shards_per_call=shards_per_call)
     for got, want in zip(tables(tmp_path / "ray"), reference, strict=True):
         assert got.equals(want)
 
@@ -130,8 +135,11 @@ def test_workers_that_are_killed_now_and_then_cost_no_row(tiles, tiny_model, ref
         assert got.equals(want)
 
 
-def test_a_shard_that_always_kills_its_worker_is_a_failure_row(tiles, tmp_path, tiny_model):
-    """A pixel value that ends the process: planted through the layout's reader in the worker."""
+@pytest.mark.parametrize("separate_scorers", [False, True])
+def test_a_shard_that_always_kills_its_worker_is_a_failure_row(
+    tiles, tmp_path, tiny_model, monkeypatch, separate_scorers
+):
+    """A pixel value that ends the process: planted where a worker begins a shard."""
     from lenspipe.dist import scan as dist_scan
 
     real = dist_scan.scan_shard
@@ -145,8 +153,6 @@ def test_a_shard_that_always_kills_its_worker_is_a_failure_row(tiles, tmp_path, 
                 os._exit(139)
         return real(task, settings)
 
-    original = dist_scan._read
-
     def read(tasks, settings):
         import ray
 
@@ -154,11 +160,13 @@ def test_a_shard_that_always_kills_its_worker_is_a_failure_row(tiles, tmp_path, 
         for task in tasks:
             yield deadly(task, known)
 
-    dist_scan._read = read
-    try:
-        result = scan(tiles, tmp_path / "ray", tiny_model, by_ray)
-    finally:
-        dist_scan._read = original
+    class Deadly(dist_scan.ScanShards):
+        scan = staticmethod(deadly)
+
+    # both are pickled by value, so they reach the workers
+    monkeypatch.setattr(dist_scan, "_read", read)
+    monkeypatch.setattr(dist_scan, "ScanShards", Deadly)
+    result = scan(tiles, tmp_path / "ray", tiny_model, partial(by_ray, separate_scorers=separate_scorers))
     failures = pq.read_table(tmp_path / "ray/failures.parquet").to_pylist()
     died = [f for f in failures if f["error_type"] == "WorkerDied"]
     assert [f["shard_id"] for f in died] == ["a_x128y256c128"]
