@@ -99,8 +99,9 @@ class SamplingSettings(Table):
     """Part of them in the first epoch."""
     curriculum_epochs: int = Field(default=5, ge=1)
     """Epochs until all have entered."""
-    window_mib: float = Field(default=128, gt=0)
-    """Stamps are shuffled within windows of this many MiB of row groups, drawn anew each epoch."""
+    window_mib: float = Field(default=64, gt=0)
+    """Stamps are shuffled within windows of this many MiB of row groups, drawn anew each epoch;
+    about three windows are held in memory."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Part of the training split that is used at all, for learning curves."""
 
