@@ -85,6 +85,9 @@ class ScoreConfig(Table):
     """Where the model runs; ``auto`` takes a GPU where the worker has one."""
     batch_size: int | None = Field(default=None, ge=1)
     """Stamps in a batch; the model's own choice for the device where absent."""
+    prior: float | None = Field(default=None, gt=0, lt=1)
+    """Fraction of lenses among the candidates of the survey, which ``probability`` assumes; that of the data which the
+    model was calibrated on where absent. Needs a calibrated model."""
     shards_per_call: int = Field(default=4, ge=1)
     """Shards whose candidates share batches."""
 

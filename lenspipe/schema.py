@@ -67,6 +67,7 @@ def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
         field("mask_fraction", pa.float32(), "Masked part of the Kron ellipse", ucd="phys.angArea;arith.ratio"),
         field("covered_fraction", pa.float32(), "Part of the cutout that holds data, null without a model", ucd="phys.angArea;arith.ratio"),
         field("score", pa.float64(), "Raw score of the model, not a probability; null where none applies", ucd="stat.value"),
+        field("probability", pa.float64(), "Calibrated probability to be a lens at the run's prior; null without a calibration", ucd="stat.probability"),
     ]  # fmt: skip
 
 

@@ -16,10 +16,12 @@ def catalogue_schema(bands: tuple[str, ...]) -> pa.Schema:
     """
     Columns of the catalogue, sorted by `HEALPIX` in the HATS tree and by score in the flat files.
 
-    ``probability`` is null where the model's card holds no calibration; then ``prior`` is null too.
+    ``probability`` is null where the model's card holds no calibration or the row no score; then ``prior`` and
+    ``calibration`` are null too.
     """
     measured = {f.name: f for f in measured_fields(bands)}
     score = measured.pop("score")
+    del measured["probability"]
     identifier, ra, dec = measured.pop("candidate_id"), measured.pop("ra"), measured.pop("dec")
     return pa.schema(
         [

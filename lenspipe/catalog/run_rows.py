@@ -92,13 +92,7 @@ def catalogue_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
     Returns
     -------
     pa.Table
-
-    Raises
-    ------
-    ConfigError
-        The model has a calibration of a form that this version does not apply.
     """
-    _refuse_unknown_calibration(run)
     rows = pq.read_table(run.folder / "candidates.parquet")
     return entries(
         rows.append_column("run_id", pa.array([run.run_id]).take(pa.array(np.zeros(rows.num_rows, np.int64)))),
@@ -162,6 +156,11 @@ def _as_entries(rows: pa.Table, rank: pa.Array, traces: pa.Table, *, bands: tupl
         "rank": rank,
         **{n: traces[n].combine_chunks().take(index) for n in traces.column_names if n != "shard_id"},
     }
+    if "probability" in rows.column_names:
+        stated = pc.if_else(pc.is_nan(rows["probability"]), None, rows["probability"])
+        made["probability"] = stated
+        for about in {"prior", "calibration"} & made.keys():
+            made[about] = pc.if_else(pc.is_null(stated), None, made[about])
     schema = catalogue_schema(bands)
     columns = []
     for f in schema:
@@ -182,11 +181,14 @@ def _traces(run: Run) -> pa.Table:
         .to_pylist()
     }
     window = np.array(plan["window"].to_pylist(), np.int32).reshape(-1, 4)
+    stated = run.record.get("probability") or {}
     return pa.table(
         {
             "shard_id": plan["shard_id"],
             "tile_checksum": pa.array([per_tile[tile] for tile in plan["tile"].to_pylist()], pa.string()),
             **{f"window_{edge}_px": window[:, i] for i, edge in enumerate(("x0", "y0", "x1", "y1"))},
+            "prior": pa.array([stated.get("prior")] * plan.num_rows, pa.float64()),
+            "calibration": pa.array([stated.get("calibration")] * plan.num_rows, pa.string()),
             "code_version": pa.array([run.record["versions"]["lenspipe"]] * plan.num_rows, pa.string()),
         }
     )
@@ -200,13 +202,3 @@ def _tile_checksum(files: str, checksums: dict[str, str]) -> str | None:
         return None
     lines = "".join(f"{checksums[name]} {name.rsplit('/', 1)[-1]}\n" for name in names)
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
-
-
-def _refuse_unknown_calibration(run: Run) -> None:
-    """A card with a calibration must not give a catalogue without probabilities."""
-    if run.record["model"] and run.record["model"]["card"].get("calibration"):
-        raise ConfigError(
-            "the model's card has a calibration, which this version cannot apply; use the version that wrote it",
-            model=run.record["model"]["name"],
-            kind=str(run.record["model"]["card"]["calibration"].get("kind")),
-        )

@@ -21,6 +21,7 @@ from lenspipe.catalog.match import fates, recall, with_earlier_words, with_known
 from lenspipe.catalog.run_rows import Run, catalogue_rows
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.errors import ConfigError
+from lenspipe.evaluate.calibrate import probability_record
 from lenspipe.rundir import read_json, utc_now, write_json
 from lenspipe.schema import field
 
@@ -228,6 +229,7 @@ def provenance(
         "bands",
         "model",
         "no_model",
+        "probability",
         "assumptions",
         "inputs",
     )
@@ -251,7 +253,7 @@ def provenance(
         "lenspipe": __version__,
         "merge_radius_arcsec": radius_arcsec,
         "acronym": acronym,
-        "probability": {"prior": None, "calibration": None, "why": "the model's card has no calibration"},
+        "probability": run.record.get("probability") or probability_record(None, None),
         "known_lenses": None
         if matching is None
         else {"list": matching.source, "radius_arcsec": matching.radius_arcsec, "recall": found},

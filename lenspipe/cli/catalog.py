@@ -122,7 +122,9 @@ def print_catalogue(out: Path, record: dict[str, Any]) -> None:
     table.add_row("rows", f"{counts['rows']}, {counts['scored_rows']} scored")
     unmasked = f"unmasked, summed over shards {area['sum_of_shards_deg2']:.5f} deg2"
     table.add_row("footprint", f"{area['footprint_deg2']:.5f} deg2; {unmasked}")
-    table.add_row("probability", f"none: {record['probability']['why']}")
+    stated = record["probability"]
+    of_prior = "" if stated["prior"] is None else f"at a prior of {stated['prior']:g} ({stated['prior_from']})"
+    table.add_row("probability", of_prior or f"none: {stated['why']}")
     if known := record["known_lenses"]:
         found = known["recall"]
         table.add_row(

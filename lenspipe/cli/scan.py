@@ -37,6 +37,12 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     help="Model that scores; 'none' for no scores. [default: a shipped one that fits]",
 )
 @click.option(
+    "--prior",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=None,
+    help="Fraction of lenses among candidates, for probability. [default: that of the calibration's data]",
+)
+@click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
@@ -63,6 +69,7 @@ def command(
     survey: str | None,
     out: Path | None,
     model: str | None,
+    prior: float | None,
     runner: str,
     workers: int | None,
     resume: bool,
@@ -92,7 +99,7 @@ def command(
     if resume and out is None:
         raise ConfigError("--resume needs the --out of the run to go on with")
     layout = read_layout(survey or ("sample" if sample else "generic"))
-    config = _config(config_file, model, shard_px, zero_point_ab, detector)
+    config = _config(config_file, model, prior, shard_px, zero_point_ab, detector)
     folder = _run_folder(out, layout.name)
     with ShownProgress("shard") as progress:
         if sample:
@@ -128,7 +135,12 @@ def _catalogue(run: Path) -> None:
 
 
 def _config(
-    file: str | None, model: str | None, shard_px: int | None, zero_point_ab: float | None, detector: str | None
+    file: str | None,
+    model: str | None,
+    prior: float | None,
+    shard_px: int | None,
+    zero_point_ab: float | None,
+    detector: str | None,
 ) -> ScanConfig:
     from lenspipe.config import ScanConfig
     from lenspipe.toml import read_toml, validate
@@ -137,6 +149,8 @@ def _config(
     raw: dict[str, Any] = config.model_dump()
     if model is not None:
         raw["score"]["model"] = model if not os.path.isdir(model) else os.path.abspath(model)
+    if prior is not None:
+        raw["score"]["prior"] = prior
     if shard_px is not None:
         raw["shard"]["core_px"] = shard_px
     if zero_point_ab is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,6 +118,25 @@ def probability(score: ArrayLike, calibration: Calibration, prior: float | None 
         odds = odds + log_odds(prior) - log_odds(calibration.prior)
     p: NDArray[np.float64] = expit(odds)
     return p
+
+
+def calibration_digest(calibration: Calibration) -> str:
+    """Name of a calibration's exact content: first 16 hex digits of the SHA-256 of its JSON."""
+    return hashlib.sha256(calibration.model_dump_json().encode()).hexdigest()[:16]
+
+
+def probability_record(calibration: Calibration | None, prior: float | None) -> dict[str, Any]:
+    """What a run or a catalogue says about its probabilities: prior, where it is from, the calibration, or why none."""
+    if calibration is None:
+        return {"prior": None, "calibration": None, "why": "the model's card has no calibration"}
+    return {
+        "prior": calibration.prior if prior is None else prior,
+        "prior_from": "the calibration's data" if prior is None else "the request",
+        "calibration": calibration_digest(calibration),
+        "method": calibration.method,
+        "data": calibration.data,
+        "why": None,
+    }
 
 
 def _targets(counts: ScoreCounts) -> tuple[float, float]:

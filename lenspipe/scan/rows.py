@@ -95,22 +95,32 @@ def unpack_cutouts(table: pa.Table, row: int) -> NDArray[np.float32] | None:
     return np.frombuffer(table["cutouts"][row].as_buffer(), np.float32).reshape(shape)
 
 
-def set_scores(table: pa.Table, scores: list[NDArray[np.float64] | None]) -> pa.Table:
-    """Put the scores of each row's candidates in their place (None leaves them null)."""
+def set_scores(
+    table: pa.Table,
+    scores: list[NDArray[np.float64] | None],
+    probabilities: list[NDArray[np.float64] | None] | None = None,
+) -> pa.Table:
+    """Put scores, and probabilities where there are any, of each row's candidates in their place (None: null)."""
     column = table["candidates"].combine_chunks()
     structs = column.flatten()
     lengths = column.value_lengths().to_pylist()
-    filled = [
-        pa.nulls(n, pa.float64()) if s is None else pa.array(s, pa.float64())
-        for s, n in zip(scores, lengths, strict=True)
-    ]
-    merged = pa.concat_arrays(filled) if filled else pa.nulls(0, pa.float64())
+    filled = {"score": _joined(scores, lengths)}
+    if probabilities is not None:
+        filled["probability"] = _joined(probabilities, lengths)
     fields = list(structs.type)
-    children = [merged if f.name == "score" else structs.field(i) for i, f in enumerate(fields)]
+    children = [filled.get(f.name, structs.field(i)) for i, f in enumerate(fields)]
     rebuilt = pa.StructArray.from_arrays(children, fields=fields)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     index = table.schema.get_field_index("candidates")
     return table.set_column(index, table.schema.field(index), pa.ListArray.from_arrays(offsets, rebuilt))
+
+
+def _joined(values: list[NDArray[np.float64] | None], lengths: list[int]) -> pa.Array:
+    arrays = [
+        pa.nulls(n, pa.float64()) if v is None else pa.array(v, pa.float64())
+        for v, n in zip(values, lengths, strict=True)
+    ]
+    return pa.concat_arrays(arrays) if arrays else pa.nulls(0, pa.float64())
 
 
 def inputs_json(files: list[dict[str, object]]) -> str:

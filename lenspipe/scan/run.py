@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, TileError
+from lenspipe.evaluate.calibrate import probability_record
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
@@ -158,7 +159,7 @@ def run_scan(
     if not (folder / PLAN).exists():  # what is wrong with the request is said before the folder is claimed
         found = find_tiles(request)
         _check_bands(request.config, found[1])
-        choose_model(request.config.score.model, found[1])
+        _check_prior(request.config, choose_model(request.config.score.model, found[1])[0])
     with open_run(folder, request.to_json(), resume=resume, command="--out"):
         started = time.perf_counter()
         remove_leftovers(folder)
@@ -210,6 +211,15 @@ def _check_bands(config: ScanConfig, bands: tuple[str, ...]) -> None:
     for key, wanted in named.items():
         if missing := sorted(wanted - set(bands)):
             raise ConfigError(f"{key} names a band that no tile has", band=missing[0], bands=" ".join(bands))
+
+
+def _check_prior(config: ScanConfig, model: ChosenModel | None) -> None:
+    if config.score.prior is not None and (model is None or model.card.calibration is None):
+        raise ConfigError(
+            "a prior needs a model with a calibration; fit one by `lenspipe calibrate`, or leave --prior out",
+            prior=config.score.prior,
+            model=model.card.name if model else None,
+        )
 
 
 def _plan(
@@ -287,6 +297,7 @@ def _record(
         if model
         else None,
         "no_model": no_model,
+        "probability": probability_record(model.card.calibration if model else None, request.config.score.prior),
         "assumptions": []
         if zero_point is None
         else [f"images without a zero-point were given {zero_point} AB (--zero-point-ab)"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from lenspipe.evaluate.calibrate import probability
 from lenspipe.scan import attempts
 from lenspipe.scan.rows import CUTOUT_SHAPE, CUTOUTS, set_scores, unpack_cutouts
 from lenspipe.scan.settings import ScanSettings
@@ -65,11 +66,13 @@ class ScoreShards:
             stamps.append(scorer.prepare(cutouts, pixel_scale_arcsec=table["pixel_scale_arcsec"][row].as_py()))
         lengths = [len(s) for s in stamps]
         flat = scorer.score_prepared(np.concatenate(stamps))
-        scores = np.split(flat, np.cumsum(lengths)[:-1])
+        ends = np.cumsum(lengths)[:-1]
+        calibration = scorer.card.calibration
+        stated = None if calibration is None else probability(flat, calibration, self.settings.config.score.prior)
         elapsed = (time.perf_counter() - started) / table.num_rows
         index = table.schema.get_field_index("score_s")
         table = table.set_column(index, table.schema.field(index), pa.array([elapsed] * table.num_rows, pa.float32()))
-        return set_scores(table, list(scores))
+        return set_scores(table, list(np.split(flat, ends)), None if stated is None else list(np.split(stated, ends)))
 
     def _give_up(self, row: pa.Table, died: int) -> pa.Table:
         """A failed row in place of a shard that kills the scorer."""

@@ -1,0 +1,87 @@
+"""A calibrated model gives probabilities at the prior that was asked for, from the scan to the catalogue."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from lenspipe.catalog.run_rows import catalogue_rows, open_run_folder
+from lenspipe.cli.scan import command
+from lenspipe.errors import ConfigError
+from lenspipe.evaluate.calibrate import calibration_digest
+from lenspipe.nn.card import Calibration, read_card, write_card
+from lenspipe.scan.explain import explain
+
+CALIBRATION = Calibration(
+    method="platt", slope=0.7, intercept=-0.4, prior=0.4, n_lens=40, n_other=60, data="stamps of an example"
+)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("calibrated") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    write_card(folder, read_card(folder).model_copy(update={"calibration": CALIBRATION}))
+    return folder
+
+
+def _scan(folder: Path, *options: str) -> None:
+    result = CliRunner().invoke(command, [*options, "--runner", "local", "--out", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, calibrated: Path) -> Path:
+    folder = tmp_path_factory.mktemp("probability") / "run"
+    _scan(folder, "--sample", "--model", str(calibrated), "--prior", "0.001")
+    return folder
+
+
+def test_the_odds_of_each_candidate_are_those_of_its_score_at_the_prior(run: Path) -> None:
+    rows = pq.read_table(run / "candidates.parquet")
+    score, stated = rows["score"].to_numpy(), rows["probability"].to_numpy()
+    odds = np.exp(0.7 * np.log(score / (1 - score)) - 0.4) * (0.001 / 0.999) / (0.4 / 0.6)
+    assert len(score) > 20
+    np.testing.assert_allclose(stated, odds / (1 + odds), rtol=1e-9)
+
+
+def test_the_run_and_the_catalogue_say_which_prior_and_calibration(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())["probability"]
+    assert record["prior"] == 0.001 and record["prior_from"] == "the request"
+    assert record["calibration"] == calibration_digest(CALIBRATION)
+    rows = pq.read_table(run / "catalog" / "candidates.parquet")
+    assert set(rows["prior"].to_pylist()) == {0.001}
+    assert set(rows["calibration"].to_pylist()) == {calibration_digest(CALIBRATION)}
+    scanned = pq.read_table(run / "candidates.parquet", columns=["candidate_id", "probability"]).to_pylist()
+    of_scan = {row["candidate_id"]: row["probability"] for row in scanned}
+    assert all(row["probability"] == of_scan[row["candidate_id"]] for row in rows.to_pylist())
+    assert json.loads((run / "catalog" / "provenance.json").read_text())["probability"] == record
+
+
+def test_a_candidate_explained_has_its_probability_again(run: Path) -> None:
+    candidate = pq.read_table(run / "candidates.parquet")["candidate_id"][0].as_py()
+    found = explain(open_run_folder(run), candidate)
+    assert found.same and found.again is not None and found.again["probability"] is not None
+
+
+def test_a_row_without_a_score_has_no_prior(run: Path) -> None:
+    opened = open_run_folder(run)
+    rows = catalogue_rows(opened, radius_arcsec=1.0, acronym="LPC")
+    for name in ("prior", "calibration"):
+        assert rows[name].null_count == rows["probability"].null_count == rows["score"].null_count
+
+
+def test_a_prior_without_a_calibration_is_refused_before_the_folder_is_made(
+    run: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    tiles = next((run / "sample").rglob("*.fits")).parent
+    asked = [str(tiles), "--survey", "sample", "--model", str(tiny_model), "--prior", "0.01"]
+    with pytest.raises(ConfigError, match="needs a model with a calibration"):
+        _scan(tmp_path / "run", *asked)
+    assert not (tmp_path / "run").exists()
