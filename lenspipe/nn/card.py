@@ -236,6 +236,12 @@ def find_model(name_or_path: str | Path) -> Path:
     raise ConfigError(f"no such model: neither a folder with {CARD_FILE} nor a shipped name. {hint}", got=str(path))
 
 
+def verdict(card: ModelCard) -> Literal["none", "passed", "failed"]:
+    """What the gate said of a denoiser (`lenspipe.assess.denoiser`); ``none`` where it was not asked."""
+    gate = card.metrics.get("gate")
+    return "none" if gate is None else "passed" if gate["passed"] else "failed"
+
+
 def fits(card: ModelCard, bands: Sequence[str], pixel_scale_arcsec: float) -> str | None:
     """
     Whether data fit a model: None where they do, else the reason in words.

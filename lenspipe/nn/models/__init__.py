@@ -1,5 +1,27 @@
-"""One file a network family; importing this package registers them all."""
+"""One file a network family or group of families; importing this package registers them all."""
 
-from lenspipe.nn.models import small_cnn, unet
+from lenspipe.nn.models import (
+    cmu_deeplens,
+    densenet_cbam,
+    equivariant_families,
+    hybrid,
+    lastro,
+    lastro_invariant,
+    paper_cnns,
+    plain_equivariant,
+    small_cnn,
+    wsi_net,
+)
 
-__all__ = ["small_cnn", "unet"]
+__all__ = [
+    "cmu_deeplens",
+    "densenet_cbam",
+    "equivariant_families",
+    "hybrid",
+    "lastro",
+    "lastro_invariant",
+    "paper_cnns",
+    "plain_equivariant",
+    "small_cnn",
+    "wsi_net",
+]

@@ -46,7 +46,7 @@ class SmallCNN(nn.Module):
         return logits
 
 
-@register("small-cnn")
+@register("small-cnn", n_parameter=205_177)
 def small_cnn(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 24, dropout: float = 0.2) -> nn.Module:
     """Six convolutions, our own design; 0.2 million parameters at width 24."""
     return SmallCNN(n_channel, stamp_px, n_out, width, dropout)

@@ -1,0 +1,243 @@
+"""Symmetry groups of the plane: kernel bases from escnn, sampled once and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import os
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lenspipe.errors import ModelError
+
+GROUPS = ("c1", "c4", "c8", "c12", "c16", "d1", "d4", "d6", "d8", "d12", "d16", "so2", "o2")
+CONTINUOUS = ("so2", "o2")
+LAYOUT = 1  # of the cached files
+
+
+def group_order(group: str) -> int:
+    """Number of elements of a finite group: N for CN, 2N for DN; 0 for SO(2) and O(2)."""
+    if group in CONTINUOUS:
+        return 0
+    return int(group[1:]) * (2 if group[0] == "d" else 1)
+
+
+def quarter_turns(group: str) -> list[int]:
+    """
+    Quarter turns 1, 2, 3 that belong to a group.
+
+    Examples
+    --------
+    >>> quarter_turns("d6"), quarter_turns("c4"), quarter_turns("d1")
+    ([2], [1, 2, 3], [])
+    """
+    n = 4 if group in CONTINUOUS else int(group[1:])
+    return [k for k in (1, 2, 3) if k * n % 4 == 0]
+
+
+def has_reflections(group: str) -> bool:
+    """Whether a group holds mirror images (about the vertical axis, and that turned by its own rotations)."""
+    return group[0] in "do"
+
+
+def is_subgroup(inner: str, outer: str) -> bool:
+    """Whether ``inner`` is a subgroup of ``outer``, and not ``outer`` itself."""
+    if inner == outer or inner in CONTINUOUS or (has_reflections(inner) and not has_reflections(outer)):
+        return inner == "so2" and outer == "o2"
+    return outer in CONTINUOUS or int(outer[1:]) % int(inner[1:]) == 0
+
+
+def cache_folder() -> Path:
+    """
+    Folder of the sampled bases: ``LENSPIPE_CACHE``, else ``XDG_CACHE_HOME/lenspipe``, else ``~/.cache/lenspipe``.
+
+    Where none of them can be written, a folder of the user in the system's temporary folder.
+    """
+    own = os.environ.get("LENSPIPE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "lenspipe"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    folder = Path(tempfile.gettempdir()) / f"lenspipe-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@functools.lru_cache(maxsize=32)
+def kernel_basis(
+    group: str, source: str, target: str, kernel_px: int, field_frequency: int, kernel_frequency: int, outer: str = ""
+) -> Tensor:
+    """
+    Basis of the equivariant kernels between two kinds of fields, sampled on the pixel grid.
+
+    Solutions of the kernel constraint of Weiler & Cesa 2019 (NeurIPS, eq. 2) as escnn samples and normalises them:
+    rings of Gaussian profile with circular harmonics.
+
+    Parameters
+    ----------
+    group : str
+        One of `GROUPS`; the kernels commute with it.
+    source, target : str
+        Kind of field: ``scalar`` or ``regular`` (for SO(2) and O(2) the regular one up to ``field_frequency``).
+    kernel_px : int
+        Side of the kernel, odd.
+    field_frequency : int
+        Highest angular frequency of fields of SO(2) and O(2); without effect on finite groups.
+    kernel_frequency : int
+        Highest angular frequency of the kernels; 0 leaves escnn's limit, which rises with the radius.
+    outer : str
+        Where given, the source is a regular field of this larger group, seen as a field of ``group``.
+
+    Returns
+    -------
+    Tensor (n_basis, target size, source size, kernel_px, kernel_px), float32
+        Shared between callers: not to be written to.
+    """
+    request = (group, source, target, kernel_px, field_frequency, kernel_frequency, outer)
+    return _cached("basis", request, lambda: {"basis": _sample_basis(*request)})["basis"]
+
+
+@functools.lru_cache(maxsize=8)
+def fourier_matrices(group: str, field_frequency: int) -> tuple[Tensor, Tensor]:
+    """
+    Matrices from the coefficients of a field of SO(2) or O(2) to samples over the group, and back (least squares).
+
+    Samples lie at ``4 (field_frequency + 1)`` equal angles (twice as many for O(2)), so that quarter turns and
+    mirror images only permute them.
+
+    Returns
+    -------
+    tuple of Tensor, (n_sample, size) and (size, n_sample), float32
+    """
+    found = _cached("fourier", (group, field_frequency), lambda: _sample_fourier(group, field_frequency))
+    return found["to_samples"], found["to_coefficients"]
+
+
+def _cached(kind: str, request: tuple[Any, ...], make: Any) -> dict[str, Tensor]:
+    name = hashlib.sha256(json.dumps([LAYOUT, kind, *request]).encode()).hexdigest()[:20]
+    path = cache_folder() / f"{kind}-{request[0]}-{name}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError):  # absent, or cut off by a crash: made again below
+        return load(path.read_bytes())
+    made: dict[str, Tensor] = make()
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):  # a full disk costs time at the next start, nothing else
+        partial.write_bytes(save(made))
+        os.replace(partial, path)
+    return made
+
+
+def _sample_basis(
+    group: str, source: str, target: str, kernel_px: int, field_frequency: int, kernel_frequency: int, outer: str
+) -> Tensor:
+    with _escnn() as escnn:
+        space = _space(escnn, group)
+        into = escnn.nn.FieldType(space, [_representation(space, target, field_frequency)])
+        if outer:
+            whole = _space(escnn, outer)
+            field = escnn.nn.FieldType(whole, [_representation(whole, source, field_frequency)])
+            from_ = field.restrict(_subgroup_id(group, outer))
+            space = from_.gspace
+            into = escnn.nn.FieldType(space, [_representation(space, target, field_frequency)])
+        else:
+            from_ = escnn.nn.FieldType(space, [_representation(space, source, field_frequency)])
+        cutoff = (lambda radius: kernel_frequency) if kernel_frequency else None
+        conv = escnn.nn.R2Conv(from_, into, kernel_px, bias=False, initialize=False, frequencies_cutoff=cutoff)
+        elements = []
+        with torch.no_grad():
+            for weights in torch.eye(len(conv.weights)):
+                conv.weights.copy_(weights)
+                elements.append(conv.expand_parameters()[0].clone())
+    return torch.stack(elements).contiguous()
+
+
+def _sample_fourier(group: str, field_frequency: int) -> dict[str, Tensor]:
+    with _escnn() as escnn:
+        space = _space(escnn, group)
+        irreps = space.fibergroup.bl_irreps(field_frequency)
+        layer = escnn.nn.FourierPointwise(space, 1, irreps, type="regular", N=4 * (field_frequency + 1))
+    return {"to_samples": layer.A.contiguous(), "to_coefficients": layer.Ainv.contiguous()}
+
+
+def _space(escnn: Any, group: str) -> Any:
+    if group == "c1":
+        return escnn.gspaces.trivialOnR2()
+    if group == "d1":
+        return escnn.gspaces.flip2dOnR2()
+    n = -1 if group in CONTINUOUS else int(group[1:])
+    return escnn.gspaces.flipRot2dOnR2(n) if has_reflections(group) else escnn.gspaces.rot2dOnR2(n)
+
+
+def _representation(space: Any, kind: str, field_frequency: int) -> Any:
+    if kind == "scalar":
+        return space.trivial_repr
+    group = space.fibergroup
+    if group.order() > 0:
+        return space.regular_repr
+    return group.spectral_regular_representation(*group.bl_irreps(field_frequency))
+
+
+def _subgroup_id(inner: str, outer: str) -> Any:
+    n = -1 if inner in CONTINUOUS else int(inner[1:])
+    if not has_reflections(outer):
+        return n
+    # axis 0 of the larger group is its own mirror axis, which all our groups share
+    return ((0.0 if outer in CONTINUOUS else 0) if has_reflections(inner) else None, n)
+
+
+@contextlib.contextmanager
+def _escnn() -> Iterator[Any]:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # escnn prints what it solves
+        warnings.simplefilter("ignore")
+        yield _import_escnn()
+
+
+@functools.cache
+def _import_escnn() -> Any:
+    """
+    Import escnn without what serves only three dimensions, with its own cache in the user's cache folder.
+
+    `lie_learn` is built for NumPy 1; escnn imports one function of it, for SO(3). `randomized_svd` of scikit-learn
+    refuses the matrices that escnn passes; without it escnn uses SciPy. Its `Memory` would write into the package.
+    """
+    if "lie_learn" not in sys.modules:
+        names = ["lie_learn", "lie_learn.representations", "lie_learn.representations.SO3"]
+        for name in names:
+            sys.modules[name] = types.ModuleType(name)
+        leaf = types.ModuleType("lie_learn.representations.SO3.wigner_d")
+        leaf.wigner_D_matrix = _no_so3  # type: ignore[attr-defined]
+        sys.modules[leaf.__name__] = leaf
+    import joblib
+
+    own_memory = joblib.Memory
+    folder = str(cache_folder() / "escnn")
+    joblib.Memory = lambda location=None, **how: own_memory(folder, **how)
+    try:
+        import escnn
+        import escnn.group._numerical as numerical
+        import escnn.gspaces
+        import escnn.nn
+    except ImportError as error:
+        raise ModelError(f"the kernels of equivariant networks need escnn: {error}") from error
+    finally:
+        joblib.Memory = own_memory
+    numerical.randomized_svd = None
+    return escnn
+
+
+def _no_so3(*_: Any, **__: Any) -> Any:
+    raise ModelError("representations of SO(3) are not available: lenspipe's groups act on the plane")

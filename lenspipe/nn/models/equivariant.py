@@ -1,0 +1,285 @@
+"""Networks equivariant to turns and mirror images: steerable convolutions over a group of the plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from lenspipe.errors import ModelError
+from lenspipe.nn.groups import CONTINUOUS, GROUPS, fourier_matrices, is_subgroup, kernel_basis
+from lenspipe.nn.models.plain_equivariant import (
+    HIDDEN,
+    LEAST_RINGS_PX,
+    Blur,
+    Disc,
+    FourierELU,
+    GroupMax,
+    InvariantHead,
+    Plan,
+)
+
+PREFIX = "equivariant-"
+FIRST_KERNEL_PX, KERNEL_PX = 7, 5
+FIELD_FREQUENCY = 3
+
+
+@dataclass(frozen=True)
+class Design:
+    """Settings of an equivariant network that decide its layers."""
+
+    group: str
+    """Group of the first stages, one of `lenspipe.nn.groups.GROUPS`."""
+    depth: int = 3
+    """Stages: two convolutions and a pooling each."""
+    restrict_to: str = ""
+    """Subgroup of the stages from ``restrict_at`` on; empty keeps the group."""
+    restrict_at: int = 1
+    """First stage of the subgroup, counted from 0."""
+    max_frequency: int = 0
+    """SO(2), O(2): highest angular frequency of the fields, 3 where 0; finite groups: of the kernels, free where 0."""
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise ModelError(f"no such group: choose one of {' '.join(GROUPS)}", got=self.group)
+        if self.depth < 1:
+            raise ModelError("an equivariant network needs at least one stage", got_depth=self.depth)
+        if self.restrict_to and not (self.restrict_to in GROUPS and is_subgroup(self.restrict_to, self.group)):
+            raise ModelError(
+                "restrict_to must name a smaller group inside the group", got=self.restrict_to, of=self.group
+            )
+        if self.restrict_to and not 1 <= self.restrict_at < self.depth:
+            raise ModelError("restrict_at must be a stage after the first", got=self.restrict_at, depth=self.depth)
+
+    def groups(self) -> list[str]:
+        """Group of each convolution."""
+        inner = self.restrict_to or self.group
+        return [self.group if i // 2 < self.restrict_at else inner for i in range(2 * self.depth)]
+
+    def frequency(self, group: str) -> int:
+        """Highest angular frequency of a group's fields; 0 for a finite one."""
+        return (self.max_frequency or FIELD_FREQUENCY) if group in CONTINUOUS else 0
+
+    def bases(self) -> list[Tensor]:
+        """Kernel basis of each convolution."""
+        found, before = [], ""
+        for i, group in enumerate(self.groups()):
+            finite = self.max_frequency if self.group not in CONTINUOUS else 0
+            outer = before if before and before != group else ""
+            frequency = self.frequency(outer or group)
+            kernel_px = KERNEL_PX if i else FIRST_KERNEL_PX
+            found.append(
+                kernel_basis(group, "regular" if i else "scalar", "regular", kernel_px, frequency, finite, outer)
+            )
+            before = group
+        return found
+
+    def plan(self, width: int) -> Plan:
+        """Layers at a width: that many fields in the first stage, twice and then four times as many in the next."""
+        fields = [width * 2 ** min(i // 2, 2) for i in range(2 * self.depth)]
+        samples = [
+            4 * (self.frequency(g) + 1) * (2 if g == "o2" else 1) if g in CONTINUOUS else 0 for g in self.groups()
+        ]
+        return Plan(
+            tuple(fields),
+            tuple(basis.shape[1] for basis in self.bases()),
+            tuple(samples),
+            tuple(basis.shape[-1] for basis in self.bases()),
+            tuple(i % 2 for i in range(2 * self.depth)),
+        )
+
+
+class SteerableConvolution(nn.Module):
+    """
+    Convolution whose kernels are sums over a fixed basis; padding keeps the side.
+
+    Weights are drawn so that, as He et al. 2015 ask, the variance is kept under a ReLU, with the same share for every
+    element of the basis.
+    """
+
+    def __init__(self, basis: Tensor, n_in: int, n_field: int) -> None:
+        super().__init__()
+        self.register_buffer("basis", basis, persistent=False)
+        self.basis: Tensor
+        gain = basis.square().sum((2, 3, 4)).mean(1)
+        spread = torch.sqrt(2 / (n_in * len(basis) * gain))
+        self.weight = nn.Parameter(torch.randn(n_field, n_in, len(basis)) * spread)
+
+    def kernel(self) -> Tensor:
+        """Kernel of the ordinary convolution: ``(field * size, field * size, y, x)``."""
+        n_field, n_in, _ = self.weight.shape
+        _, size, size_in, height, width = self.basis.shape
+        kernel = torch.einsum("oib,bstyx->osityx", self.weight, self.basis)
+        return kernel.reshape(n_field * size, n_in * size_in, height, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, channel, y, x)``."""
+        return conv2d(x, self.kernel(), padding=self.basis.shape[-1] // 2)
+
+
+class FieldNorm(nn.Module):
+    """
+    Batch norm of fields: one variance and one mean a field, over its maps, pixels and stamps.
+
+    Of fields of Fourier coefficients only the first, the mean over the group, has a mean to take off and a shift.
+    """
+
+    def __init__(self, n_field: int, size: int, fourier: bool, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_field))
+        self.bias = nn.Parameter(torch.zeros(n_field))
+        self.register_buffer("running_mean", torch.zeros(n_field))
+        self.register_buffer("running_var", torch.ones(n_field))
+        constant = torch.zeros(size) if fourier else torch.ones(size)
+        constant[0] = 1
+        self.register_buffer("constant", constant, persistent=False)
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.constant: Tensor
+        self.momentum = momentum
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """In evaluation the layer is ``scale x + shift``, both ``(field * size,)``."""
+        scale = self.weight * torch.rsqrt(self.running_var + 1e-5)
+        shift = self.bias - self.running_mean * scale
+        return scale.repeat_interleave(len(self.constant)), (shift[:, None] * self.constant).flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, field * size, y, x)``."""
+        if not self.training:
+            scale, shift = self.scale_and_shift()
+            return x * scale[:, None, None] + shift[:, None, None]
+        size = len(self.constant)
+        fields = x.reshape(x.shape[0], -1, size, *x.shape[2:])
+        along = self.constant[:, None, None]
+        mean = (fields * along).mean((0, 3, 4)).sum(1) / self.constant.sum()
+        centred = fields - mean[:, None, None, None] * along
+        variance = centred.square().mean((0, 2, 3, 4))
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.float(), self.momentum)
+            self.running_var.lerp_(variance.float(), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + 1e-5)
+        out = centred * scale[:, None, None, None] + self.bias[:, None, None, None] * along
+        return out.reshape(x.shape)
+
+
+class EquivariantNet(nn.Module):
+    """Stages of two steerable convolutions and a pooling, maximum over the group, invariant numbers, a small head."""
+
+    def __init__(
+        self,
+        n_channel: int,
+        stamp_px: int,
+        n_out: int,
+        design: Design,
+        width: int,
+        pooling: str,
+        dropout: float,
+        mask: bool,
+    ) -> None:
+        super().__init__()
+        self.n_channel, self.stamp_px, self.n_out = n_channel, stamp_px, n_out
+        self.pooling, self.masked = pooling, mask
+        self.plan = plan = design.plan(width)
+        sides = plan.map_sides(stamp_px)
+        self.disc = Disc(stamp_px) if mask else nn.Identity()
+        self.convolutions, self.norms, self.activations, self.pools = (nn.ModuleList() for _ in range(4))
+        n_in = n_channel
+        for i, (group, basis) in enumerate(zip(design.groups(), design.bases(), strict=True)):
+            # an input of several channels is so many scalar fields
+            self.convolutions.append(SteerableConvolution(basis, n_in, plan.fields[i]))
+            self.norms.append(FieldNorm(plan.fields[i], plan.sizes[i], group in CONTINUOUS))
+            if group in CONTINUOUS:
+                matrices = fourier_matrices(group, design.frequency(group))
+                self.activations.append(FourierELU(plan.sizes[i], plan.samples[i], matrices))
+            else:
+                self.activations.append(nn.ReLU())
+            n_map = plan.fields[i] * plan.sizes[i]
+            self.pools.append(Blur(n_map, sides[i]) if plan.pooled[i] else nn.Identity())
+            n_in = plan.fields[i]
+        last = self.activations[-1]
+        self.group_max = GroupMax(plan.sizes[-1], last if isinstance(last, FourierELU) else None)
+        self.head = InvariantHead(plan.fields[-1], sides[-1], pooling, n_out, dropout)
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+        x = self.disc(stamps)
+        last = len(self.convolutions) - 1
+        for i, (convolution, norm, activation, pool) in enumerate(
+            zip(self.convolutions, self.norms, self.activations, self.pools, strict=True)
+        ):
+            x = norm(convolution(x))
+            if i < last:
+                x = activation(x)
+            x = pool(x)
+        x = self.group_max(x)
+        if self.group_max.fourier is None:
+            x = torch.relu(x)
+        out: Tensor = self.head(x)
+        return out
+
+
+def n_parameters(design: Design, width: int, n_channel: int, stamp_px: int, n_out: int, pooling: str = "rings") -> int:
+    """Trainable parameters of an equivariant network, without building it."""
+    plan = design.plan(width)
+    total, n_in = 0, n_channel
+    for n_field, basis in zip(plan.fields, design.bases(), strict=True):
+        total += n_in * n_field * len(basis) + 2 * n_field
+        n_in = n_field
+    n_number = 1 if pooling != "rings" else 4 if plan.map_sides(stamp_px)[-1] >= LEAST_RINGS_PX else 2
+    return total + (n_in * n_number + 1) * HIDDEN + (HIDDEN + 1) * n_out
+
+
+def n_multiply_adds(design: Design, width: int, n_channel: int, stamp_px: int) -> int:
+    """Multiply-adds of the convolutions for one stamp."""
+    plan = design.plan(width)
+    total, n_in = 0, n_channel
+    for n_field, size, kernel_px, side in zip(
+        plan.fields, plan.sizes, plan.kernels, plan.map_sides(stamp_px), strict=False
+    ):
+        total += side**2 * n_in * n_field * size * kernel_px**2
+        n_in = n_field * size
+    return total
+
+
+def width_for(
+    group: str,
+    *,
+    n_parameter: int = 0,
+    n_multiply_add: int = 0,
+    n_channel: int = 3,
+    stamp_px: int = 65,
+    n_out: int = 1,
+    depth: int = 3,
+    restrict_to: str = "",
+    restrict_at: int = 1,
+    max_frequency: int = 0,
+) -> int:
+    """
+    Width at which a group's network comes nearest, as a ratio, to a number of parameters or of multiply-adds.
+
+    Raises
+    ------
+    ModelError
+        Not exactly one of the two is given, or even one field is more than twice as much.
+    """
+    if (n_parameter > 0) == (n_multiply_add > 0):
+        raise ModelError(
+            "give either n_parameter or n_multiply_add", n_parameter=n_parameter, n_multiply_add=n_multiply_add
+        )
+    design = Design(group, depth, restrict_to, restrict_at, max_frequency)
+
+    def amount(width: int) -> int:
+        if n_parameter:
+            return n_parameters(design, width, n_channel, stamp_px, n_out)
+        return n_multiply_adds(design, width, n_channel, stamp_px)
+
+    want = n_parameter or n_multiply_add
+    if amount(1) > 2 * want:
+        raise ModelError("a network of one field is larger than asked for", group=group, got=want, least=amount(1))
+    width = 1
+    while amount(width + 1) <= want:
+        width += 1
+    return width if want**2 < amount(width) * amount(width + 1) else width + 1
