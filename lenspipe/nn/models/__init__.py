@@ -5,11 +5,13 @@ from lenspipe.nn.models import (
     densenet_cbam,
     equivariant_families,
     hybrid,
+    kernel,
     lastro,
     lastro_invariant,
     paper_cnns,
     plain_equivariant,
     small_cnn,
+    unet,
     wsi_net,
 )
 
@@ -18,10 +20,12 @@ __all__ = [
     "densenet_cbam",
     "equivariant_families",
     "hybrid",
+    "kernel",
     "lastro",
     "lastro_invariant",
     "paper_cnns",
     "plain_equivariant",
     "small_cnn",
+    "unet",
     "wsi_net",
 ]
