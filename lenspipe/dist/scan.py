@@ -21,14 +21,12 @@ from lenspipe.scan.scoring import ScoreShards, without_cutouts
 from lenspipe.scan.settings import ScanSettings, ShardTask
 from lenspipe.scan.shard import scan_shard
 
-MAX_READ_TASKS = 10_000
+MAX_BLOCKS = 10_000
 NO_PROGRESS_S = 900
-ROW_BYTES, TASK_BYTES = 4 << 20, 2 << 10
-"""Guesses at a shard row with its cutouts and at a task, for Ray's budget before it has seen one."""
+ROW_BYTES = 4 << 20
+"""A guess at a shard row with its cutouts, for Ray's budget before it has seen one."""
 CALLS_A_WORKER = 4
 """Fewest calls that a worker gets, where there are shards enough."""
-LISTING_CPUS = 0.1
-"""Part of a CPU that is kept for the tasks that list work, which take no time, so that they can run at all."""
 
 
 def scan_ray(
@@ -93,16 +91,19 @@ def _scan_whole(
     """Shards from pixels to committed rows in each of ``n_worker`` actors."""
     most = len(tasks) // (CALLS_A_WORKER * n_worker)  # few shards: short calls, so that the workers end together
     per_call = max(1, min(settings.config.score.shards_per_call, most))
-    calls = -(-len(tasks) // per_call)
-    return ray.data.read_datasource(
-        TaskSource(tasks, per_call), override_num_blocks=min(calls, MAX_READ_TASKS), num_cpus=LISTING_CPUS / n_worker
-    ).map_batches(
+    # blocks from the driver, not read tasks: tasks of a fraction of a CPU make Ray start a process for each
+    per_block = per_call * -(-len(tasks) // (per_call * MAX_BLOCKS))
+    blocks = [
+        pa.table({"task": [pickle.dumps(task) for task in tasks[start : start + per_block]]})
+        for start in range(0, len(tasks), per_block)
+    ]
+    return ray.data.from_arrow(blocks).map_batches(
         ScanShards,
         fn_constructor_args=(settings, parts, session),
         batch_size=per_call,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=n_worker),
-        num_cpus=1 - LISTING_CPUS,
+        compute=ActorPoolStrategy(min_size=1, max_size=n_worker, initial_size=min(n_worker, len(blocks))),
+        num_cpus=1,
     )
 
 
@@ -115,7 +116,7 @@ def _read_then_score(
     scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if n_gpu else {"num_cpus": 0.5}
     return ray.data.read_datasource(
         ShardSource(tasks, settings),
-        override_num_blocks=min(len(tasks), MAX_READ_TASKS),
+        override_num_blocks=min(len(tasks), MAX_BLOCKS),
         num_cpus=1.0 if n_gpu else 0.5 if n_worker == 1 else 0.75,
     ).map_batches(
         CommitShards,
@@ -138,63 +139,32 @@ def _context(n_worker: int) -> DataContext:
     return context
 
 
-class _Source(Datasource):
-    """Tasks as a Ray Data source, in runs of neighbours."""
+class ShardSource(Datasource):
+    """Shards as a Ray Data source: one row a shard, read and measured inside the read task."""
 
-    def __init__(self, tasks: Sequence[ShardTask], row_bytes: int) -> None:
+    def __init__(self, tasks: Sequence[ShardTask], settings: ScanSettings) -> None:
         super().__init__()
-        self._tasks, self._row_bytes = list(tasks), row_bytes
+        self._tasks = list(tasks)
+        self._settings = ray.put(settings)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all rows, before any is seen."""
-        return len(self._tasks) * self._row_bytes
-
-    def _chunks(self, parallelism: int) -> list[list[ShardTask]]:
-        parts = np.array_split(np.arange(len(self._tasks)), max(1, min(parallelism, len(self._tasks))))
-        return [[self._tasks[i] for i in part] for part in parts]
-
-    def _facts(self, chunk: list[ShardTask]) -> BlockMetadata:
-        return BlockMetadata(
-            num_rows=len(chunk), size_bytes=len(chunk) * self._row_bytes, input_files=None, exec_stats=None
-        )
-
-
-class ShardSource(_Source):
-    """One row a shard, read and measured inside the read task."""
-
-    def __init__(self, tasks: Sequence[ShardTask], settings: ScanSettings) -> None:
-        super().__init__(tasks, ROW_BYTES)
-        self._settings = ray.put(settings)
+        return len(self._tasks) * ROW_BYTES
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
         """Shards in ``parallelism`` runs of neighbours."""
-        return [
-            ReadTask(partial(_read, chunk, self._settings), self._facts(chunk), per_task_row_limit=per_task_row_limit)
-            for chunk in self._chunks(parallelism)
-        ]
-
-
-class TaskSource(_Source):
-    """One row a task, not yet begun; the rows of a call are one block."""
-
-    def __init__(self, tasks: Sequence[ShardTask], per_call: int) -> None:
-        super().__init__(tasks, TASK_BYTES)
-        self._per_call = per_call
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
-    ) -> list[ReadTask]:
-        """Calls in ``parallelism`` runs of neighbours."""
-        starts = np.arange(0, len(self._tasks), self._per_call)
+        chunks = np.array_split(np.arange(len(self._tasks)), max(1, min(parallelism, len(self._tasks))))
         return [
             ReadTask(
-                partial(_list, chunk := self._tasks[part[0] : part[-1] + self._per_call], self._per_call),
-                self._facts(chunk),
+                partial(_read, [self._tasks[i] for i in chunk], self._settings),
+                BlockMetadata(
+                    num_rows=len(chunk), size_bytes=len(chunk) * ROW_BYTES, input_files=None, exec_stats=None
+                ),
                 per_task_row_limit=per_task_row_limit,
             )
-            for part in np.array_split(starts, max(1, min(parallelism, len(starts))))
+            for chunk in chunks
         ]
 
 
@@ -202,11 +172,6 @@ def _read(tasks: list[ShardTask], settings: ray.ObjectRef) -> Iterator[pa.Table]
     known: ScanSettings = ray.get(settings)
     for task in tasks:
         yield scan_shard(task, known)
-
-
-def _list(tasks: list[ShardTask], per_call: int) -> Iterator[pa.Table]:
-    for start in range(0, len(tasks), per_call):
-        yield pa.table({"task": [pickle.dumps(task) for task in tasks[start : start + per_call]]})
 
 
 class ScanShards:

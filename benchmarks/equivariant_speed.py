@@ -1,0 +1,185 @@
+"""
+Equivariant networks: time to build them with and without the cache, and stamps a second of their plain form.
+
+    python benchmarks/equivariant_speed.py
+
+The plain form is compared with an ordinary network of the same channels, kernels and halvings, with our own training
+form, and with the same architecture in escnn's modules, in evaluation and for a training step. Times are CPU seconds
+of one thread, the fastest of several rounds that take turns.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import record
+import torch
+from torch import Tensor, nn
+
+from lenspipe.nn import groups
+from lenspipe.nn.export import to_plain
+from lenspipe.nn.models.equivariant import EquivariantNet
+from lenspipe.nn.models.plain_equivariant import Plan
+from lenspipe.nn.registry import build
+
+STARTS = ("c8", "d4", "d16", "so2", "o2")
+SPEEDS = {"c4": 6, "c8": 4, "d4": 4, "d16": 2, "so2": 4}
+STAMP_PX, BATCH, ROUNDS = 65, 32, 5
+START = """
+import sys, time
+began = time.perf_counter()
+from lenspipe.nn.registry import build
+imported = time.perf_counter()
+build("equivariant-" + sys.argv[1], 3, 65)
+print(imported - began, time.perf_counter() - imported)
+"""
+
+
+class Ordinary(nn.Module):
+    """The same channels, kernels and halvings in plain PyTorch: convolution, ReLU, average pooling, mean, head."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        n_in = 3
+        for n_field, size, kernel_px, pooled in zip(plan.fields, plan.sizes, plan.kernels, plan.pooled, strict=True):
+            layers += [nn.Conv2d(n_in, n_field * size, kernel_px, padding=kernel_px // 2), nn.ReLU()]
+            n_in = n_field * size
+            if pooled:
+                layers.append(nn.AvgPool2d(2, ceil_mode=True))
+        self.trunk = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(n_in, 64), nn.ELU(), nn.Linear(64, 1))
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        out: Tensor = self.head(self.trunk(stamps).mean((2, 3)))
+        return out
+
+
+class InEscnn(nn.Module):
+    """The same architecture of a finite group in escnn's modules."""
+
+    def __init__(self, group: str, plan: Plan) -> None:
+        super().__init__()
+        with groups._escnn() as escnn:
+            e = escnn.nn
+            space = groups._space(escnn, group)
+            before = self.scalar = e.FieldType(space, 3 * [space.trivial_repr])
+            layers = []
+            for i, n_field in enumerate(plan.fields):
+                field = e.FieldType(space, n_field * [space.regular_repr])
+                side = plan.kernels[i]
+                layers += [e.R2Conv(before, field, side, padding=side // 2, bias=False), e.InnerBatchNorm(field)]
+                layers.append(e.ReLU(field, inplace=True))
+                if plan.pooled[i]:
+                    layers.append(e.PointwiseAvgPoolAntialiased2D(field, sigma=0.66, stride=2))
+                before = field
+            layers.append(e.GroupPooling(before))
+            self.trunk = e.SequentialModule(*layers)
+            self.tensor = e.GeometricTensor
+        self.head = nn.Sequential(nn.Linear(plan.fields[-1], 64), nn.ELU(), nn.Linear(64, 1))
+
+    def forward(self, stamps: Tensor) -> Tensor:
+        out: Tensor = self.head(self.trunk(self.tensor(stamps, self.scalar)).tensor.mean((2, 3)))
+        return out
+
+
+def seconds(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """CPU seconds of each call, the calls taking turns."""
+    best = dict.fromkeys(calls, np.inf)
+    for number in range(ROUNDS + 1):
+        for name, call in calls.items():
+            began = time.process_time()
+            call()
+            if number:
+                best[name] = min(best[name], time.process_time() - began)
+    return best
+
+
+def starts() -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for group in STARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = os.environ | {"LENSPIPE_CACHE": folder, "OMP_NUM_THREADS": "1"}
+            times = []
+            for _ in range(2):
+                began = time.perf_counter()
+                command = [sys.executable, "-c", START, group]
+                run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+                times.append([*map(float, run.stdout.split()), time.perf_counter() - began])
+            cached = sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(folder) for f in files)
+        (_, first_build, first), (_, second_build, second) = times
+        out[group] = {
+            "first_build_s": round(first_build, 2),
+            "second_build_s": round(second_build, 2),
+            "first_process_s": round(first, 2),
+            "second_process_s": round(second, 2),
+            "cache_kib": round(cached / 1024, 1),
+        }
+    return out
+
+
+def speeds(group: str, width: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    module = build(f"equivariant-{group}", 3, STAMP_PX, width=width, dropout=0.0)
+    assert isinstance(module, EquivariantNet)
+    stamps = torch.randn(BATCH, 3, STAMP_PX, STAMP_PX)
+    module.train()(stamps)
+    module.eval()
+    plain = to_plain(module)
+    nets: dict[str, nn.Module] = {"plain": plain, "ordinary": Ordinary(module.plan).eval(), "training_form": module}
+    if group not in groups.CONTINUOUS:
+        nets["escnn"] = InEscnn(group, module.plan).eval()
+    with torch.inference_mode():
+        assert torch.allclose(plain(stamps), module(stamps), atol=1e-5), "the plain form gives other outputs"
+
+    def evaluate(net: nn.Module) -> Callable[[], Any]:
+        form = torch.channels_last if net is nets["plain"] or net is nets["ordinary"] else torch.contiguous_format
+        net = net.to(memory_format=form)
+        batch = stamps.contiguous(memory_format=form)
+
+        def call() -> Tensor:
+            with torch.inference_mode():
+                out: Tensor = net(batch)
+            return out
+
+        return call
+
+    def step(net: nn.Module) -> Callable[[], None]:
+        def call() -> None:
+            net.zero_grad()
+            net(stamps).square().mean().backward()
+
+        return call
+
+    took = seconds({name: evaluate(net) for name, net in nets.items()})
+    per_s = {name: round(BATCH / t, 1) for name, t in took.items()}
+    trained = {name: net.train() for name, net in nets.items() if name in ("training_form", "escnn")}
+    steps = seconds({name: step(net) for name, net in trained.items()})
+    return {
+        "width": width,
+        "channels": [f * s for f, s in zip(module.plan.fields, module.plan.sizes, strict=True)],
+        "stamps_per_s": per_s,
+        "plain_over_ordinary": round(per_s["plain"] / per_s["ordinary"], 2),
+        "plain_over_training_form": round(per_s["plain"] / per_s["training_form"], 2),
+        "plain_over_escnn": round(per_s["plain"] / per_s["escnn"], 2) if "escnn" in per_s else None,
+        "training_stamps_per_s": {name: round(BATCH / t, 1) for name, t in steps.items()},
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"stamp_px": STAMP_PX, "batch": BATCH, "starts": starts()}
+    result["speeds"] = {group: speeds(group, width) for group, width in SPEEDS.items()}
+    assert result["starts"]["d16"]["second_build_s"] < 2
+    record.write("equivariant_speed", result)
+
+
+if __name__ == "__main__":
+    main()

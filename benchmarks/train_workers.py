@@ -1,0 +1,63 @@
+"""
+Do two Ray Train workers pay? Seconds of an epoch with one and with two on the same stamps and the same batch.
+
+    python benchmarks/train_workers.py
+
+Each worker has one thread of torch; the network fills a core. Seconds are those of the history (training and
+validation of the epochs after the first, which starts Ray's tasks). The aim on two cores is 1.5. Both must have
+learnt: the run checks that the losses fall.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from record import write
+from train_streaming import make_data
+
+from lenspipe.dist.session import ray_session
+from lenspipe.dist.train import train
+from lenspipe.learn.settings import TrainSettings
+
+AIM, EPOCHS = 1.5, 4
+SETTINGS = {
+    "model": {"width": 32},
+    "sampling": {"batch_size": 64, "steps_per_epoch": 40, "window_mib": 16},
+    "optim": {"epochs": EPOCHS, "threads": 1},
+}
+
+
+def main() -> None:
+    seconds: dict[int, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder, ray_session():
+        data = Path(folder) / "stamps"
+        make_data(data)
+        for n_worker in (1, 2):
+            out = Path(folder) / str(n_worker)
+            train(
+                data, model="small-cnn", task="find", out=out, settings=TrainSettings.model_validate(SETTINGS),
+                seed=1, n_worker=n_worker,
+            )  # fmt: skip
+            history = pq.read_table(out / "history.parquet").to_pydict()
+            assert history["loss"][-1] < history["loss"][0], "the network did not learn its stamps"
+            seconds[n_worker] = history["seconds"][1:]
+    ratio = float(np.median(seconds[1]) / np.median(seconds[2]))
+    write(
+        "train_workers",
+        {
+            "cores": os.cpu_count(),
+            "network": "small-cnn, width 32",
+            "seconds_per_epoch": {f"{n} workers": [round(v, 3) for v in values] for n, values in seconds.items()},
+            "speed_up": round(ratio, 3),
+            "aim": AIM,
+            "reached": ratio >= AIM,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""`lenspipe train`: a network from a data set of labelled stamps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from lenspipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.learn.job import TrainJob
+    from lenspipe.learn.settings import Task, TrainSettings
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
+@click.option("--model", required=True, metavar="NAME", help="Network family (`lenspipe models`), or timm:NAME.")
+@click.option("--task", type=click.Choice(["find", "classify", "regress"]), default="find", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
+@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings as TOML (docs/training.md).")
+@click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")
+@click.option("--batch-size", type=click.IntRange(min=2), default=None, help="Stamps a step. [default: 64]")
+@click.option("--learning-rate", type=float, default=None, help="Peak learning rate. [default: 0.001]")
+@click.option("--targets", default=None, metavar="A,B", help="Columns to predict, for --task regress.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same weights."
+)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Ray workers.")
+@click.option(
+    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
+)
+@click.option("--pretrained", default=None, metavar="FILE", help="Weights to begin from, safetensors.")
+@click.option("--tensorboard", is_flag=True, help="Write OUT/.tensorboard too; needs the package tensorboard.")
+def command(
+    data: Path,
+    model: str,
+    task: str,
+    out: Path,
+    config_file: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    targets: str | None,
+    seed: int,
+    workers: int,
+    runner: str,
+    pretrained: str | None,
+    tensorboard: bool,
+) -> int:
+    """
+    Train a network on a data set of labelled stamps.
+
+    Killed at any moment, the same command goes on after the last whole epoch. Exit code: 0 done, 2 bad request.
+    """
+    settings = read_settings(config_file, epochs, batch_size, learning_rate, targets)
+    board = _tensorboard(out) if tensorboard else None
+
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.dist.train import train
+
+    with ShownProgress("step") as shown:
+        card = train(
+            data,
+            model=model,
+            task=cast("Task", task),
+            out=out,
+            settings=settings,
+            seed=seed,
+            runner="local" if runner == "local" else "ray",
+            n_worker=workers,
+            pretrained=pretrained,
+            progress=_Show(shown, board),
+        )
+    click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
+    return 0
+
+
+def read_settings(
+    file: str | None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    targets: str | None = None,
+) -> TrainSettings:
+    """Settings of a file, with what the command line says put over them."""
+    from lenspipe.learn.settings import TrainSettings
+    from lenspipe.toml import read_toml, validate
+
+    raw: dict[str, Any] = (read_toml(file, TrainSettings) if file else TrainSettings()).model_dump()
+    over = {
+        ("optim", "epochs"): epochs,
+        ("sampling", "batch_size"): batch_size,
+        ("optim", "learning_rate"): learning_rate,
+        ("labels", "targets"): None if targets is None else tuple(name.strip() for name in targets.split(",")),
+    }
+    for (table, key), value in over.items():
+        if value is not None:
+            raw[table][key] = value
+    return validate(raw, TrainSettings, origin="command line")
+
+
+def said(numbers: dict[str, Any]) -> str:
+    """The numbers of an epoch in a line."""
+    parts = [f"{name} {value:.4g}" for name, value in numbers.items() if isinstance(value, float) and name != "seconds"]
+    return ", ".join(parts)
+
+
+class _Show:
+    """A bar of steps, a line an epoch."""
+
+    def __init__(self, shown: ShownProgress, board: Any) -> None:
+        self._shown, self._board = shown, board
+        self._done: int | None = None
+        self._epochs: int | None = None
+
+    def __call__(self, job: TrainJob, epoch: int, step: int, history: list[dict[str, Any]]) -> None:
+        total, done = job.settings.optim.epochs * job.steps, epoch * job.steps + step
+        if self._done is None:
+            self._shown.stage("Training", total, done)
+            self._done, self._epochs = done, len(history)
+            if self._epochs:
+                self._shown.say(f"going on after epoch {self._epochs}")
+        self._shown.advance({"shards": max(0, done - self._done)})
+        self._done = max(done, self._done)
+        for row in history[self._epochs :]:
+            self._shown.say(f"epoch {row['epoch']}: " + said({k: v for k, v in row.items() if k != "epoch"}))
+            if self._board is not None:
+                for name, value in row.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(name, value, row["epoch"])
+                self._board.flush()
+        self._epochs = len(history)
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("--tensorboard needs the package tensorboard: install it or leave the option out") from error
+    return SummaryWriter(str(out / ".tensorboard"))

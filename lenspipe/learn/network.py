@@ -1,0 +1,53 @@
+"""The network of a training: built with its seed, checked against its input, from given weights where asked."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lenspipe.errors import ModelError
+from lenspipe.learn.job import TrainJob
+from lenspipe.nn.registry import build
+
+
+def fresh_network(job: TrainJob) -> tuple[nn.Module, frozenset[str]]:
+    """
+    The network before its first step, and the names of the parameters that came from pretrained weights.
+
+    Raises
+    ------
+    ModelError
+        The family is not known, or does not take stamps of this size.
+    """
+    torch.manual_seed(job.seed)
+    card = job.card
+    module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
+    loaded: frozenset[str] = frozenset()
+    if job.pretrained is not None:
+        from lenspipe.nn.pretrained import load_pretrained
+
+        loaded = frozenset(load_pretrained(module, job.pretrained).loaded)
+    check_network(job, module)
+    return module, loaded
+
+
+def check_network(job: TrainJob, module: nn.Module) -> None:
+    """Run two empty stamps through a network; raises `ModelError` where it does not take or give what is asked."""
+    card = job.card
+    stamps = torch.zeros(2, card.n_channel, card.stamp_px, card.stamp_px)
+    features = [torch.zeros(2, len(card.features))] if card.features else []
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            shape = tuple(module(stamps, *features).shape)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"the network does not take this input: {str(error).splitlines()[0]}",
+            family=card.family, stamp_px=card.stamp_px, channels=card.n_channel, features=len(card.features),
+        ) from error  # fmt: skip
+    finally:
+        module.train(was_training)
+    want = (2,) if card.n_out == 1 else (2, card.n_out)
+    if shape != want:
+        raise ModelError("the network gives another shape than its card", got=str(shape), want=str(want))
