@@ -3,8 +3,8 @@ How much faster is a scan by Ray with two workers than the plain loop, on the sa
 
 Each side's clock starts when every one of its workers has committed its first shard: by then Ray, the imports and the
 model are behind it. What is compared is the shards a second from there to the last commit. A shard is a call of its
-own, so that what is half done when the clock starts is little (at most half a shard a worker, on average); whole times are
-recorded beside it.
+own, so that what is half done when the clock starts is little: at most half a shard a worker, on average. Whole times
+are recorded beside it.
 """
 
 from __future__ import annotations

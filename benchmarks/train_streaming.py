@@ -41,6 +41,7 @@ def make_data(folder: Path) -> None:
     for part in range(N // 500):
         rows = range(500 * part, 500 * part + 500)
         stamps = rng.normal(0, 1, (500, 3, SIDE, SIDE)).astype(np.float32)
+        stamps[1::2] += 0.2
         columns = {
             "stamp_id": [str(k) for k in rows], "label": ["lens" if k % 2 else "nonlens" for k in rows],
             "recipe": ["noise"] * 500, "seed": [1] * 500, "host": [str(k) for k in rows],
