@@ -73,7 +73,7 @@ def train(
 
     refuse_workers(n_worker, runner)
     refuse_pickle(pretrained)
-    request = {
+    request: dict[str, Any] = {
         "command": "train",
         "data": os.path.abspath(data),
         "data_digest": data_digest(StampSet.open(data)),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.augment_batch import VIEWS_ONLY
@@ -119,7 +120,7 @@ def make_card(
         return ModelCard(
             name=name,
             family=family,
-            settings=settings.model,
+            settings=settings.model | ({"n_feature": len(shown.features)} if shown.features else {}),
             task=truth.task,
             bands=bands,
             pixel_scale_arcsec=scale,
@@ -145,5 +146,5 @@ def make_card(
             feature_spreads=truth.feature_spreads,
             training=training,
         )
-    except ValueError as error:
-        raise ConfigError(f"the settings do not make a model: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"the settings do not make a model: {error.errors()[0]['msg']}") from error

@@ -20,6 +20,7 @@ from lenspipe.learn.loop import measure_on
 from lenspipe.learn.measure import score_counts, scores_of
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
+from lenspipe.nn.export import plain_card, to_plain
 from lenspipe.rundir import atomic_path
 
 HISTORY_FILE, LOSS_PLOT, ROC_PLOT, FIT_PLOT = "history.parquet", "loss.png", "roc.png", "targets.png"
@@ -42,7 +43,7 @@ def finish(
     ----------
     job : TrainJob
     module : nn.Module
-        Trained, on the CPU.
+        Trained, on the CPU; an equivariant network is stored in its plain form.
     history : list of dict
         One row an epoch.
     outputs : array (n,) or (n, n_out)
@@ -61,11 +62,12 @@ def finish(
     measured = measure_on(job, outputs, rows)
     card = job.card.model_copy(
         update={
-            "training": facts_of(job, history, n_worker=n_worker, device=device),
+            "training": facts_of(job, history, n_worker=n_worker, device=device)
+            | {"n_parameter": sum(parameter.numel() for parameter in module.parameters())},
             "metrics": {"validation": measured | {"n": job.truth.counts(rows)}},
         }
     )
-    return save_model(out, module, card)
+    return save_model(out, to_plain(module), plain_card(card, module))
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
@@ -96,8 +98,8 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
             values = [np.nan if row.get(name) is None else row[name] for row in history]
             right.plot(epochs, values, marker=".", label=name)
         if "auc_low" in history[-1]:
-            bounds = [[row[k] for row in history] for k in ("auc_low", "auc_high")]
-            right.fill_between(epochs, *bounds, alpha=0.2, label="auc, 95 %")
+            low, high = ([row[k] for row in history] for k in ("auc_low", "auc_high"))
+            right.fill_between(epochs, low, high, alpha=0.2, label="auc, 95 %")
         right.set(xlabel="epoch", ylabel="validation")
         right.legend(frameon=False, loc="lower right")
     _save(figure, path)

@@ -83,7 +83,7 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[nn.Module, 
     gpu = device.type == "cuda"
     module = module.to(device)
     if gpu:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.channels_last)
     network = world.wrap(module)
     if settings.optim.compile:
         network = torch.compile(network)  # type: ignore[assignment]

@@ -45,6 +45,9 @@ def measure(
     """
     Loss, and of classes the area under the ROC curve with its 95 % interval, of targets the errors.
 
+    ``val_rmse`` is of all targets in units of their spread in training, so that the mean predictor has 1; its 95 %
+    interval takes stamps as independent (delta method).
+
     Parameters
     ----------
     outputs : array (n,) or (n, n_out)
@@ -69,7 +72,10 @@ def measure(
     facts: dict[str, Any] = {"val_loss": float(loss(torch.from_numpy(outputs).float(), batch))}
     if task == "regress":
         values = outputs.reshape(len(outputs), -1)[:, : targets.shape[1]]
-        facts["val_rmse"] = float(np.sqrt(((values - targets) ** 2).mean()))
+        square = ((values - targets) ** 2).mean(axis=1)
+        facts["val_rmse"] = float(np.sqrt(square.mean()))
+        half = 1.96 * float(square.std()) / len(square) ** 0.5 / (2 * max(facts["val_rmse"], 1e-12))
+        facts["val_rmse_low"], facts["val_rmse_high"] = max(0.0, facts["val_rmse"] - half), facts["val_rmse"] + half
         for k, (name, spread) in enumerate(zip(target_names, target_spreads, strict=True)):
             facts[f"mae_{name}"] = float(np.abs(values[:, k] - targets[:, k]).mean() * spread)
         return facts
