@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -62,6 +63,19 @@ class ShownProgress:
             left = elapsed / max(1, self._counts.get("shards", 0)) * (self._total - self._done)
             parts = [f"{self._done}/{self._total} {self._unit}s", self._note(), f"about {left:.0f} s left"]
             self.say(f"{self._name}: {', '.join(part for part in parts if part)}")
+
+    def counter(self, name: str) -> Callable[[int, int], None]:
+        """A function of units done and units in all, which begins the stage ``name`` at its first call."""
+        last: list[int] = []
+
+        def count(done: int, total: int) -> None:
+            if last:
+                self.advance({"shards": done - last[-1]})
+            else:
+                self.stage(name, total, done)
+            last[:] = [done]
+
+        return count
 
     def say(self, message: str) -> None:
         """One line."""

@@ -43,6 +43,8 @@ class Scorer:
     card : ModelCard
     digest : str
         Name of the checkpoint's exact content.
+    n_parameter : int
+        Weights that were fitted.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class Scorer:
     ) -> None:
         module, self.card = load_model(folder)
         self.digest = digest(folder)
+        self.n_parameter = sum(parameter.numel() for parameter in module.parameters())
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError("no CUDA device on this machine: use device 'auto' or 'cpu'", got=device)

@@ -1,0 +1,118 @@
+"""Single-band finders on real images from space: SLACS lenses, Euclid Q1 candidates, COSMOS galaxies without arcs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from lenspipe.assess.real_sky import Logits, area, threshold_passed_by
+from lenspipe.errors import ConfigError
+from lenspipe.evaluate.intervals import fraction
+from lenspipe.infer.predict import Predictor
+from lenspipe.infer.prepare import cubic_matrix
+from lenspipe.nn.card import ModelCard
+from lenspipe.nn.preprocess import network_input
+from lenspipe.stamps.format import image_array
+from lenspipe.stamps.readers import READERS
+from lenspipe.toml import validate
+
+COSMOS_SCALE_ARCSEC, COSMOS_ZERO_POINT_AB = 0.03, 25.94
+COSMOS_SETS = (
+    ("real_galaxy_catalog_26_extension_example.fits", "."),
+    ("real_galaxy_catalog_23.5.fits", "bright10"),
+)
+PASSING = (0.05, 0.01)
+LEAST_FOR_ONE_PERCENT = 300
+
+
+def real_lenses(real: Path, card: ModelCard) -> dict[str, NDArray[np.float32]]:
+    """Network input of each SLACS lens (F814W, 0.05") and Euclid Q1 candidate (VIS, 0.1"), by name."""
+    readers: dict[str, tuple[str, dict[str, Any], float]] = {
+        "slacs_hst": ("fits-folder", {"bands": {"F814W": 1}, "size_px": 198, "label": "lens",
+                                      "pixel_scale_arcsec": 0.05}, 0.05),
+        "euclid_q1": ("euclid-q1", {"bands": ("VIS",), "size_px": 100}, 0.1),
+    }  # fmt: skip
+    found = {}
+    for folder, (reader, options, scale) in readers.items():
+        chosen = READERS[reader]
+        stream = chosen.read(real / "stamps" / folder, validate(options, chosen.options, origin=folder))
+        for table in stream.tables:
+            for name, stamp in zip(table["stamp_id"].to_pylist(), image_array(table, "image"), strict=True):
+                found[f"{folder}/{name}"] = on_grid(stamp, scale, card)
+    return found
+
+
+def cosmos_galaxies(real: Path, card: ModelCard, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """
+    Network input ``(n, channel, y, x)`` and F814W magnitude of real COSMOS galaxies that lens nothing.
+
+    Their postage stamps are small: around them lies Gaussian noise of the variance that their catalogue states.
+    """
+    folder = real / "galaxies/cosmos_hst"
+    stamps, magnitudes = [], []
+    njy = 10 ** (0.4 * (31.4 - COSMOS_ZERO_POINT_AB))
+    n = int(np.ceil(card.stamp_px * card.pixel_scale_arcsec / COSMOS_SCALE_ARCSEC / 2)) * 2 + 9
+    for number, (catalogue, place) in enumerate(COSMOS_SETS):
+        for k, row in enumerate(fits.getdata(folder / place / catalogue, 1)):
+            image = fits.getdata(folder / place / row["GAL_FILENAME"].strip(), int(row["GAL_HDU"])).astype(np.float64)
+            rng = np.random.default_rng([seed, number, k])
+            field = rng.normal(0, float(row["NOISE_VARIANCE"]) ** 0.5, (n, n))
+            y, x = (min(n, side) for side in image.shape)
+            top, left = (image.shape[0] - y) // 2, (image.shape[1] - x) // 2
+            below, right = (n - y) // 2, (n - x) // 2
+            field[below : below + y, right : right + x] = image[top : top + y, left : left + x]
+            stamps.append(on_grid((field * njy)[None].astype(np.float32), COSMOS_SCALE_ARCSEC, card))
+            magnitudes.append(float(row["MAG"]))
+    return np.concatenate(stamps), np.array(magnitudes)
+
+
+def on_grid(stamp_njy: NDArray[np.float32], scale_arcsec: float, card: ModelCard) -> NDArray[np.float32]:
+    """Network input ``(1, channel, y, x)`` of a stamp ``(1, y, x)`` of any pixel scale; sky outside it is empty."""
+    matrix = cubic_matrix(stamp_njy.shape[-1], scale_arcsec, card.stamp_px, card.pixel_scale_arcsec)
+    brightness = np.matmul(np.matmul(matrix, stamp_njy), matrix.T) / np.float32(scale_arcsec**2)
+    return network_input(brightness[None], card.stretch)
+
+
+def space_real_sky(predictor: Predictor, real: Path, *, seed: int = 0) -> dict[str, Any]:
+    """
+    A single-band finder on SLACS lenses and Euclid Q1 candidates against COSMOS galaxies without arcs.
+
+    Bands are taken as the model's own whatever they are, and the PSFs are left as they are: HST's is sharper than
+    Euclid's.
+
+    Raises
+    ------
+    ConfigError
+        The model takes more than one band.
+    """
+    card = predictor.card
+    if len(card.bands) != 1:
+        raise ConfigError("only models of one band are judged on these stamps", model=card.name, bands=len(card.bands))
+    lenses = real_lenses(real, card)
+    lens: Logits = predictor.outputs(np.concatenate(list(lenses.values())))[:, 0]
+    galaxies, magnitude = cosmos_galaxies(real, card, seed=seed)
+    other: Logits = predictor.outputs(galaxies)[:, 0]
+    found: dict[str, Any] = {
+        "n_galaxies": len(other),
+        "n_galaxies_brighter_than_22.5": int((magnitude < 22.5).sum()),
+        "auc_lenses_against_galaxies": area(lens, other),
+        "lens_logits": dict(zip(lenses, map(float, lens), strict=True)),
+    }
+    for part in PASSING:
+        if part < 0.05 and len(other) < LEAST_FOR_ONE_PERCENT:
+            found[f"where_{part:g}_of_galaxies_pass"] = {
+                "value": None,
+                "why": f"not measured with {len(other)} galaxies",
+            }
+            continue
+        at = threshold_passed_by(other, part)
+        found[f"where_{part:g}_of_galaxies_pass"] = {
+            "threshold_logit": at,
+            "galaxies_passing": fraction(int((other > at).sum()), len(other)),
+            "lenses": fraction(int((lens > at).sum()), len(lens)),
+        }
+    return found
