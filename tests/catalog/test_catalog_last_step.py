@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from catalog_runs import scan, write_overlapping_tiles
+from click.testing import CliRunner
+
+from lenspipe.scan.catalogue import FOLDER, CatalogueSettings, catalogue_run, n_absent
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_overlapping_tiles(tmp_path / "tiles")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_scan_ends_with_the_catalogue_of_its_objects(tmp_path):
+    from lenspipe.cli.scan import command
+
+    truth = write_overlapping_tiles(tmp_path / "tiles")
+    arguments = [str(tmp_path / "tiles"), "--out", str(tmp_path / "run"), "--runner", "local", "--model", "none"]
+    done = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert done.return_value == 0, done.output
+    rows = pq.read_table(tmp_path / "run" / FOLDER / "candidates.parquet")
+    detections = pq.read_table(tmp_path / "run" / "candidates.parquet").num_rows
+    # in both tiles' pixels for sure, and at most: a source over an edge may be seen by its flank
+    shared = [np.sum((truth["x_px"] > 160 + edge) & (truth["x_px"] < 240 - edge)) for edge in (6, -4)]
+    assert shared[0] > 4
+    assert shared[0] <= detections - rows.num_rows <= shared[1]
+    assert np.sum(rows["n_detection"].to_numpy()) == detections
+    assert "candidates.parquet" in done.output
+
+
+def test_without_the_step_there_is_no_catalogue(tmp_path):
+    from lenspipe.cli.scan import command
+
+    write_overlapping_tiles(tmp_path / "tiles")
+    arguments = [str(tmp_path / "tiles"), "--out", str(tmp_path / "run"), "--runner", "local", "--model", "none"]
+    done = CliRunner().invoke(command, [*arguments, "--no-catalog"], standalone_mode=False)
+    assert done.return_value == 0, done.output
+    assert not (tmp_path / "run" / FOLDER).exists()
+
+
+def test_a_catalogue_that_holds_all_of_the_run_stays_as_it_is(run):
+    first = catalogue_run(run)
+    again = catalogue_run(run)
+    assert first is not None
+    assert again == json.loads((run / FOLDER / "provenance.json").read_text())
+    assert again["written"] == first["written"]
+
+
+def test_a_catalogue_of_less_than_the_run_is_replaced(run):
+    catalogue_run(run)
+    path = run / FOLDER / "provenance.json"
+    record = json.loads(path.read_text())
+    record["runs"][0]["counts"]["sources"] -= 1  # as a run that was resumed since
+    path.write_text(json.dumps(record))
+    again = catalogue_run(run)
+    assert again is not None
+    assert again["runs"][0]["counts"]["sources"] == record["runs"][0]["counts"]["sources"] + 1
+
+
+def test_more_candidates_than_one_process_holds_give_no_catalogue(run, monkeypatch):
+    import lenspipe.scan.catalogue as module
+
+    monkeypatch.setattr(module, "MAX_ROWS_IN_MEMORY", 3)
+    assert catalogue_run(run) is None
+    assert not (run / FOLDER).exists()
+
+
+def test_many_absent_lenses_are_left_unexamined(run, tmp_path, monkeypatch):
+    import lenspipe.scan.catalogue as module
+
+    lenses = tmp_path / "lenses.csv"
+    # two places without a source, inside the tiles
+    lenses.write_text("ra,dec,name\n0.003,-5.0031,L1\n0.0045,-4.9981,L2\n")
+    settings = CatalogueSettings(lists=(str(lenses),), match_radius_arcsec=0.3)
+    monkeypatch.setattr(module, "MAX_EXAMINED", 0)
+    record = catalogue_run(run, settings)
+    assert record is not None
+    absent = n_absent(record["known_lenses"]["recall"])
+    assert absent > 0
+    assert record["known_lenses"]["recall"]["fates"] == {"not a candidate": absent}
