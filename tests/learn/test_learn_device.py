@@ -1,0 +1,111 @@
+"""The batch on its device: stretch as the card asks, augmentation that keeps what it must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from lenspipe.learn.augment import dihedral
+from lenspipe.learn.augment_batch import NONE, VIEWS_ONLY, augment_batch, turn
+from lenspipe.learn.device_input import device_input
+from lenspipe.learn.settings import AugmentSettings
+from lenspipe.nn.card import Stretch
+from lenspipe.nn.preprocess import network_input
+
+MIX = ((0.5, 0.5, 0.0), (0.0, 0.3, 0.7))
+
+
+@pytest.mark.parametrize("name", ["humvi", "asinh", "log", "linear"])
+@pytest.mark.parametrize("mix", [None, MIX])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_the_input_equals_the_one_of_scoring(rng, name, mix, standardise):
+    rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, standardise=standardise)
+    sky = (rng.normal(0, 30, (4, 3, 11, 11)) * rng.lognormal(0, 2, (4, 1, 1, 1))).astype(np.float32)
+    np.testing.assert_allclose(
+        device_input(torch.from_numpy(sky), rule).numpy(), network_input(sky, rule), rtol=1e-5, atol=1e-5
+    )
+
+
+def stamps(rng, n=64, side=15):
+    return torch.from_numpy(rng.normal(0, 1, (n, 2, side, side)).astype(np.float32))
+
+
+def augmented(batch, settings, seed=3, levels=(1.0, 1.0)):
+    return augment_batch(batch, settings, np.random.default_rng(seed), noise_levels=levels)
+
+
+def test_without_augmentation_the_batch_is_the_same_and_a_copy(rng):
+    batch = stamps(rng)
+    out = augmented(batch, NONE)
+    assert torch.equal(out, batch)
+    assert out.data_ptr() != batch.data_ptr()
+
+
+def test_the_same_draws_give_the_same_batch_and_others_another(rng):
+    batch = stamps(rng)
+    assert torch.equal(augmented(batch, AugmentSettings()), augmented(batch, AugmentSettings()))
+    assert not torch.equal(augmented(batch, AugmentSettings()), augmented(batch, AugmentSettings(), seed=4))
+
+
+def test_the_eight_views_are_exact_and_all_occur(rng):
+    batch = stamps(rng, n=200)
+    assert torch.equal(turn(batch[:8], np.arange(8))[5], torch.from_numpy(dihedral(batch[5].numpy(), 5).copy()))
+    out = augmented(batch, VIEWS_ONLY)
+    seen = set()
+    for before, after in zip(batch, out, strict=True):
+        (view,) = [v for v in range(8) if np.array_equal(dihedral(before.numpy(), v), after.numpy())]
+        seen.add(view)
+    assert seen == set(range(8))
+
+
+def test_a_shift_moves_the_source_by_at_most_a_tenth_of_the_side():
+    batch = torch.zeros(200, 1, 41, 41)
+    batch[:, :, 20, 20] = 1.0
+    settings = NONE.model_copy(update={"affine_fraction": 1.0, "zoom_min": 1.0, "shear": 0.0})
+    out = augmented(batch, settings, levels=(1.0,))[:, 0]
+    y, x = torch.meshgrid(torch.arange(41.0), torch.arange(41.0), indexing="ij")
+    centres = torch.stack([(out * x).sum((1, 2)), (out * y).sum((1, 2))], 1) - 20
+    assert torch.allclose(out.sum((1, 2)), torch.ones(200), atol=1e-4)
+    assert 3.6 < centres.abs().max() <= 4.1 + 1e-3
+
+
+def test_zoom_enlarges_and_keeps_surface_brightness():
+    y, x = np.mgrid[:61, :61] - 30.0
+    disc = torch.from_numpy(np.exp(-(x**2 + y**2) / (2 * 5.0**2)).astype(np.float32))[None, None].repeat(100, 1, 1, 1)
+    settings = NONE.model_copy(update={"affine_fraction": 1.0, "shift": 0.0, "shear": 0.0})
+    out = augmented(disc, settings, levels=(1.0,))[:, 0]
+    growth = out.sum((1, 2)) / disc[0].sum()
+    assert torch.allclose(out[:, 30, 30], torch.ones(100), atol=2e-2)
+    assert 1.0 <= growth.min() < 1.05
+    assert 1.65 < growth.max() <= 1 / 0.75**2 + 0.01
+
+
+def test_blur_is_a_gaussian_of_unit_sum(rng):
+    batch = torch.zeros(1, 1, 31, 31)
+    batch[:, :, 14, 17] = 5.0
+    out = augmented(batch, NONE.model_copy(update={"blur_fraction": 1.0, "blur_px": 1.5}), levels=(1.0,))[0, 0]
+    draws = [gaussian_filter(batch[0, 0].numpy(), sigma, truncate=8) for sigma in np.linspace(0.05, 1.5, 1451)]
+    assert min(np.abs(out.numpy() - draw).max() for draw in draws) < 2e-3
+    assert out.sum() == pytest.approx(5.0, rel=1e-4)
+
+
+def test_noise_and_background_have_the_size_of_the_band(rng):
+    batch = torch.zeros(400, 2, 21, 21)
+    noisy = NONE.model_copy(update={"noise_fraction": 1.0, "noise": (2.0, 2.0)})
+    spread = augmented(batch, noisy, levels=(1.0, 10.0)).std(dim=(0, 2, 3))
+    torch.testing.assert_close(spread, torch.tensor([2.0, 20.0]), rtol=0.01, atol=0)
+    flat = augmented(batch, NONE.model_copy(update={"background": 0.5}), levels=(1.0, 10.0))
+    assert flat.std(dim=(2, 3)).max() < 1e-5
+    torch.testing.assert_close(flat.mean(dim=(2, 3)).std(dim=0), torch.tensor([0.5, 5.0]), rtol=0.12, atol=0)
+
+
+def test_gaps_are_empty_strips_in_all_bands(rng):
+    batch = torch.ones(100, 2, 25, 25)
+    out = augmented(batch, NONE.model_copy(update={"gap_fraction": 1.0, "gap": 0.2}))
+    empty = (out == 0).all(dim=1)
+    rows, columns = empty.all(dim=2).sum(dim=1), empty.all(dim=1).sum(dim=1)
+    assert ((rows > 0) ^ (columns > 0)).all()
+    assert (rows + columns).max() == 5
+    assert torch.equal((out == 0).sum(dim=(1, 2, 3)), 2 * 25 * (rows + columns))

@@ -1,0 +1,176 @@
+"""A training from stamps to a model folder: it learns, goes on after a kill, and leaves what it should."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lenspipe.cli.train import read_settings
+from lenspipe.dist.train import train
+from lenspipe.errors import ConfigError, ModelError
+from lenspipe.infer.score import Scorer
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.nn.card import read_card
+from lenspipe.nn.checkpoint import load_model
+from lenspipe.stamps.format import StampSet
+
+SETTINGS = {
+    "model": {"width": 4, "dropout": 0.1},
+    "sampling": {"batch_size": 16, "steps_per_epoch": 12},
+    "optim": {"epochs": 3, "learning_rate": 0.02, "ema_decay": 0.9, "threads": 1},
+    "augment": {"affine_fraction": 0.2, "gap_fraction": 0.0},
+}
+
+
+def run(data, out, task="find", seed=2, model="small-cnn", **tables):
+    raw = SETTINGS | {"model": SETTINGS["model"] if model == "small-cnn" else {}} | tables
+    return train(
+        data, model=model, task=task, out=out, settings=TrainSettings.model_validate(raw), seed=seed, runner="local"
+    )
+
+
+@pytest.fixture(scope="module")
+def finder(toy_stamps, tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("trained") / "finder"
+    run(toy_stamps, out)
+    return out
+
+
+def test_it_learns_and_the_folder_is_a_model_with_its_history(finder):
+    card = read_card(finder)
+    assert card.metrics["validation"]["auc"] > 0.9
+    assert card.training["epochs"] == 3
+    history = pq.read_table(finder / "history.parquet").to_pydict()
+    assert history["epoch"] == [1, 2, 3]
+    assert history["loss"][-1] < history["loss"][0]
+    assert (finder / "loss.png").stat().st_size > 5000
+    assert (finder / "roc.png").stat().st_size > 5000
+
+
+def test_what_the_training_measured_is_what_scoring_gives(finder, toy_stamps):
+    data = StampSet.open(toy_stamps)
+    rows = np.flatnonzero(data.column("split") == "validation")
+    scores = Scorer(finder).score(data.read_images("image", rows), pixel_scale_arcsec=0.2)
+    lens = data.column("label")[rows] == "lens"
+    above = (scores[lens][:, None] > scores[~lens]).mean()
+    assert read_card(finder).metrics["validation"]["auc"] == pytest.approx(above, abs=1e-6)
+
+
+def test_the_same_command_again_leaves_a_finished_model_and_another_is_refused(finder, toy_stamps):
+    before = (finder / "weights.safetensors").stat().st_mtime_ns
+    assert run(toy_stamps, finder) == read_card(finder)
+    assert (finder / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="run of another request; resume with the same seed"):
+        run(toy_stamps, finder, seed=3)
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from lenspipe.dist.train import train
+from lenspipe.learn.settings import TrainSettings
+import json
+train(sys.argv[1], model="small-cnn", task="find", out=sys.argv[2],
+      settings=TrainSettings.model_validate(json.loads(sys.argv[3])), seed=2, runner="local",
+      progress=lambda job, epoch, step, history: print(epoch, step, flush=True))
+"""
+
+
+def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(finder, toy_stamps, tmp_path):
+    import json
+
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", SCRIPT, str(toy_stamps), str(out), json.dumps(SETTINGS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    for line in process.stdout:
+        if line.split() == ["1", "5"]:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(30)
+    assert not (out / "card.json").exists()
+    shown = []
+    train(
+        toy_stamps, model="small-cnn", task="find", out=out, settings=TrainSettings.model_validate(SETTINGS), seed=2,
+        runner="local", progress=lambda job, epoch, step, history: shown.append((epoch, step)),
+    )  # fmt: skip
+    assert shown[0] == (1, 1)
+    whole, resumed = (load_file(folder / "weights.safetensors") for folder in (finder, out))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_an_interrupted_state_file_is_refused_by_name(toy_stamps, finder, tmp_path):
+    import shutil
+
+    out = tmp_path / "broken"
+    shutil.copytree(finder, out)
+    (out / "card.json").unlink()
+    state = out / "state.safetensors"
+    state.write_bytes(state.read_bytes()[: 1 << 12])
+    with pytest.raises(ModelError, match=r"state cannot be read.*delete it to start anew.*state\.safetensors"):
+        run(toy_stamps, out)
+
+
+def test_three_classes_learn_with_their_shares(stamp_maker, tmp_path):
+    data = stamp_maker(tmp_path / "three", 240, labels=("ring", "blob", "wide"))
+    card = run(data, tmp_path / "classes", "classify")
+    assert card.classes == ("blob", "ring", "wide")
+    measured = card.metrics["validation"]
+    assert measured["auc"] > 0.85
+    assert measured["auc_low"] < measured["auc"] <= measured["auc_high"]
+
+
+def test_a_radius_is_regressed_with_an_uncertainty(toy_stamps, tmp_path):
+    card = run(
+        toy_stamps, tmp_path / "radius", "regress", augment=None,
+        labels={"targets": ["theta_e_arcsec"], "uncertainty": "gaussian"},
+        optim=SETTINGS["optim"] | {"epochs": 6},
+    )  # fmt: skip
+    module, _ = load_model(tmp_path / "radius")
+    assert module(torch.zeros(3, 2, 13, 13)).shape == (3, 2)
+    assert card.metrics["validation"]["val_rmse"] < 0.8
+    assert (tmp_path / "radius" / "targets.png").exists()
+
+
+def test_training_ends_early_and_keeps_the_best_epoch(toy_stamps, tmp_path):
+    optim = SETTINGS["optim"] | {"epochs": 30, "learning_rate": 0.2, "monitor": "val_loss", "patience": 1,
+                                 "schedule": "constant"}  # fmt: skip
+    card = run(toy_stamps, tmp_path / "early", optim=optim)
+    losses = pq.read_table(tmp_path / "early" / "history.parquet")["val_loss"].to_pylist()
+    assert len(losses) < 30
+    assert np.argmin(losses) == len(losses) - 2
+    assert card.metrics["validation"]["val_loss"] == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_the_command_line_is_put_over_the_file(tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text('[optim]\nepochs = 7\noptimizer = "adam"\n[sampling]\ncurriculum = "theta_e_arcsec"\n')
+    settings = read_settings(str(path), epochs=3, targets="a, b")
+    assert (settings.optim.epochs, settings.optim.optimizer) == (3, "adam")
+    assert settings.sampling.curriculum == "theta_e_arcsec"
+    assert settings.labels.targets == ("a", "b")
+    path.write_text("[optim]\nepoch = 7\n")
+    with pytest.raises(ConfigError, match=r"train\.toml:optim: unknown key 'epoch'. Did you mean 'epochs'\?"):
+        read_settings(str(path))
+
+
+def test_large_lenses_come_first(toy_stamps):
+    from lenspipe.learn.job import make_job
+    from lenspipe.learn.loop import order_of
+
+    raw = SETTINGS | {"sampling": SETTINGS["sampling"] | {"curriculum": "theta_e_arcsec", "curriculum_epochs": 2}}
+    job = make_job(toy_stamps, "small-cnn", "find", "x", TrainSettings.model_validate(raw), seed=1)
+    theta = StampSet.open(toy_stamps).column("theta_e_arcsec").astype(float)
+    least = [np.nanmin(theta[order_of(job, epoch).rows]) for epoch in range(3)]
+    assert least[0] > least[1] > least[2]
+    shares = [job.truth.labels[order_of(job, epoch).rows].mean() for epoch in range(3)]
+    np.testing.assert_allclose(shares, 0.5, atol=0.01)
