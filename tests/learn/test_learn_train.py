@@ -173,4 +173,4 @@ def test_large_lenses_come_first(toy_stamps):
     least = [np.nanmin(theta[order_of(job, epoch).rows]) for epoch in range(3)]
     assert least[0] > least[1] > least[2]
     shares = [job.truth.labels[order_of(job, epoch).rows].mean() for epoch in range(3)]
-    np.testing.assert_allclose(shares, 0.5, atol=0.01)
+    np.testing.assert_allclose(shares, 0.5, atol=0.02)
