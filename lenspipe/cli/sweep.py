@@ -1,0 +1,98 @@
+"""`lenspipe sweep`: many trainings compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
+@click.option("--space", "space_file", required=True, metavar="FILE.toml", help="What to try (docs/sweeps.md).")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search and the trainings."
+)
+@click.option("--max-concurrent", type=click.IntRange(min=1), default=None, help="Trials at a time. [default: CPUs]")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Ray workers a trial.")
+@click.option("--gpus-per-trial", type=float, default=0.0, show_default=True, help="GPUs a trial books; 0.25 will do.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep in --out.")
+def command(
+    data: Path,
+    space_file: str,
+    out: Path,
+    seed: int,
+    max_concurrent: int | None,
+    workers: int,
+    gpus_per_trial: float,
+    resume: bool,
+) -> int:
+    """
+    Train every point of a space and rank them.
+
+    Exit code: 0 done, 2 bad request, 3 done with crashed trials.
+    """
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.dist.sweep import sweep
+    from lenspipe.learn.space import SweepSpace
+    from lenspipe.toml import read_toml
+
+    space = read_toml(space_file, SweepSpace)
+    with ShownProgress("trial") as shown:
+        before: list[int] = []
+
+        def progress(done: int, total: int) -> None:
+            if before:
+                shown.advance({"shards": done - before[-1]})
+            else:
+                shown.stage("Sweep", total, done)
+            before[:] = [done]
+
+        table = sweep(
+            data,
+            space,
+            out,
+            seed=seed,
+            n_worker=workers,
+            gpus_per_trial=gpus_per_trial,
+            max_concurrent=max_concurrent,
+            resume=resume,
+            progress=progress,
+        )
+    rows = table.to_pylist()
+    print_rows(rows, space.metric_name)
+    click.echo(f"{out / 'trials.parquet'}, {out / 'index.html'}" + (f", {out / 'best'}" if _ranked(rows) else ""))
+    return 3 if any(row["status"] == "error" for row in rows) else 0
+
+
+def print_rows(rows: list[dict[str, Any]], metric: str) -> None:
+    """The table of trials, ranked ones first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in ("rank", "trial", "status", metric, "95 %", "parameters", "epochs", "seconds"):
+        table.add_column(name, justify="left" if name in ("trial", "status") else "right")
+    for row in rows:
+        rank = "chance" if row["at_chance"] and row["status"] == "done" else str(row["rank"] or "")
+        low, high = row["metric_low"], row["metric_high"]
+        table.add_row(
+            rank,
+            row["trial"],
+            row["status"],
+            "" if row["metric"] is None else f"{row['metric']:.4f}",
+            "" if low is None or high is None else f"{low:.4f}-{high:.4f}",
+            str(row["parameters"] or ""),
+            str(row["epochs"] or 0),
+            f"{row['seconds'] or 0:.0f}",
+        )
+    Console().print(table)
+    for row in rows:
+        if row["error"]:
+            click.echo(f"{row['trial']}: {row['error']}")
+
+
+def _ranked(rows: list[dict[str, Any]]) -> bool:
+    return any(row["rank"] == 1 for row in rows)

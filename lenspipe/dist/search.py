@@ -1,0 +1,110 @@
+"""Searches over a space as Ray Tune asks for them: a list of trials, or Optuna's suggestions kept in a journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from lenspipe.learn.space import Domain, Range, SweepSpace, Trial, Value, grid, make_trial, random_trials
+
+JOURNAL = ".optuna.log"
+
+
+def search_of(space: SweepSpace, folder: Path, *, seed: int) -> tuple[Searcher, int]:
+    """Search of a space, and how many trials it is to be asked for."""
+    if space.search == "optuna":
+        search = StudySearch(space, folder / JOURNAL, seed=seed)
+        return search, search.n_left
+    trials = grid(space) if space.search == "grid" else random_trials(space, seed)
+    distinct = list({trial.name: trial for trial in trials}.values())
+    return ListSearch(distinct), len(distinct)
+
+
+def config_of(trial: Trial) -> dict[str, Any]:
+    """What a trial's process is given."""
+    return {
+        "name": trial.name,
+        "family": trial.family,
+        "choice": trial.choice,
+        "settings": trial.settings.model_dump(mode="json"),
+    }
+
+
+class ListSearch(Searcher):
+    """The trials of a list, one after the other."""
+
+    def __init__(self, trials: list[Trial]) -> None:
+        super().__init__()
+        self._left = list(reversed(trials))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Configuration of the next trial."""
+        return config_of(self._left.pop()) if self._left else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing is learnt from a result."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is stored: the folder of the sweep says what is done."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class StudySearch(ListSearch):
+    """
+    Optuna's tree-structured Parzen estimator, define-by-run: a setting is asked for only where it applies.
+
+    The study is a journal in the sweep's folder. Trials that were cut off are asked for again first, with the same
+    settings, and so go on from their own state.
+    """
+
+    def __init__(self, space: SweepSpace, journal: Path, *, seed: int) -> None:
+        super().__init__([])
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            sampler=optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, group=True, warn_independent_sampling=False
+            ),
+            study_name="sweep",
+            direction="minimize" if space.mode == "min" else "maximize",
+            load_if_exists=True,
+        )
+        self._asked: dict[str, optuna.Trial] = {}
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._study.enqueue_trial(trial.params)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        done = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        self.n_left = max(0, space.samples - len(done))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Configuration that Optuna asks for."""
+        asked = self._study.ask()
+        self._asked[trial_id] = asked
+
+        def choose(name: str, domain: Domain) -> Value:
+            if isinstance(domain, Range):
+                if domain.integer:
+                    return asked.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
+                return asked.suggest_float(name, domain.low, domain.high, log=domain.log)
+            choices = domain if isinstance(domain, tuple) else (domain,)
+            chosen: Value = asked.suggest_categorical(name, list(choices))
+            return chosen
+
+        number = asked.suggest_categorical("model", list(range(len(self._space.model))))
+        return config_of(make_trial(self._space, choose, int(number)))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna what came out; a crashed trial tells it nothing, and counts."""
+        asked = self._asked.pop(trial_id)
+        value = (result or {}).get(self._space.metric_name)
+        state = TrialState.PRUNED if error or value is None else TrialState.COMPLETE
+        self._study.tell(asked, value if state == TrialState.COMPLETE else None, state=state)
