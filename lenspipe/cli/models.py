@@ -10,20 +10,25 @@ import click
 
 @click.command("models")
 def command() -> None:
-    """List the network families with their parameters, and the models that ship with the package."""
+    """List the network families with their parameters and input, and the models that ship with the package."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from lenspipe.nn.card import SHIPPED, digest, read_card, shipped_models
-    from lenspipe.nn.registry import build, families
+    from lenspipe.nn.registry import TIMM, family_facts
 
     wide = None if sys.stdout.isatty() else 120
     console = Console(width=wide, highlight=False)
-    shown = Table("family", "parameters (g r i, 65 px)", "what it is", box=box.SIMPLE, title="Network families")
-    for name, builder in families().items():
-        count = sum(parameter.numel() for parameter in build(name, 3, 65).parameters())
-        shown.add_row(name, f"{count:,}", (inspect.getdoc(builder) or "").partition("\n")[0])
+    shown = Table("family", "parameters", "at input", "what it is", box=box.SIMPLE, title="Network families")
+    shown.columns[0].no_wrap = True
+    for name, family in family_facts().items():
+        size = "any" if not family.n_parameter else f"{family.n_channel} x {family.stamp_px} px"
+        count = f"{family.n_parameter:,}" if family.n_parameter else "by settings"
+        shown.add_row(name, count, size, (inspect.getdoc(family.builder) or "").partition("\n")[0])
+    shown.add_row(
+        f"{TIMM}NAME", "", "any", "Any model of the timm library: ViT, Swin, ResNet, EfficientNet, ConvNeXt, ..."
+    )
     console.print(shown)
     shown = Table(title="Shipped models", box=box.SIMPLE)
     for heading in ("model", "family", "bands", "input", "data it takes", "digest"):
@@ -39,4 +44,5 @@ def command() -> None:
             digest(SHIPPED / name),
         )
     console.print(shown)
+    console.print("Parameters are those of default settings and one output; families take other inputs too.")
     console.print("A model's card says how it was trained and measured: `card.json` in " + str(SHIPPED) + "/NAME")

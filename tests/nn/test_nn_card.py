@@ -54,7 +54,7 @@ def test_reading_a_card_does_not_import_torch(card: ModelCard, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stamp_px": 64}, "stamp_px must be odd"),
+        ({"task": "regress"}, "targets belong to the task regress"),
         ({"bands": ["g", "r"]}, "band_scales needs one value a band"),
         ({"min_scale_arcsec": 0.3}, "must lie between"),
         ({"colour": "red"}, "colour: Extra inputs"),

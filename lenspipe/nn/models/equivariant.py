@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from lenspipe.errors import ModelError
-from lenspipe.nn.groups import CONTINUOUS, GROUPS, fourier_matrices, is_subgroup, kernel_basis
+from lenspipe.nn.groups import CONTINUOUS, GROUPS, cosets, fourier_matrices, is_subgroup, kernel_basis, lifting_basis
 from lenspipe.nn.models.plain_equivariant import (
     HIDDEN,
     LEAST_RINGS_PX,
@@ -24,6 +24,20 @@ from lenspipe.nn.models.plain_equivariant import (
 PREFIX = "equivariant-"
 FIRST_KERNEL_PX, KERNEL_PX = 7, 5
 FIELD_FREQUENCY = 3
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Space of the kernels of one convolution, for one field in and one out."""
+
+    basis: Tensor
+    """``(basis, size, source size, y, x)``; between regular fields of a finite group ``(basis, size, y, x)``."""
+    n_weight: int
+    """Free weights for one field in and one out."""
+    quotient: Tensor | None
+    """Between regular fields of a finite group: number of ``u^-1 v`` (`lenspipe.nn.groups.lifting_basis`)."""
+    parts: Tensor | None
+    """With it: the source's elements as fields of the target's group (`lenspipe.nn.groups.cosets`)."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +76,26 @@ class Design:
         """Highest angular frequency of a group's fields; 0 for a finite one."""
         return (self.max_frequency or FIELD_FREQUENCY) if group in CONTINUOUS else 0
 
-    def bases(self) -> list[Tensor]:
-        """Kernel basis of each convolution."""
+    def layers(self) -> list[Layer]:
+        """Kernel space of each convolution."""
         found, before = [], ""
         for i, group in enumerate(self.groups()):
-            finite = self.max_frequency if self.group not in CONTINUOUS else 0
-            outer = before if before and before != group else ""
-            frequency = self.frequency(outer or group)
             kernel_px = KERNEL_PX if i else FIRST_KERNEL_PX
-            found.append(
-                kernel_basis(group, "regular" if i else "scalar", "regular", kernel_px, frequency, finite, outer)
-            )
+            outer = before if before and before != group else ""
+            found.append(self._layer(group, outer, kernel_px, "regular" if i else "scalar"))
             before = group
         return found
+
+    def _layer(self, group: str, outer: str, kernel_px: int, source: str) -> Layer:
+        if group in CONTINUOUS or outer in CONTINUOUS:
+            frequency = self.frequency(outer or group)
+            basis = kernel_basis(group, source, "regular", kernel_px, frequency, 0, outer)
+            return Layer(basis, len(basis), None, None)
+        basis, quotient = lifting_basis(group, kernel_px, self.max_frequency if self.group not in CONTINUOUS else 0)
+        if source == "scalar":
+            return Layer(basis[:, :, None], len(basis), None, None)
+        parts = cosets(group, outer) if outer else torch.arange(len(quotient))[None]
+        return Layer(basis, len(basis) * parts.numel(), quotient, parts)
 
     def plan(self, width: int) -> Plan:
         """Layers at a width: that many fields in the first stage, twice and then four times as many in the next."""
@@ -84,9 +105,9 @@ class Design:
         ]
         return Plan(
             tuple(fields),
-            tuple(basis.shape[1] for basis in self.bases()),
+            tuple(layer.basis.shape[1] for layer in self.layers()),
             tuple(samples),
-            tuple(basis.shape[-1] for basis in self.bases()),
+            tuple(layer.basis.shape[-1] for layer in self.layers()),
             tuple(i % 2 for i in range(2 * self.depth)),
         )
 
@@ -99,24 +120,44 @@ class SteerableConvolution(nn.Module):
     element of the basis.
     """
 
-    def __init__(self, basis: Tensor, n_in: int, n_field: int) -> None:
+    def __init__(self, layer: Layer, n_in: int, n_field: int) -> None:
         super().__init__()
-        self.register_buffer("basis", basis, persistent=False)
+        self.register_buffer("basis", layer.basis, persistent=False)
         self.basis: Tensor
-        gain = basis.square().sum((2, 3, 4)).mean(1)
-        spread = torch.sqrt(2 / (n_in * len(basis) * gain))
-        self.weight = nn.Parameter(torch.randn(n_field, n_in, len(basis)) * spread)
+        gain = layer.basis.square().flatten(2).sum(2).mean(1)
+        spread = torch.sqrt(2 / (n_in * layer.n_weight * gain))
+        n_pair = layer.n_weight // len(gain)
+        self.weight = nn.Parameter(torch.randn(n_field, n_in, n_pair, len(gain)) * spread)
 
     def kernel(self) -> Tensor:
         """Kernel of the ordinary convolution: ``(field * size, field * size, y, x)``."""
-        n_field, n_in, _ = self.weight.shape
-        _, size, size_in, height, width = self.basis.shape
-        kernel = torch.einsum("oib,bstyx->osityx", self.weight, self.basis)
-        return kernel.reshape(n_field * size, n_in * size_in, height, width)
+        kernel = torch.einsum("oib,bstyx->osityx", self.weight[:, :, 0], self.basis)
+        return kernel.flatten(2, 3).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, channel, y, x)``."""
         return conv2d(x, self.kernel(), padding=self.basis.shape[-1] // 2)
+
+
+class GroupConvolution(SteerableConvolution):
+    """Steerable convolution between regular fields: a weight a basis element and quotient of group elements."""
+
+    def __init__(self, layer: Layer, n_in: int, n_field: int) -> None:
+        super().__init__(layer, n_in, n_field)
+        assert layer.quotient is not None and layer.parts is not None
+        n_part, order = layer.parts.shape
+        # for each target element and source element: which weight, of n_part * order
+        index = torch.empty(order, n_part * order, dtype=torch.int64)
+        index[:, layer.parts.flatten()] = (
+            torch.arange(n_part)[None, :, None] * order + layer.quotient[:, None, :]
+        ).flatten(1)
+        self.register_buffer("index", index, persistent=False)
+        self.index: Tensor
+
+    def kernel(self) -> Tensor:
+        """Kernel of the ordinary convolution: ``(field * size, field * size, y, x)``."""
+        kernel = torch.einsum("oiuvb,buyx->ouivyx", self.weight[:, :, self.index], self.basis)
+        return kernel.flatten(2, 3).flatten(0, 1)
 
 
 class FieldNorm(nn.Module):
@@ -187,9 +228,10 @@ class EquivariantNet(nn.Module):
         self.disc = Disc(stamp_px) if mask else nn.Identity()
         self.convolutions, self.norms, self.activations, self.pools = (nn.ModuleList() for _ in range(4))
         n_in = n_channel
-        for i, (group, basis) in enumerate(zip(design.groups(), design.bases(), strict=True)):
+        for i, (group, layer) in enumerate(zip(design.groups(), design.layers(), strict=True)):
             # an input of several channels is so many scalar fields
-            self.convolutions.append(SteerableConvolution(basis, n_in, plan.fields[i]))
+            kind = SteerableConvolution if layer.quotient is None else GroupConvolution
+            self.convolutions.append(kind(layer, n_in, plan.fields[i]))
             self.norms.append(FieldNorm(plan.fields[i], plan.sizes[i], group in CONTINUOUS))
             if group in CONTINUOUS:
                 matrices = fourier_matrices(group, design.frequency(group))
@@ -225,8 +267,8 @@ def n_parameters(design: Design, width: int, n_channel: int, stamp_px: int, n_ou
     """Trainable parameters of an equivariant network, without building it."""
     plan = design.plan(width)
     total, n_in = 0, n_channel
-    for n_field, basis in zip(plan.fields, design.bases(), strict=True):
-        total += n_in * n_field * len(basis) + 2 * n_field
+    for n_field, layer in zip(plan.fields, design.layers(), strict=True):
+        total += n_in * n_field * layer.n_weight + 2 * n_field
         n_in = n_field
     n_number = 1 if pooling != "rings" else 4 if plan.map_sides(stamp_px)[-1] >= LEAST_RINGS_PX else 2
     return total + (n_in * n_number + 1) * HIDDEN + (HIDDEN + 1) * n_out

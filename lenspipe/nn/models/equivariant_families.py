@@ -9,7 +9,21 @@ from lenspipe.nn.models.equivariant import PREFIX, Design, EquivariantNet, width
 from lenspipe.nn.registry import register
 
 # parameters at g r i, 65 px and the default width, so that they are listed without sampling a basis
-N_PARAMETER = dict.fromkeys(GROUPS, 0)
+N_PARAMETER = {
+    "c1": 10_009,
+    "c4": 26_377,
+    "c8": 48_201,
+    "c12": 70_025,
+    "c16": 91_849,
+    "d1": 15_465,
+    "d4": 48_201,
+    "d6": 70_025,
+    "d8": 91_849,
+    "d12": 135_497,
+    "d16": 179_145,
+    "so2": 36_793,
+    "o2": 69_033,
+}
 
 
 def _enter(group: str) -> None:
