@@ -21,6 +21,7 @@ import numpy as np
 import record
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from scipy import ndimage
 
 from lenspipe.errors import DataError
@@ -47,7 +48,7 @@ WIDE_PX, SIDE_PX = 65, 49
 LEAST_SCALE_ARCSEC = 0.22
 ARC_SNR = (15.0, 80.0)
 BLUR_PX = 1.5
-BATCH, STEPS = 64, 350
+BATCH, STEPS = 64, 200
 WIDTH = 16
 
 
@@ -68,19 +69,22 @@ def main(model: str, real: Path, stamps: Path, ratio: float, seeds: int, steps: 
     data = dict(np.load(stamps))
     print(f"stamps after {time.monotonic() - began:.0f} s", flush=True)
     denoiser = Denoiser(find_model(model), device="cpu")
-    arms = {"raw": lambda images, rms: images, "denoised": denoised_by(denoiser, ratio), "blurred": blurred}
-    inputs = {arm: {split: inputs_of(data, split, change) for split in COUNTS} for arm, change in arms.items()}
+    arms = {"raw": lambda images, rms: images, "blurred": blurred, "denoised": denoised_by(denoiser, ratio)}
     labels = {split: data[f"{split}_is_lens"] for split in COUNTS}
-    scores: dict[str, list[NDArray[np.float64]]] = {arm: [] for arm in [*arms, "raw_on_denoised", "raw_on_blurred"]}
-    for seed in range(seeds):
-        for arm in arms:
-            network = train(inputs[arm]["train"], labels["train"], seed, steps)
-            scores[arm].append(score(network, inputs[arm]["test"]))
-            if arm == "raw":
-                for other in ("denoised", "blurred"):
-                    scores[f"raw_on_{other}"].append(score(network, inputs[other]["test"]))
-            print(f"seed {seed} {arm} after {time.monotonic() - began:.0f} s", flush=True)
-    stacked = {arm: np.stack(rows) for arm, rows in scores.items()}
+    store = Store(stamps, f"{denoiser.card.weights_sha256[:12]}-{ratio:g}", steps)
+    test: dict[str, Array] = {}
+    for arm, change in arms.items():
+        missing = [seed for seed in range(seeds) if not store.has(arm, seed)]
+        test[arm] = inputs_of(data, "test", change)
+        if not missing:
+            continue
+        images = inputs_of(data, "train", change)
+        for seed in missing:
+            store.put(arm, seed, train(images, labels["train"], seed, steps))
+            print(f"{arm}, seed {seed}, after {time.monotonic() - began:.0f} s", flush=True)
+    stacked = {arm: np.stack([score(store.get(arm, seed), test[arm]) for seed in range(seeds)]) for arm in arms}
+    for arm in ("denoised", "blurred"):
+        stacked[f"raw_on_{arm}"] = np.stack([score(store.get("raw", seed), test[arm]) for seed in range(seeds)])
     np.savez(stamps.with_suffix(".scores.npz"), **stacked, is_lens=labels["test"])
     result = {
         "model": read_card(find_model(model)).name,
@@ -94,6 +98,32 @@ def main(model: str, real: Path, stamps: Path, ratio: float, seeds: int, steps: 
         record.write("denoise_finder", result)
     else:
         print(result)
+
+
+class Store:
+    """Finders that are trained already, beside the stamps: a run that is cut off goes on."""
+
+    def __init__(self, stamps: Path, denoiser: str, steps: int) -> None:
+        self._stem, self._denoiser, self._steps = stamps.with_suffix(""), denoiser, steps
+
+    def _path(self, arm: str, seed: int) -> Path:
+        name = f"{arm}-{self._denoiser}" if arm == "denoised" else arm
+        return Path(f"{self._stem}.{name}.{self._steps}.{seed}.safetensors")
+
+    def has(self, arm: str, seed: int) -> bool:
+        return self._path(arm, seed).exists()
+
+    def put(self, arm: str, seed: int, network: torch.nn.Module) -> None:
+        self._path(arm, seed).write_bytes(save(dict(network.state_dict())))
+
+    def get(self, arm: str, seed: int) -> torch.nn.Module:
+        network = finder()
+        network.load_state_dict(load(self._path(arm, seed).read_bytes()))
+        return network.eval()
+
+
+def finder() -> torch.nn.Module:
+    return build("small-cnn", 3, SIDE_PX, width=WIDTH, dropout=0.2)
 
 
 def comparison(scores: dict[str, NDArray[np.float64]], is_lens: NDArray[np.bool_], arm: str) -> dict[str, Any]:
@@ -183,7 +213,7 @@ def inputs_of(data: dict[str, Any], split: str, change: Callable[[Array, NDArray
 def train(images: Array, is_lens: NDArray[np.bool_], seed: int, steps: int) -> torch.nn.Module:
     """A small finder; batches are half lenses, each stamp one of its eight views and shifted by up to 2 pixels."""
     torch.manual_seed(seed)
-    network = build("small-cnn", 3, SIDE_PX, width=WIDTH, dropout=0.2)
+    network = finder()
     groups = [np.flatnonzero(is_lens), np.flatnonzero(~is_lens)]
 
     def batches(epoch: int) -> Iterator[dict[str, NDArray[Any]]]:

@@ -85,6 +85,10 @@ class ScoreConfig(Table):
     """Where the model runs; ``auto`` takes a GPU where the worker has one."""
     batch_size: int | None = Field(default=None, ge=1)
     """Stamps in a batch; the model's own choice for the device where absent."""
+    denoiser: str = "none"
+    """Denoiser that cutouts go through before the model: a shipped one, the folder of a checkpoint, or ``none``."""
+    denoise_ratio: float = Field(default=4.0, ge=1)
+    """Exposure time over the tile's that the denoiser is asked for."""
     prior: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of lenses among the candidates of the survey, which ``probability`` assumes; that of the data which the
     model was calibrated on where absent. Needs a calibrated model."""

@@ -68,7 +68,8 @@ class GateLimits:
     """What a denoiser must keep to pass; see `judge`."""
 
     flux_bias: float = 0.01
-    """Largest median relative error of fluxes in any bin of magnitude whose sources have a signal to noise above 10."""
+    """Largest change of the median relative error of fluxes in any bin of magnitude whose sources have a signal to
+    noise above 10; a bias counts where its interval does not hold 0."""
     purity_loss: float = 0.02
     """Largest loss of purity of detections against the short exposure."""
     psf_change: float = 0.03
@@ -218,8 +219,11 @@ def judge(measured: Sequence[dict[str, Any]], finder: dict[str, Any] | None, lim
     reasons = []
     for one in measured:
         name, before, after = one["name"], one["before"], one["after"]
-        for row in after["fluxes"]:
-            if row["n"] >= 5 and row["mag"][1] <= one["mag_of_snr_10"] and abs(row["bias"]) > limits.flux_bias:
+        for row, was in zip(after["fluxes"], before["fluxes"], strict=True):
+            if row["n"] < 5 or row["mag"][1] > one["mag_of_snr_10"]:
+                continue
+            low, high = row["bias_interval95"]
+            if abs(row["bias"] - was["bias"]) > limits.flux_bias and not low <= 0 <= high:
                 reasons.append(f"{name}: fluxes of magnitude {row['mag'][0]:g} to {row['mag'][1]:g} are off by "
                                f"{row['bias']:+.1%}")  # fmt: skip
         got, had = after["detections"], before["detections"]

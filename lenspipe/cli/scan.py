@@ -37,6 +37,12 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     help="Model that scores; 'none' for no scores. [default: a shipped one that fits]",
 )
 @click.option(
+    "--denoiser",
+    default=None,
+    metavar="NAME|DIR",
+    help="Denoiser that cutouts go through before the model. [default: none]",
+)
+@click.option(
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=None,
@@ -69,6 +75,7 @@ def command(
     survey: str | None,
     out: Path | None,
     model: str | None,
+    denoiser: str | None,
     prior: float | None,
     runner: str,
     workers: int | None,
@@ -99,7 +106,7 @@ def command(
     if resume and out is None:
         raise ConfigError("--resume needs the --out of the run to go on with")
     layout = read_layout(survey or ("sample" if sample else "generic"))
-    config = _config(config_file, model, prior, shard_px, zero_point_ab, detector)
+    config = _config(config_file, model, denoiser, prior, shard_px, zero_point_ab, detector)
     folder = _run_folder(out, layout.name)
     with ShownProgress("shard") as progress:
         if sample:
@@ -137,6 +144,7 @@ def _catalogue(run: Path) -> None:
 def _config(
     file: str | None,
     model: str | None,
+    denoiser: str | None,
     prior: float | None,
     shard_px: int | None,
     zero_point_ab: float | None,
@@ -149,6 +157,8 @@ def _config(
     raw: dict[str, Any] = config.model_dump()
     if model is not None:
         raw["score"]["model"] = model if not os.path.isdir(model) else os.path.abspath(model)
+    if denoiser is not None:
+        raw["score"]["denoiser"] = denoiser if not os.path.isdir(denoiser) else os.path.abspath(denoiser)
     if prior is not None:
         raw["score"]["prior"] = prior
     if shard_px is not None:

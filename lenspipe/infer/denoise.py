@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.nn.card import ModelCard, digest, fits
+from lenspipe.nn.card import digest, fits
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.models.unet import BOUND_SIGMA, UNet
 
@@ -241,9 +241,3 @@ def denoise_tile(
     flags = np.where(mask, np.uint8(FLAG_MASKED), flags)
     out[mask] = image_njy[mask]
     return out, flags
-
-
-def verdict(card: ModelCard) -> str:
-    """``passed``, ``failed`` or ``none``: what the gate said of a denoiser (`lenspipe.assess.denoiser`)."""
-    gate = card.metrics.get("gate")
-    return "none" if gate is None else "passed" if gate["passed"] else "failed"

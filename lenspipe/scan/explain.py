@@ -22,7 +22,7 @@ from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.scoring import ScoreShards, without_cutouts
-from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_model
+from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_denoiser, choose_model
 from lenspipe.scan.shard import scan_shard
 from lenspipe.schema import measured_fields
 from lenspipe.survey.files import checksum
@@ -75,7 +75,8 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     layout = SurveyLayout.model_validate(run.record["request"]["survey"])
     model = _model(run, config, changed)
     with tempfile.TemporaryDirectory() as scratch:
-        settings = ScanSettings(config, layout, run.bands, model, Path(scratch))
+        denoiser = _denoiser(run, config, model, changed)
+        settings = ScanSettings(config, layout, run.bands, model, Path(scratch), denoiser)
         row = scan_shard(task, settings)
         if row["status"][0].as_py() != "ok":
             raise TileError("the shard cannot be scanned any more", why=row["message"][0].as_py(), tile=stored["tile"])
@@ -93,13 +94,27 @@ def _model(run: Run, config: ScanConfig, changed: list[str]) -> ChosenModel | No
         return None
     name = recorded["name"] if config.score.model == "auto" else config.score.model
     try:
-        model, _ = choose_model(name, run.bands)
+        model, _ = choose_model(name, run.bands, denoised=config.score.denoiser != "none")
     except LenspipeError as error:
         changed.append(f"model {recorded['name']} is not here: {error.message}")
         return None
     if model is not None and model.digest != recorded["digest"]:
         changed.append(f"model {recorded['name']}: was {recorded['digest']}, is {model.digest}")
     return model
+
+
+def _denoiser(run: Run, config: ScanConfig, model: ChosenModel | None, changed: list[str]) -> ChosenModel | None:
+    recorded = run.record.get("denoiser")
+    if recorded is None or model is None:
+        return None
+    try:
+        denoiser = choose_denoiser(config.score.denoiser, config.score.denoise_ratio, model)
+    except LenspipeError as error:
+        changed.append(f"denoiser {recorded['name']} is not here: {error.message}")
+        return None
+    if denoiser is not None and denoiser.digest != recorded["digest"]:
+        changed.append(f"denoiser {recorded['name']}: was {recorded['digest']}, is {denoiser.digest}")
+    return denoiser
 
 
 def _changed_versions(run: Run) -> list[str]:

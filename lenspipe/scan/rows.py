@@ -14,11 +14,13 @@ from lenspipe.schema import part_schema
 
 CUTOUTS = pa.field("cutouts", pa.large_binary())
 CUTOUT_SHAPE = pa.field("cutout_shape", pa.list_(pa.int32()))
+CUTOUT_RMS = pa.field("cutout_rms_njy", pa.list_(pa.float64()))
+"""Noise of the sky in each band of the cutouts; for a denoiser."""
 
 
 def wire_schema(bands: tuple[str, ...]) -> pa.Schema:
     """A ledger row with the cutouts that wait to be scored."""
-    return part_schema(bands).append(CUTOUTS).append(CUTOUT_SHAPE)
+    return part_schema(bands).append(CUTOUTS).append(CUTOUT_SHAPE).append(CUTOUT_RMS)
 
 
 def failed_row(

@@ -17,11 +17,14 @@ import pyarrow as pa
 from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.evaluate.calibrate import probability_record
+from lenspipe.nn.card import verdict
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
+from lenspipe.scan.chosen import check_prior, denoiser_note, models_of
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
-from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_model
+from lenspipe.scan.scoring import calibration_of
+from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask
 from lenspipe.scan.sheet import write_sheet
 from lenspipe.survey.files import find_files
 from lenspipe.survey.layout import SurveyLayout
@@ -159,22 +162,25 @@ def run_scan(
     if not (folder / PLAN).exists():  # what is wrong with the request is said before the folder is claimed
         found = find_tiles(request)
         _check_bands(request.config, found[1])
-        _check_prior(request.config, choose_model(request.config.score.model, found[1])[0])
+        chosen, _, denoiser = models_of(request.config, found[1])
+        check_prior(request.config, chosen, denoiser)
     with open_run(folder, request.to_json(), resume=resume, command="--out"):
         started = time.perf_counter()
         remove_leftovers(folder)
         remove_leftovers(folder / PARTS)
         plan, bands = _plan(request, folder, progress, found)
-        model, no_model = choose_model(request.config.score.model, bands)
-        _same_model(folder, model)
+        model, no_model, denoiser = models_of(request.config, bands)
+        _same_model(folder, model, denoiser)
         seconds["plan"] = time.perf_counter() - started
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         attempts = folder / "attempts" / session
-        settings = ScanSettings(request.config, request.layout, bands, model, attempts)
+        settings = ScanSettings(request.config, request.layout, bands, model, attempts, denoiser)
         if no_model:
             progress.say(f"No scores: {no_model}. Sources are detected and measured.")
-        record = _record(request, bands, model, no_model)
+        if denoiser:
+            progress.say(denoiser_note(denoiser.card))
+        record = _record(request, settings, no_model)
         write_json(folder / RUN, {**record, "status": "running"})
         _scan(plan, settings, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
@@ -211,15 +217,6 @@ def _check_bands(config: ScanConfig, bands: tuple[str, ...]) -> None:
     for key, wanted in named.items():
         if missing := sorted(wanted - set(bands)):
             raise ConfigError(f"{key} names a band that no tile has", band=missing[0], bands=" ".join(bands))
-
-
-def _check_prior(config: ScanConfig, model: ChosenModel | None) -> None:
-    if config.score.prior is not None and (model is None or model.card.calibration is None):
-        raise ConfigError(
-            "a prior needs a model with a calibration; fit one by `lenspipe calibrate`, or leave --prior out",
-            prior=config.score.prior,
-            model=model.card.name if model else None,
-        )
 
 
 def _plan(
@@ -267,10 +264,12 @@ def _scan(
         seconds["scan"] = time.perf_counter() - begun
 
 
-def _same_model(folder: Path, model: ChosenModel | None) -> None:
+def _same_model(folder: Path, model: ChosenModel | None, denoiser: ChosenModel | None) -> None:
     """A resumed run must score with the model it began with."""
     path = folder / "model.json"
     now = {"digest": model.digest if model else None}
+    if denoiser:
+        now["denoiser"] = denoiser.digest
     if not path.exists():
         write_json(path, now)
         return
@@ -284,20 +283,26 @@ def _same_model(folder: Path, model: ChosenModel | None) -> None:
         )
 
 
-def _record(
-    request: ScanRequest, bands: tuple[str, ...], model: ChosenModel | None, no_model: str | None
-) -> dict[str, Any]:
-    zero_point = request.config.zero_point_ab
+def _record(request: ScanRequest, settings: ScanSettings, no_model: str | None) -> dict[str, Any]:
+    zero_point, model, denoiser = request.config.zero_point_ab, settings.model, settings.denoiser
     return {
         "started": utc_now(),
         "versions": versions(),
         "request": request.to_json(),
-        "bands": list(bands),
+        "bands": list(settings.bands),
         "model": {"name": model.card.name, "digest": model.digest, "card": model.card.model_dump(mode="json")}
         if model
         else None,
         "no_model": no_model,
-        "probability": probability_record(model.card.calibration if model else None, request.config.score.prior),
+        "denoiser": {
+            "name": denoiser.card.name,
+            "digest": denoiser.digest,
+            "ratio": request.config.score.denoise_ratio,
+            "verdict": verdict(denoiser.card),
+        }
+        if denoiser
+        else None,
+        "probability": probability_record(calibration_of(settings), request.config.score.prior),
         "assumptions": []
         if zero_point is None
         else [f"images without a zero-point were given {zero_point} AB (--zero-point-ab)"],

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lenspipe.evaluate.calibrate import probability
+from lenspipe.nn.card import Calibration
 from lenspipe.scan import attempts
-from lenspipe.scan.rows import CUTOUT_SHAPE, CUTOUTS, set_scores, unpack_cutouts
+from lenspipe.scan.rows import CUTOUT_RMS, CUTOUT_SHAPE, CUTOUTS, set_scores, unpack_cutouts
 from lenspipe.scan.settings import ScanSettings
 from lenspipe.schema import part_schema
 
 if TYPE_CHECKING:
+    from lenspipe.infer.denoise import Denoiser
     from lenspipe.infer.score import Scorer
 
 
@@ -29,6 +32,7 @@ class ScoreShards:
     def __init__(self, settings: ScanSettings) -> None:
         self.settings = settings
         self._scorer: Scorer | None = None
+        self._denoiser: Denoiser | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Score a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
@@ -63,11 +67,17 @@ class ScoreShards:
         for row in range(table.num_rows):
             cutouts = unpack_cutouts(table, row)
             assert cutouts is not None
-            stamps.append(scorer.prepare(cutouts, pixel_scale_arcsec=table["pixel_scale_arcsec"][row].as_py()))
+            scale = table["pixel_scale_arcsec"][row].as_py()
+            if self.settings.denoiser is None:
+                stamps.append(scorer.prepare(cutouts, pixel_scale_arcsec=scale))
+                continue
+            denoised = self._denoised(cutouts, scorer.card.bands, table[CUTOUT_RMS.name][row].as_py())
+            seen = (cutouts, denoised) if scorer.card.sees == "both" else (denoised,)
+            stamps.append(np.concatenate([scorer.prepare(c, pixel_scale_arcsec=scale) for c in seen], axis=1))
         lengths = [len(s) for s in stamps]
         flat = scorer.score_prepared(np.concatenate(stamps))
         ends = np.cumsum(lengths)[:-1]
-        calibration = scorer.card.calibration
+        calibration = calibration_of(self.settings)
         stated = None if calibration is None else probability(flat, calibration, self.settings.config.score.prior)
         elapsed = (time.perf_counter() - started) / table.num_rows
         index = table.schema.get_field_index("score_s")
@@ -87,6 +97,31 @@ class ScoreShards:
         index = row.schema.get_field_index("candidates")
         return row.set_column(index, row.schema.field(index), pa.array([[]], row.schema.field(index).type))
 
+    def _denoised(
+        self, cutouts: NDArray[np.float32], bands: tuple[str, ...], rms_njy: list[float]
+    ) -> NDArray[np.float32]:
+        """
+        Cutouts through the run's denoiser; bands that it does not take stay as they are.
+
+        A pixel of exactly 0 is one that is masked or beyond the image (`lenspipe.image.cutouts`), and stays 0.
+        """
+        chosen = self.settings.denoiser
+        assert chosen is not None
+        if self._denoiser is None:
+            from lenspipe.infer.denoise import Denoiser
+
+            self._denoiser = Denoiser(chosen.folder, device=self.settings.config.score.device)
+        rows = [bands.index(band) for band in chosen.card.bands]
+        some = cutouts[:, rows]
+        out = cutouts.copy()
+        out[:, rows] = self._denoiser.denoise(
+            some,
+            np.array(rms_njy)[rows, None, None],
+            ratio=self.settings.config.score.denoise_ratio,
+            mask=some == 0,
+        )
+        return out
+
     def _load(self) -> Scorer:
         if self._scorer is None:
             from lenspipe.infer.score import Scorer
@@ -97,6 +132,13 @@ class ScoreShards:
         return self._scorer
 
 
+def calibration_of(settings: ScanSettings) -> Calibration | None:
+    """The model's calibration; one that was fitted on raw stamps says nothing about denoised ones."""
+    if settings.model is None or (settings.denoiser is not None and settings.model.card.sees == "raw"):
+        return None
+    return settings.model.card.calibration
+
+
 def without_cutouts(table: pa.Table, bands: tuple[str, ...]) -> pa.Table:
     """Ledger rows of shards that no model scores."""
-    return table.drop_columns([CUTOUTS.name, CUTOUT_SHAPE.name]).cast(part_schema(bands))
+    return table.drop_columns([CUTOUTS.name, CUTOUT_SHAPE.name, CUTOUT_RMS.name]).cast(part_schema(bands))

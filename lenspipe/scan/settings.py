@@ -32,6 +32,8 @@ class ScanSettings:
     model: ChosenModel | None
     attempts: Path
     """Folder of this session's attempt markers."""
+    denoiser: ChosenModel | None = None
+    """The checkpoint that cutouts go through before they are scored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +44,13 @@ class ShardTask:
     tile: Tile
 
 
-def choose_model(name: str, bands: tuple[str, ...]) -> tuple[ChosenModel | None, str | None]:
+def choose_model(name: str, bands: tuple[str, ...], *, denoised: bool = False) -> tuple[ChosenModel | None, str | None]:
     """
     The model of a scan, or None with the reason.
 
     A model that is asked for by name must fit the bands of the survey; ``auto`` takes the first shipped one that
-    does. Whether a model fits a tile's pixel scale is decided tile by tile.
+    does. Whether a model fits a tile's pixel scale is decided tile by tile. With ``denoised``, models that were trained
+    on denoised stamps can scan as well.
 
     Raises
     ------
@@ -56,11 +59,19 @@ def choose_model(name: str, bands: tuple[str, ...]) -> tuple[ChosenModel | None,
     """
     if name == "none":
         return None, "scoring is switched off (score.model = none)"
-    candidates = [n for n in shipped_models() if can_scan(read_card(find_model(n)))] if name == "auto" else [name]
+    candidates = (
+        [n for n in shipped_models() if can_scan(read_card(find_model(n)), denoised=denoised)]
+        if name == "auto"
+        else [name]
+    )
     for candidate in candidates:
         folder = find_model(candidate)
         card = read_card(folder)
-        if not can_scan(card):
+        if card.sees != "raw" and can_scan(card, denoised=True) and not denoised:
+            raise ConfigError(
+                "the model was trained on denoised stamps; name its denoiser by --denoiser", model=name, sees=card.sees
+            )
+        if not can_scan(card, denoised=denoised):
             raise ConfigError(
                 "the model cannot rank candidates: it needs task find and an odd stamp_px; choose another --model",
                 model=name,
@@ -80,14 +91,53 @@ def choose_model(name: str, bands: tuple[str, ...]) -> tuple[ChosenModel | None,
     return None, f"no shipped model fits the bands {' '.join(bands)}"
 
 
-def can_scan(card: ModelCard) -> bool:
-    """Whether a model gives one score for a source in the central pixel."""
-    return card.task == "find" and card.stamp_px % 2 == 1 and card.sees == "raw" and not card.features
+def can_scan(card: ModelCard, *, denoised: bool = False) -> bool:
+    """Whether a model gives one score for a source in the central pixel, of raw stamps or of denoised ones too."""
+    seen = card.sees == "raw" or denoised
+    return card.task == "find" and card.stamp_px % 2 == 1 and seen and not card.features
+
+
+def choose_denoiser(name: str, ratio: float, model: ChosenModel | None) -> ChosenModel | None:
+    """
+    The denoiser of a scan; None where it is ``none``.
+
+    Raises
+    ------
+    ConfigError
+        It is not there or is no denoiser, no model scores, the model does not have all of its bands, or it was not
+        trained with the exposure ratio.
+    """
+    if name == "none":
+        return None
+    if model is None:
+        raise ConfigError("a denoiser changes scores only, and no model scores; leave --denoiser out", denoiser=name)
+    folder = find_model(name)
+    card = read_card(folder)
+    if card.task != "denoise" or card.exposure_ratios is None:
+        raise ConfigError("the model is no denoiser; choose one of task denoise", denoiser=name, task=card.task)
+    if missing := [band for band in card.bands if band not in model.card.bands]:
+        raise ConfigError(
+            "the denoiser needs bands that the finder does not take; choose another --denoiser",
+            denoiser=name,
+            missing=" ".join(missing),
+            finder=model.card.name,
+            finder_takes=" ".join(model.card.bands),
+        )
+    low, high = card.exposure_ratios
+    if ratio != 1 and not low <= ratio <= high:
+        raise ConfigError(
+            "the denoiser was not trained with this exposure ratio; change score.denoise_ratio",
+            got=ratio,
+            least=low,
+            largest=high,
+        )
+    return ChosenModel(folder, digest(folder), card)
 
 
 def model_for(settings: ScanSettings, tile_bands: tuple[str, ...], pixel_scale_arcsec: float) -> ChosenModel | None:
-    """The run's model where it fits a tile's bands and pixel scale."""
+    """The run's model where it and the run's denoiser fit a tile's bands and pixel scale."""
     model = settings.model
-    if model is None or fits(model.card, tile_bands, pixel_scale_arcsec) is not None:
-        return None
+    for chosen in (model, settings.denoiser):
+        if chosen is not None and fits(chosen.card, tile_bands, pixel_scale_arcsec) is not None:
+            return None
     return model

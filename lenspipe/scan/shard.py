@@ -88,6 +88,8 @@ def _scan(task: ShardTask, settings: ScanSettings) -> pa.Table:
     if model is not None and all(flat.median_rms[pixels.bands.index(b)] is not None for b in model.card.bands):
         cutouts, covered = _cut_out(flat, chosen, pixels.bands, model, facts)
         cut = {**pack_cutouts(cutouts), "model": model.digest}
+        if settings.denoiser is not None:
+            cut["cutout_rms_njy"] = [flat.median_rms[pixels.bands.index(b)] for b in model.card.bands]
     values = {
         **identity(task),
         **cut,

@@ -1,0 +1,92 @@
+"""`lenspipe denoise`: survey tiles in, tiles with less noise out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lenspipe.errors import ConfigError, TileError
+
+
+@click.command()
+@click.argument("tiles", nargs=-1, metavar="TILES...", required=True)
+@click.option("--model", required=True, metavar="NAME|DIR", help="Denoiser: a shipped model or a folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the denoised files.")
+@click.option("--survey", default="generic", show_default=True, metavar="NAME|FILE", help="Survey layout.")
+@click.option("--ratio", type=float, default=2.0, show_default=True, help="Exposure time wanted over that of the tile.")
+@click.option("--window-px", type=click.IntRange(min=64, max=8192), default=512, show_default=True)
+@click.option("--zero-point-ab", type=float, default=None, help="Zero-point for images that have none.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+def command(
+    tiles: tuple[str, ...],
+    model: str,
+    out: Path,
+    survey: str,
+    ratio: float,
+    window_px: int,
+    zero_point_ab: float | None,
+    device: str,
+    overwrite: bool,
+) -> int:
+    """
+    Denoise survey TILES (files, folders, globs or URLs) as RATIO times their exposure would show them.
+
+    One FITS file a tile and band: IMAGE in nJy with the tile's WCS, and FLAGS. Exit code: 0 done, 2 bad request, 3
+    done with failures.
+    """
+    from lenspipe.config import BackgroundConfig
+    from lenspipe.infer.denoise import Denoiser
+    from lenspipe.nn.card import find_model, read_card, verdict
+    from lenspipe.scan.denoise_tiles import denoise_files, file_of, outside_training
+    from lenspipe.survey.files import find_files
+    from lenspipe.survey.layout import read_layout
+    from lenspipe.survey.tile import BadTile, bands_of, demand_bands, group_tiles
+
+    if not 1 <= ratio <= 1e4:
+        raise ConfigError("the exposure ratio must be at least 1", ratio=ratio)
+    folder = find_model(model)
+    card = read_card(folder)
+    if card.task != "denoise":
+        raise ConfigError("the model is no denoiser; choose one of task denoise", model=card.name, task=card.task)
+    layout = read_layout(survey)
+    found = group_tiles(find_files(list(tiles)), layout)
+    bands = bands_of(found, layout)
+    if missing := [band for band in card.bands if band not in bands]:
+        raise ConfigError(
+            "the denoiser needs bands that the tiles do not have",
+            model=card.name,
+            missing=" ".join(missing),
+            tiles_have=" ".join(bands),
+        )
+    there = [file_of(out, t.name, b) for t in found for b in card.bands if file_of(out, t.name, b).exists()]
+    if there and not overwrite:
+        raise ConfigError("the file is there already; pass --overwrite or another --out", file=str(there[0]))
+    denoiser = Denoiser(folder, device=device)
+    if verdict(card) != "passed":
+        click.echo(
+            f"Warning: {card.name} has not passed its gate (verdict: {verdict(card)}); see docs/denoiser.md", err=True
+        )
+    if outside_training(denoiser, ratio):
+        low, high = card.exposure_ratios or (1.0, 1.0)
+        click.echo(f"Warning: ratio {ratio:g} is outside the training ({low:g} to {high:g}); DNEXTRAP is set", err=True)
+    failed = 0
+    for tile in demand_bands(found, card.bands):
+        try:
+            if isinstance(tile, BadTile):
+                raise tile.error
+            done = denoise_files(
+                tile, layout, denoiser, out, ratio=ratio, background=BackgroundConfig(),
+                assumed_zero_point_ab=zero_point_ab, window_px=window_px,
+            )  # fmt: skip
+        except TileError as error:
+            failed += 1
+            click.echo(f"{tile.name}: {error}", err=True)
+            continue
+        click.echo(
+            f"{tile.name}: {done.n_px / 1e6:.1f} Mpx at {done.n_px / 1e6 / done.seconds:.2f} Mpx/s; "
+            f"{done.masked_fraction:.2%} masked, {done.bright_fraction:.3%} brighter than the training, "
+            f"{done.bound_fraction:.3%} changed by the bound"
+        )
+    return 3 if failed else 0

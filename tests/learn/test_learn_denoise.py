@@ -1,0 +1,145 @@
+# Pairs of exposures have the noise that their exposure times say, and a fit on them takes noise off.
+
+import numpy as np
+import pytest
+import torch
+from astropy.wcs import WCS
+from sky import gaussian_sources, tan_wcs
+
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.infer.denoise import Denoiser
+from lenspipe.learn.denoise_losses import LOSSES, loss_named
+from lenspipe.learn.denoise_pairs import Sky, draw_pair, exposure_pair, noisier_image, pair_batches
+from lenspipe.learn.denoise_skies import cutout_skies, frame_skies, real_sky, resample
+from lenspipe.learn.denoise_train import DenoiseSettings, train_denoiser
+from lenspipe.nn.card import ModelCard, Stretch
+
+
+@pytest.mark.parametrize("ratio", [1.5, 4.0])
+def test_a_deep_exposure_has_the_variance_of_the_short_one_over_the_ratio(rng, ratio):
+    model = np.stack([np.zeros((400, 400)), np.full((400, 400), 2000.0)])
+    short, deep = exposure_pair(model, sky_rms_njy=[10, 20], njy_per_electron=[0.4, 0.4], ratio=ratio, rng=rng)
+    variance = np.array([100.0, 400.0 + 0.4 * 2000])
+    # the variance of a variance of 160,000 pixels is known to 0.35 %
+    np.testing.assert_allclose((short - model).var(axis=(1, 2)), variance, rtol=0.02)
+    np.testing.assert_allclose((deep - model).var(axis=(1, 2)), variance / ratio, rtol=0.02)
+    shared = ((short - model) * (deep - model)).mean(axis=(1, 2))
+    np.testing.assert_allclose(shared, variance / ratio, rtol=0.03)
+
+
+def test_a_real_image_is_made_noisier_by_what_the_shorter_exposure_would_have(rng):
+    image = np.stack([np.zeros((400, 400)), np.full((400, 400), 1000.0)]).astype(np.float32)
+    short = noisier_image(image, sky_rms_njy=[10, 20], njy_per_electron=[0.4, 0.4], ratio=3.0, rng=rng)
+    np.testing.assert_allclose((short - image).var(axis=(1, 2)), [200.0, 2 * (400 + 400)], rtol=0.02)
+
+
+def test_batches_are_the_same_again_and_in_units_of_the_noise(rng):
+    sky = Sky("image", rng.normal(0, 5, (2, 90, 90)).astype(np.float32), np.array([5.0, 5.0]))
+    draw = {"ratios": (2.0, 4.0), "size_px": 32, "batch_size": 6, "steps": 2, "seed": 3}
+    once, again = (list(pair_batches([sky], **draw, epoch=1)) for _ in range(2))
+    for one, two in zip(once, again, strict=True):
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+    batch = once[0]
+    assert batch["image"].shape == (6, 3, 32, 32)
+    np.testing.assert_allclose(batch["image"][:, :2].std(), 1.0, atol=0.08)
+    ratio = batch["image"][:, 2, 0, 0]
+    np.testing.assert_allclose(batch["gain"][:, 0, 0, 0], 1 - 1 / ratio, rtol=1e-6)
+    np.testing.assert_allclose(batch["target"].std(axis=(1, 2, 3)), ratio**-0.5, rtol=0.15)
+
+
+def test_a_sky_full_of_holes_is_refused(rng):
+    holes = np.where(np.arange(40) % 10 == 0, np.nan, 1.0).astype(np.float32)
+    with pytest.raises(DataError, match="without missing pixels"):
+        draw_pair(Sky("image", np.tile(holes, (1, 40, 1)), np.ones(1)), 2.0, rng, size_px=16)
+
+
+def test_frames_come_to_one_grid_and_bad_pixels_out(rng):
+    """The same sky through shifted WCS; a hot pixel in one frame is no data there."""
+    shape, frames = (96, 96), []
+    for k, (dx, dy) in enumerate([(0.0, 0.0), (3.4, -1.7), (-2.2, 4.6)]):
+        x, y = np.array([30.0, 62.3, 48.1]) + dx, np.array([40.0, 33.2, 66.8]) + dy
+        image = gaussian_sources(shape, x, y, np.array([5000.0, 8000.0, 3000.0]), fwhm_px=5.0)
+        wcs: WCS = tan_wcs(shape)
+        wcs.wcs.crpix += dx, dy
+        frames.append(((image + rng.normal(0, 1.0, shape)).astype(np.float32), wcs))
+        if k == 0:
+            frames[0][0][10, 12] = 1e5
+    skies = frame_skies(frames)
+    first = skies[0]
+    assert first.n_rest == 2
+    assert np.isnan(first.image_njy[0, 10, 12])
+    both = np.isfinite(first.image_njy[0]) & np.isfinite(first.rest_njy[0])
+    assert both.mean() > 0.75
+    apart = (first.image_njy[0] - first.rest_njy[0])[both]
+    assert 0.9 < apart.std() < 1.5  # 1 from the frame and about 0.6 from the mean of the two others, resampled
+    with pytest.raises(DataError, match="at least two"):
+        frame_skies(frames[:1])
+
+
+def test_resampling_keeps_flux_and_says_where_there_is_nothing(rng):
+    shape = (80, 80)
+    image = gaussian_sources(shape, np.array([38.3]), np.array([41.1]), np.array([1000.0]), fwhm_px=5.0)
+    to = tan_wcs(shape)
+    to.wcs.crpix += 5.5, -3.25
+    moved = resample(image.astype(np.float32), tan_wcs(shape), to, shape)
+    assert np.isnan(moved[:, 0]).all() and np.isnan(moved[-1]).all()
+    assert np.nansum(moved) == pytest.approx(1000.0, rel=1e-3)
+
+
+def test_a_fit_takes_noise_off_and_goes_on_where_it_was_cut_off(tmp_path, rng, monkeypatch):
+    x, y = rng.uniform(10, 150, (2, 40))
+    model = gaussian_sources((160, 160), x, y, rng.uniform(200, 3000, 40))[None].astype(np.float32)
+    sky = Sky("model", model, np.array([5.0]), np.array([0.4]))
+    card = ModelCard(
+        name="d", family="unet-small", settings={"width": 6}, task="denoise", bands=("r",), pixel_scale_arcsec=0.2,
+        scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=32, exposure_ratios=(1.5, 8.0),
+        stretch=Stretch(name="linear", band_scales=(1.0,), alpha=1.0, q=1.0),
+    )  # fmt: skip
+    steps = DenoiseSettings(epochs=2, steps_per_epoch=40, batch_size=8, patch_px=32)
+    written = train_denoiser([sky], [sky], card, steps, tmp_path / "whole")
+    found = written.metrics["validation"]
+    assert found["l1"] < 0.97 * found["l1_of_input"]
+    short = model[None] + rng.normal(0, 5, (1, 1, 160, 160))
+    after = Denoiser(tmp_path / "whole").denoise(short, np.array([[[5.0]]]), ratio=8.0)
+    assert np.std(after - model) < 0.95 * np.std(short - model)
+
+    import lenspipe.learn.denoise_train as module
+
+    write = module.write_state
+
+    def write_and_die(path, state):
+        write(path, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_state", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train_denoiser([sky], [sky], card, steps, tmp_path / "cut")
+    monkeypatch.setattr(module, "write_state", write)
+    train_denoiser([sky], [sky], card, steps, tmp_path / "cut")
+    one, two = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert one == two
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_least_where_the_deep_image_is_met(name):
+    torch.manual_seed(0)
+    target = torch.randn(2, 3, 16, 16) * 3
+    batch = {"target": target, "gain": torch.full((2, 1, 1, 1), 0.5)}
+    at, off = (float(loss_named(name)(target + d, batch)) for d in (0.0, 0.3 * torch.randn(2, 3, 16, 16)))
+    assert at == pytest.approx(0, abs=1e-6)
+    assert off > 0.01
+
+
+def test_an_unknown_loss_is_named_with_those_that_there_are():
+    with pytest.raises(ConfigError, match="l1, l2, l1\\+kl, noise2noise"):
+        loss_named("l3")
+
+
+def test_the_noise_of_an_image_and_of_cutouts_is_measured(rng):
+    image = rng.normal(100, 7, (1, 256, 256)).astype(np.float32)
+    image[0, 3, 4] = np.nan
+    sky = real_sky(image, name="a")
+    assert sky.sky_rms_njy[0] == pytest.approx(7, rel=0.05)
+    assert np.isnan(sky.image_njy[0, 3, 4])
+    assert abs(np.nanmean(sky.image_njy)) < 1
+    assert cutout_skies([np.nan_to_num(image, nan=100.0)])[0].sky_rms_njy[0] == pytest.approx(7, rel=0.05)
