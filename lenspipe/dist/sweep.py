@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import traceback
@@ -134,7 +135,11 @@ def _run(
     if not n_trial:
         return {}
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial may die before its first epoch
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # lenspipe draws its own progress
     from ray import tune
+
+    for name in ("ray.tune", "ray.tune.execution.tune_controller", "ray.tune.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what a trial died of is in its row
     from ray.tune.schedulers import ASHAScheduler
 
     class Shown(tune.Callback):

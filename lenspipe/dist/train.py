@@ -165,19 +165,19 @@ def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
                     trainer.fit()
                     return
                 except WorkerGroupError as error:
-                    for failure in error.worker_failures.values():
-                        if found := _deliberate(failure):
-                            raise found from None
+                    if found := deliberate(error):
+                        raise found from None
                     if attempt == MAX_RESTARTS:
                         raise
 
 
-def _deliberate(failure: BaseException | None) -> LenspipeError | None:
-    """The `LenspipeError` behind a worker's failure, if there is one."""
-    while failure is not None:
-        if isinstance(failure, LenspipeError):
-            return failure
-        failure = failure.__cause__ or getattr(failure, "cause", None)
+def deliberate(error: Any) -> LenspipeError | None:
+    """`LenspipeError` behind the failed workers of a ``WorkerGroupError``; None where it was a bug or a crash."""
+    for failure in error.worker_failures.values():
+        while failure is not None:
+            if isinstance(failure, LenspipeError):
+                return failure
+            failure = failure.__cause__ or getattr(failure, "cause", None)
     return None
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import nn
 
@@ -91,6 +92,7 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
         if any(name in row for row in history):
             left.plot(epochs, [row.get(name, np.nan) for row in history], marker=".", label=label)
     left.set(xlabel="epoch", ylabel="loss")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(frameon=False)
     if shares:
         right = figure.add_subplot(1, 2, 2)
@@ -101,6 +103,7 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
             low, high = ([row[k] for row in history] for k in ("auc_low", "auc_high"))
             right.fill_between(epochs, low, high, alpha=0.2, label="auc, 95 %")
         right.set(xlabel="epoch", ylabel="validation")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False, loc="lower right")
     _save(figure, path)
 

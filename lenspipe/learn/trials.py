@@ -136,7 +136,8 @@ def trial_table(folders: list[Path], space: SweepSpace, *, stopped: set[str]) ->
     for rank, row in enumerate(sorted(good, key=lambda row: (sign * row["metric"], row["trial"])), start=1):
         row["rank"] = rank
     order = ("done", "stopped", "unfinished", "error")
-    rows.sort(key=lambda row: (row["rank"] or len(rows) + 1, order.index(row["status"]), row["trial"]))
+    last = len(rows) + 1
+    rows.sort(key=lambda row: (row["rank"] or last, order.index(row["status"]), row["trial"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from torch import nn
 
+from lenspipe.dist.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
+from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.space import SweepSpace, grid, random_trials
 from lenspipe.learn.sweep_page import write_page
-from lenspipe.learn.trials import SCHEMA, at_chance, trial_table, write_table
+from lenspipe.learn.trials import SCHEMA, at_chance, trial_table, write_result, write_table
 from lenspipe.toml import parse_toml, read_toml
 
 SPACE = """
@@ -105,6 +107,27 @@ def test_a_crashed_trial_is_a_row_with_its_error_and_the_page_shows_it(tmp_path)
     write_page(tmp_path, table, {}, space())
     page = (tmp_path / "index.html").read_text()
     assert "ModelError: too &lt;small&gt;" in page
+
+
+def test_a_trial_on_labels_that_mean_nothing_has_no_rank(tmp_path, toy_stamps, stamp_maker):
+    noise = stamp_maker(tmp_path / "noise", 160, contrast=0.0)
+    settings = TrainSettings.model_validate(
+        {
+            "model": {"width": 3},
+            "sampling": {"batch_size": 16, "steps_per_epoch": 8},
+            "optim": {"epochs": 2, "learning_rate": 0.02, "ema_decay": 0.8, "threads": 1},
+        }
+    )
+    folders = []
+    for name, data in (("planted", noise), ("honest", toy_stamps)):
+        folders.append(begun(tmp_path, name))
+        model = folders[-1] / "model"
+        train(data, model="small-cnn", task="find", out=model, settings=settings, runner="local")
+        write_result(folders[-1], {"parameters": 10, "multiply_adds": 100})
+    rows = {row["trial"]: row for row in trial_table(folders, space(), stopped=set()).to_pylist()}
+    assert (rows["planted"]["status"], rows["planted"]["at_chance"], rows["planted"]["rank"]) == ("done", True, None)
+    assert (rows["honest"]["status"], rows["honest"]["at_chance"], rows["honest"]["rank"]) == ("done", False, 1)
+    assert rows["planted"]["metric_low"] < 0.5
 
 
 def test_multiply_adds_are_those_of_the_formula():
