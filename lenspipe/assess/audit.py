@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,8 +22,6 @@ GROUPS = (4, 8, 12, 16)
 SHIFTS_PX = (0.25, 0.5)
 N_RANDOM = 12
 UPSAMPLE = 3
-PLANES = 64
-"""Planes that are turned at a time."""
 Change = dict[str, float]
 Run = Callable[[NDArray[np.float32]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
@@ -70,42 +68,39 @@ def audit(
     views = [_outputs(member, dihedral_view(prepared, view), features) for view in range(1, N_VIEW)]
     found = {"turns by 90 degrees": _change(as_it_is, views[:3]), "mirrors": _change(as_it_is, views[3:])}
     circle = _circle(sky.shape[-1])
-    flat = run(turned(sky, 0.0) * circle)
     multiples = {n: [360 * k / n for k in range(1, n)] for n in GROUPS}
     angles = sorted({angle for some in multiples.values() for angle in some})
-    by_angle = {angle: run(turned(sky, angle) * circle) for angle in angles}
+    random = np.random.default_rng([seed, 0]).uniform(0, 360, N_RANDOM).tolist()
+    every = [0.0, *angles, *random]
+    by_angle = {angle: run(image * circle) for angle, image in zip(every, turned(sky, every), strict=True)}
+    flat = by_angle[0.0]
     for n, some in multiples.items():
         found[f"turns by 360/{n}, resampled"] = _change(flat, [by_angle[angle] for angle in some])
-    random = np.random.default_rng([seed, 0]).uniform(0, 360, N_RANDOM)
-    found["turns by any angle"] = _change(flat, [run(turned(sky, angle) * circle) for angle in random])
+    found["turns by any angle"] = _change(flat, [by_angle[angle] for angle in random])
     for shift in SHIFTS_PX:
         ways = [(0.0, shift), (shift, 0.0), (shift, shift)]
         found[f"shifts by {shift:g} px"] = _change(as_it_is, [run(shifted(sky, *way)) for way in ways])
     return found
 
 
-def turned(images: NDArray[np.float32], angle_deg: float) -> NDArray[np.float32]:
+def turned(images: NDArray[np.float32], angles_deg: Sequence[float]) -> Iterator[NDArray[np.float32]]:
     """
-    Images ``(..., y, x)`` turned about their centre: upsampled 3 times, turned, averaged down; empty outside.
+    Images ``(..., y, x)`` turned about their centre by each angle: upsampled 3 times, turned, averaged down.
 
-    The angle is from +x (columns) towards +y (rows). Upsampled by cubic convolution, turned by linear interpolation
-    on the fine grid, as the training images of equivariant networks often are.
+    Angles are from +x (columns) towards +y (rows); outside the image the sky is empty. Upsampled by cubic convolution,
+    turned by linear interpolation on the fine grid, as training images of equivariant networks often are.
     """
     n = images.shape[-1]
-    cosine, sine = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    matrix = cubic_matrix(n, 1.0, UPSAMPLE * n, 1 / UPSAMPLE)
+    # all planes as channels of one image: where each pixel comes from is worked out once
+    fine = torch.from_numpy(np.matmul(np.matmul(matrix, images.reshape(1, -1, n, n)), matrix.T))
     axis = torch.from_numpy((2 * np.arange(UPSAMPLE * n) + 1) / (UPSAMPLE * n) - 1)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    # each fine pixel takes the value from where it was before the turn
-    source = torch.stack([cosine * x + sine * y, -sine * x + cosine * y], dim=-1)
-    matrix = cubic_matrix(n, 1.0, UPSAMPLE * n, 1 / UPSAMPLE)
-    flat = images.reshape(-1, 1, n, n)
-    out = np.empty(flat.shape, np.float32)
-    for start in range(0, len(flat), PLANES):
-        planes = torch.from_numpy(np.matmul(np.matmul(matrix, flat[start : start + PLANES]), matrix.T)).double()
-        where = source.expand(len(planes), -1, -1, -1)
-        fine = functional.grid_sample(planes, where, mode="bilinear", padding_mode="zeros", align_corners=False)
-        out[start : start + PLANES] = functional.avg_pool2d(fine, UPSAMPLE).numpy()
-    return out.reshape(images.shape)
+    for angle in angles_deg:
+        cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        source = torch.stack([cosine * x + sine * y, -sine * x + cosine * y], dim=-1)[None].float()
+        moved = functional.grid_sample(fine, source, mode="bilinear", padding_mode="zeros", align_corners=False)
+        yield functional.avg_pool2d(moved, UPSAMPLE).numpy().reshape(images.shape)
 
 
 def shifted(images: NDArray[np.float32], x_px: float, y_px: float) -> NDArray[np.float32]:

@@ -120,6 +120,7 @@ def _real(first: Result) -> list[Line]:
 SPACE: list[Line] = [
     ("COSMOS galaxies", str, ("space", "n_galaxies")),
     ("AUC, lenses against galaxies", _area, ("space", "auc_lenses_against_galaxies")),
+    ("AUC, against galaxies to 22.5 mag", _area, ("space", "auc_lenses_against_galaxies_to_22.5")),
     ("lenses where 5 % pass", _lenses, ("space", "where_0.05_of_galaxies_pass")),
     ("lenses where 1 % pass", _lenses, ("space", "where_0.01_of_galaxies_pass")),
 ]

@@ -27,10 +27,17 @@ COSMOS_SETS = (
 )
 PASSING = (0.05, 0.01)
 LEAST_FOR_ONE_PERCENT = 300
+BRIGHT_MAG = 22.5
+"""Most of the COSMOS galaxies are far fainter than any lens here, which alone tells them apart; these are not."""
 
 
 def real_lenses(real: Path, card: ModelCard) -> dict[str, NDArray[np.float32]]:
-    """Network input of each SLACS lens (F814W, 0.05") and Euclid Q1 candidate (VIS, 0.1"), by name."""
+    """
+    Network input of each SLACS lens (F814W, 0.05") and Euclid Q1 candidate (VIS, 0.1"), by name.
+
+    The SLACS images have different sky left in them: the median of their outermost 8 pixels is taken off, which
+    takes 1 to 2 sigma a pixel from those whose galaxy reaches that far. Cosmic rays stay.
+    """
     readers: dict[str, tuple[str, dict[str, Any], float]] = {
         "slacs_hst": ("fits-folder", {"bands": {"F814W": 1}, "size_px": 198, "label": "lens",
                                       "pixel_scale_arcsec": 0.05}, 0.05),
@@ -42,8 +49,15 @@ def real_lenses(real: Path, card: ModelCard) -> dict[str, NDArray[np.float32]]:
         stream = chosen.read(real / "stamps" / folder, validate(options, chosen.options, origin=folder))
         for table in stream.tables:
             for name, stamp in zip(table["stamp_id"].to_pylist(), image_array(table, "image"), strict=True):
-                found[f"{folder}/{name}"] = on_grid(stamp, scale, card)
+                level = np.median(_border(stamp)) if folder == "slacs_hst" else 0.0
+                found[f"{folder}/{name}"] = on_grid(stamp - np.float32(level), scale, card)
     return found
+
+
+def _border(stamp: NDArray[np.float32], width_px: int = 8) -> NDArray[np.float32]:
+    inside = np.zeros(stamp.shape[-2:], bool)
+    inside[width_px:-width_px, width_px:-width_px] = True
+    return stamp[:, ~inside]
 
 
 def cosmos_galaxies(real: Path, card: ModelCard, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -98,8 +112,8 @@ def space_real_sky(predictor: Predictor, real: Path, *, seed: int = 0) -> dict[s
     other: Logits = predictor.outputs(galaxies)[:, 0]
     found: dict[str, Any] = {
         "n_galaxies": len(other),
-        "n_galaxies_brighter_than_22.5": int((magnitude < 22.5).sum()),
         "auc_lenses_against_galaxies": area(lens, other),
+        "auc_lenses_against_galaxies_to_22.5": area(lens, other[magnitude < BRIGHT_MAG]),
         "lens_logits": dict(zip(lenses, map(float, lens), strict=True)),
     }
     for part in PASSING:

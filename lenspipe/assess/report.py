@@ -105,9 +105,9 @@ def evaluate_models(
     results = [_result(entry, members, settings) for entry in entries]
     if settings.n_audit:
         for k, (member, result) in enumerate(zip(members, results, strict=False)):
-            progress("audit", k, len(members))
+            progress("audit", k * settings.n_audit, len(members) * settings.n_audit)
             result["audit"] = audit(member, stamps, split=settings.split, n_stamp=settings.n_audit)
-        progress("audit", len(members), len(members))
+        progress("audit", len(members) * settings.n_audit, len(members) * settings.n_audit)
     record = {
         **{key: value for key, value in results[0]["metrics"].items() if key not in ("recall_by", "by_kind")},
         "task": members[0].card.task,

@@ -169,8 +169,8 @@ def _models(results: list[dict[str, Any]]) -> Section:
             settings = ", ".join(f"{k}={v}" for k, v in model["settings"].items())
             size = f'{model["stamp_px"]} px at {model["pixel_scale_arcsec"]:g}"'
             rows.append([result["name"], model["family"], f"{model['n_parameter']:,}", settings or "-",
-                         " ".join(model["bands"]), size, model["digest"]])  # fmt: skip
-    heading = ["model", "family", "parameters", "settings", "bands", "input", "digest"]
+                         " ".join(model["bands"]), size, model["digest"], model["folder"]])  # fmt: skip
+    heading = ["model", "family", "parameters", "settings", "bands", "input", "digest", "folder"]
     return Section("Models", tables=[(heading, rows)])
 
 

@@ -14,7 +14,7 @@ h1{font-size:1.6rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin-top:2.2rem;
 table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #e6e9ed;white-space:nowrap}
 th:first-child,td:first-child{text-align:left} th{color:#57606a;font-weight:600;background:#f6f8fa}
-img{max-width:100%;height:auto;border:1px solid #e6e9ed;margin:.3rem .3rem .3rem 0}
+img{max-width:min(100%,34rem);height:auto;vertical-align:top;border:1px solid #e6e9ed;margin:.3rem .3rem .3rem 0}
 .scroll{overflow-x:auto} p{max-width:50rem} .note{color:#57606a} .warn{color:#9a3412}
 """
 

@@ -16,6 +16,8 @@ from lenspipe.evaluate.curves import roc
 
 COLOURS = ("#0b5394", "#c0392b", "#2e7d32", "#8e5aa8", "#b8860b", "#00838f", "#5d4037", "#7f7f7f")
 MAX_POINTS = 4000
+WIDE = 20
+"""Bins that span more than this factor are drawn on a logarithmic axis."""
 
 
 def _axes(width: float = 6.4, height: float = 4.8) -> tuple[Figure, Axes]:
@@ -79,23 +81,30 @@ def score_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
 def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, Any]]], at: str) -> bytes:
     """Recall in bins of one quantity at one threshold, with 95 % intervals; one colour a name."""
     figure, axes = _axes(6.4, 4.0)
+    edges = [row["high"] for row in next(iter(models.values()))]
+    logarithmic = edges[-1] > WIDE * edges[0]
     for k, (colour, (name, rows)) in enumerate(zip(COLOURS * 9, models.items(), strict=False)):
         rows = [row for row in rows if at in row]
         if not rows:
             continue
-        shift = (k - (len(models) - 1) / 2) * 0.06
-        x = np.array([(row["low"] + row["high"]) / 2 + shift * (row["high"] - row["low"]) for row in rows])
+        at_part = 0.5 + (k - (len(models) - 1) / 2) * 0.06
+        low_edge, high_edge = (np.array([row[edge] for row in rows], float) for edge in ("low", "high"))
+        x = low_edge + at_part * (high_edge - low_edge)
+        if logarithmic:
+            x = low_edge.clip(high_edge[0] / 3) ** (1 - at_part) * high_edge**at_part
         y = np.array([row[at]["value"] for row in rows])
         low, high = np.array([row[at]["interval95"] for row in rows]).T
         axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=name)
     axes.set(ylim=(-0.02, 1.02), xlabel=f"{quantity}{f' [{unit}]' if unit else ''}", ylabel=f"recall at {at}")
+    if logarithmic:
+        axes.set_xscale("log")
     axes.legend(fontsize=8)
     return _png(figure)
 
 
 def reliability_plot(models: Mapping[str, dict[str, Any]]) -> bytes:
     """Observed fraction against stated probability with 95 % intervals; one colour a name."""
-    figure, axes = _axes(5.2, 5.0)
+    figure, axes = _axes(5.2, 4.9 + 0.22 * len(models))
     axes.plot([0, 1], [0, 1], ":", color="0.5", lw=1)
     for colour, (name, found) in zip(COLOURS * 9, models.items(), strict=False):
         bins = found["bins"]
@@ -104,7 +113,7 @@ def reliability_plot(models: Mapping[str, dict[str, Any]]) -> bytes:
         label = f"{name}, ECE {found['ece']:.3f}"
         axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=label)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="stated probability", ylabel="observed fraction")
-    axes.legend(fontsize=8, loc="upper left")
+    figure.legend(fontsize=8, loc="outside lower center")
     return _png(figure)
 
 
@@ -149,6 +158,8 @@ def audit_plot(models: Mapping[str, Mapping[str, dict[str, float]]]) -> bytes:
         axes.plot(np.maximum(most, 1e-9), y, "|", color=colour, ms=11)
     axes.set_yticks(np.arange(len(kinds)) + 0.4 - step / 2, kinds)
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="change of the output: mean (bar), largest (tick)")
-    axes.legend(fontsize=8)
+    least = min(row["mean"] for rows in models.values() for row in rows.values())
+    lowest = 10 ** np.floor(np.log10(max(least, 1e-9)) - 0.3)
+    axes.set(xscale="log", xlim=(lowest, 1.5), xlabel="change of the output: mean (bar), largest (tick)")
+    figure.legend(fontsize=8, loc="outside lower center")
     return _png(figure)
