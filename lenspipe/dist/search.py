@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from lenspipe.learn.space import Domain, Range, SweepSpace, Trial, Value, grid, make_trial, random_trials
+from lenspipe.learn.trials import RESULT_FILE
 
-JOURNAL = ".optuna.log"
+JOURNAL, TRIALS = ".optuna.log", "trials"
 
 
 def search_of(space: SweepSpace, folder: Path, *, seed: int) -> tuple[Searcher, int]:
@@ -23,6 +25,8 @@ def search_of(space: SweepSpace, folder: Path, *, seed: int) -> tuple[Searcher, 
         return search, search.n_left
     trials = grid(space) if space.search == "grid" else random_trials(space, seed)
     distinct = list({trial.name: trial for trial in trials}.values())
+    if space.asha is None:  # early stopping must hear of the finished ones again, nobody else
+        distinct = [trial for trial in distinct if not (folder / TRIALS / trial.name / RESULT_FILE).exists()]
     return ListSearch(distinct), len(distinct)
 
 
@@ -69,11 +73,12 @@ class StudySearch(ListSearch):
         super().__init__([])
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is
+            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),
-            sampler=optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, group=True, warn_independent_sampling=False
-            ),
+            sampler=sampler,
             study_name="sweep",
             direction="minimize" if space.mode == "min" else "maximize",
             load_if_exists=True,

@@ -1,0 +1,98 @@
+"""Ray Train around the fit loop: one worker gives the plain loop's weights; two share the work; errors come through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_stamps import make_stamps
+
+from lenspipe.dist.train import train
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.learn.job import make_job
+from lenspipe.learn.loop import order_of
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.stream import batches_of
+
+SETTINGS = TrainSettings.model_validate(
+    {
+        "model": {"width": 4, "dropout": 0.1},
+        "sampling": {"batch_size": 16, "steps_per_epoch": 12, "window_mib": 0.05},
+        "optim": {"epochs": 3, "learning_rate": 0.02, "ema_decay": 0.9, "threads": 1},
+        "augment": {"affine_fraction": 0.2, "gap_fraction": 0.0},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def stamps(tmp_path_factory) -> Path:
+    return make_stamps(tmp_path_factory.mktemp("parity") / "stamps")
+
+
+def run(stamps, out, runner, n_worker=1, settings=SETTINGS):
+    return train(
+        stamps, model="small-cnn", task="find", out=out, settings=settings, seed=4, runner=runner, n_worker=n_worker
+    )
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_ray_data_gives_the_batches_of_the_plain_reader(stamps):
+    from lenspipe.dist.feed import ray_batches
+
+    job = make_job(stamps, "small-cnn", "find", "x", SETTINGS, seed=4)
+    order = order_of(job, 1)
+    assert len(order.blocks(16)) > 1
+    plain, ray = (list(feed(job.index, order, batch_size=16)) for feed in (batches_of, ray_batches))
+    assert len(plain) == len(ray) == 12
+    for (rows, some), (ray_rows, ray_some) in zip(plain, ray, strict=True):
+        assert np.array_equal(rows, ray_rows)
+        assert np.array_equal(some, ray_some)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
+    run(stamps, tmp_path / "plain", "local")
+    shown = []
+    train(
+        stamps, model="small-cnn", task="find", out=tmp_path / "ray", settings=SETTINGS, seed=4,
+        progress=lambda job, epoch, step, history: shown.append((epoch, len(history))),
+    )  # fmt: skip
+    plain, ray = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "ray"))
+    assert all(torch.equal(plain[name], ray[name]) for name in plain)
+    assert shown[-1] == (3, 3)
+    assert not [path for path in (tmp_path / "ray").iterdir() if path.name in (".ray", ".progress.json")]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_two_workers_learn_together_and_measure_every_validation_stamp(stamps, tmp_path):
+    card = run(stamps, tmp_path / "two", "ray", n_worker=2)
+    assert card.training["workers"] == 2
+    assert sum(card.metrics["validation"]["n"].values()) == 48
+    assert card.metrics["validation"]["auc"] > 0.9
+    history = pq.read_table(tmp_path / "two" / "history.parquet").to_pydict()
+    assert history["epoch"] == [1, 2, 3]
+    # each worker's gradient is of its half of a batch; their mean is what steps
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_an_error_in_a_worker_keeps_its_name():
+    from ray.train import WorkerGroupError
+
+    from lenspipe.dist.train import deliberate
+
+    wrapped = RuntimeError("in the worker")
+    wrapped.__cause__ = DataError("the loss is not finite", epoch=1)
+    found = deliberate(WorkerGroupError("failed", {0: KeyError("bug"), 1: wrapped}))
+    assert isinstance(found, DataError)
+    assert found.facts == {"epoch": 1}
+    assert deliberate(WorkerGroupError("failed", {0: KeyError("bug")})) is None
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_more_workers_than_the_cluster_has_are_refused_at_once(stamps, tmp_path):
+    with pytest.raises(ConfigError, match=r"more workers.*than the cluster has CPUs.*workers=8, cpus=4"):
+        run(stamps, tmp_path / "many", "ray", n_worker=8)
