@@ -75,9 +75,9 @@ def k_of(moment: str, rng: np.random.Generator) -> int:
 
 
 def _model() -> Path:
-    from lenspipe.nn.card import find_model, shipped_models
+    from lenspipe.nn.card import find_model
 
-    return find_model(shipped_models()[0])
+    return find_model("ground-gri-first")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,14 @@ def command(
         scale_tolerance=0.3, min_scale_arcsec=scales[0], max_scale_arcsec=scales[1], stamp_px=patch_px,
         stretch=Stretch(name="linear", band_scales=(1.0,) * len(bands), alpha=1.0, q=1.0), exposure_ratios=ratios,
     )  # fmt: skip
-    facts = {"pairs": said, "n_sky": len(train), "unit": "pixels over the noise of the sky, asinh inside"}
+    given = f"--frames 'FRAMES' --band {band}" if frames else "" if real is None else "--real ../shared/data"
+    facts = {
+        "command": f"python jobs/train_denoiser.py --out OUT {given} --family {family} --loss {loss} --epochs {epochs} "
+        f"--batch-size {batch_size} --patch-px {patch_px} --seed {seed}",
+        "hosts": {"validation": len(check), "train": len(train)},
+        "pairs": said,
+        "unit": "pixels over the noise of the sky, asinh inside",
+    }
     written = train_denoiser(train, check, card, settings, out, facts=facts)
     click.echo(f"{out}: {written.metrics['validation']}")
 

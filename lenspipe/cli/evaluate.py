@@ -25,6 +25,8 @@ RULES = click.Choice(["mean", "product", "calibrated"])
 @click.option("--views", type=RULES, default=None, help="Judge the eight orientations combined by this rule as well.")
 @click.option("--audit", is_flag=True, help="Measure the change under turns, mirrors and sub-pixel shifts.")
 @click.option("--audit-stamps", type=click.IntRange(min=1), default=200, show_default=True, help="Stamps of the audit.")
+@click.option("--denoiser", default=None, metavar="NAME|DIR",
+              help="Run the gate of this denoiser with the models as finders, instead of the report.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=None, help="Stamps a batch. [default: by the device]")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a CPU.")
@@ -40,6 +42,7 @@ def command(
     views: str | None,
     audit: bool,
     audit_stamps: int,
+    denoiser: str | None,
     device: str,
     batch_size: int | None,
     threads: int,
@@ -50,6 +53,8 @@ def command(
 
     The report: metrics.json, models.csv, scores.parquet, plots/ and report.html. Exit code: 0 done, 2 bad request.
     """
+    if denoiser is not None:
+        return print_gate(models, denoiser, data, out, None if split == "all" else split, device)
     from lenspipe.assess.report import PAGE, ReportSettings, evaluate_models
     from lenspipe.cli.progress import ShownProgress
 
@@ -75,6 +80,21 @@ def command(
         record = evaluate_models(models, data, out, settings, overwrite=overwrite, progress=progress)
     print_report(record)
     click.echo(f"{out / PAGE}")
+    return 0
+
+
+def print_gate(models: tuple[str, ...], denoiser: str, data: Path, out: Path, split: str | None, device: str) -> int:
+    """Run a denoiser's gate and print its verdict with the reasons."""
+    from lenspipe.assess.denoiser_report import REPORT, gate_report
+
+    report = gate_report(models, denoiser, data, out, split=split, device=device)
+    for rate, gain in report["finder"]["tpr_gain"].items():
+        low, high = gain["interval95"]
+        click.echo(f"TPR at FPR {rate}: {gain['value']:+.3f} [{low:+.3f}, {high:+.3f}] through {report['denoiser']}")
+    click.echo(f"Verdict: {'passed' if report['passed'] else 'FAILED'}")
+    for reason in report["reasons"]:
+        click.echo(f"  {reason}")
+    click.echo(f"{out / REPORT}")
     return 0
 
 

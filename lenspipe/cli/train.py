@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
 @click.option("--model", required=True, metavar="NAME", help="Network family (`lenspipe models`), or timm:NAME.")
-@click.option("--task", type=click.Choice(["find", "classify", "regress"]), default="find", show_default=True)
+@click.option(
+    "--task", type=click.Choice(["find", "classify", "regress", "denoise"]), default="find", show_default=True
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings as TOML (docs/training.md).")
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")
@@ -55,6 +57,19 @@ def command(
 
     Killed at any moment, the same command goes on after the last whole epoch. Exit code: 0 done, 2 bad request.
     """
+    if task == "denoise":
+        if config_file or targets or pretrained or tensorboard or workers > 1:
+            raise ConfigError(
+                "--task denoise takes --epochs, --batch-size, --learning-rate and --seed, and one process"
+            )
+        from lenspipe.learn.denoise_data import train_on_stamps
+
+        card = train_on_stamps(
+            data, family=model, out=out, epochs=epochs or 20, batch_size=batch_size or 32,
+            learning_rate=learning_rate or 2e-3, seed=seed,
+        )  # fmt: skip
+        click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
+        return 0
     settings = read_settings(config_file, epochs, batch_size, learning_rate, targets)
     board = _tensorboard(out) if tensorboard else None
 

@@ -15,6 +15,7 @@ from lenspipe.errors import DataError
 from lenspipe.image.background import estimate_background
 from lenspipe.learn.denoise_pairs import Image, Sky
 from lenspipe.learn.real_hosts import NJY_AT_ZERO_POINT_30
+from lenspipe.sky.wcs import celestial_wcs
 
 GRID_STEP_PX = 16
 
@@ -67,6 +68,8 @@ def read_frames(files: Sequence[Path]) -> list[tuple[Image, WCS]]:
     ------
     DataError
         A frame has no MAGZPT.
+    TileError
+        It has no celestial WCS.
     """
     frames = []
     for file in files:
@@ -75,7 +78,7 @@ def read_frames(files: Sequence[Path]) -> list[tuple[Image, WCS]]:
             if "MAGZPT" not in header:
                 raise DataError("the frame has no zero-point MAGZPT", file=str(file))
             scale = 10 ** (0.4 * (31.4 - float(header["MAGZPT"])))
-            frames.append(((hdus[1].data * scale).astype(np.float32), WCS(header)))
+            frames.append(((hdus[1].data * scale).astype(np.float32), celestial_wcs(header, file=str(file))))
     return frames
 
 

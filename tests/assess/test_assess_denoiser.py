@@ -1,11 +1,21 @@
 # The gate lets through what helps and nothing else: the deep image itself passes, a blur and the input do not.
 
+import json
+
 import numpy as np
+import pyarrow as pa
 import pytest
+from click.testing import CliRunner
+from denoisers import write_denoiser
 from scipy import ndimage
 from sky import gaussian_sources
 
+from lenspipe.assess import denoiser_report
 from lenspipe.assess.denoiser import GateField, GateLimits, judge, measure_field, run_gate
+from lenspipe.assess.denoiser_report import noise_of
+from lenspipe.cli import group
+from lenspipe.stamps.format import write_part
+from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
 
 RMS = np.array([5.0, 5.0, 5.0])
 HELPS = {
@@ -88,3 +98,37 @@ def test_the_finder_decides(field, finder, reason):
     assert judge(measured, HELPS, GateLimits()) == []
     reasons = judge(measured, HELPS | finder, GateLimits())
     assert len(reasons) == 1 and reason in reasons[0]
+
+
+def test_a_data_set_gives_a_verdict_by_command(tmp_path, tiny_model, rng):
+    """Untrained weights help nobody: the report says so, and why."""
+    write_stamps(tmp_path / "data", rng)
+    model = write_denoiser(tmp_path / "denoiser")
+    arguments = [str(tiny_model), "--data", tmp_path / "data", "--out", tmp_path / "report", "--denoiser", model]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoiser_report, "simulated_fields", list)
+        result = CliRunner().invoke(group, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+    assert "Verdict: FAILED" in result.output
+    report = json.loads((tmp_path / "report" / "gate.json").read_text())
+    assert report["passed"] is False and report["reasons"]
+    assert report["finder"]["n_lens"] == 20 and report["finder"]["n_other"] == 40
+
+
+def test_the_noise_of_a_stamp_is_not_taken_from_its_galaxy(rng):
+    galaxy = gaussian_sources((64, 64), np.array([32.0]), np.array([32.0]), np.array([8000.0]), fwhm_px=12.0)
+    stamps = (galaxy + rng.normal(0, 5.0, (6, 2, 64, 64))).astype(np.float32)
+    np.testing.assert_allclose(noise_of(stamps), 5.0, rtol=0.12)
+
+
+def write_stamps(folder, rng):
+    n, spec = 60, ImageSpec(("g", "r", "i"), 49, 0.2)
+    table = {
+        "stamp_id": [f"s{k}" for k in range(n)],
+        "image": image_column(rng.normal(0, 10, (n, 3, 49, 49)).astype(np.float32), spec),
+        "label": ["lens"] * 20 + ["nonlens"] * 40,
+        "recipe": ["made"] * n,
+        "seed": [0] * n,
+        "host": [f"h{k}" for k in range(n)],
+        "split": ["test"] * n,
+    }
+    write_part(pa.table(table, schema=stamp_schema({"image": spec})), folder, "part")

@@ -1,11 +1,16 @@
 # Pairs of exposures have the noise that their exposure times say, and a fit on them takes noise off.
 
+from functools import partial
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from astropy.wcs import WCS
+from click.testing import CliRunner
 from sky import gaussian_sources, tan_wcs
 
+from lenspipe.cli import group
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.learn.denoise_losses import LOSSES, loss_named
@@ -13,6 +18,8 @@ from lenspipe.learn.denoise_pairs import Sky, draw_pair, exposure_pair, noisier_
 from lenspipe.learn.denoise_skies import cutout_skies, frame_skies, real_sky, resample
 from lenspipe.learn.denoise_train import DenoiseSettings, train_denoiser
 from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.stamps.format import write_part
+from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
 
 
 @pytest.mark.parametrize("ratio", [1.5, 4.0])
@@ -143,3 +150,26 @@ def test_the_noise_of_an_image_and_of_cutouts_is_measured(rng):
     assert np.isnan(sky.image_njy[0, 3, 4])
     assert abs(np.nanmean(sky.image_njy)) < 1
     assert cutout_skies([np.nan_to_num(image, nan=100.0)])[0].sky_rms_njy[0] == pytest.approx(7, rel=0.05)
+
+
+def test_a_data_set_of_stamps_trains_a_denoiser_by_command(tmp_path, rng):
+    n, spec = 24, ImageSpec(("r",), 24, 0.2)
+    table = {
+        "stamp_id": [f"s{k}" for k in range(n)],
+        "image": image_column(rng.normal(3, 10, (n, 1, 24, 24)).astype(np.float32), spec),
+        "label": ["nonlens"] * n,
+        "recipe": ["made"] * n,
+        "seed": [0] * n,
+        "host": [f"h{k}" for k in range(n)],
+        "split": ["train"] * 16 + ["validation"] * 8,
+    }
+    write_part(pa.table(table, schema=stamp_schema({"image": spec})), tmp_path / "data", "part")
+    out = tmp_path / "model"
+    arguments = ["--data", tmp_path / "data", "--model", "unet-small", "--task", "denoise", "--out", out, "--epochs", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lenspipe.learn.denoise_train.CHECK_STEPS", 1)
+        patch.setattr("lenspipe.learn.denoise_data.DenoiseSettings", partial(DenoiseSettings, steps_per_epoch=2))
+        result = CliRunner().invoke(group, ["train", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert Denoiser(out).card.bands == ("r",)
+    assert Denoiser(out).card.training["n_sky"] == 16

@@ -93,13 +93,13 @@ def _pair(n_in: int, n_out: int) -> nn.Sequential:
     )
 
 
-@register("unet")
+@register("unet", n_channel=4, stamp_px=64, n_parameter=7_760_451)
 def unet(n_channel: int, stamp_px: int, n_out: int = 1) -> nn.Module:
-    """Levels of 32, 64, 128, 256 and 512 maps (Vojtekova et al. 2021); 7.8 million parameters; any size of image."""
+    """Levels of 32, 64, 128, 256 and 512 maps (Vojtekova et al. 2021): a denoiser, any size of image."""
     return UNet(n_channel, n_out, (32, 64, 128, 256, 512), 1)
 
 
-@register("unet-small")
+@register("unet-small", n_channel=4, stamp_px=64, n_parameter=119_091)
 def unet_small(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 16) -> nn.Module:
-    """Three levels of ``width``, twice and four times that, on blocks of 2 x 2 pixels: for CPUs; any size of image."""
+    """Three levels of ``width``, twice and four times that, on blocks of 2 x 2 pixels: a denoiser for CPUs."""
     return UNet(n_channel, n_out, (width, 2 * width, 4 * width), 2)
