@@ -128,3 +128,65 @@ def test_the_learning_rate_rises_linearly_then_falls_to_zero() -> None:
     assert (np.diff(rates[20:]) <= 0).all()
     assert rates[110] == pytest.approx(0.5)
     assert rates[200] == pytest.approx(0.0)
+
+
+def test_frozen_tensors_stay_for_their_epochs_and_then_move() -> None:
+    start = {name: tensor.clone() for name, tensor in Net().state_dict().items()}
+    frozen = ["layers.0.weight", "layers.0.bias"]
+    for epochs, moved in ((1, False), (2, True)):
+        module = Net()
+        settings = FitSettings(epochs=epochs, steps_per_epoch=STEPS, learning_rate=0.02, ema_decay=0.0, frozen_epochs=1)
+        fit(module, batches, settings, frozen=frozen)
+        assert torch.equal(module.state_dict()["layers.0.weight"], start["layers.0.weight"]) != moved
+        assert not torch.equal(module.state_dict()["head.weight"], start["head.weight"])
+
+
+def test_a_killed_fit_that_monitors_goes_on_to_the_same_best_weights(tmp_path: Path) -> None:
+    settings = FitSettings(epochs=4, steps_per_epoch=STEPS, learning_rate=0.02, monitor="rating", patience=2)
+    ratings = [0.5, 0.9, 0.7, 0.6]
+
+    def validate_from(epoch: int):
+        numbers = iter(ratings[epoch:])
+        return lambda module: {"rating": next(numbers)}
+
+    whole = Net()
+    state = fit(whole, batches, settings, validate=validate_from(0))
+    assert len(state.history) == 4
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, state.best()[name])
+    half = fit(
+        Net(), batches, settings, validate=validate_from(0), on_epoch=lambda s: write_state(tmp_path / f"{s.epoch}", s)
+    )
+    assert half.epoch == 4
+    resumed = Net()
+    fit(resumed, batches, settings, state=read_state(tmp_path / "3"), validate=validate_from(3))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name])
+
+
+def test_a_number_that_is_not_measured_cannot_be_monitored() -> None:
+    settings = FitSettings(epochs=1, steps_per_epoch=STEPS, monitor="auk")
+    with pytest.raises(DataError, match=r"monitored number is not measured.*auk"):
+        fit(Net(), batches, settings)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"optimizer": "adam", "schedule": "constant"}])
+def test_other_arithmetic_and_optimizers_learn_too(options: dict[str, str]) -> None:
+    settings = FitSettings(epochs=3, steps_per_epoch=STEPS, learning_rate=0.02, **options)
+    history = fit(Net(), batches, settings).history
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_any_loss_and_forward_will_do() -> None:
+    def images(epoch: int) -> Iterator[Batch]:
+        for batch in batches(epoch):
+            yield {"image": batch["image"], "target": batch["image"] * 2}
+
+    module = nn.Sequential(nn.Conv2d(2, 2, 1))
+    settings = FitSettings(epochs=6, steps_per_epoch=STEPS, learning_rate=0.1, ema_decay=0.5)
+    state = fit(
+        module, images, settings,
+        loss=lambda outputs, batch: ((outputs - batch["target"]) ** 2).mean(),
+        forward=lambda network, batch: network(batch["image"]) + batch["image"],
+    )  # fmt: skip
+    assert state.history[-1]["loss"] < 0.05

@@ -174,3 +174,47 @@ def test_large_lenses_come_first(toy_stamps):
     assert least[0] > least[1] > least[2]
     shares = [job.truth.labels[order_of(job, epoch).rows].mean() for epoch in range(3)]
     np.testing.assert_allclose(shares, 0.5, atol=0.02)
+
+
+def test_training_starts_from_local_weights_head_first(finder, toy_stamps, tmp_path):
+    optim = SETTINGS["optim"] | {"epochs": 1, "ema_decay": 0.0, "frozen_epochs": 1}
+    settings = TrainSettings.model_validate(SETTINGS | {"optim": optim})
+    card = train(
+        toy_stamps, model="small-cnn", task="find", out=tmp_path / "on", settings=settings, seed=9, runner="local",
+        pretrained=str(finder / "weights.safetensors"),
+    )  # fmt: skip
+    before, after = (load_file(folder / "weights.safetensors") for folder in (finder, tmp_path / "on"))
+    assert torch.equal(before["trunk.0.weight"], after["trunk.0.weight"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+    assert card.training["pretrained"] == "weights.safetensors"
+    assert card.metrics["validation"]["auc"] > 0.9
+
+
+def test_an_equivariant_network_is_stored_in_its_plain_form(toy_stamps, tmp_path):
+    optim = SETTINGS["optim"] | {"epochs": 1}
+    card = train(
+        toy_stamps, model="equivariant-c4", task="find", out=tmp_path / "c4", seed=1, runner="local",
+        settings=TrainSettings.model_validate(
+            SETTINGS | {"model": {"width": 2, "depth": 1}, "optim": optim, "sampling": {"steps_per_epoch": 2}}
+        ),
+    )  # fmt: skip
+    assert (card.family, card.training["family"]) == ("plain-equivariant", "equivariant-c4")
+    module, _ = load_model(tmp_path / "c4")
+    stamps = torch.randn(4, 2, 13, 13)
+    turned = module(torch.rot90(stamps, 1, (2, 3)))
+    torch.testing.assert_close(module(stamps), turned, atol=1e-4, rtol=1e-4)
+
+
+def test_columns_of_numbers_go_beside_the_image(toy_stamps, tmp_path):
+    optim = SETTINGS["optim"] | {"epochs": 1}
+    settings = TrainSettings.model_validate(
+        SETTINGS
+        | {"model": {"trunk": "resnet10t"}, "optim": optim, "sampling": {"steps_per_epoch": 2}}
+        | {"input": {"features": ["mag"]}}
+    )
+    card = train(toy_stamps, model="hybrid", task="find", out=tmp_path / "h", settings=settings, runner="local")
+    data = StampSet.open(toy_stamps)
+    mags = data.column("mag")[data.column("split") == "train"]
+    assert card.settings["n_feature"] == 1
+    assert card.feature_means[0] == pytest.approx(mags.mean())
+    assert card.feature_spreads[0] == pytest.approx(mags.std())
