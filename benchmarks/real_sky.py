@@ -46,7 +46,7 @@ def main(
     for model in models:
         predictor = Predictor(find_model(model))
         card = predictor.card
-        result: dict[str, Any] = {"model": card.name, "digest": predictor.digest, "folder": str(find_model(model))}
+        result: dict[str, Any] = {"model": card.name, "digest": predictor.digest}
         if data is not None:
             result["simulated"] = simulated(model, data)
         try:
@@ -76,7 +76,7 @@ def simulated(model: str, data: Path) -> dict[str, Any]:
     (entry,) = assess_finders(open_members([model], stamps), stamps, split="test")
     metrics = entry.metrics(threshold=0.5, beta=1.0)
     kept = ("n_lens", "n_other", "auroc", "auroc_interval95", "tpr0", "tpr10", "tpr_at_fpr", "by_kind")
-    return {"data": str(data), **{key: metrics[key] for key in kept}}
+    return {"data": data.name, **{key: metrics[key] for key in kept}}
 
 
 def check(results: list[dict[str, Any]]) -> None:
