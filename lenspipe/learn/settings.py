@@ -154,6 +154,9 @@ class OptimSettings(Table):
     def _consistent(self) -> OptimSettings:
         if self.patience is not None and self.monitor is None:
             raise ValueError("patience needs monitor, such as 'auc' or 'val_loss'")
+        if self.monitor in ("epoch", "loss", "learning_rate", "seconds", "stamps_per_s"):
+            # these differ between workers, which must agree when to stop
+            raise ValueError("monitor takes a number of the validation split, such as 'auc' or 'val_loss'")
         return self
 
 

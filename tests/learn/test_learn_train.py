@@ -158,6 +158,9 @@ def test_the_command_line_is_put_over_the_file(tmp_path):
     assert (settings.optim.epochs, settings.optim.optimizer) == (3, "adam")
     assert settings.sampling.curriculum == "theta_e_arcsec"
     assert settings.labels.targets == ("a", "b")
+    path.write_text('[optim]\nmonitor = "loss"\n')
+    with pytest.raises(ConfigError, match="monitor takes a number of the validation split"):
+        read_settings(str(path))
     path.write_text("[optim]\nepoch = 7\n")
     with pytest.raises(ConfigError, match=r"train\.toml:optim: unknown key 'epoch'. Did you mean 'epochs'\?"):
         read_settings(str(path))
