@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from typing import Any
 
 import torch
@@ -62,22 +61,22 @@ def create_trunk(name: str, n_channel: int, stamp_px: int, n_out: int, **setting
     import timm
 
     timm_name(name)
-    entry = timm.model_entrypoint(name.partition(".")[0])
-    module = vars(inspect.getmodule(entry))
-    fixed_grid = module.get("VisionTransformer") or module.get("SwinTransformer")
-    margin = (0, 0)
-    if fixed_grid is not None and "img_size" in inspect.signature(fixed_grid).parameters:
-        missing = -stamp_px % GRID_PX
-        margin = (missing // 2, missing - missing // 2)
-        settings = {"img_size": stamp_px + missing} | settings
+    missing = -stamp_px % GRID_PX
+    margin = (missing // 2, missing - missing // 2)
+    made = {"pretrained": False, "in_chans": n_channel, "num_classes": n_out} | settings
     try:
-        trunk = timm.create_model(name, pretrained=False, in_chans=n_channel, num_classes=n_out, **settings)
+        try:
+            trunk = timm.create_model(name, img_size=stamp_px + missing, **made)
+        except TypeError as error:  # models without a fixed grid have no such argument
+            if "img_size" not in str(error):
+                raise
+            trunk, margin = timm.create_model(name, **made), (0, 0)
         model = TimmModel(trunk, margin).eval()
         with torch.no_grad():  # one stamp tells whether the poolings leave anything of it
             out = trunk(torch.zeros(1, n_channel, *(2 * [stamp_px + sum(margin)])))
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
         raise ModelError(
-            f"timm's {name} cannot be built so: {str(error).splitlines()[0]}",
+            f"timm's {name} cannot be built so: {(str(error) or type(error).__name__).splitlines()[0]}",
             n_channel=n_channel,
             stamp_px=stamp_px,
             settings=",".join(settings) or None,
