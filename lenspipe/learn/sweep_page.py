@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lenspipe.learn.space import SweepSpace
@@ -72,7 +74,7 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
 def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, Any]]], space: SweepSpace) -> bytes:
     """PNG of the metric against family, parameters and multiply-adds, and of the learning curves."""
     families = sorted({row["family"] for row in rows})
-    colour = {family: f"C{k % 10}" for k, family in enumerate(families)}
+    colour = {family: to_hex(colormaps["tab20"](k % 20)) for k, family in enumerate(families)}
     figure = Figure(figsize=(12, 8), layout="constrained")
     by_family, by_size, by_cost, curves = figure.subplots(2, 2).ravel()
     done = [row for row in rows if row["status"] == "done" and row["metric"] is not None]
