@@ -29,31 +29,6 @@ def space(**tables) -> SweepSpace:
     return SweepSpace.model_validate({"base": BASE, "model": models} | tables)
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_trials_are_ranked_and_a_crashed_one_is_a_row(tmp_path):
-    data = make_stamps(tmp_path / "stamps")
-    models = [*space().model_dump()["model"], {"family": "lensflow", "settings": {"nonsense": 1}}]
-    seen = []
-    table = sweep(data, space(model=models), tmp_path / "out", progress=lambda *counts: seen.append(counts))
-    rows = table.to_pylist()
-    assert [row["rank"] for row in rows] == [1, 2, None]
-    assert rows[0]["metric"] >= rows[1]["metric"] > 0.8
-    assert rows[0]["metric_low"] < rows[0]["metric"] <= rows[0]["metric_high"]
-    assert rows[2]["status"] == "error"
-    assert "settings that the family does not have" in rows[2]["error"]
-    assert min(rows[0]["parameters"], rows[0]["multiply_adds"]) > 0
-    assert rows[0]["audit_turns_90"] > 0  # an ordinary network is not equivariant
-    assert seen[0] == (0, 3)
-    assert seen[-1] == (3, 3)
-    _, card = load_model(tmp_path / "out" / "best")
-    assert card.name == rows[0]["trial"]
-    assert (tmp_path / "out" / "index.html").stat().st_size > 20_000
-    again = sweep(data, space(model=models), tmp_path / "out", resume=True).to_pylist()
-    assert [row["trial"] for row in again] == [row["trial"] for row in rows]
-    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
-        sweep(data, space(model=models), tmp_path / "out")
-
-
 def test_optuna_goes_on_with_what_was_cut_off(tmp_path):
     from lenspipe.dist.search import StudySearch
 
@@ -78,9 +53,11 @@ sweep(sys.argv[1], SweepSpace.model_validate(json.loads(sys.argv[2])), sys.argv[
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_killed_and_resumed_the_finished_trials_are_kept(tmp_path):
+def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp_path):
     data, out = make_stamps(tmp_path / "stamps"), tmp_path / "out"
-    command = [sys.executable, "-c", SCRIPT, str(data), json.dumps(space().model_dump(mode="json")), str(out)]
+    models = [*space().model_dump()["model"], {"family": "lensflow", "settings": {"nonsense": 1}}]
+    asked = space(model=models)
+    command = [sys.executable, "-c", SCRIPT, str(data), json.dumps(asked.model_dump(mode="json")), str(out)]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
@@ -92,6 +69,19 @@ def test_killed_and_resumed_the_finished_trials_are_kept(tmp_path):
         process.wait(30)
     (first,) = out.glob("trials/*/result.json")
     written = (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns
-    rows = sweep(data, space(), out, resume=True).to_pylist()
-    assert [row["status"] for row in rows] == ["done", "done"]
+    seen = []
+    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
+        sweep(data, asked, out)
+    rows = sweep(data, asked, out, resume=True, progress=lambda *counts: seen.append(counts)).to_pylist()
+    assert (seen[0], seen[-1]) == ((0, 2), (2, 2))
     assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
+    assert [row["rank"] for row in rows] == [1, 2, None]
+    assert rows[0]["metric"] >= rows[1]["metric"] > 0.8
+    assert rows[0]["metric_low"] < rows[0]["metric"] <= rows[0]["metric_high"]
+    assert rows[2]["status"] == "error"
+    assert "settings that the family does not have" in rows[2]["error"]
+    assert min(rows[0]["parameters"], rows[0]["multiply_adds"]) > 0
+    assert rows[0]["audit_turns_90"] > 0  # an ordinary network is not equivariant
+    _, card = load_model(out / "best")
+    assert card.name == rows[0]["trial"]
+    assert (out / "index.html").stat().st_size > 20_000
