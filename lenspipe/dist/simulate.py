@@ -184,7 +184,7 @@ def _run_ray(task: PartTask, todo: Sequence[Part], n_worker: int | None) -> Iter
                 partial(_make_batch, task),
                 batch_format="pyarrow",
                 batch_size=1,
-                compute=ray.data.TaskPoolStrategy(size=n_cpu),
+                compute=ray.data.TaskPoolStrategy(size=min(n_cpu, len(todo))),  # Ray warns where tasks are fewer
             )
             yield from made.iter_rows()
 

@@ -79,7 +79,7 @@ class GalaxyImage:
     """
     A real galaxy image as a profile: cubic-spline interpolation, zero outside, rotated and scaled at will.
 
-    The pixels must be free of sky and normalised to unit sum; `lenspipe.simulate.real_sources` prepares them.
+    The pixels must be free of sky and normalised to unit sum; `lenspipe.simulate.hosts.isolate` prepares them.
     """
 
     pixels: NDArray[np.float32]

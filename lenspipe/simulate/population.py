@@ -13,7 +13,7 @@ from pydantic import Field
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.cosmology import ARCSEC_PER_RADIAN, default_cosmology, einstein_radius_arcsec
 from lenspipe.simulate.light import Component, GalaxyImage, Sersic
-from lenspipe.simulate.photometry import COLOURS, band_fluxes_njy, early_type_colours, magnitude_of_njy
+from lenspipe.simulate.photometry import COLOURS, band_fluxes_njy, early_type_colours
 from lenspipe.toml import Table
 
 Range = tuple[float, float]
@@ -293,9 +293,3 @@ def early_type_components(
     )
     facts = {"lens_mag_r": float(mag_r), "lens_radius_arcsec": radius, "lens_n": n}
     return [Component(light, flux)], facts
-
-
-def source_magnitudes(components: Sequence[Component], bands: Sequence[str]) -> dict[str, float]:
-    """Total magnitude in every band, as ``source_mag_<band>``."""
-    total = np.sum([component.flux_njy for component in components], axis=0)
-    return {f"source_mag_{band}": float(magnitude_of_njy(flux)) for band, flux in zip(bands, total, strict=True)}

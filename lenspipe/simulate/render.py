@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 
 from lenspipe.errors import ConfigError
+from lenspipe.simulate.finer import Cells, refine_compact
 from lenspipe.simulate.light import Component, Sersic
 
 Array = NDArray[np.float64]
@@ -94,11 +95,15 @@ def render(
     """
     Flux before the PSF, ``(band, y, x)`` in nJy, on ``sampling`` sub-pixels a pixel and axis.
 
-    Each profile is evaluated once on the rays and scaled by its flux in every band.
+    Each profile is evaluated once on the rays and scaled by its flux in every band; profiles that the rays are too far
+    apart for are integrated on finer ones (`lenspipe.simulate.finer`).
     """
     image = np.zeros((n_band, grid.size_px * sampling, grid.size_px * sampling))
+    cells = Cells(*rays)
     for component in components:
-        shape = grid.bin(component.profile.brightness(*rays), sampling)
+        brightness = component.profile.brightness(*rays)
+        refine_compact(brightness, component.profile, cells)
+        shape = grid.bin(brightness, sampling)
         image += np.asarray(component.flux_njy, float)[:, None, None] * shape
     return image
 

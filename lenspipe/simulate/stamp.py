@@ -235,15 +235,15 @@ def _perturb(
         facts |= {"subhalo_mass_fraction": fraction, "subhalo_slope": slope}
         inside = facts["subhalo_mass_within_msun"]
     else:
-        perturber, facts = draw_vortex(
+        vortex, facts = draw_vortex(
             rng,
             mass_msun=_log_uniform(rng, table.vortex_mass_msun),
             axion_mass_ev=_log_uniform(rng, table.axion_mass_ev),
             velocity_dispersion_km_s=drawn["velocity_dispersion_km_s"],
             **where,
         )
-        near = np.hypot(facts["vortex_x_arcsec"], facts["vortex_y_arcsec"]) < lens.theta_e_arcsec
-        inside = facts["vortex_mass_msun"] if near else 0.0
+        perturber = vortex
+        inside = facts["vortex_mass_msun"] * vortex.fraction_within(lens.theta_e_arcsec)
     given_up = inside / (np.pi * lens.theta_e_arcsec * density)
     return [replace(lens, theta_e_arcsec=lens.theta_e_arcsec - given_up), perturber], facts
 

@@ -111,6 +111,14 @@ class Vortex:
         alpha = np.conj(conjugate) * turn
         return alpha.real, alpha.imag
 
+    def fraction_within(self, radius_arcsec: float) -> float:
+        """Fraction of the line, and so of its mass, that lies within a circle around the origin."""
+        cos, sin, half = np.cos(self.angle_rad), np.sin(self.angle_rad), self.length_arcsec / 2
+        along, aside = self.x_arcsec * cos + self.y_arcsec * sin, self.y_arcsec * cos - self.x_arcsec * sin
+        chord = np.sqrt(max(radius_arcsec**2 - aside**2, 0.0))
+        inside = min(half, chord - along) - max(-half, -chord - along)
+        return float(max(inside, 0.0) / self.length_arcsec)
+
 
 def mean_subhalo_mass_msun(slope: float, mass_range_msun: tuple[float, float]) -> float:
     """

@@ -48,6 +48,14 @@ def test_a_short_vortex_is_a_point_mass_and_mass_inside_a_circle_is_the_vortexs(
     assert flux == pytest.approx(0.3**2, rel=1e-6)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.2, 5), st.floats(-3, 3), st.floats(-2, 2), st.floats(-2, 2))
+def test_the_part_of_a_vortex_within_a_circle_is_that_of_many_points_on_it(length, angle, x, y):
+    s = ((np.arange(20000) + 0.5) / 20000 - 0.5) * length
+    near = np.hypot(x + s * np.cos(angle), y + s * np.sin(angle)) < 1.2
+    assert Vortex(x, y, length, angle, 0.3).fraction_within(1.2) == pytest.approx(near.mean(), abs=2e-4)
+
+
 def test_truncated_subhalos_agree_with_lenstronomy(rng):
     x, y = rng.uniform(-3, 3, (2, 50))
     halo = Subhalos(np.array([0.2]), np.array([-0.1]), np.array([0.05]), np.array([0.3]))
