@@ -48,7 +48,7 @@ def read_grades(files: list[str]) -> pa.Table:
     newest: dict[tuple[str, str, str], tuple[str, str]] = {}
     for file in files:
         try:
-            with Path(file).open(newline="", encoding="utf-8") as stream:
+            with Path(file).open(newline="", encoding="utf-8-sig") as stream:
                 rows = list(csv.DictReader(stream))
                 names = set(rows[0]) if rows else set(NEEDED)
         except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -27,11 +27,17 @@ class Run:
     """A run folder, opened: its record and what identifies it."""
 
     folder: Path
+    """Where its tables are."""
     run_id: str
     record: dict[str, Any]
     bands: tuple[str, ...]
     shards: pa.Table
     plan: pa.Table
+
+    @property
+    def home(self) -> Path:
+        """Its lasting folder, which a catalogue names: of a part that was taken of a run, the run's own."""
+        return Path(self.record.get("part_of") or self.folder).absolute()
 
     @property
     def model_digest(self) -> str | None:

@@ -84,12 +84,14 @@ def write_catalogue(
     Raises
     ------
     ConfigError
-        Before anything is written: ``out`` exists without ``append`` or is no catalogue, the run is in it already,
-        has other bands, or was scored by another model.
+        Before anything is written: ``out`` exists without ``append`` or is no catalogue (or one without a flat table,
+        by Ray), the run is in it already, has other bands, was scored by another model, or the rows that are there
+        were merged or matched otherwise.
     """
+    names.put_back(out)
     before = _record_of(out) if append and out.exists() else None
     if before:
-        _check_append(run, out, before, radius_arcsec=radius_arcsec, other_model=other_model)
+        _check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
     rows = catalogue_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
     if matching:
         rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
@@ -152,8 +154,15 @@ def _record_of(out: Path) -> dict[str, Any]:
     return record
 
 
-def _check_append(run: Run, out: Path, before: dict[str, Any], *, radius_arcsec: float, other_model: bool) -> None:
-    if any(known["run_id"] == run.run_id for known in before["runs"]):
+def _check_append(
+    run: Run, out: Path, before: dict[str, Any], *, radius_arcsec: float, matching: Matching | None, other_model: bool
+) -> None:
+    if not (out / names.FLAT).exists():
+        raise ConfigError(
+            "the catalogue was written by --distributed and cannot be added to; give the run a catalogue of its own",
+            out=str(out),
+        )
+    if any(r["run_id"] == run.run_id for r in before["runs"]):
         raise ConfigError(
             "the run is in the catalogue already; if it was resumed since, write the catalogue anew without --append",
             run=str(run.folder), out=str(out),
@@ -169,7 +178,15 @@ def _check_append(run: Run, out: Path, before: dict[str, Any], *, radius_arcsec:
             "the catalogue was merged with another radius; append with the same --radius",
             catalogue=before["merge_radius_arcsec"], got=radius_arcsec,
         )  # fmt: skip
-    digests = {known["model"]["digest"] if known["model"] else None for known in before["runs"]}
+    known = before["known_lenses"]
+    was = "none" if known is None else f"{known['list']} within {known['radius_arcsec']:g} arcsec"
+    now = "none" if matching is None else f"{matching.source} within {matching.radius_arcsec:g} arcsec"
+    if was != now:
+        raise ConfigError(
+            "the rows that are there were matched with other known lenses; append with the same --match and "
+            "--match-radius", catalogue=was, got=now,
+        )  # fmt: skip
+    digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
     if digests != {run.model_digest} and not other_model:
         raise ConfigError(
             "the catalogue was scored by another model, and scores of two models cannot be compared; "
@@ -235,7 +252,7 @@ def provenance(
     )
     entry = {
         "run_id": run.run_id,
-        "folder": str(run.folder),
+        "folder": str(run.home),
         **{key: run.record.get(key) for key in keys},
         "counts": {**run.record["counts"], **added},
     }
@@ -253,7 +270,7 @@ def provenance(
         "lenspipe": __version__,
         "merge_radius_arcsec": radius_arcsec,
         "acronym": acronym,
-        "probability": run.record.get("probability") or probability_record(None, None),
+        "probability": _probability(runs),
         "known_lenses": None
         if matching is None
         else {"list": matching.source, "radius_arcsec": matching.radius_arcsec, "recall": found},
@@ -263,12 +280,24 @@ def provenance(
     }
 
 
+def _probability(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the runs say about their probabilities; where they differ, all of it, and no word for the whole."""
+    stated = [r["probability"] or probability_record(None, None) for r in runs]
+    distinct = [s for i, s in enumerate(stated) if s not in stated[:i]]
+    if len(distinct) == 1:
+        return distinct[0]
+    return {
+        "prior": None, "calibration": None, "of_runs": distinct,
+        "why": "the runs differ; the columns prior and calibration say what holds for a row",
+    }  # fmt: skip
+
+
 def _carry_over(out: Path, new: Path) -> None:
     """What else the old folder holds (a gallery) goes with it."""
     for entry in out.iterdir():
         target = new / entry.name
-        if target.exists() or entry.name in (names.KNOWN_LENSES,):
-            continue
+        if target.exists() or entry.name == names.KNOWN_LENSES or entry.name.startswith("."):
+            continue  # a dot begins what a killed writer left
         if entry.is_dir():
             shutil.copytree(entry, target, copy_function=lambda a, b: link_or_copy(Path(a), Path(b)))
         else:

@@ -122,9 +122,8 @@ def print_catalogue(out: Path, record: dict[str, Any]) -> None:
     table.add_row("rows", f"{counts['rows']}, {counts['scored_rows']} scored")
     unmasked = f"unmasked, summed over shards {area['sum_of_shards_deg2']:.5f} deg2"
     table.add_row("footprint", f"{area['footprint_deg2']:.5f} deg2; {unmasked}")
-    stated = record["probability"]
-    of_prior = "" if stated["prior"] is None else f"at a prior of {stated['prior']:g} ({stated['prior_from']})"
-    table.add_row("probability", of_prior or f"none: {stated['why']}")
+    for text in _about_probability(record["probability"]):
+        table.add_row("probability", text)
     if known := record["known_lenses"]:
         found = known["recall"]
         table.add_row(
@@ -147,3 +146,11 @@ def print_catalogue(out: Path, record: dict[str, Any]) -> None:
     ):
         if (out / file).exists():
             console.print(f"{out / file}  [dim]{what}[/dim]", soft_wrap=True)
+
+
+def _about_probability(stated: dict[str, Any]) -> list[str]:
+    if runs := stated.get("of_runs"):
+        return [f"{stated['why']}:", *(text for one in runs for text in _about_probability(one))]
+    if stated["prior"] is None:
+        return [f"none: {stated['why']}"]
+    return [f"at a prior of {stated['prior']:g} ({stated['prior_from']})"]

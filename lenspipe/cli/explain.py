@@ -55,19 +55,15 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
 
 def _run_of(folder: Path, candidate_id: str) -> Run:
     """The run itself, or the one of a catalogue that the candidate is from."""
-    import pyarrow.parquet as pq
-
     from lenspipe.catalog import folder as names
+    from lenspipe.catalog.read import runs_of_candidate
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.errors import ConfigError
     from lenspipe.rundir import read_json
 
     if not (folder / names.PROVENANCE).exists():
         return open_run_folder(folder)
-    rows = pq.read_table(
-        folder / names.FLAT, columns=["candidate_id", "run_id"], filters=[("candidate_id", "=", candidate_id)]
-    )
-    runs = sorted(set(rows["run_id"].to_pylist()))
+    runs = runs_of_candidate(folder, candidate_id)
     if len(runs) != 1:
         reason = (
             "the catalogue has no such candidate" if not runs else "several runs have it; name one of them by --run"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lenspipe.catalog.run_rows import Run
 
 
 @click.command()
@@ -15,12 +20,22 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Table. [default: RUN/grades.parquet]")
 @click.option("--lens-from", type=float, default=2.0, show_default=True, help="Mean grade from which it is a lens.")
 @click.option("--nonlens-to", type=float, default=0.5, show_default=True, help="Mean grade up to which it is none.")
-def command(files: tuple[str, ...], run: Path, out: Path | None, lens_from: float, nonlens_to: float) -> int:
+@click.option("--stamps", type=click.Path(path_type=Path), default=None,
+              help="New data set: stamps of labelled candidates, for `lenspipe calibrate` and `train`.")  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the splits of --stamps."
+)
+def command(
+    files: tuple[str, ...], run: Path, out: Path | None, lens_from: float, nonlens_to: float, stamps: Path | None,
+    seed: int,
+) -> int:  # fmt: skip
     """
     Read grade FILEs exported by the page: agreement of the graders, mean grades, labels.
 
     A grade counts A 3, B 2, C 1, not a lens 0. The table holds a label for training and calibration where the mean
-    is high or low enough.
+    is high or low enough; --stamps cuts those candidates again as labelled stamps.
+
+    Exit code: 0 done, 2 bad request, 3 some candidates could not be cut.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -41,7 +56,17 @@ def command(files: tuple[str, ...], run: Path, out: Path | None, lens_from: floa
         pq.write_table(table, path, compression="zstd")
     _print(agreement(grades.filter(pc.equal(grades["run_id"], opened.run_id))), table.to_pylist())
     click.echo(f"{out}  {table.num_rows} candidates; {means.num_rows - table.num_rows} of other runs left aside")
-    return 0
+    return _write_stamps(opened, table, stamps, seed) if stamps else 0
+
+
+def _write_stamps(run: Run, table: pa.Table, out: Path, seed: int) -> int:
+    from lenspipe.scan.graded import graded_stamps
+
+    done = graded_stamps(run, table, out, seed=seed)
+    click.echo(f"{out}  {done.n} labelled stamps")
+    for name, reason in done.dropped:
+        click.echo(f"no stamp of {name}: {reason}", err=True)
+    return 3 if done.dropped else 0
 
 
 def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:

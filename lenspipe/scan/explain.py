@@ -125,9 +125,17 @@ def _changed_versions(run: Run) -> list[str]:
 def _changed_files(run: Run, task: ShardTask) -> list[str]:
     was = {item["file"]: item["checksum"] for item in run.record.get("inputs", [])}
     planes = [p for band in task.tile.bands for p in (band.image, band.weight, band.mask) if p]
-    return [
-        f"{file}: its content changed" for file in sorted({p.file for p in planes}) if checksum(file) != was.get(file)
-    ]
+    changed = []
+    for file in sorted({p.file for p in planes}):
+        try:
+            now = checksum(file)
+        except OSError as error:
+            raise TileError(f"a file of the candidate's tile cannot be read any more: {error}", file=file) from error
+        if file not in was:
+            changed.append(f"{file}: the run did not record its checksum (the tile's first shard failed)")
+        elif now != was[file]:
+            changed.append(f"{file}: its content changed")
+    return changed
 
 
 def _same_bits(one: Any, two: Any, fields: list[pa.Field], name: str) -> bool:

@@ -25,6 +25,8 @@ from lenspipe.survey.tile import Tile
 
 MASKED, NOT_SELECTED, NOT_DETECTED = "masked", "detected, not selected", "not detected"
 NOT_OPENED, RIM = "tile cannot be opened", "outside the shards, in the rim of the footprint"
+SEEN = (NOT_SELECTED, NOT_DETECTED, MASKED, NOT_OPENED, RIM, ABSENT)
+"""What can be said of a known lens that is no candidate, from the most that was seen of it to the least."""
 MASKED_FROM = 0.5
 """Masked part of the circle of the match, in the worst band, from which a lens counts as masked."""
 
@@ -33,8 +35,9 @@ def examine_absent(run: Run, out: Path, record: dict[str, Any]) -> dict[str, Any
     """
     Tell for each known lens that is no candidate whether it was masked, not detected, or not selected.
 
-    Only lenses inside shards of ``run`` are looked at; ``known_lenses.parquet`` and ``provenance.json`` of the
-    catalogue are written again.
+    Only lenses inside shards of ``run`` are looked at, also those of which an earlier run has said something: of two
+    words the one that saw more counts (`SEEN`). ``known_lenses.parquet`` and ``provenance.json`` of the catalogue are
+    written again.
 
     Returns
     -------
@@ -43,13 +46,13 @@ def examine_absent(run: Run, out: Path, record: dict[str, Any]) -> dict[str, Any
     """
     table = pq.read_table(out / names.KNOWN_LENSES)
     fate = table["fate"].to_pylist()
-    absent = [i for i, word in enumerate(fate) if word == ABSENT]
+    absent = [i for i, word in enumerate(fate) if word in SEEN]
     if not absent:
         return record
     ra, dec = (table[name].to_numpy()[absent] for name in ("ra", "dec"))
     words = why_absent(run, ra, dec, radius_arcsec=record["known_lenses"]["radius_arcsec"])
     for i, word in zip(absent, words, strict=True):
-        fate[i] = word or fate[i]
+        fate[i] = min(fate[i], word or fate[i], key=SEEN.index)
     if len(record["runs"]) == 1:
         fate = [RIM if word == ABSENT else word for word in fate]
     table = table.set_column(table.schema.get_field_index("fate"), FATES.field("fate"), pa.array(fate, pa.string()))

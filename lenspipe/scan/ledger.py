@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,10 +30,13 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left behind: temporary files, which were never part of the ledger."""
+    """Remove what a killed writer left behind: temporary files, and the scratch folder of a catalogue half written."""
     if folder.is_dir():
         for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def done_shards(folder: Path) -> set[str]:

@@ -48,5 +48,6 @@ def finalize_partial(run: Path, scratch: Path) -> tuple[int, int]:
     status = f"partial: {len(done)} of {len(ids)} shards"
     counts = dataclasses.asdict(totals)
     now = {"run_id": run_id, "status": status, "finished": utc_now(), "counts": counts, "inputs": inputs}
+    now["part_of"] = str(run.absolute())
     write_json(scratch / RUN, {**record, **now})
     return len(done), len(ids)

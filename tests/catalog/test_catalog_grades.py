@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -82,3 +83,77 @@ def test_grades_of_a_run_come_back_as_labels_with_positions(tmp_path):
     strange = write(tmp_path / "s.csv", [(run.run_id, "nobody", "ada", "A", "")])
     with pytest.raises(ConfigError, match="does not have"):
         CliRunner().invoke(group, ["grades", strange, *call[2:]], catch_exceptions=False, standalone_mode=False)
+
+
+def test_a_file_that_a_spreadsheet_saved_begins_with_a_mark_and_is_read(tmp_path):
+    file = write(tmp_path / "g.csv", [("r", "c", "ada", "A", "")])
+    (tmp_path / "g.csv").write_text((tmp_path / "g.csv").read_text(), encoding="utf-8-sig")
+    assert read_grades([file])["grade"].to_pylist() == ["A"]
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory, tiny_model):
+    """A scored run, its 12 best candidates graded (no lens, a lens, undecided), and the stamps of their labels."""
+    folder = tmp_path_factory.mktemp("graded")
+    write_tile(folder / "tiles", "a", shape=(300, 300), n_source=20)
+    scan(folder / "tiles", folder / "run", model=tiny_model, shard={"core_px": 128, "halo_px": 64})
+    run = open_run_folder(folder / "run")
+    rows = pq.read_table(folder / "run" / "candidates.parquet").to_pylist()[:12]
+    given = {row["candidate_id"]: "AACABNANNNNN"[i] for i, row in enumerate(rows)}
+    file = write(folder / "g.csv", [(run.run_id, c, "ada", grade, "") for c, grade in given.items()])
+    call = ["grades", file, "--run", str(folder / "run"), "--stamps", str(folder / "stamps")]
+    result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    assert result.return_value == 0, result.output
+    return folder, {row["candidate_id"]: (given[row["candidate_id"]], row["score"]) for row in rows}
+
+
+def test_stamps_of_graded_candidates_score_as_the_candidates_did(graded, tiny_model):
+    from lenspipe.infer.predict import Predictor
+    from lenspipe.infer.stamps import stamp_input
+    from lenspipe.nn.card import read_card
+    from lenspipe.stamps.format import StampSet
+
+    folder, given = graded
+    stamps = StampSet.open(folder / "stamps")
+    want = {c: ("nonlens" if grade == "N" else "lens") for c, (grade, _) in given.items() if grade != "C"}
+    ids = stamps.column("candidate_id")
+    assert dict(zip(ids, stamps.column("label"), strict=True)) == want
+    spec, card = stamps.images["image"], read_card(tiny_model)
+    prepared = stamp_input(
+        stamps.read_images(), bands=spec.bands, pixel_scale_arcsec=spec.pixel_scale_arcsec, card=card
+    )
+    score = Predictor(tiny_model, device="cpu").predict(prepared, None).score
+    np.testing.assert_allclose(score, [given[c][1] for c in ids], rtol=1e-6)
+
+
+def test_grades_calibrate_the_model_that_found_the_candidates(graded, tiny_model, tmp_path):
+    folder, _ = graded
+    assert (
+        CliRunner().invoke(group, ["stamps", "validate", str(folder / "stamps")], standalone_mode=False).return_value
+        == 0
+    )
+    call = [
+        "calibrate",
+        str(tiny_model),
+        "--data",
+        str(folder / "stamps"),
+        "--split",
+        "all",
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    calibration = json.loads((tmp_path / "m" / "card.json").read_text())["calibration"]
+    assert (calibration["n_lens"], calibration["n_other"]) == (5, 6)
+
+
+def test_stamps_without_a_label_or_over_other_data_are_refused(graded, tmp_path):
+    folder, given = graded
+    run = open_run_folder(folder / "run")
+    undecided = write(tmp_path / "c.csv", [(run.run_id, next(iter(given)), "ada", "C", "")])
+    call = ["grades", undecided, "--run", str(folder / "run"), "--out", str(tmp_path / "t.parquet"), "--stamps"]
+    with pytest.raises(ConfigError, match="no graded candidate has a label"):
+        CliRunner().invoke(group, [*call, str(tmp_path / "s")], catch_exceptions=False, standalone_mode=False)
+    call[1] = str(folder / "g.csv")
+    with pytest.raises(ConfigError, match="exists"):
+        CliRunner().invoke(group, [*call, str(folder / "stamps")], catch_exceptions=False, standalone_mode=False)

@@ -56,6 +56,13 @@ def test_leftovers_of_a_killed_writer_are_no_parts_and_are_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_catalogue_half_written_is_removed_too(tmp_path):
+    (tmp_path / ".catalog.12345678.tmp" / "hats").mkdir(parents=True)
+    (tmp_path / ".catalog.12345678.tmp" / "hats" / "properties").write_text("half")
+    ledger.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_markers_count_deaths_of_one_stage_of_one_shard(tmp_path):
     attempts.begin(tmp_path, "read", "T_x0y0c64")
     attempts.begin(tmp_path, "read", "T_x0y0c64")

@@ -20,6 +20,7 @@ from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import KNOWN, bands_of
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
 from lenspipe.catalog.gallery.stamps import channels_of, cut_stamps
+from lenspipe.catalog.read import best_rows
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
 from lenspipe.survey.layout import SurveyLayout
@@ -82,7 +83,7 @@ def write_gallery(
             stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, count=count,
         )  # fmt: skip
     record = read_json(catalogue / names.PROVENANCE)
-    rows = pq.read_table(catalogue / names.FLAT).slice(0, count)
+    rows = best_rows(catalogue, count)
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
     channels = channels_of(bands_of(rows.schema))
     noise = _noise(pq.read_table(catalogue / names.SHARDS), channels)
