@@ -97,7 +97,7 @@ def convert(
     from lenspipe.stamps.readers import READERS
 
     chosen = READERS[reader]
-    raw = tomllib.loads(options.read_text(encoding="utf-8")) if options else {}
+    raw = _options(options) if options else {}
     raw |= dict(_setting(text) for text in settings)
     stream = chosen.read(folder, validate_options(raw, chosen.options, origin=f"options of {reader}"))
     with _progress("converting", stream.n) as progress:
@@ -171,6 +171,13 @@ def _columns_table(columns: Iterable[ColumnFacts]) -> Table:
 
 def _console() -> Console:
     return Console(markup=False, highlight=False)  # messages hold [facts='in brackets'], which are no markup
+
+
+def _options(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file of options is not TOML: {error}", file=str(file)) from error
 
 
 def _setting(text: str) -> tuple[str, Any]:

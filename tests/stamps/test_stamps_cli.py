@@ -81,6 +81,13 @@ def test_a_bad_request_ends_with_2_and_writes_nothing(settings, message, arrays_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
+def test_a_file_of_options_that_is_no_toml_is_refused(arrays_folder, tmp_path, capsys):
+    (tmp_path / "options.toml").write_text("bands = [")
+    settings = ("--options", tmp_path / "options.toml")
+    assert run("convert", arrays_folder, "--from", "deeplense", "--out", tmp_path / "out", *settings) == 2
+    assert "is not TOML" in capsys.readouterr().err
+
+
 def test_convert_does_not_overwrite(arrays_folder, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
