@@ -1,0 +1,89 @@
+"""
+How fast are describe and validate, and does their memory grow with the data set?
+
+`python benchmarks/stamps_speed.py` writes `results/stamps_speed.json` and fails where validate misses what was planted
+or where its memory grows. CPU seconds of one process are counted, so other work on the machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import record
+
+from lenspipe.stamps.describe import describe
+from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
+from lenspipe.stamps.validate import validate
+
+SPEC, PART = ImageSpec(("g", "r", "i"), 64, 0.2), 500
+COUNTS = (2000, 6000)
+
+
+def make(folder: Path, n: int) -> None:
+    """``n`` stamps of noise; the last is the first one turned by a right angle."""
+    schema, first = stamp_schema({"image": SPEC}), None
+    for start in range(0, n, PART):
+        pixels = np.random.default_rng([1, start]).normal(size=(PART, *SPEC.shape)).astype(np.float32)
+        first = pixels[0].copy() if first is None else first
+        if start + PART == n:
+            pixels[-1] = np.rot90(first, axes=(1, 2))
+        names = [f"s{start + k}" for k in range(PART)]
+        columns = {"stamp_id": names, "host": names, "label": ["nonlens"] * PART, "recipe": ["noise"] * PART}
+        columns |= {"seed": [1] * PART, "split": ["train"] * PART}
+        arrays = [
+            image_column(pixels, SPEC) if f.name == "image" else pa.array(columns[f.name], f.type) for f in schema
+        ]
+        write_part(pa.table(arrays, schema=schema), folder, f"part-{start:06d}")
+
+
+def measure(folder: Path) -> str:
+    """CPU seconds of describe and of validate, and how far the resident memory rose above that of the imports."""
+    stamps, process = StampSet.open(folder), psutil.Process()
+    before, peak = process.memory_info().rss, 0
+
+    def watch(_: int) -> None:
+        nonlocal peak
+        peak = max(peak, process.memory_info().rss)
+
+    begun = time.process_time()
+    assert describe(stamps, progress=watch).counts == {("nonlens", "train"): stamps.n}
+    between = time.process_time()
+    problems = validate(stamps, radius_arcsec=2.0, progress=watch)
+    ended = time.process_time()
+    assert [(p.n, p.examples) for p in problems] == [(1, (f"s0 = s{stamps.n - 1}",))], problems
+    return f"{between - begun} {ended - between} {(peak - before) / 2**20}"
+
+
+def main() -> None:
+    result: dict[str, object] = {"stamps": "3 bands of 64 px"}
+    rises = []
+    with tempfile.TemporaryDirectory() as folder:
+        for n in COUNTS:
+            data = Path(folder) / str(n)
+            make(data, n)
+            # a process of its own, so that one measurement's memory is not the next one's
+            run = subprocess.run([sys.executable, __file__, str(data)], capture_output=True, text=True, check=True)
+            describe_s, validate_s, rise_mib = map(float, run.stdout.split())
+            rises.append(rise_mib)
+            result[f"describe_stamps_per_cpu_s_{n}"] = round(n / describe_s)
+            result[f"validate_stamps_per_cpu_s_{n}"] = round(n / validate_s)
+            result[f"memory_rise_mib_{n}"] = round(rise_mib)
+    assert rises[1] < 1.3 * rises[0] + 20, rises
+    record.write("stamps_speed", result)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(measure(Path(sys.argv[1])))
+    else:
+        main()
