@@ -144,16 +144,15 @@ def completeness(rows: Sequence[dict[str, Any]], threshold: float) -> dict[str, 
             inside = (values >= low) & (values < high)
             part = fraction(int(passed[inside].sum()), int(inside.sum()))
             out[name].append({"low": low, "high": None if np.isinf(high) else high, **part})
-    named = visible(rows)
     bright = (theta >= 1.0) & (theta <= 2.5) & (snr >= 30)
     out["theta_e_1_to_2.5_snr_30"] = fraction(int(passed[bright].sum()), int(bright.sum()))
     out["all"] = fraction(int(passed.sum()), len(rows))
     out["detected"] = fraction(sum(row["logit"] is not None for row in rows), len(rows))
-    out["n_visible"] = len(named)
+    out["n_bright"] = len(bright_arcs(rows))
     return out
 
 
-def visible(rows: Sequence[dict[str, Any]]) -> Logits:
+def bright_arcs(rows: Sequence[dict[str, Any]]) -> Logits:
     """Logits of detected arcs with an Einstein radius of 1" and more and a signal-to-noise of 30 and more."""
     kept = [
         row["logit"] for row in rows
@@ -241,7 +240,7 @@ def ground_real_sky(
     stamps, grade = spacewarps_stamps(real, reserved=reserved)
     warps = logits(predictor, stamps, CFHTLS_SCALE_ARCSEC)
     good, poor = warps[grade >= 2], warps[np.isclose(grade, 0.3)]
-    bright = visible(arcs)
+    bright = bright_arcs(arcs)
     found: dict[str, Any] = {
         "n_kids_galaxies": len(galaxies),
         "spacewarps_half": "reserved" if reserved else "for choosing",

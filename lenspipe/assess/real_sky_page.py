@@ -94,14 +94,15 @@ def _simulated(first: Result) -> list[Line]:
 def _painted(first: Result) -> list[Line]:
     above = "kids_above_what_80_percent_of_painted_arcs_pass"
     lines: list[Line] = [
-        ("AUC, visible arcs against KiDS galaxies", _area, ("ground", "auc_painted_arcs_against_kids")),
-        ("KiDS galaxies above what 80 % of visible arcs pass", _part, ("ground", above)),
+        ('AUC, arcs from 1" and S/N 30 against KiDS galaxies', _area, ("ground", "auc_painted_arcs_against_kids")),
+        ("KiDS galaxies above what 80 % of those arcs pass", _part, ("ground", above)),
         ("detected", _part, (*ONE, "painted_arcs", "detected")),
         ('Einstein radius 1" to 2.5", S/N 30 and more', _part, (*ONE, "painted_arcs", "theta_e_1_to_2.5_snr_30")),
     ]
     for quantity, name in (("theta_e_arcsec", 'Einstein radius, "'), ("arc_snr", "S/N of the arcs")):
         for k, row in enumerate(_at(first, (*ONE, "painted_arcs", quantity))):
-            bin_name = f"{name}: {row['low']:g} to {number(row['high'])}"
+            upper = "and more" if row["high"] is None else f"to {number(row['high'])}"
+            bin_name = f"{name}: {row['low']:g} {upper}"
             lines.append((bin_name, _part, (*ONE, "painted_arcs", quantity, k)))
     return lines
 
