@@ -113,7 +113,9 @@ def frame_field(real: Path) -> GateField:
     start = int(FRAME_TEST * sky.image_njy.shape[1])
     short, rest = sky.image_njy[:, start:], sky.rest_njy[:, start:]
     good = np.isfinite(rest[0])
-    rows, columns = np.flatnonzero(good.mean(axis=1) > 0.95), np.flatnonzero(good.mean(axis=0) > 0.95)
+    by_row = good.mean(axis=1)
+    rows = np.flatnonzero(by_row > 0.9 * by_row.max())
+    columns = np.flatnonzero(good[rows].mean(axis=0) > 0.9)
     box = np.s_[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     short, rest = short[box], rest[box]
     bad = ~(np.isfinite(short) & np.isfinite(rest))

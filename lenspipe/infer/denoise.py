@@ -133,7 +133,9 @@ class Denoiser:
             part = images[rows]
             if mask is not None and mask[rows].any():
                 part = fill_masked(part, mask[rows])
-            out[rows] = part + (self._run(part / scale, ratio) - part / scale) * scale
+            in_noise = part / scale
+            # a ratio of 1 gives a difference of exactly 0, and so the pixels bit for bit
+            out[rows] = part + (self._run(in_noise, ratio) - in_noise) * scale
         if mask is not None:
             out[mask] = images[mask]
         return out

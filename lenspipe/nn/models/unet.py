@@ -87,9 +87,9 @@ class UNet(nn.Module):
 def _pair(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, padding=1),
-        nn.LeakyReLU(SLOPE),
+        nn.LeakyReLU(SLOPE, inplace=True),
         nn.Conv2d(n_out, n_out, 3, padding=1),
-        nn.LeakyReLU(SLOPE),
+        nn.LeakyReLU(SLOPE, inplace=True),
     )
 
 
