@@ -115,7 +115,7 @@ def test_the_eight_views_are_a_group() -> None:
             assert torch.equal(view(view(image, compositions()[g][h]), g), view(image, h))
 
 
-@pytest.mark.parametrize("stamp_px", [60, 65, 101])
+@pytest.mark.parametrize("stamp_px", [60, 75, 76])
 def test_the_invariant_network_does_not_change_under_the_eight_views(stamp_px: int) -> None:
     torch.manual_seed(2)
     module = build("lastro-invariant", 2, stamp_px).train()
