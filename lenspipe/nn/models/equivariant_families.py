@@ -64,7 +64,9 @@ def _enter(group: str) -> None:
     if title is None:
         order = group_order(group)
         turns = order if group[0] == "c" else order // 2
-        title = ("no symmetry" if turns == 1 else f"{turns} turns") + (" and mirror images" if group[0] == "d" else "")
+        parts = [f"{turns} turns"] if turns > 1 else []
+        parts += ["mirror images"] if group[0] == "d" else []
+        title = " and ".join(parts) or "no symmetry"
     equivariant.__doc__ = f"""Steerable convolutions over {group.upper()} ({title}; Weiler & Cesa 2019).
 
     Weiler & Cesa 2019 (NeurIPS), kernels by escnn (Cesa et al. 2022), in the architecture of the DeepLense networks:

@@ -202,7 +202,7 @@ class PlainEquivariant(nn.Module):
         return out
 
 
-@register("plain-equivariant", n_parameter=2_257)
+@register("plain-equivariant")
 def plain_equivariant(
     n_channel: int,
     stamp_px: int,
