@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from lenspipe.learn.space import Domain, Range, SweepSpace, Trial, Value, grid, make_trial, random_trials
@@ -113,3 +115,23 @@ class StudySearch(ListSearch):
         value = (result or {}).get(self._space.metric_name)
         state = TrialState.PRUNED if error or value is None else TrialState.COMPLETE
         self._study.tell(asked, value if state == TrialState.COMPLETE else None, state=state)
+
+
+class Shown(Callback):
+    """Counts the trials that have ended, well or not."""
+
+    def __init__(self, progress: Callable[[int, int], None], n_trial: int) -> None:
+        self._progress, self._n_trial, self._n_done = progress, n_trial, 0
+
+    def __getstate__(self) -> dict[str, int]:
+        """Nothing of a terminal: Tune pickles its callbacks for a restore that is not used here."""
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """One more."""
+        self._n_done += 1
+        self._progress(self._n_done, self._n_trial)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """One more that crashed."""
+        self.on_trial_complete(iteration, trials, trial)

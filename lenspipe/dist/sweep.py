@@ -142,15 +142,7 @@ def _run(
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what a trial died of is in its row
     from ray.tune.schedulers import ASHAScheduler
 
-    class Shown(tune.Callback):
-        n_done = 0
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            Shown.n_done += 1
-            progress(Shown.n_done, n_trial)
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self.on_trial_complete(iteration, trials, trial)
+    from lenspipe.dist.search import Shown
 
     asha = space.asha and ASHAScheduler(
         time_attr="epoch",
@@ -173,7 +165,7 @@ def _run(
             name=uuid.uuid4().hex[:12],
             storage_path=str(Path(begun["out"]) / RAY_FOLDER),
             verbose=0,
-            callbacks=[Shown()],
+            callbacks=[Shown(progress, n_trial)],
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

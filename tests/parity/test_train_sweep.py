@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-
-import pytest
-from toy_stamps import make_stamps
-
-from lenspipe.dist.sweep import sweep
-from lenspipe.errors import ConfigError
 from lenspipe.learn.space import SweepSpace
-from lenspipe.nn.checkpoint import load_model
 
 BASE = {
     "sampling": {"batch_size": 16, "steps_per_epoch": 8},
@@ -42,46 +29,3 @@ def test_optuna_goes_on_with_what_was_cut_off(tmp_path):
     assert again.n_left == 2
     assert again.suggest("c")["name"] == cut["name"]
     assert 2 <= done["settings"]["model"]["width"] <= 9
-
-
-SCRIPT = """
-import json, sys
-from lenspipe.dist.sweep import sweep
-from lenspipe.learn.space import SweepSpace
-sweep(sys.argv[1], SweepSpace.model_validate(json.loads(sys.argv[2])), sys.argv[3], max_concurrent=1)
-"""
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp_path):
-    data, out = make_stamps(tmp_path / "stamps"), tmp_path / "out"
-    models = [*space().model_dump()["model"], {"family": "lensflow", "settings": {"nonsense": 1}}]
-    asked = space(model=models)
-    command = [sys.executable, "-c", SCRIPT, str(data), json.dumps(asked.model_dump(mode="json")), str(out)]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        end = time.monotonic() + 240
-        while not list(out.glob("trials/*/result.json")) and time.monotonic() < end:
-            time.sleep(0.1)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-    (first,) = out.glob("trials/*/result.json")
-    written = (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns
-    seen = []
-    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
-        sweep(data, asked, out)
-    rows = sweep(data, asked, out, resume=True, progress=lambda *counts: seen.append(counts)).to_pylist()
-    assert (seen[0], seen[-1]) == ((0, 2), (2, 2))
-    assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
-    assert [row["rank"] for row in rows] == [1, 2, None]
-    assert rows[0]["metric"] >= rows[1]["metric"] > 0.8
-    assert rows[0]["metric_low"] < rows[0]["metric"] <= rows[0]["metric_high"]
-    assert rows[2]["status"] == "error"
-    assert "settings that the family does not have" in rows[2]["error"]
-    assert min(rows[0]["parameters"], rows[0]["multiply_adds"]) > 0
-    assert rows[0]["audit_turns_90"] > 0  # an ordinary network is not equivariant
-    _, card = load_model(out / "best")
-    assert card.name == rows[0]["trial"]
-    assert (out / "index.html").stat().st_size > 20_000
