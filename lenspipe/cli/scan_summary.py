@@ -13,7 +13,7 @@ from rich.table import Table
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
 from lenspipe.scan.run import RUN, ScanRequest, ScanResult, expected_candidates, find_tiles
-from lenspipe.scan.sheet import SHEET, best_candidates
+from lenspipe.scan.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.tile import Tile
 
@@ -78,7 +78,9 @@ def _print_failures(console: Console, folder: Path) -> None:
 
 def _print_best(console: Console, folder: Path) -> None:
     best = best_candidates(pq.ParquetFile(folder / CANDIDATES), BEST)
-    table = Table(title="Best candidates", title_justify="left")
+    table = Table(
+        title=f"Best candidates; of those within {SAME_SOURCE_ARCSEC:g} arcsec the best one", title_justify="left"
+    )
     magnitudes = [n for n in best.column_names if n.startswith("mag_") and not n.startswith("mag_err_")]
     for name in ("rank", "score", "ra", "dec", "tile", *magnitudes, "r50 [arcsec]"):
         table.add_column(name, justify="left" if name == "tile" else "right")
@@ -95,7 +97,7 @@ def print_sample_truth(result: ScanResult) -> None:
     from lenspipe.scan.sample import ranks_of_truth
 
     console = _console()
-    table = Table(title="Injected lenses of the sample, and their rank", title_justify="left")
+    table = Table(title="Injected lenses of the sample, and their rank among all rows", title_justify="left")
     for name in ("lens", "theta_E [arcsec]", "arc S/N", "rank", "score"):
         table.add_column(name, justify="right")
     for row in ranks_of_truth(result.folder):

@@ -95,7 +95,7 @@ def write_catalogue_ray(
     Write the catalogue of a run that one machine cannot hold, on the Ray that runs.
 
     The HATS tree, footprint, shards, tiles, known lenses and provenance of `lenspipe.catalog.write.write_catalogue`;
-    no single table of all rows. The driver holds one file of rows at a time.
+    no single table of all rows. The driver holds one file of rows at a time, and eight bytes for each row.
 
     Parameters
     ----------
@@ -132,6 +132,8 @@ def write_catalogue_ray(
             pixels = write_tree_ray(
                 sources, new / names.HATS, name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows
             )
+            close_ranks(new / names.HATS, pixels)
+            write_metadata(new / names.HATS, schema, pixels, name=out.name, max_rows=max_rows)
         else:
             write_tree(schema.empty_table(), new / names.HATS, name=out.name, max_rows=max_rows)
             pixels = []
@@ -160,6 +162,18 @@ def write_catalogue_ray(
         record["area"]["footprint_deg2"] = moc.sky_fraction * FULL_SKY_DEG2
         write_json(new / names.PROVENANCE, record)
     return record
+
+
+def close_ranks(root: Path, pixels: Sequence[Pixel]) -> None:
+    """
+    Make the ranks of a tree's rows 1, 2, 3 ... where merging left gaps; each task rewrites the file of one pixel.
+
+    The driver holds eight bytes a row. What describes the files is to be written again.
+    """
+    read, rewrite = ray.remote(_ranks), ray.remote(_rewrite_ranks)
+    there = ray.get([read.remote(root, pixel) for pixel in pixels])
+    known = ray.put(np.sort(np.concatenate([np.zeros(0, np.int64), *there])))
+    ray.get([rewrite.remote(root, pixel, known) for pixel in pixels])
 
 
 def pixels_of_counts(counts: NDArray[np.int64], *, max_rows: int) -> list[Pixel]:
@@ -207,3 +221,16 @@ def _gather(root: Path, scratch: Path, number: int, pixel: Pixel, radius_arcsec:
     if len(members):
         write_pixel(root / "dataset", pixel, rows.take(pa.array(members)))
     return len(members)
+
+
+def _ranks(root: Path, pixel: Pixel) -> NDArray[np.int64]:
+    rank = pq.read_table(root / "dataset" / pixel.path, columns=["rank"], partitioning=None)["rank"]
+    return rank.drop_null().to_numpy()
+
+
+def _rewrite_ranks(root: Path, pixel: Pixel, known: NDArray[np.int64]) -> None:
+    rows = pq.read_table(root / "dataset" / pixel.path, partitioning=None)
+    place, missing = rows.schema.get_field_index("rank"), rows["rank"].is_null().to_numpy()
+    closed = np.searchsorted(known, pc.fill_null(rows["rank"], 0).to_numpy()) + 1
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(closed, pa.int64(), mask=missing))
+    write_pixel(root / "dataset", pixel, rows)

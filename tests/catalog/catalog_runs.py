@@ -23,10 +23,13 @@ def local():
     yield scan_local
 
 
-def scan(tiles, out, *, model="none", runner=local, survey="generic", **config):
+def scan_request(tiles, *, model="none", survey="generic", **config):
     raw = {"shard": {"core_px": 256, "halo_px": 64}, "score": {"model": str(model)}, **config}
-    request = ScanRequest((str(tiles),), read_layout(survey), ScanConfig.model_validate(raw), None)
-    return run_scan(request, out, runner, Silent(), resume=False)
+    return ScanRequest((str(tiles),), read_layout(survey), ScanConfig.model_validate(raw), None)
+
+
+def scan(tiles, out, *, runner=local, resume=False, **request):
+    return run_scan(scan_request(tiles, **request), out, runner, Silent(), resume=resume)
 
 
 def write_overlapping_tiles(folder, *, overlap_px=80, ra_deg=0.0, dec_deg=-5.0):

@@ -11,7 +11,7 @@ from sky import write_tile
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalogue
 from lenspipe.cli import group
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, TileError
 from lenspipe.scan.explain import explain
 
 
@@ -61,3 +61,19 @@ def test_the_command_draws_a_picture_and_says_that_all_is_the_same(run, tmp_path
 def test_a_candidate_that_is_not_there_is_refused(run):
     with pytest.raises(ConfigError, match="no such candidate"):
         explain(open_run_folder(run), "nobody")
+
+
+def test_a_tile_that_is_gone_is_named(run, tmp_path):
+    candidate_id = ids(run)[0]
+    (tmp_path / "tiles" / "a_r.fits").unlink()
+    with pytest.raises(TileError, match=r"not there.*a_r\.fits"):
+        explain(open_run_folder(run), candidate_id)
+
+
+def test_a_file_whose_checksum_the_run_never_took_is_not_said_to_have_changed(run):
+    record = json.loads((run / "run.json").read_text())
+    record["inputs"] = [item for item in record["inputs"] if not item["file"].endswith("a_g.fits")]
+    (run / "run.json").write_text(json.dumps(record))
+    found = explain(open_run_folder(run), ids(run)[0])
+    assert found.same
+    assert len(found.changed) == 1 and "did not record" in found.changed[0]

@@ -83,3 +83,13 @@ def test_many_absent_lenses_are_left_unexamined(run, tmp_path, monkeypatch):
     absent = n_absent(record["known_lenses"]["recall"])
     assert absent > 0
     assert record["known_lenses"]["recall"]["fates"] == {"not a candidate": absent}
+
+
+def test_a_scan_killed_while_it_wrote_its_catalogue_is_resumed_to_a_whole_one(run):
+    catalogue_run(run)
+    want = pq.read_table(run / FOLDER / "candidates.parquet")
+    (run / FOLDER).rename(run / f".{FOLDER}.12345678.tmp")  # its scratch folder, as SIGKILL leaves it
+    scan(run.parent / "tiles", run, resume=True)
+    catalogue_run(run)
+    assert pq.read_table(run / FOLDER / "candidates.parquet").equals(want)
+    assert not list(run.glob(f".{FOLDER}*"))

@@ -50,16 +50,20 @@ def test_pixels_of_counts_are_the_pixels_of_the_rows(rows):
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(tmp_path):
+def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(tmp_path, tiny_model):
     from catalog_runs import scan, write_overlapping_tiles
 
+    from lenspipe.catalog.gallery.write import write_gallery
     from lenspipe.catalog.known import read_known_lenses
+    from lenspipe.catalog.read import best_rows, runs_of_candidate
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import Matching, write_catalogue
     from lenspipe.dist.catalog import write_catalogue_ray
+    from lenspipe.errors import ConfigError
 
+    lsdb = pytest.importorskip("lsdb")
     truth = write_overlapping_tiles(tmp_path / "tiles")
-    scan(tmp_path / "tiles", tmp_path / "run")
+    scan(tmp_path / "tiles", tmp_path / "run", model=tiny_model)
     lenses = tmp_path / "lenses.csv"
     lenses.write_text("ra,dec,name\n" + "".join(f"{truth['ra'][i]},{truth['dec'][i]},L{i}\n" for i in (0, 7, 31)))
     matching = Matching(source="three", lenses=read_known_lenses(lenses), radius_arcsec=2.0)
@@ -67,9 +71,18 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     how = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": matching, "max_rows": 20}
     one = write_catalogue(run, tmp_path / "one", **how)
     by_ray = write_catalogue_ray(run, tmp_path / "ray", **how, rows_per_file=17)
-    a, b = (read_tree(tmp_path / n / "hats").sort_by("candidate_id").drop_columns("rank") for n in ("one", "ray"))
+    a, b = (read_tree(tmp_path / n / "hats").sort_by("candidate_id") for n in ("one", "ray"))
     assert one["counts"]["merged"] > 10  # the overlap has objects to merge
     assert b.equals(a)
     assert by_ray["counts"] == one["counts"]
     assert by_ray["known_lenses"] == one["known_lenses"]
     assert by_ray["area"] == one["area"]
+    assert lsdb.open_catalog(tmp_path / "ray" / "hats").compute()["rank"].max() == one["counts"]["rows"]
+    # a page, an explanation and a refusal do not need the flat table that is missing
+    assert write_gallery(tmp_path / "ray", count=10, stamp_px=16, stamp_arcsec=4.0).n_row == 10
+    best = [best_rows(tmp_path / n, 10)["candidate_id"].to_pylist() for n in ("one", "ray")]
+    assert best[0] == best[1]
+    for candidate, want in ((best[0][3], [run.run_id]), ("nobody", [])):
+        assert runs_of_candidate(tmp_path / "ray", candidate) == want == runs_of_candidate(tmp_path / "one", candidate)
+    with pytest.raises(ConfigError, match="written by --distributed and cannot be added to"):
+        write_catalogue(run, tmp_path / "ray", **how, append=True)

@@ -1,22 +1,30 @@
 import contextlib
+import dataclasses
 import errno
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from catalog_runs import local, scan, write_overlapping_tiles
+from catalog_runs import Silent, local, scan, scan_request, write_overlapping_tiles
 from click.testing import CliRunner
 
 from lenspipe.catalog import write as writing
+from lenspipe.catalog.gallery.write import write_gallery
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import Matching, read_tree, write_catalogue
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
+from lenspipe.evaluate.calibrate import probability
+from lenspipe.nn.card import Calibration, read_card, write_card
+from lenspipe.scan.known import RIM
+from lenspipe.scan.run import run_scan
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +174,15 @@ def test_an_unfinished_run_is_refused_and_taken_in_part_when_told(made, tmp_path
     assert set(rows["tile"].to_pylist()) == {"t0"}
     record = json.loads((tmp_path / "cat" / "provenance.json").read_text())
     assert record["runs"][0]["status"] == "partial: 1 of 2 shards"
+    # the run itself is named, not the scratch folder that the part was taken in: explain goes there
+    assert record["runs"][0]["folder"] == str(tmp_path / "run")
+    explained = ["explain", rows["candidate_id"][0].as_py(), "--run", str(tmp_path / "cat"), "--json"]
+    with pytest.raises(ConfigError, match="has not ended"):
+        CliRunner().invoke(group, explained, catch_exceptions=False, standalone_mode=False)
+    request = scan_request(folder / "tiles", model=tiny_model)
+    run_scan(request, tmp_path / "run", local, Silent(), resume=True)
+    result = CliRunner().invoke(group, explained, catch_exceptions=False, standalone_mode=False)
+    assert json.loads(result.output)["same"] is True
 
 
 def test_known_lenses_inside_have_a_fate_and_those_of_the_training_are_left_out(made, tmp_path):
@@ -193,3 +210,74 @@ def test_known_lenses_inside_have_a_fate_and_those_of_the_training_are_left_out(
     found = json.loads((tmp_path / "cat" / "provenance.json").read_text())["known_lenses"]["recall"]
     assert (found["inside"], found["left_out"], found["counted"], found["ranked"]) == (4, 1, 3, 2)
     assert found["recall"] == pytest.approx(2 / 3)
+
+
+def test_a_catalogue_names_its_run_from_the_root_so_that_it_is_found_from_anywhere(made, tmp_path, monkeypatch):
+    folder, _ = made
+    monkeypatch.chdir(folder)
+    record = write_catalogue(
+        open_run_folder(Path("run")), tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=None
+    )
+    assert record["runs"][0]["folder"] == str(folder / "run")
+
+
+def test_a_run_is_not_added_to_rows_that_were_matched_with_another_list(made, tmp_path):
+    folder, truth = made
+    lenses = pa.table({"name": ["l"], "ra": truth["ra"][:1], "dec": truth["dec"][:1]})
+    pq.write_table(lenses, tmp_path / "l.parquet")
+    lenses = read_known_lenses(str(tmp_path / "l.parquet"))
+    mine = Matching(source="mine", lenses=lenses, radius_arcsec=2.0)
+    write(folder / "run", tmp_path / "cat", matching=mine)
+    for other in (None, dataclasses.replace(mine, source="yours"), dataclasses.replace(mine, radius_arcsec=3.0)):
+        with pytest.raises(ConfigError, match=r"other known lenses.*catalogue='mine within 2 arcsec'"):
+            write(folder / "again", tmp_path / "cat", append=True, matching=other)
+    write(folder / "again", tmp_path / "cat", append=True, matching=mine)
+    assert table(tmp_path / "cat")["known_lens"].to_pylist().count("l") == 1
+
+
+def test_what_a_later_run_sees_of_an_absent_lens_takes_the_place_of_less(made, tmp_path):
+    folder, truth = made
+    (tmp_path / "l.csv").write_text(f"name,ra,dec\nempty,{(truth['ra'][0] - 3.6 / 3600) % 360},{truth['dec'][0]}\n")
+    out, fate = tmp_path / "cat", lambda: pq.read_table(tmp_path / "cat" / "known_lenses.parquet")["fate"].to_pylist()
+    call = ["--out", str(out), "--match", str(tmp_path / "l.csv")]
+    CliRunner().invoke(group, ["catalog", str(folder / "run"), *call], catch_exceptions=False, standalone_mode=False)
+    assert fate() == ["not detected"]
+    known = pq.read_table(out / "known_lenses.parquet")
+    place = known.schema.get_field_index("fate")
+    known = known.set_column(place, known.schema.field(place), pa.array([RIM]))  # as if run had ended short of it
+    pq.write_table(known, out / "known_lenses.parquet")
+    call = ["catalog", str(folder / "again"), *call, "--append"]
+    CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    assert fate() == ["not detected"]
+
+
+def test_runs_of_two_priors_are_added_and_both_priors_are_said(made, tmp_path, tiny_model):
+    folder, _ = made
+    shutil.copytree(tiny_model, tmp_path / "model")
+    calibration = Calibration(
+        method="platt", slope=0.7, intercept=-0.4, prior=0.4, n_lens=40, n_other=60, data="an example"
+    )
+    write_card(tmp_path / "model", read_card(tiny_model).model_copy(update={"calibration": calibration}))
+    for name, prior in (("one", 0.01), ("two", 0.2)):
+        scan(folder / "tiles", tmp_path / name, score={"model": str(tmp_path / "model"), "prior": prior})
+    assert write(tmp_path / "one", tmp_path / "cat")["probability"]["prior"] == 0.01
+    call = ["catalog", str(tmp_path / "two"), "--out", str(tmp_path / "cat"), "--append", "--match", "none"]
+    result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    assert "prior of 0.01 " in result.output and "prior of 0.2 " in result.output
+    stated = json.loads((tmp_path / "cat" / "provenance.json").read_text())["probability"]
+    assert stated["prior"] is None and [one["prior"] for one in stated["of_runs"]] == [0.01, 0.2]
+    rows = table(tmp_path / "cat")
+    for row in rows.to_pylist():
+        assert row["probability"] == pytest.approx(probability(row["score"], calibration, row["prior"]), rel=1e-12)
+
+
+def test_a_run_of_which_every_shard_failed_is_a_catalogue_and_a_page_of_nothing(tmp_path):
+    write_overlapping_tiles(tmp_path / "tiles")
+    for file in (tmp_path / "tiles").iterdir():
+        with file.open("r+b") as stream:
+            stream.truncate(2880 * 3)  # the header is there, the pixels are not
+    scan(tmp_path / "tiles", tmp_path / "run")
+    record = write(tmp_path / "run", tmp_path / "cat")
+    assert record["counts"]["shards_ok"] == record["counts"]["rows"] == 0
+    assert record["area"] == {"sum_of_shards_deg2": 0.0, "footprint_deg2": 0.0}
+    assert write_gallery(tmp_path / "cat", count=10, stamp_px=16, stamp_arcsec=4.0).n_row == 0
