@@ -47,7 +47,7 @@ CARD = ModelCard(
     stamp_px=65,
     stretch=Stretch(band_scales=tuple(s * PER_NJY_ARCSEC2 for s in (1.7, 0.6, 0.4)), alpha=0.09, q=1.0),
 )
-NOTE = "A first finder: few real hosts (one KiDS tile, DES galaxies), scores that rank and are not calibrated."
+NOTE = "A first finder: few real hosts (one KiDS tile, DES galaxies), scores that rank."
 KINDS = ("lens", "field-lens", "plain", "companions", "ring", "spiral", "spoiled")
 TRAIN = dict(zip(KINDS, (6000, 400, 5000, 2200, 600, 1200, 800), strict=True))
 VALIDATION = dict(zip(KINDS, (800, 50, 1200, 400, 100, 200, 100), strict=True))

@@ -14,7 +14,7 @@ from lenspipe.stamps.format import image_array
 from lenspipe.stamps.spec import ImageSpec
 
 WANT = {
-    "ground-gri": {"image": (("g", "r", "i"), 64, 0.2)},
+    "ground-gri": {"image": (("g", "r", "i"), 65, 0.2)},
     "ground-ugri": {"image": (("u", "g", "r", "i"), 101, 0.2)},
     "space-vis": {"image": (("VIS",), 101, 0.1)},
     "challenge2": {"image_vis": (("VIS",), 200, 0.1), "image_nir": (("J", "Y", "H"), 66, 0.3)},
