@@ -22,10 +22,11 @@ FEW, MANY = 12, 48  # twelve shards are three calls of the scorer: by then every
 
 
 def worker(tiles: str) -> None:
-    """In a process of its own: one shard of 2048 px and its halo, four bands, with cutouts for the shipped model."""
+    """In a process of its own, as a worker does it: one shard of 2048 px and its halo, four bands, scored."""
     from lenspipe.config import ScanConfig
     from lenspipe.scan.plan import plan_tiles, tasks_of
     from lenspipe.scan.run import ScanRequest, find_tiles
+    from lenspipe.scan.scoring import ScoreShards
     from lenspipe.scan.settings import ScanSettings, choose_model
     from lenspipe.scan.shard import scan_shard
     from lenspipe.survey.layout import read_layout
@@ -34,7 +35,8 @@ def worker(tiles: str) -> None:
     found, bands = find_tiles(request)
     task = max(tasks_of(plan_tiles(found, request.layout, request.config)), key=lambda t: t.shard.window.n_px)
     model, _ = choose_model("auto", bands)
-    row = scan_shard(task, ScanSettings(request.config, request.layout, bands, model, Path(tiles) / ".attempts"))
+    settings = ScanSettings(request.config, request.layout, bands, model, Path(tiles) / ".attempts")
+    row = ScoreShards(settings)(scan_shard(task, settings))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({
         "window": list(task.shard.window.shape), "bands": len(bands), "status": row["status"][0].as_py(),

@@ -134,8 +134,8 @@ def _catalogue(run: Path) -> None:
     record = catalogue_run(run)
     if record is None:
         click.echo(
-            f"No catalogue yet: there are more than {MAX_ROWS_IN_MEMORY} candidates; write it by "
-            f"`lenspipe catalog {run} --out DIR --distributed`"
+            f"No catalogue yet: there are more than {MAX_ROWS_IN_MEMORY:,} candidates. Write it by "
+            f"`lenspipe catalog {run} --out DIR` (about 1 GiB of memory a million), or with --distributed on a cluster."
         )
         return
     print_catalogue(run / FOLDER, record)

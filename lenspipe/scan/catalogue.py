@@ -17,8 +17,8 @@ from lenspipe.rundir import read_json
 from lenspipe.scan.known import examine_absent
 
 FOLDER = "catalog"
-MAX_ROWS_IN_MEMORY = 10_000_000
-"""Candidates that one process turns into a catalogue; it takes about 1 GiB for a million (docs/catalog.md)."""
+MAX_ROWS_IN_MEMORY = 2_000_000
+"""Candidates that a scan makes a catalogue of by itself; it takes about 1 GiB for a million (docs/catalog.md)."""
 MAX_EXAMINED = 50
 """Known lenses that are no candidates, up to which a scan measures their shards again before it ends."""
 
@@ -58,7 +58,7 @@ def catalogue_run(run: Path, settings: CatalogueSettings | None = None) -> dict[
     Returns
     -------
     dict or None
-        The catalogue's record; None where the run has more candidates than one process should hold.
+        The catalogue's record; None where the run has more candidates than `MAX_ROWS_IN_MEMORY`.
     """
     settings = settings or CatalogueSettings()
     opened, out = open_run_folder(run), run / FOLDER
