@@ -180,26 +180,34 @@ class ScanShards:
     scan = staticmethod(scan_shard)
 
     def __init__(self, settings: ScanSettings, parts: Path, session: str) -> None:
-        self._settings = settings
-        self._commit = CommitShards(settings, parts, session)
+        self._settings, self._parts, self._session = settings, parts, session
+        self._finish = _finisher(settings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Scan and commit one call's shards as one part."""
+        """Scan one call's shards, each to its end before the next is read, and commit them as one part."""
         tasks: list[ShardTask] = [pickle.loads(task) for task in table["task"].to_pylist()]
-        return self._commit(pa.concat_tables(self.scan(task, self._settings) for task in tasks))
+        rows = pa.concat_tables([self._finish(self.scan(task, self._settings)) for task in tasks])
+        return _commit(rows, self._parts, self._session)
 
 
 class CommitShards:
     """Actor: score rows where a model applies, commit them, answer with the counts."""
 
     def __init__(self, settings: ScanSettings, parts: Path, session: str) -> None:
-        self._settings = settings
-        self._score = ScoreShards(settings) if settings.model else None
         self._parts, self._session = parts, session
+        self._finish = _finisher(settings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Commit one call's rows as one part; a retried call replaces the part it may have written."""
-        rows = self._score(table) if self._score else without_cutouts(table, self._settings.bands)
-        ids = "\n".join(sorted(rows["shard_id"].to_pylist()))
-        name = f"part-{self._session}-{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
-        return pa.Table.from_pylist([write_part(self._parts, name, rows)])
+        """Score one call's rows together and commit them as one part."""
+        return _commit(self._finish(table), self._parts, self._session)
+
+
+def _finisher(settings: ScanSettings) -> Callable[[pa.Table], pa.Table]:
+    return ScoreShards(settings) if settings.model else partial(without_cutouts, bands=settings.bands)
+
+
+def _commit(rows: pa.Table, parts: Path, session: str) -> pa.Table:
+    """Write a call's rows as one part; a retried call replaces the part it may have written."""
+    ids = "\n".join(sorted(rows["shard_id"].to_pylist()))
+    name = f"part-{session}-{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
+    return pa.Table.from_pylist([write_part(parts, name, rows)])

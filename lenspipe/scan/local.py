@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,9 +36,9 @@ def scan_local(
     on_part : callable
         Called with the counts of each part after it is committed.
     """
-    score = ScoreShards(settings) if settings.model else None
+    finish = ScoreShards(settings) if settings.model else partial(without_cutouts, bands=settings.bands)
     step = settings.config.score.shards_per_call
     for number, start in enumerate(range(0, len(tasks), step)):
-        table = pa.concat_tables(scan_shard(task, settings) for task in tasks[start : start + step])
-        rows = score(table) if score else without_cutouts(table, settings.bands)
-        on_part(write_part(parts, f"part-{session}-{number:06d}", rows))
+        # shard by shard, so that the cutouts of one are gone before the next is read
+        rows = [finish(scan_shard(task, settings)) for task in tasks[start : start + step]]
+        on_part(write_part(parts, f"part-{session}-{number:06d}", pa.concat_tables(rows)))

@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.readers.catalogue import Catalogue, read_catalogue
-from lenspipe.stamps.readers.planes import NANOJANSKY_ZERO_POINT_AB, native
+from lenspipe.stamps.readers.planes import native
 from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
 from lenspipe.toml import Table
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 NIR_BANDS = ("J", "Y", "H")
 

@@ -11,11 +11,12 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.stamps.readers.planes import NANOJANSKY_ZERO_POINT_AB, native
+from lenspipe.stamps.readers.planes import native
 from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
 from lenspipe.toml import Table
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 
 class FitsCubesOptions(Table):

@@ -10,12 +10,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.stamps.readers.planes import NANOJANSKY_ZERO_POINT_AB, native
+from lenspipe.stamps.readers.planes import native
 from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
 from lenspipe.stamps.readers.walk import files_matching
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
 from lenspipe.toml import Table
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 BANDS = ("g", "r", "i", "z", "y")
 SIZE_PX, PIXEL_SCALE_ARCSEC = 41, 0.2
