@@ -47,17 +47,19 @@ def worker(tiles: str) -> None:
 def peak_of_scan(tiles: Path, out: Path, runner: str) -> dict[str, float]:
     """Peak resident memory of the driver and of the largest worker while a scan runs."""
     command = [sys.executable, "-m", "lenspipe", "scan", str(tiles), "--survey", "generic", "--shard-px", "1024"]
-    process = psutil.Popen(
+    process = subprocess.Popen(
         [*command, "--runner", runner, "--workers", "2", "--out", str(out)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     peaks = {"driver_mb": 0.0, "worker_mb": 0.0}
 
+    driver = psutil.Process(process.pid)
+
     def watch() -> None:
         while process.poll() is None:
             try:
-                peaks["driver_mb"] = max(peaks["driver_mb"], process.memory_info().rss / MB)
-                for child in process.children(recursive=True):
+                peaks["driver_mb"] = max(peaks["driver_mb"], driver.memory_info().rss / MB)
+                for child in driver.children(recursive=True):
                     if "ray::" in " ".join(child.cmdline()):
                         info = child.memory_info()
                         peaks["worker_mb"] = max(peaks["worker_mb"], (info.rss - info.shared) / MB)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+collect_ignore_glob = ["*conftest.py"]  # by --doctest-modules: several modules of one name
+
 sys.path.insert(0, str(Path(__file__).parent))
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
