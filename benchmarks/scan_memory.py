@@ -36,11 +36,24 @@ def worker(tiles: str) -> None:
     task = max(tasks_of(plan_tiles(found, request.layout, request.config)), key=lambda t: t.shard.window.n_px)
     model, _ = choose_model("auto", bands)
     settings = ScanSettings(request.config, request.layout, bands, model, Path(tiles) / ".attempts")
-    row = ScoreShards(settings)(scan_shard(task, settings))
+    score, own, done = ScoreShards(settings), [0.0], threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not done.wait(0.005):
+            info = me.memory_info()
+            own[0] = max(own[0], (info.rss - info.shared) / MB)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    for _ in range(2):  # the second finds the model and its libraries loaded
+        row = score(scan_shard(task, settings))
+    done.set()
+    thread.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({
         "window": list(task.shard.window.shape), "bands": len(bands), "status": row["status"][0].as_py(),
-        "sources": row["n_source"][0].as_py(), "peak_mb": peak / 1024,
+        "sources": row["n_source"][0].as_py(), "peak_mb": own[0], "peak_with_shared_libraries_mb": peak / 1024,
     }))  # fmt: skip
 
 

@@ -93,7 +93,7 @@ class ScoreConfig(Table):
     """Fraction of lenses among the candidates of the survey, which ``probability`` assumes; that of the data which the
     model was calibrated on where absent. Needs a calibrated model."""
     shards_per_call: int = Field(default=4, ge=1)
-    """Shards whose rows are committed together, as one part; on a GPU their candidates share batches too."""
+    """Shards whose rows are committed together, as one part."""
 
 
 class ScanConfig(Table):

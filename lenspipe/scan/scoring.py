@@ -1,4 +1,4 @@
-"""Score the candidates of several shards at once, in fixed batches of the model."""
+"""Score the candidates of shards, in fixed batches of the model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from lenspipe.infer.denoise import Denoiser
     from lenspipe.infer.score import Scorer
 
+PREPARED = 512
+"""Stamps that are prepared and scored at a time; whole batches on CPU and GPU."""
+
 
 class ScoreShards:
     """
     Rows with cutouts in, ledger rows with scores out; the model is loaded once, at the first call.
 
-    Candidates of all shards of a call share batches. A shard's scores do not depend on which shards it
-    shares a call with: the scorer's batches have a fixed size and treat each stamp on its own.
+    A score does not depend on what it was scored with: the scorer's batches have a fixed size and treat each stamp on
+    its own.
     """
 
     def __init__(self, settings: ScanSettings) -> None:
@@ -63,26 +66,30 @@ class ScoreShards:
     def _score(self, table: pa.Table) -> pa.Table:
         started = time.perf_counter()
         scorer = self._load()
-        stamps = []
+        scores: list[NDArray[np.float64] | None] = []
         for row in range(table.num_rows):
             cutouts = unpack_cutouts(table, row)
             assert cutouts is not None
-            scale = table["pixel_scale_arcsec"][row].as_py()
-            if self.settings.denoiser is None:
-                stamps.append(scorer.prepare(cutouts, pixel_scale_arcsec=scale))
-                continue
-            denoised = self._denoised(cutouts, scorer.card.bands, table[CUTOUT_RMS.name][row].as_py())
-            seen = (cutouts, denoised) if scorer.card.sees == "both" else (denoised,)
-            stamps.append(np.concatenate([scorer.prepare(c, pixel_scale_arcsec=scale) for c in seen], axis=1))
-        lengths = [len(s) for s in stamps]
-        flat = scorer.score_prepared(np.concatenate(stamps))
-        ends = np.cumsum(lengths)[:-1]
-        calibration = calibration_of(self.settings)
-        stated = None if calibration is None else probability(flat, calibration, self.settings.config.score.prior)
+            # a part at a time: the prepared stamps of a crowded shard take as much room as its pixels
+            parts = (cutouts[start : start + PREPARED] for start in range(0, max(1, len(cutouts)), PREPARED))
+            scores.append(
+                np.concatenate([scorer.score_prepared(self._seen(scorer, part, table, row)) for part in parts])
+            )
+        calibration, prior = calibration_of(self.settings), self.settings.config.score.prior
+        stated = None if calibration is None else [probability(s, calibration, prior) for s in scores if s is not None]
         elapsed = (time.perf_counter() - started) / table.num_rows
         index = table.schema.get_field_index("score_s")
         table = table.set_column(index, table.schema.field(index), pa.array([elapsed] * table.num_rows, pa.float32()))
-        return set_scores(table, list(np.split(flat, ends)), None if stated is None else list(np.split(stated, ends)))
+        return set_scores(table, scores, None if stated is None else list(stated))
+
+    def _seen(self, scorer: Scorer, cutouts: NDArray[np.float32], table: pa.Table, row: int) -> NDArray[np.float32]:
+        """What the model is shown of some cutouts of a shard."""
+        scale = table["pixel_scale_arcsec"][row].as_py()
+        if self.settings.denoiser is None:
+            return scorer.prepare(cutouts, pixel_scale_arcsec=scale)
+        denoised = self._denoised(cutouts, scorer.card.bands, table[CUTOUT_RMS.name][row].as_py())
+        seen = (cutouts, denoised) if scorer.card.sees == "both" else (denoised,)
+        return np.concatenate([scorer.prepare(c, pixel_scale_arcsec=scale) for c in seen], axis=1)
 
     def _give_up(self, row: pa.Table, died: int) -> pa.Table:
         """A failed row in place of a shard that kills the scorer."""
