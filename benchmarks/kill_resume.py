@@ -1,4 +1,4 @@
-"""Is a scan exactly-once? Kill its driver at 25 seeded moments, from planning to finalizing, and resume it."""
+"""Is a scan exactly-once? Kill its driver at 20 seeded moments, from planning to finalizing, and resume it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from record import write
 from sky import write_tile
 
 SEED = 2026
-PER_MOMENT = {"ray": 3, "local": 2}
+PER_MOMENT = {"ray": 2, "local": 2}
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ def real_like_hosts(rng):
 def test_hosts_are_read_cropped_and_their_noise_and_shape_measured(tmp_path, real_like_hosts):
     host_set(tmp_path / "hosts", real_like_hosts)
     hosts = read_hosts(tmp_path / "hosts", read_recipe("ground-gri", survey="kids"))
-    assert hosts.pixels_njy.shape == (4, 3, 64, 64)
+    assert hosts.pixels_njy.shape == (4, 3, 65, 65)
     np.testing.assert_allclose(hosts.sky_rms_njy, 10, rtol=0.15)
     assert np.abs(np.sin(hosts.angle_rad)).max() < 0.2
     assert (hosts.axis_ratio < 0.85).all()
