@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from ray.data.block import BlockMetadata
 
 from lenspipe.errors import ConfigError
 from lenspipe.scan.ledger import write_part
+from lenspipe.scan.plan import table_of, tasks_of
 from lenspipe.scan.scoring import ScoreShards, without_cutouts
 from lenspipe.scan.settings import ScanSettings, ShardTask
 from lenspipe.scan.shard import scan_shard
@@ -94,8 +94,7 @@ def _scan_whole(
     # blocks from the driver, not read tasks: tasks of a fraction of a CPU make Ray start a process for each
     per_block = per_call * -(-len(tasks) // (per_call * MAX_BLOCKS))
     blocks = [
-        pa.table({"task": [pickle.dumps(task) for task in tasks[start : start + per_block]]})
-        for start in range(0, len(tasks), per_block)
+        table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)
     ]
     return ray.data.from_arrow(blocks).map_batches(
         ScanShards,
@@ -185,8 +184,7 @@ class ScanShards:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Scan one call's shards, each to its end before the next is read, and commit them as one part."""
-        tasks: list[ShardTask] = [pickle.loads(task) for task in table["task"].to_pylist()]
-        rows = pa.concat_tables([self._finish(self.scan(task, self._settings)) for task in tasks])
+        rows = pa.concat_tables([self._finish(self.scan(task, self._settings)) for task in tasks_of(table)])
         return _commit(rows, self._parts, self._session)
 
 

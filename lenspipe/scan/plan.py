@@ -93,17 +93,18 @@ def _rows(tile: Tile | BadTile, layout: SurveyLayout, config: ScanConfig) -> lis
         ]
     assert isinstance(tile, Tile)
     files = tile.to_json()
-    return [
-        {
-            "tile": tile.name,
-            "files": files,
-            "shard_id": shard.shard_id,
-            "core": [shard.core.x0, shard.core.y0, shard.core.x1, shard.core.y1],
-            "window": [shard.window.x0, shard.window.y0, shard.window.x1, shard.window.y1],
-            "first_of_tile": shard.first_of_tile,
-        }
-        for shard in shards
-    ]
+    return [_row(shard, files) for shard in shards]
+
+
+def _row(shard: Shard, files: str) -> dict[str, object]:
+    return {
+        "tile": shard.tile,
+        "files": files,
+        "shard_id": shard.shard_id,
+        "core": [shard.core.x0, shard.core.y0, shard.core.x1, shard.core.y1],
+        "window": [shard.window.x0, shard.window.y0, shard.window.x1, shard.window.y1],
+        "first_of_tile": shard.first_of_tile,
+    }
 
 
 def unplanned_tiles(plan: pa.Table) -> set[str]:
@@ -129,6 +130,11 @@ def tasks_of(plan: pa.Table) -> list[ShardTask]:
         shard = Shard(row["shard_id"], row["tile"], Box(*row["core"]), Box(*row["window"]), row["first_of_tile"])
         tasks.append(ShardTask(shard, tile))
     return tasks
+
+
+def table_of(tasks: Sequence[ShardTask]) -> pa.Table:
+    """Tasks as rows of a plan, the inverse of `tasks_of`; how they travel between processes."""
+    return pa.Table.from_pylist([_row(task.shard, task.tile.to_json()) for task in tasks], SCHEMA)
 
 
 def write_plan(path: Path, plan: pa.Table, *, bands: tuple[str, ...]) -> None:

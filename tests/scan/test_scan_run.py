@@ -343,3 +343,15 @@ def test_a_bad_request_leaves_the_folder_free_for_the_right_one(tmp_path):
     with pytest.raises(ConfigError, match="glob is empty"):
         scan(tmp_path / "tipo*", tmp_path / "run")
     assert scan(tmp_path / "tiles", tmp_path / "run").exit_code == 0
+
+
+def test_tasks_are_the_same_again_after_they_travelled(tmp_path):
+    from lenspipe.scan.plan import plan_tiles, table_of, tasks_of
+    from lenspipe.scan.run import find_tiles
+
+    write_tile(tmp_path / "tiles", "a", shape=(300, 400), n_source=3)
+    request = ScanRequest((str(tmp_path / "tiles"),), read_layout("generic"), ScanConfig(), None)
+    config = ScanConfig.model_validate({"shard": {"core_px": 128}})
+    tasks = tasks_of(plan_tiles(find_tiles(request)[0], request.layout, config))
+    assert len(tasks) > 3
+    assert tasks_of(table_of(tasks)) == tasks
