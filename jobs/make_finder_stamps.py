@@ -1,7 +1,7 @@
 """
 Make the stamps that the g r i finders learn from: arcs and look-alikes painted on real galaxies, as a data set.
 
-    python jobs/make_finder_stamps.py --real ../shared/data --out stamps --train 20000 --validation 4000 --test 30000
+    python jobs/make_finder_stamps.py --real ../shared/data --out stamps --train 24000 --validation 4000 --test 60000
 
 A data set of `lenspipe.stamps`: label ``lens`` or the kind of everything else, split by host, truth as columns; stamps
 of 73 pixels at 0.27", to be cut to 65 by ``[input] stamp_px``. The rows depend on the seed and the counts, not on the
@@ -42,7 +42,9 @@ CARD = ModelCard(
 SHARES = {
     "lens": 0.40, "field-lens": 0.02, "plain": 0.31, "companions": 0.12, "ring": 0.04, "spiral": 0.07, "spoiled": 0.04
 }  # fmt: skip
-TEST_SHARES = {"lens": 0.25, "plain": 0.55, "companions": 0.10, "ring": 0.03, "spiral": 0.04, "spoiled": 0.03}
+TEST_SHARES = {
+    "lens": 0.12, "plain": 0.65, "companions": 0.11, "ring": 0.04, "spiral": 0.04, "spoiled": 0.04
+}  # fmt: skip
 SEED_OF_SPLIT = {"train": 0, "validation": 1, "test": 2}
 PART_ROWS = 500
 TRUTH = {
@@ -64,25 +66,24 @@ SCHEMA = stamp_schema(
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one kind and split."""
+    """Rows of one split, of all kinds: training reads neighbouring rows together, so kinds are mixed in every part."""
 
     split: str
-    kind: str
     number: int
-    rows: int
+    counts: tuple[tuple[str, int], ...]
 
     @property
     def name(self) -> str:
         """Name of the Parquet part."""
-        return f"{self.split}-{self.kind}-{self.number:05d}"
+        return f"{self.split}-{self.number:05d}"
 
 
 @click.command()
 @click.option("--real", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of real pixels.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
-@click.option("--train", "n_train", type=click.IntRange(min=0), default=20_000, show_default=True)
+@click.option("--train", "n_train", type=click.IntRange(min=0), default=24_000, show_default=True)
 @click.option("--validation", "n_validation", type=click.IntRange(min=0), default=4_000, show_default=True)
-@click.option("--test", "n_test", type=click.IntRange(min=0), default=30_000, show_default=True)
+@click.option("--test", "n_test", type=click.IntRange(min=0), default=60_000, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True)
 def command(real: Path, out: Path, n_train: int, n_validation: int, n_test: int, seed: int, processes: int) -> None:
@@ -96,12 +97,12 @@ def command(real: Path, out: Path, n_train: int, n_validation: int, n_test: int,
 
 
 def plan(counts: dict[str, int]) -> Iterator[Part]:
-    """Parts of all splits, each of one kind."""
+    """Parts of all splits, each with its share of every kind."""
     for split, n in counts.items():
-        for kind, share in (TEST_SHARES if split == "test" else SHARES).items():
-            total = round(n * share)
-            for number, start in enumerate(range(0, total, PART_ROWS)):
-                yield Part(split, kind, number, min(PART_ROWS, total - start))
+        shares = TEST_SHARES if split == "test" else SHARES
+        for number, start in enumerate(range(0, n, PART_ROWS)):
+            end = min(start + PART_ROWS, n)
+            yield Part(split, number, tuple((kind, round(end * x) - round(start * x)) for kind, x in shares.items()))
 
 
 @functools.cache
@@ -112,23 +113,24 @@ def hosts_of(real: Path, split: str, seed: int) -> dict[str, list[Any]]:
 
 def make_part(part: Part, *, real: Path, out: Path, seed: int) -> str:
     """Make one part and write it; returns its name."""
-    place = (seed, SEED_OF_SPLIT[part.split], list(SHARES).index(part.kind), part.number)
-    draw = int(np.random.SeedSequence(place).generate_state(1)[0])
+    place = np.random.SeedSequence((seed, SEED_OF_SPLIT[part.split], part.number))
     scenes, truths = make_scenes(
-        {part.kind: part.rows}, hosts_of(real, part.split, seed), seed=draw, card=CARD,
+        dict(part.counts), hosts_of(real, part.split, seed), seed=int(place.generate_state(1)[0]), card=CARD,
         least_scale_arcsec=LEAST_SCALE_ARCSEC,
     )  # fmt: skip
-    njy = scenes.astype(np.float32) * np.float32(16 * CARD.pixel_scale_arcsec**2)
+    order = np.random.default_rng(place).permutation(len(truths))
+    truths = [truths[i] for i in order]
+    njy = scenes[order].astype(np.float32) * np.float32(16 * CARD.pixel_scale_arcsec**2)
     n = len(truths)
     columns: dict[str, Any] = {
         "stamp_id": [f"{part.name}-{i:04d}" for i in range(n)],
         "image": image_column(njy, SPEC),
-        "label": ["lens" if truth["is_lens"] else part.kind for truth in truths],
+        "label": ["lens" if truth["is_lens"] else truth["kind"] for truth in truths],
         "recipe": ["finder-scenes"] * n,
         "seed": [seed] * n,
         "host": [truth["host"] for truth in truths],
         "split": [part.split] * n,
-        "kind": [part.kind] * n,
+        "kind": [truth["kind"] for truth in truths],
         "host_kind": [truth["host_kind"] for truth in truths],
         **{name: [truth.get(name) for truth in truths] for name in TRUTH},
     }

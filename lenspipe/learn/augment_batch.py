@@ -25,10 +25,10 @@ def augment_batch(
     """
     Augmented copy of a batch of surface brightness, before the stretch.
 
-    In this order: one of the eight views; for a part of the stamps one affine map about the centre (shift, zoom,
-    shear; bilinear, empty sky outside) and a Gaussian blur, alike in all bands; then a constant for each band, noise,
-    and a gap of zeros in all bands. The map keeps surface brightness, as a magnified image of the sky does. ``zoom``
-    is the part of the side that is seen, as in Keras: 0.75 enlarges by 4/3.
+    In this order: one of the eight views, and factors on all bands and on each; for a part of the stamps one affine map
+    about the centre (shift, zoom, shear; bilinear, empty sky outside) and a Gaussian blur, alike in all bands; then a
+    constant for each band, noise, and a gap of zeros in all bands. The map keeps surface brightness, as a magnified
+    image of the sky does. ``zoom`` is the part of the side that is seen, as in Keras: 0.75 enlarges by 4/3.
 
     Every draw comes from ``rng``; the noise of the pixels from a generator on the device, seeded by it.
 
@@ -55,12 +55,17 @@ def augment_batch(
     blurred = np.flatnonzero(rng.uniform(size=n) < settings.blur_fraction)
     sigmas = rng.uniform(0.0, 1.0, n)[blurred] * settings.blur_px
     constants = rng.standard_normal((n, n_band)) * settings.background
+    gains = 10 ** (
+        rng.standard_normal((n, 1)) * settings.brightness + rng.standard_normal((n, n_band)) * settings.band_brightness
+    )
     low, high = np.log(np.maximum(settings.noise, 1e-12))
     noise = np.where(rng.uniform(size=n) < settings.noise_fraction, np.exp(rng.uniform(low, high, n)), 0.0)
     gaps = gap_windows(settings, rng, n, side)
     seed = int(rng.integers(0, 2**62))
 
     out = turn(stamps, views) if settings.dihedral else stamps.clone()
+    if settings.brightness > 0 or settings.band_brightness > 0:
+        out = out * torch.as_tensor(gains, dtype=torch.float32, device=device)[:, :, None, None]
     if len(moved):
         rows = torch.as_tensor(moved, device=device)
         theta = torch.as_tensor(maps, dtype=torch.float32, device=device)

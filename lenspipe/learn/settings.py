@@ -68,6 +68,10 @@ class AugmentSettings(Table):
     """Smallest part of the stamp's side that is enlarged to the whole."""
     shear: float = Field(default=0.2, ge=0, lt=1)
     """Largest shear."""
+    brightness: float = Field(default=0.0, ge=0)
+    """Standard deviation of a factor on all bands, in dex (0.1 is 25 %)."""
+    band_brightness: float = Field(default=0.0, ge=0)
+    """Standard deviation of a factor on each band, in dex: colours and zero-points that are a little off."""
     noise_fraction: float = Field(default=0.25, ge=0, le=1)
     """Part of the stamps with more noise."""
     noise: tuple[float, float] = (0.2, 2.0)

@@ -82,6 +82,15 @@ def test_zoom_enlarges_and_keeps_surface_brightness():
     assert 1.65 < growth.max() <= 1 / 0.75**2 + 0.01
 
 
+def test_brightness_scales_whole_bands_by_the_scatter_asked_for():
+    batch = torch.ones(4000, 2, 3, 3)
+    out = augmented(batch, NONE.model_copy(update={"brightness": 0.1, "band_brightness": 0.05}))
+    assert torch.equal(out.amax((2, 3)), out.amin((2, 3)))
+    both, alone = np.log10(out[:, :, 0, 0].numpy()).T.mean(axis=0), np.log10(out[:, 1, 0, 0] / out[:, 0, 0, 0]).numpy()
+    np.testing.assert_allclose(both.std(), np.hypot(0.1, 0.05 / 2**0.5), rtol=0.06)
+    np.testing.assert_allclose(alone.std(), 0.05 * 2**0.5, rtol=0.06)
+
+
 def test_blur_is_a_gaussian_of_unit_sum(rng):
     batch = torch.zeros(1, 1, 31, 31)
     batch[:, :, 14, 17] = 5.0
