@@ -82,8 +82,8 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[nn.Module, 
     device = torch.device(world.device)
     gpu = device.type == "cuda"
     module = module.to(device)
-    if gpu:
-        module = module.to(memory_format=torch.channels_last)
+    if _channels_last(job, device):
+        _kernels_channels_last(module)
     network = world.wrap(module)
     if settings.optim.compile:
         network = torch.compile(network)  # type: ignore[assignment]
@@ -191,11 +191,24 @@ def prepare_batch(job: TrainJob, batch: Batch, epoch: int, step: int, rank: int,
     return tensors | {"image": _shown(job, stamps)}
 
 
+def _channels_last(job: TrainJob, device: torch.device) -> bool:
+    asked = job.settings.optim.channels_last
+    return device.type == "cuda" if asked is None else asked
+
+
+def _kernels_channels_last(module: nn.Module) -> None:
+    # not module.to(memory_format=...), which refuses tensors of five axes (steerable kernels before they are expanded)
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 def _shown(job: TrainJob, surface_brightness: Tensor) -> Tensor:
     edge = (surface_brightness.shape[-1] - job.card.stamp_px) // 2
     inner = slice(edge, edge + job.card.stamp_px)
     shown = device_input(surface_brightness[:, :, inner, inner], job.card.stretch)
-    return shown.contiguous(memory_format=torch.channels_last) if shown.is_cuda else shown.contiguous()
+    last = _channels_last(job, shown.device)
+    return shown.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _forward(network: nn.Module, batch: Tensors) -> Tensor:

@@ -148,7 +148,9 @@ class OptimSettings(Table):
     frozen_epochs: int = Field(default=1, ge=0)
     """With pretrained weights: epochs that train only the tensors that were not loaded."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 autocast on a GPU, float32 on a CPU."""
+    """``auto``: bfloat16 autocast on a GPU, float32 on a CPU. CPUs with such instructions gain a factor of 1.5 to 2."""
+    channels_last: bool | None = None
+    """Whether pixels and kernels lie with their channels side by side; on a GPU where null."""
     compile: bool = False
     """Whether the network goes through torch.compile."""
     threads: int | None = Field(default=None, ge=1)

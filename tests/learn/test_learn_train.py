@@ -151,6 +151,23 @@ def test_training_ends_early_and_keeps_the_best_epoch(toy_stamps, tmp_path):
     assert card.metrics["validation"]["val_loss"] == pytest.approx(min(losses), abs=1e-6)
 
 
+FAST = SETTINGS["optim"] | {"precision": "bfloat16", "channels_last": True}
+
+
+def test_in_bfloat16_and_channels_last_it_learns_as_well(toy_stamps, finder, tmp_path):
+    run(toy_stamps, tmp_path / "fast", optim=FAST)
+    fast, plain = (read_card(folder).metrics["validation"]["auc"] for folder in (tmp_path / "fast", finder))
+    assert fast == pytest.approx(plain, abs=0.05)
+    module, _ = load_model(tmp_path / "fast")
+    assert all(p.is_contiguous() and p.dtype == torch.float32 for p in module.parameters())
+
+
+def test_kernels_of_five_axes_train_in_channels_last_too(toy_stamps, tmp_path):
+    few = {"batch_size": 16, "steps_per_epoch": 2}
+    run(toy_stamps, tmp_path / "d4", model="equivariant-d4", optim=FAST | {"epochs": 1}, sampling=few)
+    assert read_card(tmp_path / "d4").metrics["validation"]["auc"] > 0
+
+
 def test_the_command_line_is_put_over_the_file(tmp_path):
     path = tmp_path / "train.toml"
     path.write_text('[optim]\nepochs = 7\noptimizer = "adam"\n[sampling]\ncurriculum = "theta_e_arcsec"\n')
