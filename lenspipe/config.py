@@ -96,6 +96,15 @@ class ScoreConfig(Table):
     """Shards whose rows are committed together, as one part."""
 
 
+class SubstructureConfig(Table):
+    """Dark matter in the candidates that look like lenses."""
+
+    models: tuple[str, ...] = ()
+    """Checkpoints: a classifier of substructure, a regression of its parameters, or both; none where empty."""
+    above: float = Field(default=0.5, ge=0, le=1)
+    """Probability to be a lens from which a candidate is looked at; 0 looks at all, and needs no calibration."""
+
+
 class ScanConfig(Table):
     """A whole scan."""
 
@@ -104,5 +113,6 @@ class ScanConfig(Table):
     detect: DetectConfig = DetectConfig()
     select: SelectConfig = SelectConfig()
     score: ScoreConfig = ScoreConfig()
+    substructure: SubstructureConfig = SubstructureConfig()
     zero_point_ab: float | None = None
     """Zero-point assumed for images whose header and layout give none; recorded as an assumption."""

@@ -23,6 +23,49 @@ def _em(band: str) -> str:
     return f";{words[band]}" if band in words else ""
 
 
+SUBSTRUCTURE_CLASSES = ("no_substructure", "subhalo", "vortex")
+"""Classes that a candidate's columns can hold a probability of."""
+SUBSTRUCTURE_TARGETS = {
+    "theta_e_arcsec": ("Einstein radius", "arcsec", "phys.angSize"),
+    "subhalo_mass_fraction": ("Projected mass fraction in subhalos", "", "phys.mass;arith.ratio"),
+    "vortex_mass_msun": ("Mass of the vortex", "solMass", "phys.mass"),
+    "vortex_density_msun_kpc": ("Mass of the vortex per length", "solMass/kpc", "phys.density"),
+    "axion_mass_ev": ("Mass of the axion", "eV", "phys.mass"),
+}
+"""Quantities that a candidate's columns can hold an estimate of."""
+
+
+def substructure_fields() -> list[pa.Field]:
+    """What the stage ``--substructure`` of a scan says of a candidate; null where it did not run."""
+    fields = [
+        field("substructure_class", pa.string(), "Most probable class of dark matter, or abstained", ucd="meta.code.class"),
+        field("substructure_reason", pa.string(), "Why it abstained: psf, masked, snr, radius or confidence", ucd="meta.code.qual"),
+    ]  # fmt: skip
+    for name in SUBSTRUCTURE_CLASSES:
+        text = f"Probability of the class {name}, by the classifier's softmax"
+        fields.append(field(f"probability_{name}", pa.float32(), text, ucd="stat.probability"))
+    for name, (text, unit, ucd) in SUBSTRUCTURE_TARGETS.items():
+        fields.append(field(name, pa.float32(), f"{text}, estimated by a network", unit=unit, ucd=ucd))
+        error = f"Standard deviation that the network states for {name}"
+        fields.append(field(error_column(name), pa.float32(), error, unit=unit, ucd=f"stat.error;{ucd}"))
+    return fields
+
+
+def error_column(target: str) -> str:
+    """
+    Column of the error of an estimate: ``err`` stands before the unit.
+
+    Examples
+    --------
+    >>> error_column("vortex_mass_msun"), error_column("subhalo_mass_fraction")
+    ('vortex_mass_err_msun', 'subhalo_mass_fraction_err')
+    """
+    for unit in ("_msun_kpc", "_msun", "_arcsec", "_ev"):
+        if target.endswith(unit):
+            return f"{target.removesuffix(unit)}_err{unit}"
+    return f"{target}_err"
+
+
 def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
     """What is measured of one candidate; nested in a shard's row, and columns of the catalogue."""
     fields = [
@@ -68,6 +111,7 @@ def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
         field("covered_fraction", pa.float32(), "Part of the cutout that holds data, null without a model", ucd="phys.angArea;arith.ratio"),
         field("score", pa.float64(), "Raw score of the model, not a probability; null where none applies", ucd="stat.value"),
         field("probability", pa.float64(), "Calibrated probability to be a lens at the run's prior; null without a calibration", ucd="stat.probability"),
+        *substructure_fields(),
     ]  # fmt: skip
 
 

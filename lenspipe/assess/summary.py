@@ -126,8 +126,27 @@ def _classifier(results: list[dict[str, Any]], pictures: Pictures) -> list[Secti
         ]  # fmt: skip
         heading = ["class", "n", "AUROC against the rest", "precision", "recall", "F1"]
         mine = [p for p in pictures if p[0].startswith(_stem(name))]
-        sections.append(Section(name, tables=[(heading, rows)], pictures=mine))
+        kept = [
+            [f"{row['kept']:.3f}", number(row["confidence"]), with_interval(row["accuracy"]["value"],
+             row["accuracy"]["interval95"])]
+            for row in m["accuracy_of_kept"]
+        ]  # fmt: skip
+        section = Section(name, _silence(m["abstention"]), [(heading, rows)], mine)
+        section.tables.append((["part kept", "by a confidence from", "accuracy"], kept))
+        sections.append(section)
     return sections
+
+
+def _silence(cost: dict[str, Any] | None) -> str:
+    if cost is None:
+        return "It has no rule when to abstain (lenspipe calibrate fits one)."
+    parts = ("kept", "accuracy_kept", "accuracy_all")
+    kept, accuracy, whole = (with_interval(cost[key]["value"], cost[key]["interval95"]) for key in parts)
+    why = ", ".join(f"{n} by {reason}" for reason, n in cost["reasons"].items() if n) or "none"
+    return (
+        f"By its rule it keeps {kept} of {cost['n']} stamps with an accuracy of {accuracy}, against {whole} of all. "
+        f"Left out: {why}."
+    )
 
 
 def _regression(results: list[dict[str, Any]], pictures: Pictures) -> list[Section]:

@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lenspipe.assess.abstention import Facts, cost_of, facts_of, joined, psf_columns
 from lenspipe.assess.stream import Member, count_rows, iter_stamps, numbers, words
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.metrics import ClassTally
 from lenspipe.evaluate.regression import ErrorSums
+from lenspipe.evaluate.selective import accuracy_of_kept
+from lenspipe.nn.card import Abstention
 from lenspipe.stamps.format import StampSet
 
 MAX_SHOWN = 2000
@@ -26,10 +29,15 @@ class ClassEntry:
 
     name: str
     tally: ClassTally
+    facts: list[Facts] = field(default_factory=list)
+    """What its rule of abstention looks at, batch by batch."""
+    rule: Abstention | None = None
+    """When it abstains, where it has a rule."""
 
     def metrics(self) -> dict[str, Any]:
-        """Everything that the counts give."""
-        return self.tally.metrics()
+        """Everything that the counts give, what its confidence buys, and what its rule of abstention costs."""
+        found = self.tally.metrics() | {"accuracy_of_kept": accuracy_of_kept(self.tally.top.total)}
+        return found | {"abstention": cost_of(joined(self.facts), self.rule) if self.rule else None}
 
 
 @dataclass
@@ -80,10 +88,11 @@ def assess_classifiers(
     classes = members[0].card.classes
     if any(member.card.classes != classes for member in members):
         raise ConfigError("the models have different classes, or in another order; evaluate them apart")
-    entries = [ClassEntry(member.name, ClassTally(classes)) for member in members]
+    entries = [ClassEntry(m.name, ClassTally(classes), rule=m.card.abstention) for m in members]
     done, total = 0, count_rows(stamps, split)
-    features = [name for member in members for name in member.card.features]
-    for table, pixels in iter_stamps(stamps, [m.image for m in members], features, split=split):
+    columns = [name for member in members for name in member.card.features]
+    columns += [name for m in members for name in psf_columns(stamps, m.card.bands).values()]
+    for table, pixels in iter_stamps(stamps, [m.image for m in members], columns, split=split):
         labels = words(table, "label")
         if unknown := sorted(set(labels) - set(classes)):
             raise DataError("a label is none of the model's classes", label=unknown[0], classes=",".join(classes))
@@ -92,6 +101,9 @@ def assess_classifiers(
             p = member.predict(table, member.prepared(stamps, pixels)).probability
             assert p is not None
             entry.tally.add(p, truth)
+            if entry.rule is not None:
+                right = p.argmax(axis=1) == truth
+                entry.facts.append(facts_of(member, stamps, table, pixels[member.image], p, right))
             rows = {"model": [entry.name] * len(p), "stamp_id": table["stamp_id"], "label": table["label"]}
             said = {"said": [classes[k] for k in p.argmax(axis=1)]}
             on_rows(pa.table({**rows, **said, **{f"probability_{c}": p[:, k] for k, c in enumerate(classes)}}))

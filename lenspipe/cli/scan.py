@@ -43,6 +43,18 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     help="Denoiser that cutouts go through before the model. [default: none]",
 )
 @click.option(
+    "--substructure",
+    multiple=True,
+    metavar="NAME|DIR",
+    help="Classifier or regression of dark matter, for probable lenses; one of each at most (docs/substructure.md).",
+)
+@click.option(
+    "--substructure-above",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="Probability from which a candidate is looked at by --substructure. [default: 0.5]",
+)
+@click.option(
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=None,
@@ -76,6 +88,8 @@ def command(
     out: Path | None,
     model: str | None,
     denoiser: str | None,
+    substructure: tuple[str, ...],
+    substructure_above: float | None,
     prior: float | None,
     runner: str,
     workers: int | None,
@@ -106,7 +120,11 @@ def command(
     if resume and out is None:
         raise ConfigError("--resume needs the --out of the run to go on with")
     layout = read_layout(survey or ("sample" if sample else "generic"))
-    config = _config(config_file, model, denoiser, prior, shard_px, zero_point_ab, detector)
+    if substructure_above is not None and not (substructure or config_file):
+        raise ConfigError("--substructure-above is about --substructure, which is not given")
+    config = _config(
+        config_file, model, denoiser, prior, shard_px, zero_point_ab, detector, substructure, substructure_above
+    )
     folder = _run_folder(out, layout.name)
     with ShownProgress("shard") as progress:
         if sample:
@@ -149,6 +167,8 @@ def _config(
     shard_px: int | None,
     zero_point_ab: float | None,
     detector: str | None,
+    substructure: tuple[str, ...],
+    substructure_above: float | None,
 ) -> ScanConfig:
     from lenspipe.config import ScanConfig
     from lenspipe.toml import read_toml, validate
@@ -156,9 +176,13 @@ def _config(
     config = read_toml(file, ScanConfig) if file else ScanConfig()
     raw: dict[str, Any] = config.model_dump()
     if model is not None:
-        raw["score"]["model"] = model if not os.path.isdir(model) else os.path.abspath(model)
+        raw["score"]["model"] = _path_or_name(model)
     if denoiser is not None:
-        raw["score"]["denoiser"] = denoiser if not os.path.isdir(denoiser) else os.path.abspath(denoiser)
+        raw["score"]["denoiser"] = _path_or_name(denoiser)
+    if substructure:
+        raw["substructure"]["models"] = tuple(map(_path_or_name, substructure))
+    if substructure_above is not None:
+        raw["substructure"]["above"] = substructure_above
     if prior is not None:
         raw["score"]["prior"] = prior
     if shard_px is not None:
@@ -168,6 +192,10 @@ def _config(
     if detector is not None:
         raw["detect"]["detector"] = detector
     return validate(raw, ScanConfig, origin="command line")
+
+
+def _path_or_name(model: str) -> str:
+    return os.path.abspath(model) if os.path.isdir(model) else model
 
 
 def _run_folder(out: Path | None, name: str) -> Path:

@@ -114,6 +114,13 @@ def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
     return side if card.stamp_px % 2 else side + 1
 
 
+def field_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
+    """Side of the sky that a model sees, in whole pixels of the data."""
+    if not resamples(card, pixel_scale_arcsec):
+        return card.stamp_px
+    return max(1, round(card.stamp_px * card.pixel_scale_arcsec / pixel_scale_arcsec))
+
+
 def resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
     """Whether pixels of this scale lie outside the card's tolerance and are resampled."""
     return abs(pixel_scale_arcsec / card.pixel_scale_arcsec - 1) > card.scale_tolerance

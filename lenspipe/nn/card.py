@@ -59,6 +59,25 @@ class Calibration(Table):
     """What those stamps were."""
 
 
+class Abstention(Table):
+    """When a classifier does not say which class it sees (`lenspipe.infer.abstain`)."""
+
+    least_snr: float = Field(ge=0)
+    """Signal-to-noise of the stamp's light, all bands and pixels together, below which it abstains."""
+    least_radius_arcsec: float = Field(ge=0)
+    """Radius of the light, weighted by signal-to-noise squared, below which it abstains: of arcs, nearly theta_E."""
+    widest_psf_arcsec: dict[str, float] = {}
+    """By band: FWHM of the PSF above which it abstains, the widest of the training."""
+    least_confidence: float | None = Field(default=None, ge=0, le=1)
+    """Highest class probability below which it abstains; null where no threshold gave the accuracy: always."""
+    accuracy: float = Field(gt=0, le=1)
+    """Accuracy that was asked of what is kept."""
+    n: int = Field(ge=1)
+    """Stamps that the rule was fitted on."""
+    data: str
+    """What those stamps were."""
+
+
 class ModelCard(Table):
     """The facts of one checkpoint; ``card.json`` beside ``weights.safetensors``."""
 
@@ -113,6 +132,8 @@ class ModelCard(Table):
     """What was measured, on what, with N and intervals."""
     calibration: Calibration | None = None
     """Map from score to probability; null where none was fitted."""
+    abstention: Abstention | None = None
+    """``classify``: when not to say a class; null where no rule was fitted."""
     licence: str = "BSD-3-Clause"
     """Licence of the weights."""
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import ModelCard, verdict
+from lenspipe.rundir import read_json, write_json
+from lenspipe.scan.scoring import calibration_for
 from lenspipe.scan.settings import ChosenModel, choose_denoiser, choose_model
+from lenspipe.scan.substructure import choose_substructure
+from lenspipe.survey.layout import SurveyLayout
 
 
 def models_of(config: ScanConfig, bands: tuple[str, ...]) -> tuple[ChosenModel | None, str | None, ChosenModel | None]:
@@ -13,6 +19,47 @@ def models_of(config: ScanConfig, bands: tuple[str, ...]) -> tuple[ChosenModel |
     score = config.score
     model, no_model = choose_model(score.model, bands, denoised=score.denoiser != "none")
     return model, no_model, choose_denoiser(score.denoiser, score.denoise_ratio, model)
+
+
+def substructure_of(
+    config: ScanConfig,
+    bands: tuple[str, ...],
+    layout: SurveyLayout,
+    model: ChosenModel | None,
+    denoiser: ChosenModel | None,
+) -> tuple[ChosenModel, ...]:
+    """The models of substructure, where the finder's probabilities allow any."""
+    calibrated = calibration_for(model, denoiser) is not None
+    return choose_substructure(config, bands, layout, model, calibrated=calibrated)
+
+
+def same_models(
+    path: Path, model: ChosenModel | None, denoiser: ChosenModel | None, substructure: tuple[ChosenModel, ...]
+) -> None:
+    """
+    Write down which models a run uses, or hold a resumed run to those that it began with.
+
+    Raises
+    ------
+    ConfigError
+        The run was begun with others.
+    """
+    now = {"digest": model.digest if model else None}
+    if denoiser:
+        now["denoiser"] = denoiser.digest
+    if substructure:
+        now["substructure"] = " ".join(chosen.digest for chosen in substructure)
+    if not path.exists():
+        write_json(path, now)
+        return
+    before = read_json(path)
+    if before != now:
+        raise ConfigError(
+            "the run was begun with another model; resume with that one, or choose another --out",
+            out=str(path.parent),
+            had=before["digest"],
+            got=now["digest"],
+        )
 
 
 def denoiser_note(card: ModelCard) -> str:

@@ -20,6 +20,7 @@ from lenspipe.catalog.run_rows import Run
 from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
+from lenspipe.scan.chosen import substructure_of
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.scoring import ScoreShards, without_cutouts
 from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_denoiser, choose_model
@@ -76,7 +77,8 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     model = _model(run, config, changed)
     with tempfile.TemporaryDirectory() as scratch:
         denoiser = _denoiser(run, config, model, changed)
-        settings = ScanSettings(config, layout, run.bands, model, Path(scratch), denoiser)
+        wide = _substructure(run, config, layout, model, denoiser, changed)
+        settings = ScanSettings(config, layout, run.bands, model, Path(scratch), denoiser, wide)
         row = scan_shard(task, settings)
         if row["status"][0].as_py() != "ok":
             raise TileError("the shard cannot be scanned any more", why=row["message"][0].as_py(), tile=stored["tile"])
@@ -115,6 +117,26 @@ def _denoiser(run: Run, config: ScanConfig, model: ChosenModel | None, changed: 
     if denoiser is not None and denoiser.digest != recorded["digest"]:
         changed.append(f"denoiser {recorded['name']}: was {recorded['digest']}, is {denoiser.digest}")
     return denoiser
+
+
+def _substructure(
+    run: Run,
+    config: ScanConfig,
+    layout: SurveyLayout,
+    model: ChosenModel | None,
+    denoiser: ChosenModel | None,
+    changed: list[str],
+) -> tuple[ChosenModel, ...]:
+    recorded = run.record.get("substructure") or []
+    try:
+        chosen = substructure_of(config, run.bands, layout, model, denoiser) if recorded else ()
+    except LenspipeError as error:
+        changed.append(f"a model of substructure is not here: {error.message}")
+        return ()
+    for was, now in zip(recorded, chosen, strict=True):
+        if was["digest"] != now.digest:
+            changed.append(f"model of substructure {was['name']}: was {was['digest']}, is {now.digest}")
+    return chosen
 
 
 def _changed_versions(run: Run) -> list[str]:

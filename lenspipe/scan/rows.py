@@ -16,11 +16,15 @@ CUTOUTS = pa.field("cutouts", pa.large_binary())
 CUTOUT_SHAPE = pa.field("cutout_shape", pa.list_(pa.int32()))
 CUTOUT_RMS = pa.field("cutout_rms_njy", pa.list_(pa.float64()))
 """Noise of the sky in each band of the cutouts; for a denoiser."""
+WIDE = pa.field("substructure_cutouts", pa.large_binary())
+WIDE_SHAPE = pa.field("substructure_cutout_shape", pa.list_(pa.int32()))
+"""Cutouts for the models of substructure, which take other bands and sizes than the finder."""
+WIRE = (CUTOUTS, CUTOUT_SHAPE, CUTOUT_RMS, WIDE, WIDE_SHAPE)
 
 
 def wire_schema(bands: tuple[str, ...]) -> pa.Schema:
     """A ledger row with the cutouts that wait to be scored."""
-    return part_schema(bands).append(CUTOUTS).append(CUTOUT_SHAPE).append(CUTOUT_RMS)
+    return pa.schema([*part_schema(bands), *WIRE], part_schema(bands).metadata)
 
 
 def failed_row(
@@ -77,7 +81,7 @@ def nested(candidates: pa.Table) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
 
 
-def pack_cutouts(cutouts: NDArray[np.float32]) -> dict[str, object]:
+def pack_cutouts(cutouts: NDArray[np.float32], *, wide: bool = False) -> dict[str, object]:
     """
     Columns that carry cutouts (n, band, y, x), without a copy.
 
@@ -86,15 +90,17 @@ def pack_cutouts(cutouts: NDArray[np.float32]) -> dict[str, object]:
     flat = np.ascontiguousarray(cutouts)
     offsets = pa.py_buffer(np.array([0, flat.nbytes], np.int64))
     value = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(flat)])
-    return {"cutouts": value, "cutout_shape": list(cutouts.shape)}
+    names = (WIDE, WIDE_SHAPE) if wide else (CUTOUTS, CUTOUT_SHAPE)
+    return {names[0].name: value, names[1].name: list(cutouts.shape)}
 
 
-def unpack_cutouts(table: pa.Table, row: int) -> NDArray[np.float32] | None:
+def unpack_cutouts(table: pa.Table, row: int, *, wide: bool = False) -> NDArray[np.float32] | None:
     """Cutouts (n, band, y, x) of one row, read-only; None where the row has none."""
-    shape = table["cutout_shape"][row].as_py()
+    pixels, shape_of = (WIDE, WIDE_SHAPE) if wide else (CUTOUTS, CUTOUT_SHAPE)
+    shape = table[shape_of.name][row].as_py()
     if shape is None:
         return None
-    return np.frombuffer(table["cutouts"][row].as_buffer(), np.float32).reshape(shape)
+    return np.frombuffer(table[pixels.name][row].as_buffer(), np.float32).reshape(shape)
 
 
 def set_scores(
@@ -103,12 +109,18 @@ def set_scores(
     probabilities: list[NDArray[np.float64] | None] | None = None,
 ) -> pa.Table:
     """Put scores, and probabilities where there are any, of each row's candidates in their place (None: null)."""
-    column = table["candidates"].combine_chunks()
-    structs = column.flatten()
-    lengths = column.value_lengths().to_pylist()
+    lengths = table["candidates"].combine_chunks().value_lengths().to_pylist()
     filled = {"score": _joined(scores, lengths)}
     if probabilities is not None:
         filled["probability"] = _joined(probabilities, lengths)
+    return set_columns(table, filled)
+
+
+def set_columns(table: pa.Table, filled: dict[str, pa.Array]) -> pa.Table:
+    """Put columns of the candidates of all rows, one after the other, in their place."""
+    column = table["candidates"].combine_chunks()
+    structs = column.flatten()
+    lengths = column.value_lengths().to_pylist()
     fields = list(structs.type)
     children = [filled.get(f.name, structs.field(i)) for i, f in enumerate(fields)]
     rebuilt = pa.StructArray.from_arrays(children, fields=fields)

@@ -18,20 +18,21 @@ from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.evaluate.calibrate import probability_record
 from lenspipe.nn.card import verdict
-from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
-from lenspipe.scan.chosen import check_prior, denoiser_note, models_of
+from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.scan.chosen import check_prior, denoiser_note, models_of, same_models, substructure_of
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.scoring import calibration_of
 from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask
 from lenspipe.scan.sheet import write_sheet
+from lenspipe.scan.substructure import check_scale
 from lenspipe.survey.files import find_files
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.manifest import is_manifest, read_manifest
 from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles
 
-PLAN, RUN = "plan.parquet", "run.json"
+PLAN, RUN, MODEL = "plan.parquet", "run.json", "model.json"
 DONE, WITH_FAILURES = 0, 3
 
 
@@ -164,18 +165,21 @@ def run_scan(
         _check_bands(request.config, found[1])
         chosen, _, denoiser = models_of(request.config, found[1])
         check_prior(request.config, chosen, denoiser)
+        wide = substructure_of(request.config, found[1], request.layout, chosen, denoiser)
+        check_scale(wide, found[0], request.config, request.layout)
     with open_run(folder, request.to_json(), resume=resume, command="--out"):
         started = time.perf_counter()
         remove_leftovers(folder)
         remove_leftovers(folder / PARTS)
         plan, bands = _plan(request, folder, progress, found)
         model, no_model, denoiser = models_of(request.config, bands)
-        _same_model(folder, model, denoiser)
+        substructure = substructure_of(request.config, bands, request.layout, model, denoiser)
+        same_models(folder / MODEL, model, denoiser, substructure)
         seconds["plan"] = time.perf_counter() - started
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         attempts = folder / "attempts" / session
-        settings = ScanSettings(request.config, request.layout, bands, model, attempts, denoiser)
+        settings = ScanSettings(request.config, request.layout, bands, model, attempts, denoiser, substructure)
         if no_model:
             progress.say(f"No scores: {no_model}. Sources are detected and measured.")
         if denoiser:
@@ -264,25 +268,6 @@ def _scan(
         seconds["scan"] = time.perf_counter() - begun
 
 
-def _same_model(folder: Path, model: ChosenModel | None, denoiser: ChosenModel | None) -> None:
-    """A resumed run must score with the model it began with."""
-    path = folder / "model.json"
-    now = {"digest": model.digest if model else None}
-    if denoiser:
-        now["denoiser"] = denoiser.digest
-    if not path.exists():
-        write_json(path, now)
-        return
-    before = read_json(path)
-    if before != now:
-        raise ConfigError(
-            "the run was begun with another model; resume with that one, or choose another --out",
-            out=str(folder),
-            had=before["digest"],
-            got=now["digest"],
-        )
-
-
 def _record(request: ScanRequest, settings: ScanSettings, no_model: str | None) -> dict[str, Any]:
     zero_point, model, denoiser = request.config.zero_point_ab, settings.model, settings.denoiser
     return {
@@ -302,6 +287,10 @@ def _record(request: ScanRequest, settings: ScanSettings, no_model: str | None) 
         }
         if denoiser
         else None,
+        "substructure": [
+            {"name": chosen.card.name, "digest": chosen.digest, "card": chosen.card.model_dump(mode="json")}
+            for chosen in settings.substructure
+        ],
         "probability": probability_record(calibration_of(settings), request.config.score.prior),
         "assumptions": []
         if zero_point is None

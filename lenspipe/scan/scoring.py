@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from lenspipe.evaluate.calibrate import probability
 from lenspipe.nn.card import Calibration
 from lenspipe.scan import attempts
-from lenspipe.scan.rows import CUTOUT_RMS, CUTOUT_SHAPE, CUTOUTS, set_scores, unpack_cutouts
-from lenspipe.scan.settings import ScanSettings
+from lenspipe.scan.rows import CUTOUT_RMS, WIRE, set_columns, set_scores, unpack_cutouts
+from lenspipe.scan.settings import ChosenModel, ScanSettings
+from lenspipe.scan.substructure import ExamineSubstructure
 from lenspipe.schema import part_schema
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ScoreShards:
         self.settings = settings
         self._scorer: Scorer | None = None
         self._denoiser: Denoiser | None = None
+        self._substructure = ExamineSubstructure(settings) if settings.substructure else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Score a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
@@ -80,7 +82,23 @@ class ScoreShards:
         elapsed = (time.perf_counter() - started) / table.num_rows
         index = table.schema.get_field_index("score_s")
         table = table.set_column(index, table.schema.field(index), pa.array([elapsed] * table.num_rows, pa.float32()))
-        return set_scores(table, scores, None if stated is None else list(stated))
+        table = set_scores(table, scores, None if stated is None else list(stated))
+        return table if self._substructure is None else self._examined(self._substructure, table, scores, stated)
+
+    def _examined(
+        self,
+        examine: ExamineSubstructure,
+        table: pa.Table,
+        scores: list[NDArray[np.float64] | None],
+        stated: list[NDArray[np.float64]] | None,
+    ) -> pa.Table:
+        found = []
+        for row, score in enumerate(scores):
+            assert score is not None
+            wide = unpack_cutouts(table, row, wide=True)
+            probable = np.ones(len(score)) if stated is None else stated[row]
+            found.append(examine(wide, table["pixel_scale_arcsec"][row].as_py(), probable, len(score)))
+        return set_columns(table, {name: pa.concat_arrays([columns[name] for columns in found]) for name in found[0]})
 
     def _seen(self, scorer: Scorer, cutouts: NDArray[np.float32], table: pa.Table, row: int) -> NDArray[np.float32]:
         """What the model is shown of some cutouts of a shard."""
@@ -140,12 +158,17 @@ class ScoreShards:
 
 
 def calibration_of(settings: ScanSettings) -> Calibration | None:
+    """The calibration that applies to a run's scores."""
+    return calibration_for(settings.model, settings.denoiser)
+
+
+def calibration_for(model: ChosenModel | None, denoiser: ChosenModel | None) -> Calibration | None:
     """The model's calibration; one that was fitted on raw stamps says nothing about denoised ones."""
-    if settings.model is None or (settings.denoiser is not None and settings.model.card.sees == "raw"):
+    if model is None or (denoiser is not None and model.card.sees == "raw"):
         return None
-    return settings.model.card.calibration
+    return model.card.calibration
 
 
 def without_cutouts(table: pa.Table, bands: tuple[str, ...]) -> pa.Table:
     """Ledger rows of shards that no model scores."""
-    return table.drop_columns([CUTOUTS.name, CUTOUT_SHAPE.name, CUTOUT_RMS.name]).cast(part_schema(bands))
+    return table.drop_columns([field.name for field in WIRE]).cast(part_schema(bands))

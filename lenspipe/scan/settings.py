@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError
+from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.nn.card import ModelCard, digest, find_model, fits, read_card, shipped_models
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.shards import Shard
@@ -34,6 +35,8 @@ class ScanSettings:
     """Folder of this session's attempt markers."""
     denoiser: ChosenModel | None = None
     """The checkpoint that cutouts go through before they are scored."""
+    substructure: tuple[ChosenModel, ...] = ()
+    """Classifier and regression of substructure, for candidates above ``substructure.above``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,3 +144,19 @@ def model_for(settings: ScanSettings, tile_bands: tuple[str, ...], pixel_scale_a
         if chosen is not None and fits(chosen.card, tile_bands, pixel_scale_arcsec) is not None:
             return None
     return model
+
+
+def substructure_bands(chosen: tuple[ChosenModel, ...]) -> tuple[str, ...]:
+    """Bands that the models of substructure take, each once."""
+    return tuple(dict.fromkeys(band for model in chosen for band in model.card.bands))
+
+
+def substructure_side_px(chosen: tuple[ChosenModel, ...], pixel_scale_arcsec: float) -> int:
+    """Side of the cutouts that all of them are shown the middle of, odd, so that the source lies in a pixel."""
+    return max(cutout_size_px(model.card, pixel_scale_arcsec) // 2 * 2 + 1 for model in chosen)
+
+
+def substructure_fits(settings: ScanSettings, tile_bands: tuple[str, ...], pixel_scale_arcsec: float) -> bool:
+    """Whether the run's models of substructure, if any, fit a tile's bands and pixel scale."""
+    chosen = settings.substructure
+    return bool(chosen) and all(fits(model.card, tile_bands, pixel_scale_arcsec) is None for model in chosen)

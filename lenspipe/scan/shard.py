@@ -15,7 +15,15 @@ from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.scan import attempts
 from lenspipe.scan.measure import Flat, Measured, measure_core, select, subtract_sky
 from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
-from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, model_for
+from lenspipe.scan.settings import (
+    ChosenModel,
+    ScanSettings,
+    ShardTask,
+    model_for,
+    substructure_bands,
+    substructure_fits,
+    substructure_side_px,
+)
 from lenspipe.schema import measured_fields
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.files import checksum, size_bytes
@@ -90,6 +98,8 @@ def _scan(task: ShardTask, settings: ScanSettings) -> pa.Table:
         cut = {**pack_cutouts(cutouts), "model": model.digest}
         if settings.denoiser is not None:
             cut["cutout_rms_njy"] = [flat.median_rms[pixels.bands.index(b)] for b in model.card.bands]
+        if substructure_fits(settings, pixels.bands, facts.pixel_scale_arcsec):
+            cut |= pack_cutouts(_cut_wide(flat, chosen, pixels.bands, settings, facts), wide=True)
     values = {
         **identity(task),
         **cut,
@@ -116,6 +126,17 @@ def _cut_out(
         chosen.sources.y_px,
         size_px=cutout_size_px(model.card, facts.pixel_scale_arcsec),
     )
+
+
+def _cut_wide(
+    flat: Flat, chosen: Measured, bands: tuple[str, ...], settings: ScanSettings, facts: TileFacts
+) -> NDArray[np.float32]:
+    rows = [bands.index(band) for band in substructure_bands(settings.substructure)]
+    side_px = substructure_side_px(settings.substructure, facts.pixel_scale_arcsec)
+    cutouts, _ = extract_cutouts(
+        flat.image[rows], flat.mask[rows], chosen.sources.x_px, chosen.sources.y_px, size_px=side_px
+    )
+    return cutouts
 
 
 def _candidates(
