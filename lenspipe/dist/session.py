@@ -59,7 +59,8 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
     Raises
     ------
     ConfigError
-        More workers are asked for than the cluster has CPUs: Ray would wait for them for ever.
+        Ray does not start, or the cluster does not answer; or more workers are asked for than the cluster has CPUs:
+        Ray would wait for them for ever.
     """
     prepare_environment()
     import ray
@@ -70,16 +71,7 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
     joined = ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
     if not joined:
-        if address:
-            ray.init(address=address, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=n_worker or usable_cores(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        _start(address, n_worker or usable_cores())
     try:
         n_cpu = int(ray.cluster_resources().get("CPU", 0))
         if n_worker is not None and n_worker > n_cpu:
@@ -88,3 +80,35 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _start(address: str | None, n_cpu: int) -> None:
+    import ray
+
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=n_cpu,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # Ray has no type of its own for a start that takes too long
+        said = " ".join(str(error).split())
+        if address:
+            raise ConfigError(
+                "the Ray cluster of RAY_ADDRESS does not answer: start it, correct the address, or unset RAY_ADDRESS "
+                "to use this machine alone",
+                address=address,
+                ray=said,
+            ) from error
+        raise ConfigError(
+            "Ray did not start on this machine, which happens where other work fills its cores, memory or /tmp: run "
+            "the command again when it is free, with fewer workers, or without Ray where there is --runner local",
+            cpus=n_cpu,
+            load=round(os.getloadavg()[0], 1),
+            ray=said,
+        ) from error
