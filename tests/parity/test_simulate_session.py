@@ -15,7 +15,7 @@ def ray_that_does_not_start(monkeypatch):
     import ray
 
     def fail(**settings):
-        raise Exception(TIMED_OUT)  # noqa: TRY002
+        raise Exception(TIMED_OUT)
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
