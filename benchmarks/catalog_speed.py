@@ -1,40 +1,50 @@
 """
-How long does the catalogue of a million candidates take, and in how much memory?
+How long does the catalogue of a million candidates take, and in how much memory? And of ten million?
 
-A synthetic run of 10^6 candidates, 5 % of them seen twice, becomes a catalogue (`lenspipe.catalog.write`), and is
-compared with what pyarrow needs to read, sort and write the same rows. Then the rows are matched with lenscat and
-compared with astropy's `match_to_catalog_sky`. Each part runs in a process of its own, so that its peak memory is
-its own.
+A synthetic run, 5 % of its candidates seen twice, becomes a catalogue in one process (`lenspipe.catalog.write`) and by
+Ray on two CPUs (`lenspipe.dist.catalog`); counts and ranks are checked, and both trees must hold the same rows. The
+first is compared with what pyarrow needs to read, sort and write the same rows. Then the rows are matched with lenscat
+and compared with astropy's `match_to_catalog_sky`. Each part runs in a process of its own; its peak memory is the
+largest sum over it and its children, shared memory divided among those that share it (PSS).
 
-    python benchmarks/catalog_speed.py [ROWS]
+    python benchmarks/catalog_speed.py
+    python benchmarks/catalog_speed.py --rows 1e7 --name catalog_1e7 --parts finalise finalise_by_ray
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import record
 
+from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.match import nearest
-from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import Matching, write_catalogue
+from lenspipe.catalog.provenance import Matching
+from lenspipe.catalog.run_rows import Run, open_run_folder
+from lenspipe.catalog.write import write_catalogue
 from lenspipe.scan.plan import SCHEMA as PLAN
 from lenspipe.scan.plan import write_plan
 from lenspipe.schema import candidates_schema, shards_schema
 
 BANDS, PER_SHARD, DUPLICATES = ("g", "r", "i"), 500, 0.05
-RADIUS_ARCSEC = 1.0
+RADIUS_ARCSEC, N_WORKER = 1.0, 2
+REPEATED_ROWS = 2_000_000
+"""Rows up to which a part runs twice, the faster run counting."""
 
 
 class Clock:
@@ -105,12 +115,38 @@ def _write_shards(folder: Path, ids: list[str], n_row: int) -> None:
 
 
 def finalise(scratch: Path) -> dict[str, float]:
-    """The whole catalogue folder."""
-    matching = Matching(source="lenscat", lenses=read_known_lenses("lenscat"), radius_arcsec=2.0)
-    run = open_run_folder(scratch / "run")
+    """The whole catalogue folder, in one process."""
+    run, how = _request(scratch)
     started = Clock()
-    made = write_catalogue(run, scratch / "cat", radius_arcsec=RADIUS_ARCSEC, acronym="LPC", matching=matching)
+    made = write_catalogue(run, scratch / "cat", **how)
     return {**started.stop(), "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
+
+
+def finalise_by_ray(scratch: Path) -> dict[str, float]:
+    """The catalogue folder without its flat tables, by Ray; its start is not counted."""
+    from lenspipe.dist.session import ray_session
+
+    run, how = _request(scratch)
+    with ray_session(n_worker=N_WORKER):
+        from lenspipe.dist.catalog import write_catalogue_ray
+
+        started = Clock()
+        made = write_catalogue_ray(run, scratch / "cat_ray", **how)
+        seconds = started.stop()["seconds"]
+    return {"seconds": seconds, "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
+
+
+def _request(scratch: Path) -> tuple[Run, dict[str, Any]]:
+    matching = Matching(source="lenscat", lenses=read_known_lenses("lenscat"), radius_arcsec=2.0)
+    return open_run_folder(scratch / "run"), {"radius_arcsec": RADIUS_ARCSEC, "acronym": "LPC", "matching": matching}
+
+
+def rows_of_tree(root: Path) -> np.ndarray:
+    """What tells the rows of a tree apart, sorted: (n, 4)."""
+    names = ["_healpix_29", "rank", "n_detection", "window_x1_px"]
+    found = [pq.read_table(root / "dataset" / p.path, columns=names, partitioning=None) for p in read_pixels(root)]
+    rows = np.stack([pa.concat_tables(found)[name].to_numpy() for name in names], axis=1)
+    return rows[np.lexsort(rows.T[::-1])]
 
 
 def read_sort_write(scratch: Path) -> dict[str, float]:
@@ -148,48 +184,92 @@ def _positions(scratch: Path) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.n
     return tuple((t["ra"].to_numpy(), t["dec"].to_numpy()) for t in (rows, lenses))  # type: ignore[return-value]
 
 
-PARTS = {f.__name__: f for f in (finalise, read_sort_write, match_ours, match_astropy)}
+PARTS = {f.__name__: f for f in (finalise, finalise_by_ray, read_sort_write, match_ours, match_astropy)}
 
 
 def measure(part: str, scratch: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "--part", part, str(scratch)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    """Run a part in a process of its own and watch the memory of it and its children."""
+    command = [sys.executable, __file__, "--part", part, "--scratch", str(scratch)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(process, peak))
+    watcher.start()
+    said = process.communicate()[0]
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError(f"{part} ended with {process.returncode}")
+    return {**json.loads(said.splitlines()[-1]), "peak_gib": round(peak[0] / 2**30, 3)}
 
 
-def main(n_row: int) -> None:
+def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
+    whole = psutil.Process(process.pid)
+    while process.poll() is None:
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            for one in (whole, *whole.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += one.memory_full_info().pss
+        peak[0] = max(peak[0], total)
+        time.sleep(0.1)
+
+
+def check(scratch: Path, times: dict[str, dict[str, float]], n_row: int, n_twice: int) -> None:
+    """Every duplicate that was put in is found, and no other; ranks are 1, 2, 3 ...; both trees hold the same rows."""
+    trees = {"finalise": "cat", "finalise_by_ray": "cat_ray"}
+    found = [rows_of_tree(scratch / folder / "hats") for part, folder in trees.items() if part in times]
+    for rows in found:
+        assert len(rows) == n_row - n_twice
+        assert np.array_equal(np.sort(rows[:, 1]), np.arange(1, len(rows) + 1)), "ranks"
+        assert rows[:, 2].sum() == n_row, "detections"
+        assert np.array_equal(rows, found[0]), "the trees differ"
+    if "finalise" in times:
+        assert pq.read_metadata(scratch / "cat" / "candidates.parquet").num_rows == n_row - n_twice
+    if "match_ours" in times:
+        assert times["match_ours"]["pairs"] == times["match_astropy"]["pairs"]
+
+
+def main(n_row: int, parts: list[str], name: str, run: Path | None) -> None:
     scratch = Path(tempfile.mkdtemp())
     try:
-        n_twice = make_run(scratch / "run", n_row)
+        if run is None:
+            n_twice = make_run(scratch / "run", n_row)
+        else:
+            (scratch / "run").symlink_to(run.resolve())
+            n_twice = int(n_row * DUPLICATES)
         times: dict[str, dict[str, float]] = {}
-        for part in PARTS:
+        for part in parts:
             runs = []
-            for _ in range(2):
-                shutil.rmtree(scratch / "cat", ignore_errors=True) if part == "finalise" else None
+            for _ in range(2 if n_row <= REPEATED_ROWS else 1):
+                folder = {"finalise": "cat", "finalise_by_ray": "cat_ray"}.get(part, "none")
+                shutil.rmtree(scratch / folder, ignore_errors=True)
                 runs.append(measure(part, scratch))
             times[part] = min(runs, key=lambda r: r["seconds"])
             print(part, times[part], flush=True)
-        assert times["finalise"]["merged"] == n_twice, "every duplicate that was put in is found, and no other"
-        assert times["match_ours"]["pairs"] == times["match_astropy"]["pairs"]
+        check(scratch, times, n_row, n_twice)
         ratios = {
-            f"{name}_{kind}": round(times[one][kind] / times[two][kind], 2)
-            for name, one, two in (
+            f"{ratio}_{kind}": round(times[one][kind] / times[two][kind], 2)
+            for ratio, one, two in (
                 ("finalise_over_pyarrow", "finalise", "read_sort_write"),
                 ("match_over_astropy", "match_ours", "match_astropy"),
             )
+            if one in times and two in times
             for kind in ("seconds", "cpu_seconds")
         }
-        record.write(
-            "catalog_speed",
-            {"rows": n_row, "duplicates": n_twice, **times, **ratios},
-        )
+        record.write(name, {"rows": n_row, "duplicates": n_twice, "workers": N_WORKER, **times, **ratios})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--part"]:
-        result = PARTS[sys.argv[2]](Path(sys.argv[3]))
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        print(json.dumps({**result, "peak_gib": round(used.ru_maxrss / 2**20, 3)}))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=lambda text: int(float(text)), default=1_000_000)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--name", default="catalog_speed", help="of the file in results/")
+    parser.add_argument("--run", type=Path, help="a run folder made before, of as many rows")
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.part:
+        print(json.dumps(PARTS[given.part](given.scratch)))
     else:
-        main(int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000)
+        main(given.rows, given.parts, given.name, given.run)

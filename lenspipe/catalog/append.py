@@ -69,7 +69,7 @@ def append_rows(
     schema = pq.read_schema(old / "dataset" / "_common_metadata")
     rows = rows.cast(schema)
     index = rows[HEALPIX].to_numpy()
-    near = _pixels_near(index, pixels, radius_arcsec)
+    near = pixels_near(index, pixels, radius_arcsec)
     known = {pixel: pq.read_table(old / "dataset" / pixel.path, partitioning=None).cast(schema) for pixel in near}
     there = pa.concat_tables([schema.empty_table(), *known.values()])
     both = pa.concat_tables([there, rows])
@@ -85,7 +85,7 @@ def append_rows(
     changed = np.where(is_new, kept, n_after != n_before)
     touched = sorted({int(i) for i in home[changed] if i >= 0})
     (new / "dataset").mkdir(parents=True)
-    result = _link(old, new, [p for i, p in enumerate(pixels) if i not in touched])
+    result = link_pixels(old, new, [p for i, p in enumerate(pixels) if i not in touched])
     untouched, rewritten = list(result), []
     # Rows where no pixel was, then the rows of each pixel that changed; a pixel that grew too large is cut in four.
     for number in [-1, *touched]:
@@ -105,7 +105,8 @@ def append_rows(
     return Appended(n_new, int((~kept).sum()), untouched + rewritten, rewritten)
 
 
-def _link(old: Path, new: Path, pixels: list[Pixel]) -> list[Pixel]:
+def link_pixels(old: Path, new: Path, pixels: list[Pixel]) -> list[Pixel]:
+    """Give the files of pixels that do not change a second name in the new tree."""
     for pixel in pixels:
         target = new / "dataset" / pixel.path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _pixels_near(index29: NDArray[np.int64], pixels: list[Pixel], radius_arcsec: float) -> list[Pixel]:
+def pixels_near(index29: NDArray[np.int64], pixels: list[Pixel], radius_arcsec: float) -> list[Pixel]:
     """Pixels that hold a row or come within the radius of one."""
     if not len(index29) or not pixels:
         return []

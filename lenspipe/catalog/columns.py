@@ -40,7 +40,7 @@ def catalogue_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("known_lens_grade", pa.string(), "Grade of that lens in its list", ucd="meta.code.qual"),
             field("known_lens_reference", pa.string(), "Where that lens was published", ucd="meta.bib"),
             field("known_lens_separation_arcsec", pa.float32(), "Distance to that lens", unit="arcsec", ucd="pos.angDistance"),
-            field("run_id", pa.string(), "Digest of the request, plan and model of the run", ucd="meta.id;meta.dataset"),
+            field("run_id", pa.string(), "Digest of the run: its request, plan, model and input files", ucd="meta.id;meta.dataset"),
             field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
             field("tile_checksum", pa.string(), "SHA-256 over the checksums of the tile's files", ucd="meta.checksum"),
             field("shard_id", pa.string(), "Shard of the tile", ucd="meta.id;obs"),

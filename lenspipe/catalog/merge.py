@@ -84,10 +84,8 @@ def merge_duplicates(table: pa.Table, *, radius_arcsec: float) -> Merged:
     stands_for = np.arange(table.num_rows)
     if table.num_rows < 2:
         return Merged(stands_for)
+    demand_positions(table)
     positions = unit_vectors(table["ra"].to_numpy(), table["dec"].to_numpy())
-    if not np.isfinite(positions).all():
-        bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        raise ConfigError("a row has no position", candidate_id=table["candidate_id"][bad].as_py())
     tree = cKDTree(positions, balanced_tree=False, compact_nodes=False)
     pairs = tree.query_pairs(chord(radius_arcsec), output_type="ndarray").astype(np.int64)
     if not len(pairs):
@@ -101,13 +99,19 @@ def merge_duplicates(table: pa.Table, *, radius_arcsec: float) -> Merged:
     return Merged(stands_for)
 
 
-def merge_rows(table: pa.Table, *, radius_arcsec: float) -> pa.Table:
-    """Catalogue rows merged: those that stay, with ``n_detection`` the sum of what they stand for."""
-    merged = merge_duplicates(table, radius_arcsec=radius_arcsec)
-    place = table.schema.get_field_index("n_detection")
-    total = merged.counts(table["n_detection"].to_numpy().astype(np.int64))
-    table = table.set_column(place, table.schema.field(place), pa.array(total.astype(np.int32)))
-    return table.filter(pa.array(merged.kept))
+def demand_positions(table: pa.Table) -> None:
+    """
+    Refuse rows without a position.
+
+    Raises
+    ------
+    ConfigError
+        ``ra`` or ``dec`` of a row is not finite; its ``candidate_id`` is said.
+    """
+    bad = ~(np.isfinite(table["ra"].to_numpy()) & np.isfinite(table["dec"].to_numpy()))
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise ConfigError("a row has no position", candidate_id=table["candidate_id"][first].as_py())
 
 
 def _only(rows: NDArray[np.int64], pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,9 @@ class Run:
     folder: Path
     """Where its tables are."""
     run_id: str
+    """Of what it holds (`run_id_of`)."""
+    request_id: str
+    """Of what it was asked for (`request_id_of`)."""
     record: dict[str, Any]
     bands: tuple[str, ...]
     shards: pa.Table
@@ -64,13 +66,15 @@ def open_run_folder(folder: Path) -> Run:
             run=str(folder),
         )
     plan = pq.read_table(folder / "plan.parquet")
-    run_id = record.get("run_id") or run_id_of(record, plan)  # a part of a run is known by the whole run's
-    return Run(folder, run_id, record, tuple(record["bands"]), pq.read_table(folder / "shards.parquet"), plan)
+    request_id = record.get("request_id") or request_id_of(record, plan)  # a part of a run has the whole run's
+    run_id = run_id_of(request_id, record.get("inputs", []))
+    shards = pq.read_table(folder / "shards.parquet")
+    return Run(folder, run_id, request_id, record, tuple(record["bands"]), shards, plan)
 
 
-def run_id_of(record: dict[str, Any], plan: pa.Table) -> str:
+def request_id_of(record: dict[str, Any], plan: pa.Table) -> str:
     """
-    Digest of what a run is: its request, shards and model; the same before and after a resume.
+    Digest of what a run was asked for: its request, shards and model; one for a run, its parts and its resumed form.
 
     Returns
     -------
@@ -79,8 +83,31 @@ def run_id_of(record: dict[str, Any], plan: pa.Table) -> str:
     """
     model = record["model"]["digest"] if record["model"] else None
     shards = sorted(i for i in plan["shard_id"].to_pylist() if i)
-    text = json.dumps([record["request"], shards, model], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _digest([record["request"], shards, model])
+
+
+def run_id_of(request_id: str, inputs: list[dict[str, Any]]) -> str:
+    """
+    Digest of what a run holds: what it was asked for and the checksums of the files that it read.
+
+    It is the same before and after a resume, unless that reads files that failed before.
+
+    Returns
+    -------
+    str
+        12 hex digits.
+    """
+    return _digest([request_id, sorted({(item["file"], item["checksum"]) for item in inputs})])
+
+
+def same_files(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> bool:
+    """Whether no file that both have read had another content."""
+    was = {item["file"]: item["checksum"] for item in one}
+    return all(was.get(item["file"], item["checksum"]) == item["checksum"] for item in two)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def catalogue_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
@@ -99,10 +126,9 @@ def catalogue_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
     -------
     pa.Table
     """
-    rows = pq.read_table(run.folder / "candidates.parquet")
     return entries(
-        rows.append_column("run_id", pa.array([run.run_id]).take(pa.array(np.zeros(rows.num_rows, np.int64)))),
-        _traces(run), bands=run.bands, radius_arcsec=radius_arcsec, acronym=acronym,
+        _with_run_id(pq.read_table(run.folder / "candidates.parquet"), run.run_id),
+        traces_of(run), bands=run.bands, radius_arcsec=radius_arcsec, acronym=acronym,
     )  # fmt: skip
 
 
@@ -123,34 +149,48 @@ def entries(
     """
     merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
     kept = np.flatnonzero(merged.kept)
-    n_detection = merged.counts(np.ones(rows.num_rows, np.int64))[kept]
-    rows = rows.take(pa.array(kept)).append_column("n_detection", pa.array(n_detection.astype(np.int32)))
     keys = [("score", "descending"), ("candidate_id", "ascending")]
-    score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
-    rows = rows.set_column(rows.schema.get_field_index("score"), "score", score)
-    rows = rows.take(pc.sort_indices(rows.select(["score", "candidate_id"]), sort_keys=keys))
+    order = pc.sort_indices(_nan_as_null(rows.select(["score", "candidate_id"])).take(pa.array(kept)), sort_keys=keys)
+    best_first = kept[order.to_numpy()]
+    n_detection = merged.counts(np.ones(rows.num_rows, np.int64))[best_first]
+    rows = _nan_as_null(rows.take(pa.array(best_first)))  # once: a copy of all rows is most of the memory
+    rows = rows.append_column("n_detection", pa.array(n_detection.astype(np.int32)))
     rank = pa.array(np.arange(1, rows.num_rows + 1), mask=rows["score"].is_null().to_numpy())
     return _as_entries(rows, rank, traces, bands=bands, acronym=acronym)
 
 
-def unmerged_entries(run: Run, *, acronym: str, rows_per_chunk: int) -> Iterator[pa.Table]:
-    """
-    Catalogue entries of a run's candidates as they are, in chunks: what a merge in pieces starts from.
+def _nan_as_null(rows: pa.Table) -> pa.Table:
+    score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
+    return rows.set_column(rows.schema.get_field_index("score"), "score", score)
 
-    ``rank`` is the place among all scored candidates of the run, so merging leaves gaps.
+
+def _with_run_id(rows: pa.Table, run_id: str) -> pa.Table:
+    return rows.append_column("run_id", pa.array([run_id]).take(pa.array(np.zeros(rows.num_rows, np.int64))))
+
+
+def unmerged_entries(
+    rows: pa.Table, traces: pa.Table, *, run_id: str, begun: int, bands: tuple[str, ...], acronym: str
+) -> pa.Table:
     """
-    traces = _traces(run)
-    begun = 0
-    for batch in pq.ParquetFile(run.folder / "candidates.parquet").iter_batches(rows_per_chunk):
-        rows = pa.Table.from_batches([batch])
-        score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
-        rows = rows.set_column(rows.schema.get_field_index("score"), "score", score)
-        n = rows.num_rows
-        rows = rows.append_column("run_id", pa.array([run.run_id]).take(pa.array(np.zeros(n, np.int64))))
-        rows = rows.append_column("n_detection", pa.array(np.ones(n, np.int32)))
-        rank = pa.array(np.arange(begun + 1, begun + n + 1), mask=rows["score"].is_null().to_numpy())
-        begun += n
-        yield _as_entries(rows, rank, traces, bands=run.bands, acronym=acronym)
+    Catalogue entries of some of a run's candidates as they are: what a merge in pieces starts from.
+
+    Parameters
+    ----------
+    rows : pa.Table
+        Candidates that follow each other in the run's file, which is sorted by score.
+    traces : pa.Table
+        From `traces_of`.
+    begun : int
+        Rows of the file before them. ``rank`` counts on from it: it is the place among all scored candidates of the
+        run, so merging leaves gaps.
+    run_id, bands, acronym
+        As in `catalogue_rows`.
+    """
+    n = rows.num_rows
+    rows = _with_run_id(_nan_as_null(rows), run_id)
+    rows = rows.append_column("n_detection", pa.array(np.ones(n, np.int32)))
+    rank = pa.array(np.arange(begun + 1, begun + n + 1), mask=rows["score"].is_null().to_numpy())
+    return _as_entries(rows, rank, traces, bands=bands, acronym=acronym)
 
 
 def _as_entries(rows: pa.Table, rank: pa.Array, traces: pa.Table, *, bands: tuple[str, ...], acronym: str) -> pa.Table:
@@ -175,7 +215,7 @@ def _as_entries(rows: pa.Table, rank: pa.Array, traces: pa.Table, *, bands: tupl
     return pa.table(columns, schema=schema)
 
 
-def _traces(run: Run) -> pa.Table:
+def traces_of(run: Run) -> pa.Table:
     """What traces a candidate, one row a shard of the plan."""
     checksums = {item["file"]: item["checksum"] for item in run.record.get("inputs", [])}
     plan = run.plan.filter(pc.is_valid(run.plan["shard_id"])).select(["tile", "files", "shard_id", "window"])

@@ -56,8 +56,8 @@ def command(
 
     if not 0 < match_radius_arcsec < 3600:
         raise ConfigError("--match-radius must lie between 0 and 3600 arcsec", got=match_radius_arcsec)
-    if distributed and (append or partial):
-        raise ConfigError("--distributed writes the catalogue of one ended run; leave --append and --partial out")
+    if distributed and partial:
+        raise ConfigError("--distributed takes runs that have ended; leave --partial out, or finish the run")
     out = out.absolute()
     settings = CatalogueSettings(
         radius_arcsec=radius_arcsec,
@@ -67,7 +67,7 @@ def command(
         trained_on=trained_on,
     )
     if distributed:
-        record = _distributed(run, out, settings, workers)
+        record = _distributed(run, out, settings, workers, append=append, other_model=allow_other_model)
         print_catalogue(out, record)
         return 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,18 +84,21 @@ def command(
     return 0
 
 
-def _distributed(run: Path, out: Path, settings: CatalogueSettings, workers: int | None) -> dict[str, Any]:
+def _distributed(
+    run: Path, out: Path, settings: CatalogueSettings, workers: int | None, *, append: bool, other_model: bool
+) -> dict[str, Any]:
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.dist.session import ray_session
     from lenspipe.scan.catalogue import matching_of
 
     opened = open_run_folder(run)
-    with ray_session(n_worker=workers):
+    with ray_session(n_worker=workers) as n_worker:
         from lenspipe.dist.catalog import write_catalogue_ray
 
         return write_catalogue_ray(
-            opened, out, radius_arcsec=settings.radius_arcsec, acronym=settings.acronym, matching=matching_of(settings)
-        )
+            opened, out, radius_arcsec=settings.radius_arcsec, acronym=settings.acronym,
+            matching=matching_of(settings), append=append, other_model=other_model, n_worker=n_worker,
+        )  # fmt: skip
 
 
 def _partial(run: Path, scratch: Path) -> Path:

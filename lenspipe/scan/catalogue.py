@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from lenspipe.catalog.folder import PROVENANCE
 from lenspipe.catalog.known import read_known_lenses
+from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import Matching, write_catalogue
+from lenspipe.catalog.write import write_catalogue
 from lenspipe.rundir import read_json
 from lenspipe.scan.known import examine_absent
 
@@ -51,16 +52,16 @@ def matching_of(settings: CatalogueSettings) -> Matching | None:
     )
 
 
-def catalogue_run(run: Path, settings: CatalogueSettings | None = None) -> dict[str, Any] | None:
+def catalogue_run(run: Path) -> dict[str, Any] | None:
     """
-    Write ``run/catalog``, or leave it as it is where it holds all that the run holds.
+    Write ``run/catalog`` by the defaults, or leave it as it is where it holds all that the run holds.
 
     Returns
     -------
     dict or None
         The catalogue's record; None where the run has more candidates than `MAX_ROWS_IN_MEMORY`.
     """
-    settings = settings or CatalogueSettings()
+    settings = CatalogueSettings()
     opened, out = open_run_folder(run), run / FOLDER
     if opened.record["counts"]["candidates"] > MAX_ROWS_IN_MEMORY:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from lenspipe.catalog.run_rows import run_id_of
+from lenspipe.catalog.run_rows import request_id_of
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json, utc_now, write_json
 from lenspipe.scan.finalize import finalize
@@ -32,7 +32,7 @@ def finalize_partial(run: Path, scratch: Path) -> tuple[int, int]:
     """
     plan, bands = read_plan(run / PLAN)
     record = read_json(run / RUN)
-    run_id = run_id_of(record, plan)
+    request_id = request_id_of(record, plan)
     ids = [i for i in plan["shard_id"].to_pylist() if i]
     done = set(rows_that_count(part_files(run / PARTS), set(ids)))
     if not done:
@@ -47,7 +47,7 @@ def finalize_partial(run: Path, scratch: Path) -> tuple[int, int]:
     totals, inputs = finalize(scratch, plan, bands)
     status = f"partial: {len(done)} of {len(ids)} shards"
     counts = dataclasses.asdict(totals)
-    now = {"run_id": run_id, "status": status, "finished": utc_now(), "counts": counts, "inputs": inputs}
+    now = {"request_id": request_id, "status": status, "finished": utc_now(), "counts": counts, "inputs": inputs}
     now["part_of"] = str(run.absolute())
     write_json(scratch / RUN, {**record, **now})
     return len(done), len(ids)

@@ -10,8 +10,9 @@ from mocpy import MOC
 
 from lenspipe.catalog.known import SNAPSHOT, read_known_lenses
 from lenspipe.catalog.match import fates, nearest, with_known_lenses
+from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import Matching, write_catalogue
+from lenspipe.catalog.write import write_catalogue
 from lenspipe.errors import ConfigError
 
 

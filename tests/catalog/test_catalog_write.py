@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from catalog_runs import Silent, local, scan, scan_request, write_overlapping_tiles
 from click.testing import CliRunner
 
@@ -17,8 +18,9 @@ from lenspipe.catalog import write as writing
 from lenspipe.catalog.gallery.write import write_gallery
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
+from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import Matching, read_tree, write_catalogue
+from lenspipe.catalog.write import read_tree, write_catalogue
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.calibrate import probability
@@ -113,6 +115,14 @@ def test_what_cannot_be_appended_is_refused_with_the_reason(made, tmp_path):
     assert table(tmp_path / "cat")["score"].null_count == 0, "where a scored row is there it is the better one"
 
 
+def test_more_candidates_than_one_process_holds_are_left_to_ray(made, tmp_path, monkeypatch):
+    folder, _ = made
+    n_first = write(folder / "run", tmp_path / "cat")["counts"]["candidates"]
+    monkeypatch.setattr(writing, "MAX_CANDIDATES", n_first + 3)
+    with pytest.raises(ConfigError, match="add --distributed"):
+        write(folder / "again", tmp_path / "cat", append=True)
+
+
 @pytest.mark.parametrize("append", [False, True])
 def test_a_full_disk_in_the_middle_leaves_the_old_catalogue_whole(made, tmp_path, monkeypatch, append):
     folder, _ = made
@@ -183,6 +193,28 @@ def test_an_unfinished_run_is_refused_and_taken_in_part_when_told(made, tmp_path
     run_scan(request, tmp_path / "run", local, Silent(), resume=True)
     result = CliRunner().invoke(group, explained, catch_exceptions=False, standalone_mode=False)
     assert json.loads(result.output)["same"] is True
+    # what is there in part is there: the whole run would count it twice
+    with pytest.raises(ConfigError, match="in the catalogue already"):
+        write(tmp_path / "run", tmp_path / "cat", append=True)
+
+
+def test_a_scan_of_files_that_changed_is_another_run_and_one_of_the_same_files_is_not(made, tmp_path):
+    shutil.copytree(made[0] / "tiles", tmp_path / "tiles")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    scan(tmp_path / "tiles", tmp_path / "same")
+    for file in (tmp_path / "tiles").glob("t1_*"):
+        with fits.open(file, mode="update") as hdus:
+            hdus[0].data *= np.float32(1.01)  # as if reduced anew
+    scan(tmp_path / "tiles", tmp_path / "later")
+    run, same, later = (open_run_folder(tmp_path / name) for name in ("run", "same", "later"))
+    assert run.request_id == same.request_id == later.request_id
+    assert run.run_id == same.run_id != later.run_id
+    write(tmp_path / "run", tmp_path / "cat")
+    with pytest.raises(ConfigError, match="in the catalogue already"):
+        write(tmp_path / "same", tmp_path / "cat", append=True)
+    record = write(tmp_path / "later", tmp_path / "cat", append=True)
+    assert [r["run_id"] for r in record["runs"]] == [run.run_id, later.run_id]
+    assert pc.sum(table(tmp_path / "cat")["n_detection"]).as_py() == record["counts"]["candidates"]
 
 
 def test_known_lenses_inside_have_a_fate_and_those_of_the_training_are_left_out(made, tmp_path):

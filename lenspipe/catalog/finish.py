@@ -1,0 +1,135 @@
+"""The end of every catalogue, however its tree was written: shards, tiles, footprint, fates, record."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lenspipe.catalog import folder as names
+from lenspipe.catalog.append import link_or_copy
+from lenspipe.catalog.columns import KNOWN
+from lenspipe.catalog.footprint import footprint, read_footprint, write_footprint
+from lenspipe.catalog.hats import read_pixels
+from lenspipe.catalog.match import fates, recall, with_earlier_words
+from lenspipe.catalog.provenance import Matching, provenance
+from lenspipe.catalog.run_rows import Run
+from lenspipe.rundir import write_json
+from lenspipe.schema import field
+
+FULL_SKY_DEG2 = 41252.96125
+_READ = ["candidate_id", "run_id", "ra", "dec", "rank", "score", "n_detection", KNOWN[-1]]
+
+
+def finish_catalogue(
+    new: Path,
+    run: Run,
+    *,
+    out: Path,
+    before: dict[str, Any] | None,
+    n_new: int,
+    n_merged: int,
+    radius_arcsec: float,
+    acronym: str,
+    matching: Matching | None,
+) -> dict[str, Any]:
+    """
+    Write what belongs to the HATS tree in ``new``; the tree is read a pixel at a time.
+
+    Parameters
+    ----------
+    new : Path
+        Scratch folder that is to become ``out``; it holds the tree.
+    run : Run
+        Run that is added.
+    out : Path
+        Folder of the catalogue.
+    before : dict or None
+        Record of the catalogue in ``out`` that the run is added to: its shards, tiles, footprint, fates and gallery
+        go on in the new one.
+    n_new, n_merged : int
+        Rows that the run adds, and detections that are no row of their own for it.
+    radius_arcsec, acronym, matching
+        As in `lenspipe.catalog.write.write_catalogue`.
+
+    Returns
+    -------
+    dict
+        The record that is written as ``provenance.json``.
+    """
+    searched, tiles, moc = with_run_id(run.shards, run.run_id), tiles_of(run), footprint(run.shards)
+    if before:
+        searched = pa.concat_tables([pq.read_table(out / names.SHARDS), searched])
+        tiles = pa.concat_tables([pq.read_table(out / names.TILES), tiles])
+        moc = read_footprint(out / names.FOOTPRINT).union(moc)
+    pq.write_table(searched, new / names.SHARDS, compression="zstd")
+    pq.write_table(tiles, new / names.TILES, compression="zstd")
+    write_footprint(moc, new / names.FOOTPRINT)
+    kept, near_lenses = _sums(new / names.HATS)
+    found = None
+    if matching:
+        table = fates(
+            near_lenses, matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
+        )
+        if before and (out / names.KNOWN_LENSES).exists():
+            table = with_earlier_words(table, pq.read_table(out / names.KNOWN_LENSES))
+        pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
+        found = recall(table)
+    added = {"rows": n_new, "merged": n_merged}
+    record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found)
+    record["area"]["footprint_deg2"] = moc.sky_fraction * FULL_SKY_DEG2
+    write_json(new / names.PROVENANCE, record)
+    if before:
+        _carry_over(out, new)
+    return record
+
+
+def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:
+    """Counts of a tree, and its rows with a known lens, in the columns that fates need."""
+    kept = {"rows": 0, "scored_rows": 0, "detections": 0}
+    schema = pq.read_schema(root / "dataset" / "_common_metadata")
+    near = [pa.schema([schema.field(name) for name in _READ]).empty_table()]
+    for pixel in read_pixels(root):
+        rows = pq.read_table(root / "dataset" / pixel.path, columns=_READ, partitioning=None)
+        kept["rows"] += rows.num_rows
+        kept["scored_rows"] += rows.num_rows - rows["score"].null_count
+        kept["detections"] += pc.sum(rows["n_detection"]).as_py() or 0
+        near.append(rows.filter(pc.is_valid(rows[KNOWN[-1]])).cast(near[0].schema))
+    return kept, pa.concat_tables(near)
+
+
+def with_run_id(shards: pa.Table, run_id: str) -> pa.Table:
+    """Rows with the run that they come from as first column."""
+    about = field(
+        "run_id", pa.string(), "Digest of the run: its request, plan, model and input files", ucd="meta.id;meta.dataset"
+    )
+    return shards.add_column(0, about, pa.array([run_id] * shards.num_rows, pa.string()))
+
+
+def tiles_of(run: Run) -> pa.Table:
+    """Files of each tile, as the plan has them; what pictures are cut from."""
+    plan = run.plan.filter(pc.is_valid(run.plan["shard_id"]))
+    tiles = (
+        plan.group_by("tile", use_threads=False)
+        .aggregate([("files", "first")])
+        .rename_columns(["tile", "files"])
+        .sort_by("tile")
+    )
+    return with_run_id(tiles, run.run_id)
+
+
+def _carry_over(out: Path, new: Path) -> None:
+    """What else the old folder holds (a gallery) goes with it."""
+    for entry in out.iterdir():
+        target = new / entry.name
+        stale = entry.name in (names.KNOWN_LENSES, names.FLAT, names.FITS)
+        if target.exists() or stale or entry.name.startswith("."):
+            continue  # a dot begins what a killed writer left
+        if entry.is_dir():
+            shutil.copytree(entry, target, copy_function=lambda a, b: link_or_copy(Path(a), Path(b)))
+        else:
+            link_or_copy(entry, target)

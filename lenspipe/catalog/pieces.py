@@ -1,0 +1,192 @@
+"""Merging in pieces: rows are scattered into files by pixel, with those just outside it, and merged pixel by pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lenspipe.catalog.columns import HEALPIX
+from lenspipe.catalog.hats import BASE, HIGHEST_ORDER, Pixel, home_of
+from lenspipe.catalog.healpix import ORDER, cells_around
+from lenspipe.catalog.merge import merge_duplicates
+
+MARGIN = 10
+"""Rows this many radii outside a pixel take part in its merging; a chain of detections that is longer may be cut."""
+BATCH_ROWS = 100_000
+"""Rows that are made and scattered at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Rows of one pixel in a scattered file."""
+
+    pixel: int
+    """Number of the pixel in the list that the rows were scattered over."""
+    path: str
+    batch: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MergedPixel:
+    """What the rows of one pixel came to."""
+
+    rows: pa.Table
+    """Those that stay, by position."""
+    n_new: int
+    """New rows that stay."""
+    n_merged: int
+    """Rows of the pixel, old or new, that another row now stands for."""
+    changed: bool
+    """Whether the old rows alone would be something else."""
+
+
+def cell_counts(index29: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cells of the highest order that hold rows, and how many."""
+    cells, n = np.unique(index29 >> (2 * (ORDER - HIGHEST_ORDER)), return_counts=True)
+    return cells, n.astype(np.int64)
+
+
+def cells_in(pixel: Pixel) -> slice:
+    """Cells of the highest order inside a pixel."""
+    width = 4 ** (HIGHEST_ORDER - pixel.order)
+    return slice(pixel.number * width, (pixel.number + 1) * width)
+
+
+def pixels_of_counts(
+    counts: NDArray[np.int64], *, max_rows: int, inside: Iterable[Pixel] = BASE, apart_from: Iterable[Pixel] = ()
+) -> list[Pixel]:
+    """
+    Adaptive pixels of a histogram over the cells of the highest order; as `adaptive_pixels` of the rows.
+
+    Parameters
+    ----------
+    counts : array (12 * 4**HIGHEST_ORDER,)
+        Rows in each cell.
+    max_rows, inside, apart_from
+        As in `lenspipe.catalog.hats.adaptive_pixels`.
+    """
+    total = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.sort(np.array([cells_in(pixel).start for pixel in apart_from], np.int64))
+    found: list[Pixel] = []
+
+    def visit(pixel: Pixel) -> None:
+        cells = cells_in(pixel)
+        n = total[cells.stop] - total[cells.start]
+        if not n:
+            return
+        alone = not np.diff(np.searchsorted(starts, (cells.start, cells.stop)))[0]
+        if alone and (n <= max_rows or pixel.order == HIGHEST_ORDER):
+            found.append(pixel)
+            return
+        for child in pixel.children:
+            visit(child)
+
+    for pixel in sorted(inside, key=lambda p: p.span):
+        visit(pixel)
+    return found
+
+
+def scatter(chunks: Iterable[pa.Table], pixels: list[Pixel], path: Path, *, radius_arcsec: float) -> list[Piece]:
+    """
+    Write rows into one Arrow file, a batch for each pixel that they lie in or just outside of.
+
+    The file appears whole; writing it again gives the same file. Memory is that of one chunk.
+
+    Parameters
+    ----------
+    chunks : iterable of pa.Table
+        Rows with ``_healpix_29``, all of one schema.
+    pixels : list of Pixel
+        Where to; rows near none of them are left out.
+    path : Path
+        File to write; there is none where nothing is written.
+    radius_arcsec : float
+        Radius of the merging that the rows are for; a row goes to every pixel within `MARGIN` radii.
+
+    Returns
+    -------
+    list of Piece
+    """
+    pieces: list[Piece] = []
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    writer = None
+    try:
+        for rows in chunks:
+            for pixel, members in _members(rows[HEALPIX].to_numpy(), pixels, MARGIN * radius_arcsec):
+                batch = rows.take(pa.array(members)).combine_chunks().to_batches()[0]
+                if writer is None:
+                    options = pa.ipc.IpcWriteOptions(compression="lz4")
+                    writer = pa.ipc.new_file(temporary, rows.schema, options=options)
+                writer.write_batch(batch)
+                pieces.append(Piece(pixel, str(path), len(pieces)))
+        if writer is not None:
+            writer.close()
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return pieces
+
+
+def _members(
+    index29: NDArray[np.int64], pixels: list[Pixel], margin_arcsec: float
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Pixel by pixel the rows that lie in it or within the margin."""
+    n = len(index29)
+    if not n:
+        return
+    cells, order = cells_around(index29, margin_arcsec)
+    homes = np.stack([home_of(np.maximum(c, 0) << (2 * (ORDER - order)), pixels) for c in cells.T], axis=1)
+    homes[cells < 0] = -1
+    key = np.unique((homes * n + np.arange(n)[:, None])[homes >= 0])
+    home, member = key // n, key % n
+    starts = np.flatnonzero(np.diff(home, prepend=-1))
+    for low, high in zip(starts, [*starts[1:], len(home)], strict=True):
+        yield int(home[low]), member[low:high]
+
+
+def gather(pieces: Sequence[tuple[str, int]]) -> pa.Table:
+    """Rows of the (file, batch) pairs given, in their order."""
+    batches = []
+    for path in dict.fromkeys(path for path, _ in pieces):
+        with pa.OSFile(path) as stream, pa.ipc.open_file(stream) as reader:
+            batches += [reader.get_batch(batch) for p, batch in pieces if p == path]
+    return pa.Table.from_batches(batches)
+
+
+def merge_pixel(rows: pa.Table, pixel: Pixel, *, radius_arcsec: float, is_new: NDArray[np.bool_]) -> MergedPixel:
+    """
+    Merge the rows in and around a pixel, and keep those inside.
+
+    Parameters
+    ----------
+    rows : pa.Table
+        Catalogue rows.
+    pixel : Pixel
+    radius_arcsec : float
+        Radius within which rows of different shards are one object.
+    is_new : array (n,) of bool
+        Which rows are not in the catalogue yet.
+    """
+    merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
+    before = rows["n_detection"].to_numpy().astype(np.int64)
+    after, kept = merged.counts(before), merged.kept
+    index, (first, last) = rows[HEALPIX].to_numpy(), pixel.span
+    inside = (index >= first) & (index < last)
+    members = np.flatnonzero(inside & kept)
+    members = members[np.argsort(index[members], kind="stable")]
+    stay = rows.take(pa.array(members))
+    place = rows.schema.get_field_index("n_detection")
+    stay = stay.set_column(place, rows.schema.field(place), pa.array(after[members].astype(np.int32)))
+    return MergedPixel(
+        rows=stay,
+        n_new=int((inside & kept & is_new).sum()),
+        n_merged=int((inside & ~kept).sum()),
+        changed=bool((inside & np.where(is_new, kept, after != before)).any()),
+    )

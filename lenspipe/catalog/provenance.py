@@ -1,0 +1,160 @@
+"""What a catalogue is made of: its record, and what may be added to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lenspipe import __version__
+from lenspipe.catalog import folder as names
+from lenspipe.catalog.columns import bands_of
+from lenspipe.catalog.run_rows import Run, same_files
+from lenspipe.errors import ConfigError
+from lenspipe.evaluate.calibrate import probability_record
+from lenspipe.rundir import read_json, utc_now
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matching:
+    """Known lenses to match with."""
+
+    source: str
+    """What the list is called in the record."""
+    lenses: pa.Table
+    radius_arcsec: float
+    trained_on: pa.Table | None = None
+
+
+def record_of(out: Path) -> dict[str, Any]:
+    """Record of the catalogue in a folder."""
+    path = out / names.PROVENANCE
+    if not path.exists():
+        raise ConfigError("the folder holds no catalogue; choose another --out", out=str(out))
+    record: dict[str, Any] = read_json(path)
+    return record
+
+
+def check_append(
+    run: Run, out: Path, before: dict[str, Any], *, radius_arcsec: float, matching: Matching | None, other_model: bool
+) -> None:
+    """
+    Refuse a run that cannot be added to the catalogue in ``out``.
+
+    Raises
+    ------
+    ConfigError
+        The run is in it already, whole or in part, has other bands, was scored by another model, or the rows that are
+        there were merged or matched otherwise.
+    """
+    if any(_holds(entry, run) for entry in before["runs"]):
+        raise ConfigError(
+            "the run is in the catalogue already; if it was resumed since, write the catalogue anew without --append",
+            run=str(run.folder), out=str(out),
+        )  # fmt: skip
+    bands = bands_of(pq.read_schema(out / names.HATS / "dataset" / "_common_metadata"))
+    if bands != run.bands:
+        raise ConfigError(
+            "the run has other bands than the catalogue; give it a catalogue of its own",
+            catalogue=" ".join(bands), run=" ".join(run.bands),
+        )  # fmt: skip
+    if before["merge_radius_arcsec"] != radius_arcsec:
+        raise ConfigError(
+            "the catalogue was merged with another radius; append with the same --radius",
+            catalogue=before["merge_radius_arcsec"], got=radius_arcsec,
+        )  # fmt: skip
+    known = before["known_lenses"]
+    was = "none" if known is None else f"{known['list']} within {known['radius_arcsec']:g} arcsec"
+    now = "none" if matching is None else f"{matching.source} within {matching.radius_arcsec:g} arcsec"
+    if was != now:
+        raise ConfigError(
+            "the rows that are there were matched with other known lenses; append with the same --match and "
+            "--match-radius", catalogue=was, got=now,
+        )  # fmt: skip
+    digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
+    if digests != {run.model_digest} and not other_model:
+        raise ConfigError(
+            "the catalogue was scored by another model, and scores of two models cannot be compared; "
+            "scan with the same model, or add --allow-other-model",
+            catalogue=", ".join(sorted(str(d) for d in digests)), run=run.model_digest,
+        )  # fmt: skip
+
+
+def _holds(entry: dict[str, Any], run: Run) -> bool:
+    """Whether an entry of a record is the run, a part of it or what it was before a resume."""
+    # before request_id was written, run_id was what it is now
+    same_request = entry.get("request_id", entry["run_id"]) == run.request_id
+    return same_request and same_files(entry["inputs"] or [], run.record.get("inputs", []))
+
+
+def provenance(
+    run: Run, before: dict[str, Any] | None, kept: dict[str, int], added: dict[str, int], searched: pa.Table,
+    radius_arcsec: float, acronym: str, matching: Matching | None, found: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """
+    What a catalogue is made of, with counts that add up.
+
+    Parameters
+    ----------
+    run : Run
+        Run that is added.
+    before : dict or None
+        Record of the catalogue that it is added to.
+    kept : dict
+        ``rows``, ``scored_rows`` and ``detections`` (the sum of ``n_detection``) of the whole catalogue.
+    added : dict
+        ``rows`` and ``merged`` of this run.
+    searched : pa.Table
+        Shards of all runs.
+    radius_arcsec, acronym, matching
+        As in `write_catalogue`.
+    found : dict or None
+        Recall of known lenses.
+    """
+    keys = ("started", "finished", "status", "request", "versions", "bands", "model", "no_model", "probability",
+            "assumptions", "inputs")  # fmt: skip
+    entry = {
+        "run_id": run.run_id,
+        "request_id": run.request_id,
+        "folder": str(run.home),
+        **{key: run.record.get(key) for key in keys},
+        "counts": {**run.record["counts"], **added},
+    }
+    runs = [*(before["runs"] if before else []), entry]
+    totals = {k: sum(r["counts"][k] for r in runs) for k in ("tiles", "shards", "shards_ok", "sources", "candidates")}
+    totals |= {"merged": totals["candidates"] - kept["rows"], "rows": kept["rows"]}
+    totals["scored_rows"] = kept["scored_rows"]
+    detections = kept["detections"]
+    merged = sum(r["counts"]["merged"] for r in runs)
+    if detections != totals["candidates"] or merged != totals["merged"]:
+        raise RuntimeError(f"the counts do not add up: {detections} detections, {merged} merged, {totals}")
+    return {
+        "format_version": 1,
+        "written": utc_now(),
+        "lenspipe": __version__,
+        "merge_radius_arcsec": radius_arcsec,
+        "acronym": acronym,
+        "probability": _probability(runs),
+        "known_lenses": None
+        if matching is None
+        else {"list": matching.source, "radius_arcsec": matching.radius_arcsec, "recall": found},
+        "area": {"sum_of_shards_deg2": pc.sum(searched["area_deg2"]).as_py() or 0.0},
+        "counts": totals,
+        "runs": runs,
+    }
+
+
+def _probability(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the runs say about their probabilities; where they differ, all of it, and no word for the whole."""
+    stated = [r["probability"] or probability_record(None, None) for r in runs]
+    distinct = [s for i, s in enumerate(stated) if s not in stated[:i]]
+    if len(distinct) == 1:
+        return distinct[0]
+    return {
+        "prior": None, "calibration": None, "of_runs": distinct,
+        "why": "the runs differ; the columns prior and calibration say what holds for a row",
+    }  # fmt: skip
