@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ class Profile(Protocol):
     """Where the light of one component lies; its flux is kept apart, so that all bands share one evaluation."""
 
     def brightness(self, x_arcsec: Array, y_arcsec: Array) -> Array:
-        """Surface brightness for unit total flux, per square arcsec."""
+        """Surface brightness for unit total flux, per square arcsec, at positions that broadcast."""
         ...
 
 
@@ -68,8 +69,11 @@ class Sersic:
         b = float(gammaincinv(2 * self.n, 0.5))
         total = 2 * np.pi * self.n * self.radius_arcsec**2 * np.exp(b) * b ** (-2 * self.n) * gamma(2 * self.n)
         m2 /= self.radius_arcsec**2
-        reduced = np.sqrt(m2) if self.n == 1 else np.maximum(m2, 0) ** (0.5 / self.n)
-        scaled: Array = np.exp(-b * (reduced - 1))
+        np.maximum(m2, 0, out=m2)
+        scaled: Array = np.sqrt(m2) if self.n == 1 else m2 ** (0.5 / self.n)
+        scaled -= 1
+        scaled *= -b
+        np.exp(scaled, out=scaled)
         scaled /= total
         return scaled
 
@@ -100,10 +104,15 @@ class GalaxyImage:
         cos, sin = np.cos(self.angle_rad), np.sin(self.angle_rad)
         column = (cos * x + sin * y) / self.pixel_scale_arcsec + (self.pixels.shape[1] - 1) / 2
         row = (cos * y - sin * x) / self.pixel_scale_arcsec + (self.pixels.shape[0] - 1) / 2
-        coefficients = spline_filter(self.pixels, order=3, output=np.float64)
-        value = map_coordinates(coefficients, [row, column], order=3, mode="constant", cval=0.0, prefilter=False)
+        column, row = np.broadcast_arrays(column, row)
+        value = map_coordinates(self._coefficients, [row, column], order=3, mode="constant", cval=0.0, prefilter=False)
         bright: Array = value / self.pixel_scale_arcsec**2
         return bright
+
+    @cached_property
+    def _coefficients(self) -> Array:
+        coefficients: Array = spline_filter(self.pixels, order=3, output=np.float64)
+        return coefficients
 
 
 def _elliptical_radius2(x_arcsec: Array, y_arcsec: Array, shape: Sersic) -> Array:
@@ -111,6 +120,7 @@ def _elliptical_radius2(x_arcsec: Array, y_arcsec: Array, shape: Sersic) -> Arra
     q, cos, sin = shape.axis_ratio, np.cos(shape.angle_rad), np.sin(shape.angle_rad)
     xx, yy, xy = q * cos**2 + sin**2 / q, q * sin**2 + cos**2 / q, 2 * cos * sin * (q - 1 / q)
     x, y = np.asarray(x_arcsec, float) - shape.x_arcsec, np.asarray(y_arcsec, float) - shape.y_arcsec
-    m2: Array = (xx * x + xy * y) * x
+    m2: Array = xx * x + xy * y
+    m2 *= x
     m2 += yy * y * y
     return m2

@@ -22,7 +22,7 @@ class Deflector(Protocol):
     """Anything that bends light."""
 
     def deflection(self, x_arcsec: Array, y_arcsec: Array) -> tuple[Array, Array]:
-        """Deflection angle at image positions, arcsec."""
+        """Deflection angle at image positions, arrays that broadcast, arcsec."""
         ...
 
 
@@ -58,13 +58,20 @@ class Grid:
         """Positions ``(y, x)`` of all rays, arcsec from the centre of the image."""
         return _rays(self.size_px, self.pixel_scale_arcsec, self.supersampling)
 
+    def axes(self) -> tuple[Array, Array]:
+        """The same as a row ``(1, x)`` and a column ``(y, 1)``, which broadcast: fewer passes over all rays."""
+        x, y = self.rays()
+        return x[:1], y[:, :1]
+
     def bin(self, brightness: Array, sampling: int = 1) -> Array:
         """Surface brightness on the rays (per square arcsec) to flux in ``sampling`` sub-pixels a pixel and axis."""
-        s, n = self.supersampling // sampling, self.size_px * sampling
+        s = self.supersampling // sampling
         if s * sampling != self.supersampling:
             raise ConfigError("the PSF sampling must divide the supersampling", got=sampling, of=self.supersampling)
-        sub = brightness.reshape(n, s, n, s).mean(axis=(1, 3)) if s > 1 else brightness
-        flux: Array = sub * (self.pixel_scale_arcsec / sampling) ** 2
+        # sums of slices: 7 times as fast as a mean over two axes
+        columns = sum(brightness[k::s] for k in range(1, s)) + brightness[::s]
+        flux: Array = sum(columns[:, k::s] for k in range(1, s)) + columns[:, ::s]
+        flux *= (self.pixel_scale_arcsec / sampling / s) ** 2
         return flux
 
 
@@ -80,13 +87,25 @@ def _rays(size_px: int, scale: float, supersampling: int) -> tuple[Array, Array]
 
 def shoot_rays(deflectors: Sequence[Deflector], grid: Grid) -> tuple[Array, Array]:
     """Source-plane positions ``(y, x)`` of the rays behind deflectors on one plane, arcsec."""
-    x, y = grid.rays()
-    beta_x, beta_y = x.copy(), y.copy()
+    keep_freed_memory()
+    x, y = grid.axes()
+    beta_x, beta_y = (ray.copy() for ray in grid.rays())
     for deflector in deflectors:
         alpha_x, alpha_y = deflector.deflection(x, y)
         beta_x -= alpha_x
         beta_y -= alpha_y
     return beta_x, beta_y
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """
+    Have this process keep the memory that arrays of rays leave behind, once; up to 48 MiB stay with it.
+
+    The C library of Linux gives blocks back to the system above a threshold, which it raises to the largest block that
+    it has seen freed. Below it, half of a stamp's time went into pages that were mapped anew for every array.
+    """
+    np.empty(24 << 20, np.uint8)
 
 
 def render(
@@ -119,7 +138,7 @@ def render_galaxy(
     """
     image = np.zeros((n_band, grid.size_px * sampling, grid.size_px * sampling))
     for component in components:
-        shape = grid.bin(component.profile.brightness(*grid.rays()), sampling)
+        shape = grid.bin(component.profile.brightness(*grid.axes()), sampling)
         if isinstance(component.profile, Sersic) and component.profile.n > 1.5:
             _refine_core(shape, component.profile, grid.pixel_scale_arcsec / sampling)
         image += np.asarray(component.flux_njy, float)[:, None, None] * shape
