@@ -80,8 +80,7 @@ def power_law_deflection(
     squeezed, minor = (q * cos) * x_arcsec + (q * sin) * y_arcsec, cos * y_arcsec - sin * x_arcsec
     radius = squeezed * squeezed  # np.hypot takes five times as long, and nothing overflows here
     radius += minor * minor
-    np.sqrt(radius, out=radius)
-    np.maximum(radius, 1e-12, out=radius)
+    radius = np.maximum(np.sqrt(radius), 1e-12)
     squeezed /= radius
     minor /= radius
     scale = theta_e_arcsec * np.sqrt(q)

@@ -69,11 +69,11 @@ class Sersic:
         b = float(gammaincinv(2 * self.n, 0.5))
         total = 2 * np.pi * self.n * self.radius_arcsec**2 * np.exp(b) * b ** (-2 * self.n) * gamma(2 * self.n)
         m2 /= self.radius_arcsec**2
-        np.maximum(m2, 0, out=m2)
+        m2 = np.maximum(m2, 0)
         scaled: Array = np.sqrt(m2) if self.n == 1 else m2 ** (0.5 / self.n)
         scaled -= 1
         scaled *= -b
-        np.exp(scaled, out=scaled)
+        scaled = np.exp(scaled)
         scaled /= total
         return scaled
 
