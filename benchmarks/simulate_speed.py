@@ -7,6 +7,7 @@ Two free cores are needed; the load average before the run is recorded.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -21,18 +22,18 @@ import psutil
 import record
 
 from lenspipe.dist.session import ray_session
-from lenspipe.dist.simulate import simulate
+from lenspipe.dist.simulate import PartTask, plan_parts, simulate
 from lenspipe.simulate.instrument import gaussian_kernel
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic
 from lenspipe.simulate.photometry import njy_of_magnitude
-from lenspipe.simulate.recipe import read_recipe
+from lenspipe.simulate.recipe import Recipe, read_recipe
 from lenspipe.simulate.render import Grid, convolve, render, render_galaxy, shoot_rays
 from lenspipe.stamps.format import StampSet
 
 SIZE_PX, SCALE, SUPERSAMPLING = 64, 0.2, 4
-PART_ROWS = 200
-MAX_TURNS, QUIET = 8, 0.1  # turns until three were quiet: others used less than a tenth of a core
+PART_ROWS, N_PART = 50, 20
+N_TURN, MAX_TURNS, QUIET = 2, 6, 0.1  # turns until so many were quiet: others used less than a tenth of a core
 SEEING = (0.85, 0.70, 0.78)
 LENS_MAG, SOURCE_MAG = (20.5, 19.1, 18.5), (22.6, 22.4, 22.3)
 SOURCE_PLACE = {"center_x": 0.25, "center_y": 0.1}
@@ -150,16 +151,18 @@ def rows_per_s(folder: Path, n_worker: int) -> float:
     return PART_ROWS * (len(ends) - n_worker) / (ends[-1] - ends[n_worker - 1])
 
 
-class OthersCpu:
-    """Cores that processes outside this one's tree used while the body ran: on a shared machine a run is void by it."""
+class Cpu:
+    """Cores used while the body ran, by workers, the driver, Ray's own processes, and others, which make a run void."""
 
-    def __enter__(self) -> OthersCpu:
+    def __enter__(self) -> Cpu:
         self._begun, self._busy, self._own = time.perf_counter(), _busy_s(), _own_s()
         return self
 
     def __exit__(self, *_: object) -> None:
-        others = (_busy_s() - self._busy) - (_own_s() - self._own)
-        self.cores = others / (time.perf_counter() - self._begun)
+        seconds, own = time.perf_counter() - self._begun, _own_s()
+        self.cores = {name: round((own[name] - self._own[name]) / seconds, 2) for name in own}
+        others = (_busy_s() - self._busy) - (sum(own.values()) - sum(self._own.values()))
+        self.cores["others"] = round(others / seconds, 2)
 
 
 def _busy_s() -> float:
@@ -167,49 +170,68 @@ def _busy_s() -> float:
     return times.user + times.system + times.nice
 
 
-def _own_s() -> float:
-    total = 0.0
+def _own_s() -> dict[str, float]:
+    total = {"workers": 0.0, "driver": 0.0, "ray": 0.0}
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             used = process.cpu_times()
-            total += used.user + used.system
+            words = process.cmdline()
         except psutil.Error:
             continue
+        worker = bool(words) and words[0].startswith("ray::")
+        name = "driver" if process.pid == os.getpid() else "workers" if worker else "ray"
+        total[name] += used.user + used.system
     return total
 
 
-def workers_and_memory(n_part: int = 6) -> dict:
+def plain_processes(recipe: Recipe, folder: Path, n_process: int) -> None:
+    """The same parts by as many processes without Ray: what the machine itself gives."""
+    folder.mkdir()
+    make = PartTask(recipe, 2, str(folder)).make
+    with multiprocessing.get_context("spawn").Pool(n_process) as pool:
+        for _ in pool.imap_unordered(make, plan_parts(PART_ROWS * N_PART, PART_ROWS)):
+            pass
+
+
+def workers_and_memory() -> dict:
     recipe = read_recipe("ground-gri").model_copy(update={"part_rows": PART_ROWS})
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    others: dict[int, list[float]] = {1: [], 2: []}
+    rates: dict[str, list[float]] = {f"{how} {n}": [] for how in ("ray", "plain") for n in (1, 2)}
+    cores: dict[str, list[dict[str, float]]] = {name: [] for name in rates}
     with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
-        simulate(
-            recipe, count=2 * PART_ROWS, seed=1, out=Path(folder) / "warm", n_worker=2
-        )  # workers start, modules load
+        # workers start, modules load
+        simulate(recipe, count=4 * PART_ROWS, seed=1, out=Path(folder) / "warm", n_worker=2)
         for turn in range(MAX_TURNS):
-            for n in (1, 2):
-                out = Path(folder) / f"{turn}-{n}"
-                with OthersCpu() as busy:
-                    simulate(recipe, count=PART_ROWS * n_part, seed=2, out=out, n_worker=n)
-                rates[n].append(rows_per_s(out, n))
-                others[n].append(round(busy.cores, 2))
-            if all(sum(cores < QUIET for cores in others[n]) >= 3 for n in (1, 2)):
+            for name in rates:
+                how, n = name.split()[0], int(name.split()[1])
+                out = Path(folder) / f"{name}-{turn}"
+                with Cpu() as used:
+                    if how == "ray":
+                        simulate(recipe, count=PART_ROWS * N_PART, seed=2, out=out, n_worker=n)
+                    else:
+                        plain_processes(recipe, out, n)
+                rates[name].append(rows_per_s(out, n))
+                cores[name].append(used.cores)
+            # the plain processes have ended, so their seconds count as others'
+            if all(sum(one["others"] < QUIET for one in cores[f"ray {n}"]) >= N_TURN for n in (1, 2)):
                 break
-        one, two = (StampSet.open(Path(folder) / f"0-{n}").read_images() for n in (1, 2))
-        assert np.array_equal(one, two), "rows depend on the number of workers"
-        peaks = []
-        for n in (n_part // 2, 2 * n_part):
+        images = [StampSet.open(Path(folder) / f"{name}-0").read_images() for name in rates]
+        assert all(np.array_equal(images[0], one) for one in images), "rows depend on how they are made"
+        peaks = {}
+        for n in (N_PART // 2, 2 * N_PART):
             with PeakMemory() as memory:
                 simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", n_worker=2)
-            peaks.append(memory.peak_mib)
-    quiet = {n: statistics.median(rates[n][k] for k in np.argsort(others[n])[:3]) for n in (1, 2)}
+            peaks[str(PART_ROWS * n)] = memory.peak_mib
+    quiet = {}
+    for name in rates:
+        least = sorted(range(len(rates[name])), key=lambda k: cores[f"ray {name[-1]}"][k]["others"])[:N_TURN]
+        quiet[name] = statistics.median(rates[name][k] for k in least)
     return {
-        "rows": PART_ROWS * n_part,
-        "one_worker_rows_per_s": rates[1],
-        "two_workers_rows_per_s": rates[2],
-        "cores_used_by_others": others,
-        "speed_up_of_two_workers": quiet[2] / quiet[1],
-        "peak_worker_mib": {str(PART_ROWS * n_part // 2): peaks[0], str(2 * PART_ROWS * n_part): peaks[1]},
+        "rows": PART_ROWS * N_PART,
+        "rows_per_s": rates,
+        "cores_used": {name: cores[name] for name in rates if name.startswith("ray")},
+        "speed_up_of_two_workers": quiet["ray 2"] / quiet["ray 1"],
+        "speed_up_of_two_plain_processes": quiet["plain 2"] / quiet["plain 1"],
+        "peak_worker_mib": peaks,
     }
 
 
