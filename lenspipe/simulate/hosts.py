@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +158,14 @@ def _images(folder: Path, scale: float) -> Iterator[tuple[str, NDArray[Any], flo
 
     catalogues = sorted(p for p in folder.rglob("real_galaxy_catalog*.fits") if not p.name.endswith("_fits.fits"))
     for catalogue in catalogues:
-        rows = fits.getdata(catalogue, 1)
-        for row in rows:
-            file = catalogue.parent / str(row["GAL_FILENAME"]).strip()
-            if file.exists():
-                yield f"{row['IDENT']}", fits.getdata(file, int(row["GAL_HDU"])), float(row["PIXEL_SCALE"])
+        with contextlib.ExitStack() as stack:
+            opened: dict[Path, Any] = {}  # each file once: opening reads the headers of all its galaxies
+            for row in fits.getdata(catalogue, 1):
+                file = catalogue.parent / str(row["GAL_FILENAME"]).strip()
+                if file not in opened and file.exists():
+                    opened[file] = stack.enter_context(fits.open(file))
+                if file in opened:
+                    yield f"{row['IDENT']}", opened[file][int(row["GAL_HDU"])].data, float(row["PIXEL_SCALE"])
     if catalogues:
         return
     for file in sorted([*folder.rglob("*.fits"), *folder.rglob("*.fits.gz")]):
