@@ -1,5 +1,10 @@
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from lenspipe.dist.simulate import CONTACT_SHEET, Part, plan_parts, simulate
 from lenspipe.errors import ConfigError
@@ -33,6 +38,27 @@ def test_any_number_of_workers_gives_the_rows_of_the_plain_loop(ray_local, refer
     result = simulate(small_recipe(), count=23, seed=3, out=tmp_path / "run", n_worker=n_worker)
     assert result["rows"] == 23
     assert rows_of(tmp_path / "run") == reference
+
+
+def test_real_sources_and_hosts_reach_the_workers_of_ray(ray_local, tmp_path, rng):
+    y, x = np.indices((49, 49)) - 24
+    (tmp_path / "sources").mkdir()
+    for k, turn in enumerate((0.3, 1.1)):
+        galaxy = np.exp(-np.hypot(x, 2 * y) / 5) * (1 + np.cos(2 * np.arctan2(y, x) - turn * np.hypot(x, y)))
+        fits.writeto(tmp_path / "sources" / f"galaxy-{k}.fits", galaxy.astype(np.float32))
+    recipe = read_recipe("ground-gri", survey="kids")
+    hosts = recipe.model_copy(update={"classes": {"early_type": 1.0}, "image": small_recipe().image})
+    simulate(hosts, count=4, seed=8, out=tmp_path / "hosts", runner="local")
+    painted = hosts.model_copy(update={"classes": {"lens": 1.0}, "part_rows": 2, "min_arc_snr": 10.0})
+    painted = painted.model_copy(update={"sources": painted.sources.model_copy(update={"image_fraction": 1.0})})
+    real = {"source_folder": tmp_path / "sources", "host_folder": tmp_path / "hosts"}
+    runs = {}
+    for runner, n_worker in (("local", None), ("ray", 2)):
+        simulate(painted, count=6, seed=5, out=tmp_path / runner, runner=runner, n_worker=n_worker, **real)
+        runs[runner] = rows_of(tmp_path / runner)
+    assert runs["ray"] == runs["local"]
+    assert {row["source_image"] for row in runs["ray"]} == {"galaxy-0", "galaxy-1"}
+    assert {row["host"] for row in runs["ray"]} <= {f"ground-gri-8-{k:08d}" for k in range(4)}
 
 
 @pytest.mark.parametrize("part_rows", [1, 7, 50])
@@ -96,6 +122,7 @@ def test_the_command_simulates_and_refuses_what_it_does_not_know(tmp_path):
     )
     assert run.exit_code == 0, run.output
     assert "2 stamps in 1 parts" in run.output
+    assert "Simulating: 0/2 stamps" in run.output  # a bar on a terminal
     assert StampSet.open(tmp_path / "s").n == 2
     assert "substructure-3" in CliRunner().invoke(command, ["--list"]).output
     assert CliRunner().invoke(command, ["--recipe", "ground-gri"]).exit_code == 2
@@ -103,3 +130,13 @@ def test_the_command_simulates_and_refuses_what_it_does_not_know(tmp_path):
         CliRunner().invoke(command, ["--recipe", "no", "--count", "1", "--out", str(tmp_path / "t")]).exception,
         ConfigError,
     )
+
+
+def test_the_job_is_the_command(tmp_path, monkeypatch, capsys):
+    job = Path(__file__).resolve().parents[2] / "jobs" / "simulate_lenses.py"
+    ask = ["--recipe", "ground-gri", "--count", "1", "--out", str(tmp_path / "s"), "--runner", "local"]
+    monkeypatch.setattr(sys, "argv", [str(job), *ask])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(job), run_name="__main__")
+    assert ended.value.code == 0
+    assert "1 stamps in 1 parts" in capsys.readouterr().out
