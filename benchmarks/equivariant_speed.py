@@ -30,7 +30,7 @@ from lenspipe.nn.models.plain_equivariant import Plan
 from lenspipe.nn.registry import build
 
 STARTS = ("d16", "o2")
-SPEEDS = {"c8": 2, "d4": 2, "so2": 2}
+SPEEDS = {"c8": 2, "d4": 2, "so2": 2, "so2-gated": 2}
 STAMP_PX, BATCH, ROUNDS = 65, 16, 3
 START = """
 import sys, time
@@ -121,9 +121,11 @@ def start(group: str) -> dict[str, Any]:
     }
 
 
-def speeds(group: str, width: int) -> dict[str, Any]:
+def speeds(name: str, width: int) -> dict[str, Any]:
     torch.manual_seed(0)
-    module = build(f"equivariant-{group}", 3, STAMP_PX, width=width, dropout=0.0)
+    group, _, nonlinearity = name.partition("-")
+    settings = {"nonlinearity": nonlinearity} if nonlinearity else {}
+    module = build(f"equivariant-{group}", 3, STAMP_PX, width=width, dropout=0.0, **settings)
     assert isinstance(module, EquivariantNet)
     stamps = torch.randn(BATCH, 3, STAMP_PX, STAMP_PX)
     module.train()(stamps)

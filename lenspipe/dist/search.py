@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
+import ray
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
+from lenspipe.errors import ConfigError
 from lenspipe.learn.space import Domain, Range, SweepSpace, Trial, Value, grid, make_trial, random_trials
 from lenspipe.learn.trials import RESULT_FILE
 
 JOURNAL, TRIALS = ".optuna.log", "trials"
+STALL_S = 600.0
+"""Seconds without a running trial after which a sweep ends; Ray starts a process in 5 s, on a busy machine in 100."""
 
 
 def search_of(space: SweepSpace, folder: Path, *, seed: int) -> tuple[Searcher, int]:
@@ -118,14 +124,36 @@ class StudySearch(ListSearch):
 
 
 class Shown(Callback):
-    """Counts the trials that have ended, well or not."""
+    """Counts the trials that have ended, well or not, and ends a sweep in which none can begin."""
 
-    def __init__(self, progress: Callable[[int, int], None], n_trial: int) -> None:
+    def __init__(self, progress: Callable[[int, int], None], n_trial: int, *, stall_s: float = STALL_S) -> None:
         self._progress, self._n_trial, self._n_done = progress, n_trial, 0
+        self._stall_s, self._moved = stall_s, time.monotonic()
 
-    def __getstate__(self) -> dict[str, int]:
+    def __getstate__(self) -> dict[str, Any]:
         """Nothing of a terminal: Tune pickles its callbacks for a restore that is not used here."""
         return {}
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        """
+        Look whether a trial runs, or waits as it should.
+
+        Raises
+        ------
+        ConfigError
+            None has run for `STALL_S` while some wait: Tune itself would wait for ever.
+        """
+        if any(trial.status == "RUNNING" for trial in trials) or not any(t.status == "PENDING" for t in trials):
+            self._moved = time.monotonic()
+        elif time.monotonic() - self._moved > self._stall_s:
+            raise ConfigError(
+                "no trial could begin: other work holds Ray's CPUs, or the machine is too busy to start a process: "
+                "end that work, then go on by --resume",
+                waited_s=round(self._stall_s),
+                free_cpus=ray.available_resources().get("CPU", 0.0),
+                cpus=ray.cluster_resources().get("CPU", 0.0),
+                load=round(os.getloadavg()[0], 1),
+            )
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """One more."""

@@ -15,11 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lenspipe.learn.space import SweepSpace
 from lenspipe.rundir import atomic_path
 
 PAGE, PLOTS = "index.html", "sweep.png"
+FRACTION = "sampling.fraction"
+"""Setting whose values make a learning curve: the part of the training split."""
 COLUMNS = (
     "rank", "trial", "status", "metric", "interval", "settings", "parameters", "multiply_adds", "epochs", "seconds",
     "audit_turns_90", "audit_any_angle",
@@ -72,11 +75,19 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
 
 
 def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, Any]]], space: SweepSpace) -> bytes:
-    """PNG of the metric against family, parameters and multiply-adds, and of the learning curves."""
+    """
+    PNG of the metric against family, parameters and multiply-adds, and of the curves by epoch.
+
+    Where the trials have several `FRACTION`, of the metric against that part of the training split too: of each family
+    the best trial at each.
+    """
     families = sorted({row["family"] for row in rows})
     colour = {family: to_hex(colormaps["tab20"](k % 20)) for k, family in enumerate(families)}
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    by_family, by_size, by_cost, curves = figure.subplots(2, 2).ravel()
+    fractions = {row["trial"]: json.loads(row["settings"]).get(FRACTION) for row in rows}
+    learning = len(set(fractions.values()) - {None}) > 1
+    figure = Figure(figsize=(17 if learning else 12, 8.6), layout="constrained")
+    axes = figure.subplots(2, 3 if learning else 2)
+    by_family, by_size, by_cost, curves = axes[:, :2].ravel()
     done = [row for row in rows if row["status"] == "done" and row["metric"] is not None]
     for row in done:
         _point(by_family, families.index(row["family"]), row, colour)
@@ -93,13 +104,43 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
             linewidth=1, marker=".", markersize=3, alpha=0.8,
         )  # fmt: skip
     curves.set_xlabel("epoch")
-    for axes in (by_family, by_size, by_cost, curves):
-        axes.set_ylabel(space.metric_name)
-        axes.axhline(1.0 if space.task == "regress" else 0.5, color="0.6", linestyle=":", linewidth=1)
+    drawn = [by_family, by_size, by_cost, curves]
+    if learning:
+        _learning_curves(axes[0, 2], done, fractions, colour, space)
+        axes[1, 2].axis("off")
+        drawn.append(axes[0, 2])
+    for panel in drawn:
+        panel.set_ylabel(space.metric_name)
+        panel.axhline(1.0 if space.task == "regress" else 0.5, color="0.6", linestyle=":", linewidth=1)
+    handles = [Line2D([], [], color=colour[family], marker="o", label=family) for family in families]
+    handles.append(Line2D([], [], color="0.3", marker="x", linestyle="", label="no better than chance"))
+    handles.append(Line2D([], [], color="0.6", linestyle=":", label="chance"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def _learning_curves(
+    axes: Axes,
+    done: list[dict[str, Any]],
+    fractions: dict[str, float | None],
+    colour: dict[str, str],
+    space: SweepSpace,
+) -> None:
+    sign = 1.0 if space.mode == "min" else -1.0
+    best: dict[tuple[str, float], dict[str, Any]] = {}
+    for row in sorted(done, key=lambda row: sign * row["metric"]):
+        fraction = fractions[row["trial"]]
+        if fraction is not None:
+            best.setdefault((row["family"], fraction), row)
+    for family in colour:
+        at = sorted(fraction for name, fraction in best if name == family)
+        axes.plot(at, [best[family, x]["metric"] for x in at], color=colour[family], linewidth=1)
+        for x in at:
+            _point(axes, x, best[family, x], colour)
+    axes.set(xscale="log", xlabel="part of the training split")
 
 
 def _point(axes: Axes, x: float, row: dict[str, Any], colour: dict[str, str]) -> None:

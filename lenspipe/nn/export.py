@@ -54,6 +54,7 @@ def plain_card(card: ModelCard, module: nn.Module) -> ModelCard:
         "samples": list(plan.samples),
         "kernels": list(plan.kernels),
         "pooled": list(plan.pooled),
+        "gated": plan.gated,
         "pooling": module.pooling,
         "mask": module.masked,
     }

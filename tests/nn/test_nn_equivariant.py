@@ -16,6 +16,7 @@ from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.nn.export import plain_card, to_plain
 from lenspipe.nn.models.equivariant import Design, n_multiply_adds, width_for
+from lenspipe.nn.models.plain_equivariant import GatedField
 from lenspipe.nn.registry import build, family_facts
 
 TINY = {"width": 1, "depth": 2, "dropout": 0.0}
@@ -58,6 +59,38 @@ def test_every_group_learns_keeps_its_symmetry_and_exports(group: str) -> None:
             for turned in symmetric_views(group, stamps):
                 torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
             torch.testing.assert_close(to_plain(module)(stamps), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", ["so2", "o2"])
+def test_gated_fields_keep_the_symmetry_and_export(group: str) -> None:
+    module, losses = trained(group, 33, nonlinearity="gated")
+    assert min(losses[1:]) < losses[0]
+    stamps = torch.randn(3, 2, 33, 33)
+    with torch.inference_mode():
+        want = module(stamps)
+        assert want.std() > 1e-2
+        for turned in symmetric_views(group, stamps):
+            torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
+        plain = to_plain(module)
+        torch.testing.assert_close(plain(stamps), want, rtol=0, atol=1e-5)
+        last = plain.to(memory_format=torch.channels_last)(stamps.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(last, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", ["so2", "o2"])
+def test_a_gate_commutes_with_every_turn_of_the_group(group: str) -> None:
+    """Independent: turns act on the coefficients by escnn's own matrices of the representation."""
+    with groups._escnn() as escnn:
+        space = groups._space(escnn, group)
+        field = groups._representation(space, "regular", 3)
+        turns = [torch.tensor(field(g)).float() for g in space.fibergroup.testing_elements(5)]
+    fields = torch.randn(2, 2, field.size, 3, 3)
+    gate = GatedField(field.size)
+    for turn in turns:
+        turned, out = (
+            torch.einsum("ts,nfsyx->nftyx", turn, x) for x in (fields, gate(fields.flatten(1, 2)).view_as(fields))
+        )
+        torch.testing.assert_close(gate(turned.flatten(1, 2)).view_as(out), out, rtol=0, atol=1e-5)
 
 
 def test_a_network_cares_for_the_turns_that_its_group_does_not_have() -> None:
@@ -177,6 +210,7 @@ def test_families_list_the_parameters_that_their_networks_have() -> None:
         ({"restrict_to": "c4", "restrict_at": 3}, "a stage after the first"),
         ({"depth": 0}, "at least one stage"),
         ({"pooling": "sum"}, "no such pooling"),
+        ({"nonlinearity": "gated"}, "nonlinearity is fourier"),
         ({"n_parameter": 5}, "larger than asked for"),
         ({"n_parameter": 9**9, "n_multiply_add": 9**9}, "either n_parameter or"),
     ],

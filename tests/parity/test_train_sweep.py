@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
 import pytest
 from toy_stamps import make_stamps
 
@@ -15,6 +23,12 @@ BASE = {
     "optim": {"epochs": 2, "learning_rate": 0.02, "ema_decay": 0.8},
     "augment": {"affine_fraction": 0.0, "gap_fraction": 0.0},
 }
+SCRIPT = """
+import json, sys
+from lenspipe.dist.sweep import sweep
+from lenspipe.learn.space import SweepSpace
+sweep(sys.argv[1], SweepSpace.model_validate(json.loads(sys.argv[2])), sys.argv[3], max_concurrent=1)
+"""
 
 
 def space(**tables) -> SweepSpace:
@@ -23,12 +37,31 @@ def space(**tables) -> SweepSpace:
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_trials_are_ranked_and_a_crashed_one_is_a_row(tmp_path):
-    data = make_stamps(tmp_path / "stamps")
+def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp_path):
+    """The killed driver leaves its trials behind on a cluster that lives on; the resumed one gets their CPUs."""
+    import ray
+
+    data, out = make_stamps(tmp_path / "stamps"), tmp_path / "out"
     models = [*space().model_dump()["model"], {"family": "lensflow", "settings": {"nonsense": 1}}]
+    asked = space(model=models)
+    command = [sys.executable, "-c", SCRIPT, str(data), json.dumps(asked.model_dump(mode="json")), str(out)]
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        end = time.monotonic() + 300
+        while not list(out.glob("trials/*/result.json")) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+    (first,) = out.glob("trials/*/result.json")
+    written = (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns
+    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
+        sweep(data, asked, out)
     seen = []
-    table = sweep(data, space(model=models), tmp_path / "out", progress=lambda *counts: seen.append(counts))
-    rows = table.to_pylist()
+    rows = sweep(data, asked, out, resume=True, progress=lambda *counts: seen.append(counts)).to_pylist()
+    assert (seen[0], seen[-1]) == ((0, 2), (2, 2))
+    assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
     assert [row["rank"] for row in rows] == [1, 2, None]
     assert rows[0]["metric"] >= rows[1]["metric"] > 0.8
     assert rows[0]["metric_low"] < rows[0]["metric"] <= rows[0]["metric_high"]
@@ -36,15 +69,26 @@ def test_trials_are_ranked_and_a_crashed_one_is_a_row(tmp_path):
     assert "settings that the family does not have" in rows[2]["error"]
     assert min(rows[0]["parameters"], rows[0]["multiply_adds"]) > 0
     assert rows[0]["audit_turns_90"] > 0  # an ordinary network is not equivariant
-    assert seen[0] == (0, 3)
-    assert seen[-1] == (3, 3)
-    _, card = load_model(tmp_path / "out" / "best")
+    _, card = load_model(out / "best")
     assert card.name == rows[0]["trial"]
-    assert (tmp_path / "out" / "index.html").stat().st_size > 20_000
-    again = sweep(data, space(model=models), tmp_path / "out", resume=True).to_pylist()
-    assert [row["trial"] for row in again] == [row["trial"] for row in rows]
-    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
-        sweep(data, space(model=models), tmp_path / "out")
+    assert (out / "index.html").stat().st_size > 20_000
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]  # nothing of either run is left
+
+
+def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
+    from lenspipe.dist import search
+
+    monkeypatch.setattr(search.ray, "available_resources", lambda: {"CPU": 0.0})
+    monkeypatch.setattr(search.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    waiting, running = SimpleNamespace(status="PENDING"), SimpleNamespace(status="RUNNING")
+    shown = search.Shown(lambda *_: None, 2, stall_s=0.02)
+    for trials in ([waiting, running], [], [waiting]):
+        shown.on_step_end(0, trials)
+    time.sleep(0.03)
+    shown.on_step_end(1, [running, waiting])
+    time.sleep(0.03)
+    with pytest.raises(ConfigError, match=r"go on by --resume \[waited_s=0, free_cpus=0.0, cpus=2.0"):
+        shown.on_step_end(2, [waiting])
 
 
 def test_optuna_goes_on_with_what_was_cut_off(tmp_path):

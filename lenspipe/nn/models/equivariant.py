@@ -19,6 +19,7 @@ from lenspipe.nn.models.plain_equivariant import (
     GroupMax,
     InvariantHead,
     Plan,
+    inner_activation,
 )
 
 PREFIX = "equivariant-"
@@ -54,6 +55,8 @@ class Design:
     """First stage of the subgroup, counted from 0."""
     max_frequency: int = 0
     """SO(2), O(2): highest angular frequency of the fields, 3 where 0; finite groups: of the kernels, free where 0."""
+    nonlinearity: str = "fourier"
+    """SO(2), O(2): ``fourier``, ELU at samples over the group, or ``gated``."""
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
@@ -63,6 +66,12 @@ class Design:
         if self.restrict_to and not (self.restrict_to in GROUPS and is_subgroup(self.restrict_to, self.group)):
             raise ModelError(
                 "restrict_to must name a smaller group inside the group", got=self.restrict_to, of=self.group
+            )
+        if self.nonlinearity not in ("fourier", "gated") or (
+            self.nonlinearity == "gated" and self.group not in CONTINUOUS
+        ):
+            raise ModelError(
+                "nonlinearity is fourier or, for so2 and o2, gated", got=self.nonlinearity, group=self.group
             )
         if self.restrict_to and not 1 <= self.restrict_at < self.depth:
             raise ModelError("restrict_at must be a stage after the first", got=self.restrict_at, depth=self.depth)
@@ -109,6 +118,7 @@ class Design:
             tuple(samples),
             tuple(layer.basis.shape[-1] for layer in self.layers()),
             tuple(i % 2 for i in range(2 * self.depth)),
+            self.nonlinearity == "gated",
         )
 
 
@@ -233,11 +243,9 @@ class EquivariantNet(nn.Module):
             kind = SteerableConvolution if layer.quotient is None else GroupConvolution
             self.convolutions.append(kind(layer, n_in, plan.fields[i]))
             self.norms.append(FieldNorm(plan.fields[i], plan.sizes[i], group in CONTINUOUS))
-            if group in CONTINUOUS:
-                matrices = fourier_matrices(group, design.frequency(group))
-                self.activations.append(FourierELU(plan.sizes[i], plan.samples[i], matrices))
-            else:
-                self.activations.append(nn.ReLU())
+            matrices = fourier_matrices(group, design.frequency(group)) if group in CONTINUOUS else None
+            gated = plan.gated and i < len(plan.fields) - 1  # the last is sampled for its maximum over the group
+            self.activations.append(inner_activation(plan.sizes[i], plan.samples[i], gated, matrices))
             n_map = plan.fields[i] * plan.sizes[i]
             self.pools.append(Blur(n_map, sides[i]) if plan.pooled[i] else nn.Identity())
             n_in = plan.fields[i]

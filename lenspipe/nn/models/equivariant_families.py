@@ -40,11 +40,12 @@ def _enter(group: str) -> None:
         restrict_to: str = "",
         restrict_at: int = 1,
         max_frequency: int = 0,
+        nonlinearity: str = "fourier",
         mask: bool = True,
         n_parameter: int = 0,
         n_multiply_add: int = 0,
     ) -> nn.Module:
-        design = Design(group, depth, restrict_to, restrict_at, max_frequency)
+        design = Design(group, depth, restrict_to, restrict_at, max_frequency, nonlinearity)
         if n_parameter or n_multiply_add:
             width = width_for(
                 group,
@@ -90,6 +91,8 @@ def _enter(group: str) -> None:
         Subgroup, and the first stage (from 0) that is equivariant to it only.
     max_frequency : int
         SO(2), O(2): highest angular frequency of the fields, 3 where 0. Finite groups: of the kernels, free where 0.
+    nonlinearity : str
+        SO(2), O(2): ``fourier`` as above, or ``gated``: coefficients times the logistic function of the first.
     mask : bool
         Zero outside the inscribed circle, with a soft edge.
     n_parameter, n_multiply_add : int

@@ -32,6 +32,8 @@ class Plan:
     """Side of the kernel, px."""
     pooled: tuple[int, ...]
     """1 where the maps are halved after the convolution."""
+    gated: bool = False
+    """Whether fields of Fourier coefficients are gated, and sampled for the maximum over the group alone."""
 
     def map_sides(self, stamp_px: int) -> list[int]:
         """
@@ -105,6 +107,26 @@ class FourierELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, field * size, y, x)``, same shape out."""
         return torch.einsum("sg,nfgyx->nfsyx", self.to_coefficients, self.sampled(x)).reshape(x.shape)
+
+
+class GatedField(nn.Module):
+    """
+    Fields of Fourier coefficients times the logistic function of their first one, which no turn changes.
+
+    The gated non-linearity of Weiler et al. 2018 (3D steerable CNNs, section 4.3) with the field's own mean over the
+    group as its gate, where theirs has a gate of its own: the mean itself goes through a SiLU (Hendrycks & Gimpel
+    2016). For O(2) too: the mean is the same in a mirror.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, field * size, y, x)``, same shape out."""
+        n, channel, height, width = x.shape
+        fields = x.reshape(n, channel // self.size, self.size, height, width)
+        return (fields * torch.sigmoid(fields[:, :, :1])).reshape(x.shape)
 
 
 class GroupMax(nn.Module):
@@ -186,7 +208,7 @@ class PlainEquivariant(nn.Module):
             layers.append(nn.Conv2d(n_in, n_field * size, kernel_px, padding=kernel_px // 2))
             n_in = n_field * size
             if i < last:
-                layers.append(FourierELU(size, n_sample) if n_sample else nn.ReLU())
+                layers.append(inner_activation(size, n_sample, plan.gated))
             if plan.pooled[i]:
                 layers.append(Blur(n_in, sides[i]))
         fourier = FourierELU(plan.sizes[-1], plan.samples[-1]) if plan.samples[-1] else None
@@ -202,6 +224,13 @@ class PlainEquivariant(nn.Module):
         return out
 
 
+def inner_activation(size: int, n_sample: int, gated: bool, matrices: tuple[Tensor, Tensor] | None = None) -> nn.Module:
+    """Activation between two convolutions: of ``n_sample`` 0 ReLU, else of Fourier coefficients."""
+    if not n_sample:
+        return nn.ReLU()
+    return GatedField(size) if gated else FourierELU(size, n_sample, matrices)
+
+
 @register("plain-equivariant")
 def plain_equivariant(
     n_channel: int,
@@ -213,6 +242,7 @@ def plain_equivariant(
     samples: list[int] | None = None,
     kernels: list[int] | None = None,
     pooled: list[int] | None = None,
+    gated: bool = False,
     pooling: str = "rings",
     mask: bool = True,
 ) -> nn.Module:
@@ -225,7 +255,7 @@ def plain_equivariant(
     given = [tuple(x) for x in (fields or [1], sizes or [4], samples or [0], kernels or [5], pooled or [0])]
     if len({len(x) for x in given}) > 1:
         raise ModelError("settings of a plain equivariant network need one entry a convolution", got=str(given))
-    return PlainEquivariant(n_channel, stamp_px, n_out, Plan(*given), pooling, mask)
+    return PlainEquivariant(n_channel, stamp_px, n_out, Plan(*given, gated), pooling, mask)  # type: ignore[arg-type]
 
 
 def _radius_px(side: int) -> Tensor:
