@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,17 +179,29 @@ def _run_ray(task: PartTask, todo: Sequence[Part], n_worker: int | None) -> Iter
             parts = ray.data.from_items(
                 [{"start": part.start, "stop": part.stop} for part in todo], override_num_blocks=len(todo)
             )
+            n_maker = min(n_cpu, len(todo))
             made = parts.map_batches(
-                partial(_make_batch, task),
+                PartMaker,
+                fn_constructor_args=(task,),
                 batch_format="pyarrow",
                 batch_size=1,
-                compute=ray.data.TaskPoolStrategy(size=min(n_cpu, len(todo))),  # Ray warns where tasks are fewer
+                # a part always waits at each worker: the driver looks for ended ones ten times a second only
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=n_maker, initial_size=n_maker, max_tasks_in_flight_per_actor=2
+                ),
             )
             yield from made.iter_rows()
 
 
-def _make_batch(task: PartTask, batch: pa.Table) -> pa.Table:
-    return pa.Table.from_pylist([task.make(Part(row["start"], row["stop"])) for row in batch.to_pylist()])
+class PartMaker:
+    """A worker of Ray Data: makes the parts that it is sent, one a row."""
+
+    def __init__(self, task: PartTask) -> None:
+        self._task = task
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Make the parts ``start`` to ``stop``; returns what `PartTask.make` says of each."""
+        return pa.Table.from_pylist([self._task.make(Part(row["start"], row["stop"])) for row in batch.to_pylist()])
 
 
 def write_contact_sheet(folder: Path, *, n_each: int = 12, n_column: int = 12) -> Path:

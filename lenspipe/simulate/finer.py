@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +99,7 @@ def refine_compact(brightness: Array, profile: Profile, cells: Cells) -> None:
     half_sides = [0.5 * side.ravel()[chosen] for side in cells.sides]
     for k, n in enumerate(FINER):
         members = np.flatnonzero(level == k)
-        inside = (np.arange(n) + 0.5) / n - 0.5
-        u, v = (part.ravel() for part in np.meshgrid(inside, inside))
+        u, v = _inside(n)
         many = CHUNK // n**2
         for first in range(0, len(members), many):
             some = members[first : first + many]
@@ -109,6 +108,14 @@ def refine_compact(brightness: Array, profile: Profile, cells: Cells) -> None:
             x = beta_x[here][:, None] + xx * u + xy * v
             y = beta_y[here][:, None] + yx * u + yy * v
             flat[here] = profile.brightness(x, y).mean(axis=1)
+
+
+@cache
+def _inside(n: int) -> tuple[Array, Array]:
+    """Places of ``n`` x ``n`` points in a cell, in its sides, from its middle."""
+    inside = (np.arange(n) + 0.5) / n - 0.5
+    u, v = np.meshgrid(inside, inside)
+    return u.ravel(), v.ravel()
 
 
 def _distance2(cells: Cells, x0: float, y0: float) -> Array:

@@ -156,7 +156,7 @@ def _refine_core(shape: Array, profile: Sersic, scale_arcsec: float) -> None:
     fine = (np.arange(31) - 15) / 31
     x = ((columns[:, None] - half + fine) * scale_arcsec).ravel()
     y = ((rows[:, None] - half + fine) * scale_arcsec).ravel()
-    flux = profile.brightness(*np.meshgrid(x, y)).reshape(len(rows), 31, len(columns), 31).mean(axis=(1, 3))
+    flux = profile.brightness(x[None], y[:, None]).reshape(len(rows), 31, len(columns), 31).mean(axis=(1, 3))
     shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = flux * scale_arcsec**2
 
 
