@@ -82,12 +82,13 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     the best trial at each.
     """
     families = sorted({row["family"] for row in rows})
-    colour = {family: to_hex(colormaps["tab20"](k % 20)) for k, family in enumerate(families)}
+    shades = colormaps["tab10" if len(families) <= 10 else "tab20"]
+    colour = {family: to_hex(shades(k % shades.N)) for k, family in enumerate(families)}
     fractions = {row["trial"]: json.loads(row["settings"]).get(FRACTION) for row in rows}
     learning = len(set(fractions.values()) - {None}) > 1
     figure = Figure(figsize=(17 if learning else 12, 8.6), layout="constrained")
-    axes = figure.subplots(2, 3 if learning else 2)
-    by_family, by_size, by_cost, curves = axes[:, :2].ravel()
+    panels = figure.subplots(2, 3 if learning else 2)
+    by_family, by_size, by_cost, curves = panels[:, :2].ravel()
     done = [row for row in rows if row["status"] == "done" and row["metric"] is not None]
     for row in done:
         _point(by_family, families.index(row["family"]), row, colour)
@@ -106,9 +107,9 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     curves.set_xlabel("epoch")
     drawn = [by_family, by_size, by_cost, curves]
     if learning:
-        _learning_curves(axes[0, 2], done, fractions, colour, space)
-        axes[1, 2].axis("off")
-        drawn.append(axes[0, 2])
+        _learning_curves(panels[0, 2], done, fractions, colour, space)
+        panels[1, 2].axis("off")
+        drawn.append(panels[0, 2])
     for panel in drawn:
         panel.set_ylabel(space.metric_name)
         panel.axhline(1.0 if space.task == "regress" else 0.5, color="0.6", linestyle=":", linewidth=1)

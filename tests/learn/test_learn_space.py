@@ -6,6 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 from torch import nn
 
 from lenspipe.dist.train import train
@@ -13,7 +14,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.space import SweepSpace, grid, random_trials
-from lenspipe.learn.sweep_page import write_page
+from lenspipe.learn.sweep_page import _learning_curves, write_page
 from lenspipe.learn.trials import SCHEMA, at_chance, trial_table, write_result, write_table
 from lenspipe.toml import parse_toml, read_toml
 
@@ -134,3 +135,21 @@ def test_multiply_adds_are_those_of_the_formula():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 100, 2))
     assert multiply_adds(network, 3, 10) == 8 * 3 * 9 * 100 + 800 * 2
     assert count_parameters(network) == 8 * 3 * 9 + 800 * 2 + 2
+
+
+def test_a_learning_curve_is_the_best_trial_of_each_family_at_each_part_of_the_data():
+    axes = Figure().add_subplot()
+    rows = [
+        {"trial": f"{family}{fraction}{metric}", "family": family, "metric": metric, "metric_low": metric - 0.1,
+         "metric_high": metric + 0.1, "at_chance": metric < 0.6, "fraction": fraction}
+        for family, fraction, metric in [
+            ("a", 1.0, 0.9), ("a", 0.1, 0.55), ("a", 0.1, 0.7), ("b", 0.1, 0.8), ("b", None, 0.95),
+        ]
+    ]  # fmt: skip
+    fractions = {row["trial"]: row["fraction"] for row in rows}
+    _learning_curves(axes, rows, fractions, {"a": "#000000", "b": "#ff0000"}, space())
+    drawn = {line.get_color(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "None"
+             and len(line.get_xydata())}  # fmt: skip
+    assert drawn["#000000"] == [[0.1, 0.7], [1.0, 0.9]]
+    assert drawn["#ff0000"] == [[0.1, 0.8]]
+    assert axes.get_xscale() == "log"
