@@ -8,7 +8,7 @@ and compared with astropy's `match_to_catalog_sky`. Each part runs in a process 
 largest sum over it and its children, shared memory divided among those that share it (PSS).
 
     python benchmarks/catalog_speed.py
-    python benchmarks/catalog_speed.py --rows 1e7 --name catalog_1e7 --parts finalise finalise_by_ray
+    python benchmarks/catalog_speed.py --rows 1e7 --name catalog_1e7 --parts finalise finalise_by_ray [--scratch DIR]
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def make_run(folder: Path, n_row: int) -> int:
     }  # fmt: skip
     rows = pa.table(columns, schema=candidates_schema(BANDS)).sort_by([("score", "descending")])
     folder.mkdir(parents=True)
-    pq.write_table(rows, folder / "candidates.parquet", compression="zstd")
+    pq.write_table(rows, folder / "candidates.parquet", compression="zstd", row_group_size=500_000)  # as a scan
     _write_shards(folder, shard_ids.tolist(), n_row)
     return n_twice
 
@@ -228,15 +228,14 @@ def check(scratch: Path, times: dict[str, dict[str, float]], n_row: int, n_twice
         assert times["match_ours"]["pairs"] == times["match_astropy"]["pairs"]
 
 
-def main(n_row: int, parts: list[str], name: str, run: Path | None) -> None:
-    scratch = Path(tempfile.mkdtemp())
+def main(n_row: int, parts: list[str], name: str, kept: Path | None) -> None:
+    scratch = kept or Path(tempfile.mkdtemp())
     try:
-        if run is None:
-            n_twice = make_run(scratch / "run", n_row)
-        else:
-            (scratch / "run").symlink_to(run.resolve())
-            n_twice = int(n_row * DUPLICATES)
-        times: dict[str, dict[str, float]] = {}
+        n_twice = int(n_row * DUPLICATES)
+        if not (scratch / "run").exists():
+            make_run(scratch / "run", n_row)
+        before = scratch / "times.json"
+        times: dict[str, dict[str, float]] = json.loads(before.read_text()) if before.exists() else {}
         for part in parts:
             runs = []
             for _ in range(2 if n_row <= REPEATED_ROWS else 1):
@@ -245,6 +244,7 @@ def main(n_row: int, parts: list[str], name: str, run: Path | None) -> None:
                 runs.append(measure(part, scratch))
             times[part] = min(runs, key=lambda r: r["seconds"])
             print(part, times[part], flush=True)
+            before.write_text(json.dumps(times))
         check(scratch, times, n_row, n_twice)
         ratios = {
             f"{ratio}_{kind}": round(times[one][kind] / times[two][kind], 2)
@@ -257,7 +257,8 @@ def main(n_row: int, parts: list[str], name: str, run: Path | None) -> None:
         }
         record.write(name, {"rows": n_row, "duplicates": n_twice, "workers": N_WORKER, **times, **ratios})
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":
@@ -265,11 +266,10 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=lambda text: int(float(text)), default=1_000_000)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--name", default="catalog_speed", help="of the file in results/")
-    parser.add_argument("--run", type=Path, help="a run folder made before, of as many rows")
+    parser.add_argument("--scratch", type=Path, help="kept; the run and the parts that it holds are not made again")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
-    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part:
         print(json.dumps(PARTS[given.part](given.scratch)))
     else:
-        main(given.rows, given.parts, given.name, given.run)
+        main(given.rows, given.parts, given.name, given.scratch)

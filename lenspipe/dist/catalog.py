@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import catalogue_schema
 from lenspipe.catalog.finish import finish_catalogue
-from lenspipe.catalog.hats import MAX_ROWS, write_metadata
+from lenspipe.catalog.hats import MAX_ROWS
 from lenspipe.catalog.healpix import healpix29
 from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.merge import demand_positions
 from lenspipe.catalog.pieces import BATCH_ROWS
 from lenspipe.catalog.provenance import Matching, check_append, record_of
 from lenspipe.catalog.run_rows import Run, traces_of, unmerged_entries
-from lenspipe.dist.catalog_tree import append_tree_ray, close_ranks, sources_of, write_tree_ray
+from lenspipe.dist.catalog_passes import sources_of
+from lenspipe.dist.catalog_tree import append_tree_ray, write_tree_ray
 
 OF_THE_RUN = ".run"
 
@@ -114,9 +115,7 @@ def write_catalogue_ray(
     with names.replaced_folder(out, replace=before is not None) as new:
         tree = new / (OF_THE_RUN if before else names.HATS)
         sources = sources_of([(run.folder / "candidates.parquet").absolute()])
-        pixels = write_tree_ray(sources, tree, schema=schema, reader=reader, **how, **merging)
-        close_ranks(tree, pixels, n_worker=n_worker)
-        write_metadata(tree, schema, pixels, **how)
+        pixels = write_tree_ray(sources, tree, schema=schema, reader=reader, close_ranks=True, **how, **merging)
         n_new = sum(pq.read_metadata(tree / "dataset" / pixel.path).num_rows for pixel in pixels)
         n_merged = run.record["counts"]["candidates"] - n_new
         if before:

@@ -50,7 +50,8 @@ def tree(folder):
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("n_file", [1, 5])
 def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, rng):
-    from lenspipe.dist.catalog_tree import sources_of, write_tree_ray
+    from lenspipe.dist.catalog_passes import sources_of
+    from lenspipe.dist.catalog_tree import write_tree_ray
 
     files = files_of(rows.take(rng.permutation(rows.num_rows)), tmp_path / "files", n_file)
     merged = merged_at_once(rows)
@@ -67,7 +68,8 @@ def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, 
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_killed_worker_costs_no_row_and_one_that_always_dies_ends_the_work(rows, tmp_path):
-    from lenspipe.dist.catalog_tree import CatalogueRows, sources_of, write_tree_ray
+    from lenspipe.dist.catalog_passes import CatalogueRows, sources_of
+    from lenspipe.dist.catalog_tree import write_tree_ray
 
     class Deadly(CatalogueRows):
         """Reading the first row group kills the process, as often as told, with half of the rows scattered."""
@@ -95,7 +97,8 @@ def test_a_killed_worker_costs_no_row_and_one_that_always_dies_ends_the_work(row
 
 @pytest.mark.usefixtures("ray_local")
 def test_appending_three_times_by_ray_equals_appending_by_one_process(tmp_path, rng):
-    from lenspipe.dist.catalog_tree import append_tree_ray, sources_of
+    from lenspipe.dist.catalog_passes import sources_of
+    from lenspipe.dist.catalog_tree import append_tree_ray
 
     how = {"name": "sky", "radius_arcsec": 1.0, "max_rows": 200}
     first = entries_of(candidates(*on_sphere(800, rng), rng=rng))
