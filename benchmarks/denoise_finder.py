@@ -27,13 +27,13 @@ from scipy import ndimage
 from lenspipe.errors import DataError
 from lenspipe.evaluate.denoising_finder import finder_gain, invented_arcs
 from lenspipe.infer.denoise import Denoiser
-from lenspipe.learn.augment import dihedral
 from lenspipe.learn.fit import FitSettings, fit
 from lenspipe.learn.ground_hosts import DES_EVERY, KIDS_FWHM_ARCSEC, KIDS_ROWS, KIDS_SCALE_ARCSEC, hosts_by_scene
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import BANDS, paint_companions, paint_ring, paint_spiral
 from lenspipe.learn.real_hosts import des_hosts, kids_tile, tile_hosts
 from lenspipe.learn.scenes import ARC_SOURCES
+from lenspipe.learn.views import dihedral
 from lenspipe.nn.card import Stretch, find_model, read_card
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
@@ -206,7 +206,7 @@ def inputs_of(data: dict[str, Any], split: str, change: Callable[[Array, NDArray
     images = change(data[f"{split}_images"], data[f"{split}_rms"])
     edge = (WIDE_PX - SIDE_PX) // 2
     inner = images[:, :, edge : edge + SIDE_PX, edge : edge + SIDE_PX]
-    stretch: Stretch = read_card(find_model("ground-gri-first")).stretch
+    stretch: Stretch = read_card(find_model("ground-gri")).stretch
     return network_input(inner / data[f"{split}_scale"][:, None, None, None] ** 2, stretch)
 
 

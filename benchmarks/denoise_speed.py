@@ -3,7 +3,7 @@ What a denoiser adds to scoring, in CPU seconds of one core, and its megapixels 
 
     python benchmarks/denoise_speed.py [MODEL ...]
 
-Scoring is preparation and network of `ground-gri-first` on 65 pixel cutouts at 0.27"; the fastest of the rounds counts.
+Scoring is preparation and network of `ground-gri` on 65 pixel cutouts at 0.27"; the fastest of the rounds counts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     names = sys.argv[1:] or ["denoise-ground"]
-    scorer = Scorer(find_model("ground-gri-first"), device="cpu")
+    scorer = Scorer(find_model("ground-gri"), device="cpu")
     rng = np.random.default_rng(0)
     side = scorer.card.stamp_px
     cutouts = rng.normal(20, 60, (N, 3, side, side)).astype(np.float32)

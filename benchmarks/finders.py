@@ -53,7 +53,7 @@ def main(models: tuple[str, ...], data: Path, split: str, plain: str, real: Path
     results = []
     for given, member in zip(models, members, strict=True):
         is_lens, score = scores_of(member, stamps, wanted)
-        np.savez(out / f"{Path(given).name}.npz", score=score, is_lens=is_lens, kind=kinds)
+        np.savez(out / f"{Path(given).name}.npz", score=score, is_lens=is_lens, kind=kinds.astype(np.str_))
         results.append(
             {
                 "model": Path(given).name,

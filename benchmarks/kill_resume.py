@@ -77,7 +77,7 @@ def k_of(moment: str, rng: np.random.Generator) -> int:
 def _model() -> Path:
     from lenspipe.nn.card import find_model
 
-    return find_model("ground-gri-first")
+    return find_model("ground-gri")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def timed(runner: Any, clock: Clock) -> Any:
 
 
 def scan(tiles: Path, out: Path, runner: Any) -> tuple[Clock, Any]:
-    score = {"model": "ground-gri-first", "shards_per_call": 1}
+    score = {"model": "ground-gri", "shards_per_call": 1}
     config = ScanConfig.model_validate({"shard": {"core_px": CORE_PX}, "score": score})
     clock = Clock()
     request = ScanRequest((str(tiles),), read_layout("generic"), config, None)

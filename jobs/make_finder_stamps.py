@@ -32,7 +32,7 @@ from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_
 
 log = logging.getLogger("make_finder_stamps")
 
-# the card fixes the grid, and by its stretch which arcs count as visible (HumVI's scales, docs/first_finder.md)
+# the card fixes the grid, and by its stretch which arcs count as visible (HumVI's scales, docs/finders.md)
 PER_NJY_ARCSEC2 = 0.186**2 / 10 ** (0.4 * 1.4)
 CARD = ModelCard(
     name="ground-gri", family="small-cnn", bands=("g", "r", "i"), pixel_scale_arcsec=0.27, scale_tolerance=0.1,

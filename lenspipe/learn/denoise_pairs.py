@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import DataError
-from lenspipe.learn.augment import dihedral
+from lenspipe.learn.views import dihedral
 from lenspipe.simulate.field import simulate_field
 from lenspipe.simulate.instrument import add_noise
 

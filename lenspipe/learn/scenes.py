@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import DataError
 from lenspipe.infer.prepare import surface_brightness
-from lenspipe.learn.augment import stretch
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import BANDS, paint_companions, paint_ring, paint_spiral, spoil_pixels
 from lenspipe.nn.card import ModelCard
+from lenspipe.nn.preprocess import network_input
 from lenspipe.simulate.inject import paint_arcs
 from lenspipe.simulate.population import SourcePopulation
 
@@ -117,7 +117,7 @@ def visible_px(
     """
     size = scene_size_px(card)
     with_arcs, without = (
-        stretch(surface_brightness(pixels, pixel_scale_arcsec, size_px=size, card=card), card)
+        network_input(surface_brightness(pixels, pixel_scale_arcsec, size_px=size, card=card), card.stretch)
         for pixels in (painted_njy, painted_njy - arcs_njy)
     )
     return int((np.abs(with_arcs - without).max(axis=0) > VISIBLE_CHANGE).sum())

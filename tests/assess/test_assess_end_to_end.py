@@ -18,9 +18,9 @@ def test_simulated_stamps_calibrate_and_judge_the_shipped_finder(tmp_path: Path)
     data = str(tmp_path / "stamps")
     steps = [
         (simulate, ["--recipe", "ground-gri", "--count", "60", "--seed", "3", "--runner", "local", "--out", data]),
-        (calibrate, ["ground-gri-first", "--data", data, "--split", "all", "--out", str(tmp_path / "calibrated")]),
+        (calibrate, ["ground-gri", "--data", data, "--split", "all", "--out", str(tmp_path / "calibrated")]),
         (evaluate, [
-            "ground-gri-first", str(tmp_path / "calibrated"), "--data", data, "--split", "all",
+            "ground-gri", str(tmp_path / "calibrated"), "--data", data, "--split", "all",
             "--out", str(tmp_path / "report"), "--audit", "--audit-stamps", "4",
         ]),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ needs_real = pytest.mark.skipif(not (REAL / "tiles/kids_viking").is_dir(), reaso
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(find_model("ground-gri-first"), device="cpu")
+    return Predictor(find_model("ground-gri"), device="cpu")
 
 
 def test_a_threshold_lets_no_more_galaxies_pass_than_it_says() -> None:
@@ -66,7 +66,7 @@ def test_the_shipped_finder_tells_lenses_from_real_galaxies_and_finds_painted_ar
     assert one["spacewarps_good"]["k"] <= five["spacewarps_good"]["k"]
     assert one["painted_arcs"]["detected"]["value"] > 0.8
     assert found["cfhtls"]["distance_arcsec"] < 1.5 and found["cfhtls"]["rank"] <= 10
-    page = real_sky_page([{"model": "ground-gri-first", "ground": found}, {"model": "odd", "why": "its bands"}])
+    page = real_sky_page([{"model": "ground-gri", "ground": found}, {"model": "odd", "why": "its bands"}])
     assert "Space Warps candidates: the half for choosing" in page and "its bands" in page
     json.dumps(found, allow_nan=False)
 
@@ -93,7 +93,7 @@ def test_a_model_of_several_bands_is_refused_for_the_space_sets(predictor: Predi
 
 
 def test_a_stamp_of_any_scale_keeps_its_brightness_on_the_models_grid() -> None:
-    card: ModelCard = read_card(find_model("ground-gri-first")).model_copy(
+    card: ModelCard = read_card(find_model("ground-gri")).model_copy(
         update={"bands": ("VIS",), "stamp_px": 33, "pixel_scale_arcsec": 0.1}
     )
     linear = card.stretch.model_copy(update={"name": "linear", "band_scales": (1.0,), "alpha": 1.0})

@@ -15,12 +15,12 @@ from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import SHIPPED, WEIGHTS_FILE, find_model, shipped_models
 from lenspipe.nn.registry import families
 
-FIRST = "ground-gri-first"
+GROUND = "ground-gri"
 
 
 @pytest.fixture(scope="module")
-def first() -> Scorer:
-    return Scorer(find_model(FIRST), device="cpu")
+def ground() -> Scorer:
+    return Scorer(find_model(GROUND), device="cpu")
 
 
 @pytest.mark.parametrize("name", shipped_models())
@@ -40,28 +40,30 @@ def test_the_models_command_lists_families_and_shipped_models() -> None:
         assert name in run.output
 
 
-def test_noise_and_empty_sky_are_not_lenses(first: Scorer) -> None:
+def test_noise_and_empty_sky_are_not_lenses(ground: Scorer) -> None:
     rng = np.random.default_rng(0)
     sky = rng.normal(0, 1, (40, 3, 65, 65)) * np.array([8, 9, 18])[:, None, None]
     sky[0] = 0
-    assert first.score(sky.astype(np.float32), pixel_scale_arcsec=0.27).max() < 0.2
+    assert ground.score(sky.astype(np.float32), pixel_scale_arcsec=0.27).max() < 0.2
 
 
-def test_the_candidate_of_the_cfhtls_tile_is_among_the_best_five_of_its_sources(first: Scorer, real_data: Path) -> None:
+def test_the_candidate_of_the_cfhtls_tile_is_among_the_best_five_of_its_sources(
+    ground: Scorer, real_data: Path
+) -> None:
     """SL2SJ142209+524652; the tile was never trained on."""
     from lenspipe.learn.real_hosts import cfhtls_tile, tile_hosts
 
-    scale, size = 0.186, cutout_size_px(first.card, 0.186)
+    scale, size = 0.186, cutout_size_px(ground.card, 0.186)
     image = cfhtls_tile(real_data)
     hosts, at = tile_hosts(image, name="c", pixel_scale_arcsec=scale, psf_fwhm_arcsec=np.full(3, 0.8), size_px=size)
-    score = first.score(np.stack([host.pixels_njy for host in hosts]), pixel_scale_arcsec=scale)
+    score = ground.score(np.stack([host.pixels_njy for host in hosts]), pixel_scale_arcsec=scale)
     distance_arcsec = np.hypot(at[:, 0] - 222, at[:, 1] - 230) * scale
     assert len(score) >= 40
     assert distance_arcsec.min() < 1.5
     assert (score >= score[distance_arcsec.argmin()]).sum() <= 5
 
 
-def test_lenses_of_a_simulated_field_score_above_its_galaxies_and_stars(first: Scorer) -> None:
+def test_lenses_of_a_simulated_field_score_above_its_galaxies_and_stars(ground: Scorer) -> None:
     """A field of another seed, pixel scale and depth than any it was trained on."""
     from lenspipe.image.cutouts import extract_cutouts
     from lenspipe.simulate.field import simulate_field
@@ -71,7 +73,7 @@ def test_lenses_of_a_simulated_field_score_above_its_galaxies_and_stars(first: S
     bright = np.array(truth["mag_i"]) < 22
     x, y, is_lens = (np.array(truth[name])[bright] for name in ("x_px", "y_px", "is_lens"))
     nothing = np.zeros(field.image.shape, bool)
-    cutouts, _ = extract_cutouts(field.image, nothing, x, y, size_px=cutout_size_px(first.card, 0.215))
-    score = first.score(cutouts, pixel_scale_arcsec=0.215)
+    cutouts, _ = extract_cutouts(field.image, nothing, x, y, size_px=cutout_size_px(ground.card, 0.215))
+    score = ground.score(cutouts, pixel_scale_arcsec=0.215)
     assert is_lens.sum() == 14
     assert roc_auc_score(is_lens, score) > 0.85

@@ -14,7 +14,7 @@ from lenspipe.learn.hosts import Host
 from lenspipe.learn.real_hosts import tile_hosts
 from lenspipe.nn.card import find_model, read_card
 
-CARD = read_card(find_model("ground-gri-first"))
+CARD = read_card(find_model("ground-gri"))
 
 
 @pytest.fixture(scope="module")

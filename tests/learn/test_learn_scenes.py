@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.errors import DataError
-from lenspipe.learn.augment import augment, blur_matrix, dihedral, stretch
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import spoil_pixels
 from lenspipe.learn.scenes import (
-    MARGIN_PX,
     MIN_VISIBLE_PX,
     host_size_px,
     make_scene,
@@ -20,6 +18,7 @@ from lenspipe.learn.scenes import (
     scene_size_px,
     visible_px,
 )
+from lenspipe.learn.views import dihedral
 from lenspipe.nn.card import ModelCard, Stretch
 
 CARD = ModelCard(
@@ -132,35 +131,6 @@ def test_spoiled_pixels_are_saturated_or_gone() -> None:
     assert seen == {"gone", "saturated"}
 
 
-def test_augmentation_repeats_with_its_seed_and_not_with_another() -> None:
-    hosts = {"plain": [make_host(k) for k in range(4)]}
-    scenes, _ = make_scenes({"plain": 4}, hosts, seed=1, card=CARD, least_scale_arcsec=0.22)
-    first = augment(scenes, np.random.default_rng(1), card=CARD)
-    assert first.shape == (4, 3, 41, 41)
-    assert first.dtype == np.float32
-    assert first.min() >= 0 and first.max() <= 1
-    np.testing.assert_array_equal(first, augment(scenes, np.random.default_rng(1), card=CARD))
-    assert not np.array_equal(first, augment(scenes, np.random.default_rng(2), card=CARD))
-
-
-def test_augmentation_without_blur_noise_and_gain_only_turns_and_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lenspipe.learn import augment as module
-
-    for name, value in (("BRIGHTNESS", 0.0), ("BAND_BRIGHTNESS", 0.0), ("BLUR_PX", 0.0), ("NOISE", (1e-9, 1e-9))):
-        monkeypatch.setattr(module, name, value)
-    scene = np.zeros((40, 3, scene_size_px(CARD), scene_size_px(CARD)), np.float32)
-    middle = scene.shape[-1] // 2
-    scene[:, :, middle, middle] = 500.0
-    peaks = [
-        np.unravel_index(stamp[0].argmax(), stamp[0].shape)
-        for stamp in augment(scene, np.random.default_rng(0), card=CARD)
-    ]
-    offsets = np.array(peaks) - CARD.stamp_px // 2
-    assert np.abs(offsets).max() <= MARGIN_PX
-    assert 0.8 < offsets.std() < 2.0
-    assert len({tuple(o) for o in offsets}) > 10
-
-
 def test_the_eight_views_differ_and_hold_the_same_pixels() -> None:
     stamp = np.arange(2 * 25, dtype=np.float32).reshape(2, 5, 5)
     views = [dihedral(stamp, k) for k in range(8)]
@@ -168,18 +138,3 @@ def test_the_eight_views_differ_and_hold_the_same_pixels() -> None:
     for view in views:
         np.testing.assert_array_equal(np.sort(view.ravel()), np.sort(stamp.ravel()))
         assert view[0, 2, 2] == 12
-
-
-def test_blur_agrees_with_scipy() -> None:
-    from scipy.ndimage import gaussian_filter
-
-    image = np.random.default_rng(0).normal(0, 1, (41, 41)).astype(np.float32)
-    line = blur_matrix(41, 1.1)
-    want = gaussian_filter(image.astype(float), 1.1, mode="constant", truncate=7)
-    np.testing.assert_allclose(line @ image @ line, want, atol=2e-6)
-
-
-def test_the_stretch_is_the_cards() -> None:
-    sky = np.full((1, 3, 2, 2), 100.0, np.float32)
-    linear = 0.09 * np.array(CARD.stretch.band_scales) * 100
-    np.testing.assert_allclose(stretch(sky, CARD)[0, :, 0, 0], linear, rtol=2e-3)
