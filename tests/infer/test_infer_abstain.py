@@ -42,7 +42,7 @@ def test_units_do_not_matter_and_only_the_field_counts() -> None:
 
 def test_empty_sky_has_little_light_and_missing_pixels_are_counted() -> None:
     snr, _, _ = light_facts(rings(20, radius_px=9.0, snr=0.0), field_px=64, pixel_scale_arcsec=0.1)
-    assert snr.max() < np.sqrt(6 * np.sqrt(2 * 2 * 64**2))  # noise of the sum, and of sigma
+    assert snr.max() < 40  # sigma of 6400 pixels is known to 2 %, and S/N^2 so to 270: three of these are 28^2
     half = rings(1, radius_px=9.0, snr=50.0)
     half[..., :32] = 0
     snr, _, covered = light_facts(half, field_px=64, pixel_scale_arcsec=0.1)

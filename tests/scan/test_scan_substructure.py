@@ -184,7 +184,7 @@ def test_models_that_cannot_be_used_are_refused_before_any_work(made, tmp_path, 
     model(tmp_path / "wide", stamp_px=200)
     known = {**made, **{path.name: path for path in tmp_path.iterdir()}, "raw": tiny_model}
     refused = {
-        "needs bands .* missing=Y": request(known, ["other_bands"]),
+        "needs bands .* missing='Y'": request(known, ["other_bands"]),
         "does not fit the tiles.*0.04": request(known, ["other_scale"]),
         "no rule when to abstain": request(known, ["ruleless"]),
         "states none: add psf_fwhm_arcsec": request(known, ["needs_psf"]),
