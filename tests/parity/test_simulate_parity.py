@@ -53,7 +53,7 @@ def test_real_sources_and_hosts_reach_the_workers_of_ray(ray_local, tmp_path, rn
     painted = painted.model_copy(update={"sources": painted.sources.model_copy(update={"image_fraction": 1.0})})
     real = {"source_folder": tmp_path / "sources", "host_folder": tmp_path / "hosts"}
     runs = {}
-    for runner, n_worker in (("local", None), ("ray", 2)):
+    for runner, n_worker in (("local", None), ("ray", 1)):
         simulate(painted, count=6, seed=5, out=tmp_path / runner, runner=runner, n_worker=n_worker, **real)
         runs[runner] = rows_of(tmp_path / runner)
     assert runs["ray"] == runs["local"]
