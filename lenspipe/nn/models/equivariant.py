@@ -118,7 +118,7 @@ class Design:
             tuple(samples),
             tuple(layer.basis.shape[-1] for layer in self.layers()),
             tuple(i % 2 for i in range(2 * self.depth)),
-            self.nonlinearity == "gated",
+            gated=self.nonlinearity == "gated",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Plan:
     """Side of the kernel, px."""
     pooled: tuple[int, ...]
     """1 where the maps are halved after the convolution."""
-    gated: bool = False
+    gated: bool = field(default=False, kw_only=True)
     """Whether fields of Fourier coefficients are gated, and sampled for the maximum over the group alone."""
 
     def map_sides(self, stamp_px: int) -> list[int]:
@@ -255,7 +255,7 @@ def plain_equivariant(
     given = [tuple(x) for x in (fields or [1], sizes or [4], samples or [0], kernels or [5], pooled or [0])]
     if len({len(x) for x in given}) > 1:
         raise ModelError("settings of a plain equivariant network need one entry a convolution", got=str(given))
-    return PlainEquivariant(n_channel, stamp_px, n_out, Plan(*given, gated), pooling, mask)  # type: ignore[arg-type]
+    return PlainEquivariant(n_channel, stamp_px, n_out, Plan(*given, gated=gated), pooling, mask)
 
 
 def _radius_px(side: int) -> Tensor:
