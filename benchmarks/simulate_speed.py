@@ -1,15 +1,18 @@
 """
 How fast are simulations: against lenstronomy's SimAPI, on two workers, and in memory?
 
-`python benchmarks/simulate_speed.py` writes `results/simulate_speed.json` and fails where a claim does not hold.
-Two free cores are needed; the load average before the run is recorded.
+`python benchmarks/simulate_speed.py [speed] [workers] [memory]` writes these parts of `results/simulate_speed.json`,
+all by default, and fails where a claim does not hold. `workers` needs two free cores; what others used is recorded.
 """
 
 from __future__ import annotations
 
+import datetime
+import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -32,8 +35,8 @@ from lenspipe.simulate.render import Grid, convolve, render, render_galaxy, shoo
 from lenspipe.stamps.format import StampSet
 
 SIZE_PX, SCALE, SUPERSAMPLING = 64, 0.2, 4
-PART_ROWS, N_PART = 50, 20
-N_TURN, MAX_TURNS, QUIET = 2, 6, 0.1  # turns until so many were quiet: others used less than a tenth of a core
+PART_ROWS, N_PART = 50, 16
+N_TURN, MAX_TURNS, QUIET = 2, 2, 0.1  # turns until so many were quiet: others used less than a tenth of a core
 SEEING = (0.85, 0.70, 0.78)
 LENS_MAG, SOURCE_MAG = (20.5, 19.1, 18.5), (22.6, 22.4, 22.3)
 SOURCE_PLACE = {"center_x": 0.25, "center_y": 0.1}
@@ -193,7 +196,7 @@ def plain_processes(recipe: Recipe, folder: Path, n_process: int) -> None:
             pass
 
 
-def workers_and_memory() -> dict:
+def two_workers() -> dict:
     recipe = read_recipe("ground-gri").model_copy(update={"part_rows": PART_ROWS})
     rates: dict[str, list[float]] = {f"{how} {n}": [] for how in ("ray", "plain") for n in (1, 2)}
     cores: dict[str, list[dict[str, float]]] = {name: [] for name in rates}
@@ -210,17 +213,13 @@ def workers_and_memory() -> dict:
                     else:
                         plain_processes(recipe, out, n)
                 rates[name].append(rows_per_s(out, n))
+                print(f"turn {turn}, {name}: {rates[name][-1]:.1f} rows/s, cores {used.cores}", flush=True)
                 cores[name].append(used.cores)
             # the plain processes have ended, so their seconds count as others'
             if all(sum(one["others"] < QUIET for one in cores[f"ray {n}"]) >= N_TURN for n in (1, 2)):
                 break
         images = [StampSet.open(Path(folder) / f"{name}-0").read_images() for name in rates]
         assert all(np.array_equal(images[0], one) for one in images), "rows depend on how they are made"
-        peaks = {}
-        for n in (N_PART // 2, 2 * N_PART):
-            with PeakMemory() as memory:
-                simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", n_worker=2)
-            peaks[str(PART_ROWS * n)] = memory.peak_mib
     quiet = {}
     for name in rates:
         least = sorted(range(len(rates[name])), key=lambda k: cores[f"ray {name[-1]}"][k]["others"])[:N_TURN]
@@ -231,19 +230,40 @@ def workers_and_memory() -> dict:
         "cores_used": {name: cores[name] for name in rates if name.startswith("ray")},
         "speed_up_of_two_workers": quiet["ray 2"] / quiet["ray 1"],
         "speed_up_of_two_plain_processes": quiet["plain 2"] / quiet["plain 1"],
-        "peak_worker_mib": peaks,
     }
 
 
-def main() -> None:
-    load = os.getloadavg()[0]
-    result = {"load_average_before": load, "speed": against_lenstronomy(), "ray": workers_and_memory()}
+def memory() -> dict:
+    recipe = read_recipe("ground-gri").model_copy(update={"part_rows": PART_ROWS})
+    peaks = {}
+    with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
+        for n in (N_PART // 2, 2 * N_PART):
+            with PeakMemory() as memory:
+                simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", n_worker=2)
+            peaks[str(PART_ROWS * n)] = memory.peak_mib
+    return {"peak_mib_of_both_workers_by_rows": peaks}
+
+
+PARTS = {"speed": against_lenstronomy, "workers": two_workers, "memory": memory}
+
+
+def main(names: list[str]) -> None:
+    path = record.RESULTS / "simulate_speed.json"
+    result = json.loads(path.read_text())["result"] if path.exists() else {}
+    result = {name: result[name] for name in PARTS if name in result}
+    names = names or list(PARTS)
+    for name in names:
+        load, date = os.getloadavg()[0], datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        result[name] = {"load_average_before": load, "date": date, "commit": record.commit()} | PARTS[name]()
     record.write("simulate_speed", result)
-    assert result["speed"]["times_as_fast_as_image_calls"] >= 3
-    assert result["ray"]["speed_up_of_two_workers"] >= 1.7, "are both cores free?"
-    few, many = result["ray"]["peak_worker_mib"].values()
-    assert many < 1.15 * few, "memory grows with the number of rows"
+    if "speed" in names:
+        assert result["speed"]["times_as_fast_as_image_calls"] >= 3
+    if "workers" in names:
+        assert result["workers"]["speed_up_of_two_workers"] >= 1.7, "are both cores free?"
+    if "memory" in names:
+        few, many = result["memory"]["peak_mib_of_both_workers_by_rows"].values()
+        assert many < 1.15 * few, "memory grows with the number of rows"
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
