@@ -111,7 +111,7 @@ def write_catalogue_ray(
     schema = catalogue_schema(run.bands)
     reader = RunRows(run.run_id, traces_of(run), run.bands, acronym, matching, batch_rows)
     how: dict[str, Any] = {"name": out.name, "max_rows": max_rows}
-    merging = {"radius_arcsec": radius_arcsec, "n_worker": n_worker}
+    merging: dict[str, Any] = {"radius_arcsec": radius_arcsec, "n_worker": n_worker}
     with names.replaced_folder(out, replace=before is not None) as new:
         tree = new / (OF_THE_RUN if before else names.HATS)
         sources = sources_of([(run.folder / "candidates.parquet").absolute()])
