@@ -11,6 +11,7 @@ Gaussian blur stands for a denoiser that must fail. Scores go to a .npz beside -
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,9 +89,10 @@ def main(model: str, real: Path, stamps: Path, ratio: float, seeds: int, steps: 
     np.savez(stamps.with_suffix(".scores.npz"), **stacked, is_lens=labels["test"])
     result = {
         "model": read_card(find_model(model)).name,
-        "digest": denoiser.digest,
+        "weights_sha256": denoiser.card.weights_sha256,
         "ratio": ratio,
         "counts": COUNTS,
+        "stamps_sha256": hashlib.sha256(data["test_images"].tobytes()).hexdigest(),
         "steps": steps,
         "arms": {arm: comparison(stacked, labels["test"], arm) for arm in ("denoised", "blurred")},
     }

@@ -3,9 +3,10 @@ The gate of a denoiser, and the control that must fail it.
 
     python benchmarks/denoise_gate.py MODEL --real ../shared/data [--frames-model DIR] [--update-card] [--picture PNG]
 
-Fields: simulated ones whose truth is known, and the rows of the KiDS tile that nothing was trained on, made noisier;
-both at exposure ratio 2. The finder's part is read from results/denoise_finder.json (of denoise_finder.py). With
---frames-model: one VIRCAM frame of 10 s against the mean of the three others, on rows that were not trained on.
+Fields: simulated ones whose truth is known, and the rows of the KiDS tile that nothing was trained on, made noisier by
+noise that is correlated as its own; both at exposure ratio 2. The finder's part is read from
+results/denoise_finder.json (of denoise_finder.py). With --frames-model: one VIRCAM frame of 10 s against the mean of
+the three others, on rows that were not trained on.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ def main(
     folder = find_model(model)
     denoiser = Denoiser(folder, device="cpu")
     finder = json.loads(FINDER.read_text())["result"] if FINDER.exists() else None
-    if finder and finder["model"] != denoiser.card.name:
-        raise click.ClickException(f"{FINDER.name} is of {finder['model']}: run denoise_finder.py first")
+    if finder and finder["weights_sha256"] != denoiser.card.weights_sha256:
+        raise click.ClickException(
+            f"{FINDER.name} is of other weights ({finder['model']}): run denoise_finder.py first"
+        )
     fields = fields_of(real)
     gates = {
         name: run_gate(denoise, fields, finder=finder["arms"][arm] if finder else None)
@@ -100,7 +103,10 @@ def fields_of(real: Path) -> list[GateField]:
         fields.append(GateField(f"simulated-{seed}", short, deep, sky.sky_rms_njy, RATIO, sky.image_njy))
     kids = real_sky(kids_tile(real)[:, slice(*KIDS_ROWS["test"])], name="kids")
     rng = np.random.default_rng(3)
-    short = noisier_image(kids.image_njy, sky_rms_njy=kids.sky_rms_njy, njy_per_electron=None, ratio=RATIO, rng=rng)
+    short = noisier_image(
+        kids.image_njy, sky_rms_njy=kids.sky_rms_njy, njy_per_electron=None, ratio=RATIO, rng=rng,
+        correlation=kids.correlation,
+    )  # fmt: skip
     fields.append(GateField("kids", short, kids.image_njy, kids.sky_rms_njy * np.sqrt(RATIO), RATIO))
     return fields
 
@@ -131,6 +137,8 @@ def summary(one: dict[str, Any]) -> dict[str, Any]:
         "name": one["name"],
         "ratio": one["ratio"],
         "gain": one["gain"],
+        "gain_of_deep": one["gain_of_deep"],
+        "at_purity_before": one["at_purity_before"],
         **{
             when: {
                 "completeness": one[when]["detections"]["completeness"],
@@ -141,7 +149,8 @@ def summary(one: dict[str, Any]) -> dict[str, Any]:
                 "ssim": one[when]["ssim"],
                 "star_radius_over_deep": one[when]["star_radius"]["over_deep"],
             }
-            for when in ("before", "after")
+            for when in ("before", "after", "deep")
+            if when in one
         },
     }
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import DataError
 from lenspipe.evaluate.denoising import (
+    Array,
     aperture_fluxes,
     blank_positions,
     detection_rates,
@@ -32,6 +33,7 @@ Denoise = Callable[[Image, NDArray[np.float64], float], Image]
 EDGES = (17.0, 19.0, 20.0, 21.0, 22.0, 23.0, 24.0, 25.0)
 RADIUS_PX, MATCH_PX = 4.0, 2.0
 N_BLANK = 2000
+N_THRESHOLD = 9
 STAR_RADIUS_FACTOR = 1.15
 PSNR_RANGE_SIGMA = 100.0
 """Data range of PSNR and SSIM, in units of the short exposure's sky noise; images are clipped to it."""
@@ -118,6 +120,10 @@ def measure_field(denoise: Denoise, one: GateField) -> dict[str, Any]:
     """
     Every measurement of the gate on one field, for the short exposure (``before``) and the denoised one (``after``).
 
+    A threshold in units of an image's own noise lies deeper in a denoised one: ``at_purity_before`` is its completeness
+    at the threshold where it is as pure as the short exposure is at 1.5 sigma. Where the truth is known the deep
+    exposure is measured too (``deep``): what the longer exposure gains by itself.
+
     Detections are matched within 2 pixels with those of the deep image. Fluxes are sums within circles of 4 pixels at
     the deep image's positions, compared with the truth where it is known, else with the deep image. The gain in
     signal to noise is given twice: ``sky`` by the scatter of circles on empty sky, as it is usually quoted, and
@@ -126,6 +132,8 @@ def measure_field(denoise: Denoise, one: GateField) -> dict[str, Any]:
     """
     after = denoise(one.short_njy[None], one.sky_rms_njy, one.ratio)[0]
     images = {"before": one.short_njy, "after": after}
+    if one.truth_njy is not None:
+        images["deep"] = one.deep_njy
     reference_image = one.deep_njy if one.truth_njy is None else one.truth_njy
     deep = detect(one.deep_njy)
     x, y = deep.sources.x_px, deep.sources.y_px
@@ -170,10 +178,12 @@ def measure_field(denoise: Denoise, one: GateField) -> dict[str, Any]:
             "ssim": ssim(clipped, want, data_range=clip),
             "residual": residual_structure(residual, quiet),
         }  # fmt: skip
-    out["gain"] = {
-        "sky": spread["before"][0] / spread["after"][0],
-        "flux": spread["before"][1] / spread["after"][1],
-    }
+    for name, when in (("gain", "after"), ("gain_of_deep", "deep")):
+        out[name] = {
+            kind: spread["before"][k] / spread[when][k] if when in spread else None
+            for k, kind in enumerate(("sky", "flux"))
+        }
+    out["at_purity_before"] = _at_purity(after, x, y, purity=out["before"]["detections"]["purity"])
     bright_mag = float(ab_magnitude(np.array([10 * rms * np.sqrt(np.pi) * RADIUS_PX]))[0])
     out["mag_of_snr_10"] = bright_mag
     return out
@@ -256,6 +266,18 @@ def _stars(deep: Detected, magnitude: NDArray[np.float64]) -> NDArray[np.bool_]:
     if not good.any():
         return good
     return good & (radius < STAR_RADIUS_FACTOR * np.quantile(radius[good], 0.1))
+
+
+def _at_purity(image: Image, x_px: Array, y_px: Array, *, purity: float | None) -> dict[str, float | None]:
+    """The lowest threshold from 1.5 to 3.1 sigma, to 0.2, whose detections are as pure; None where none is."""
+    for step in range(N_THRESHOLD):
+        threshold = round(1.5 + 0.2 * step, 1)
+        found = detect(image, threshold_sigma=threshold).sources
+        rows, _ = match_nearest(x_px, y_px, found.x_px, found.y_px, radius_px=MATCH_PX)
+        rates = detection_rates(len(x_px), len(found), len(rows))
+        if (rates["purity"] or 0) >= (purity or 0):
+            return {"threshold_sigma": threshold, "completeness": rates["completeness"], "purity": rates["purity"]}
+    return {"threshold_sigma": None, "completeness": None, "purity": None}
 
 
 def _spread(values: NDArray[np.float64]) -> float:

@@ -24,7 +24,7 @@ def train_on_stamps(
     epochs: int = 20,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
-    loss: str = "l1",
+    loss: str = "huber",
     seed: int = 0,
     image: str | None = None,
 ) -> ModelCard:

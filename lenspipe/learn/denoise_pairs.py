@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import DataError
+from lenspipe.learn.denoise_colour import WHITE, coloured_noise, resampled_correlation
 from lenspipe.learn.views import dihedral
 from lenspipe.simulate.field import simulate_field
 from lenspipe.simulate.instrument import add_noise
@@ -18,6 +19,8 @@ TRUTH_DEPTH = 10.0
 """A simulated sky is this much deeper than the images made of it: its own noise adds 1 % to their variance."""
 NOMINAL_RMS_NJY = (13.0, 15.0, 34.0)
 """Noise of a KiDS pixel of 0.2 arcsec in g, r, i."""
+TAPS, WHITE_PART = (-0.06, 0.15), 0.4
+"""How much the noise of simulated images is smoothed (KiDS -0.04, DES 0.08); part that is left white."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,8 @@ class Sky:
         ``frames``: mean of the other frames, NaN where there is none.
     n_rest : int
         ``frames``: how many others.
+    correlation : array (5, 5)
+        ``image``: of the noise of neighbouring pixels (`lenspipe.learn.denoise_colour`).
     """
 
     kind: str
@@ -48,6 +53,7 @@ class Sky:
     njy_per_electron: NDArray[np.float64] | None = None
     rest_njy: Image | None = None
     n_rest: int = 0
+    correlation: NDArray[np.float64] = field(default_factory=lambda: WHITE)
 
 
 def exposure_pair(
@@ -57,6 +63,7 @@ def exposure_pair(
     njy_per_electron: ArrayLike,
     ratio: float,
     rng: np.random.Generator,
+    correlation: NDArray[np.float64] = WHITE,
 ) -> tuple[Image, Image]:
     """
     A short exposure of a noise-free sky, and the mean of ``ratio`` of them of which it is one.
@@ -71,15 +78,17 @@ def exposure_pair(
         Noise of a pixel and flux of a photo-electron in the short exposure.
     ratio : float
         Deep exposure time over the short one, above 1.
+    correlation : array (5, 5)
+        Of the sky's noise.
 
     Returns
     -------
     short, deep : float32 arrays (band, y, x), nJy
     """
     rms, gain = np.asarray(sky_rms_njy, float), np.asarray(njy_per_electron, float)
-    short = add_noise(model_njy, sky_rms_njy=rms, njy_per_electron=gain, rng=rng)
+    short = _expose(model_njy, rms, gain, correlation, rng)
     more = ratio - 1
-    rest = add_noise(model_njy, sky_rms_njy=rms / np.sqrt(more), njy_per_electron=gain / more, rng=rng)
+    rest = _expose(model_njy, rms / np.sqrt(more), gain / more, correlation, rng)
     deep: Image = (short / ratio + rest * (1 - 1 / ratio)).astype(np.float32)
     return short, deep
 
@@ -91,20 +100,34 @@ def noisier_image(
     njy_per_electron: ArrayLike | None,
     ratio: float,
     rng: np.random.Generator,
+    correlation: NDArray[np.float64] = WHITE,
 ) -> Image:
     """
     A real image as ``1 / ratio`` of its exposure would have shown it: Gaussian noise of ``ratio - 1`` its variance.
 
     Variance of the sky, and of the photons where the flux of an electron is known; the image's own noise stands in
-    for the true light there, so pixels below the sky get none.
+    for the true light there, so pixels below the sky get none. The noise must have the ``correlation`` of the image's
+    own: with white noise on a co-added image, what is smooth is mostly the image's and what is not is mostly the
+    added noise, and a network learns to keep smooth noise.
     """
     image = np.asarray(image_njy, np.float32)
     variance = np.broadcast_to(np.asarray(sky_rms_njy, float).reshape(-1, 1, 1) ** 2, image.shape)
     if njy_per_electron is not None:
         variance = variance + image.clip(0) * np.asarray(njy_per_electron, float).reshape(-1, 1, 1)
-    noise = rng.normal(size=image.shape) * np.sqrt((ratio - 1) * variance)
+    noise = coloured_noise(image.shape, correlation, rng) * np.sqrt((ratio - 1) * variance)
     noisier: Image = (image + noise).astype(np.float32)
     return noisier
+
+
+def _expose(
+    model_njy: NDArray[np.floating],
+    rms: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    correlation: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Image:
+    photons = add_noise(model_njy, sky_rms_njy=np.zeros(len(rms)), njy_per_electron=gain, rng=rng)
+    return (photons + coloured_noise(photons.shape, correlation, rng) * rms[:, None, None]).astype(np.float32)
 
 
 def simulated_sky(seed: int, *, shape_px: tuple[int, int] = (640, 640), n_lens: int = 12) -> Sky:
@@ -130,13 +153,15 @@ def simulated_sky(seed: int, *, shape_px: tuple[int, int] = (640, 640), n_lens: 
 
 
 def draw_pair(
-    sky: Sky, ratio: float, rng: np.random.Generator, *, size_px: int
+    sky: Sky, ratio: float, rng: np.random.Generator, *, size_px: int, drawn: bool = False
 ) -> tuple[Image, Image, NDArray[np.float64]]:
     """
     A patch of a sky as a short exposure and as a deep one, and the noise of the short one a band.
 
-    A ``model`` is taken at noise 0.5 to 2.5 times its own. An ``image`` is the deep one of the two. The ratio of
-    ``frames`` is what it is, `Sky.n_rest` + 1, and not ``ratio``.
+    A ``model`` is taken at noise 0.5 to 2.5 times its own, white or correlated. Its deep image is the one expected of
+    the short exposure and the sky that is known, ``short / ratio + (1 - 1 / ratio) sky``, which a fit to drawn ones
+    tends to: with the noise of the rest in it (``drawn``), most of what a fit sees is that noise. An ``image`` is the
+    deep one of the two. The ratio of ``frames`` is what it is, `Sky.n_rest` + 1, and not ``ratio``.
 
     Raises
     ------
@@ -154,12 +179,21 @@ def draw_pair(
     if sky.kind == "model":
         level = float(np.exp(rng.uniform(np.log(0.5), np.log(2.5))))
         rms, gain = sky.sky_rms_njy * level, np.asarray(sky.njy_per_electron) * level**2
-        short, deep = exposure_pair(image, sky_rms_njy=rms, njy_per_electron=gain, ratio=ratio, rng=rng)
+        tap = 0.0 if rng.random() < WHITE_PART else float(rng.uniform(*TAPS))
+        colour = resampled_correlation(tap)
+        if drawn:
+            short, deep = exposure_pair(
+                image, sky_rms_njy=rms, njy_per_electron=gain, ratio=ratio, rng=rng, correlation=colour
+            )
+        else:
+            short = _expose(image, rms, gain, colour, rng)
+            deep = (short / ratio + image * (1 - 1 / ratio)).astype(np.float32)
     elif sky.kind == "image":
         rms = sky.sky_rms_njy * np.sqrt(ratio)
         short = noisier_image(
-            image, sky_rms_njy=sky.sky_rms_njy, njy_per_electron=sky.njy_per_electron, ratio=ratio, rng=rng
-        )
+            image, sky_rms_njy=sky.sky_rms_njy, njy_per_electron=sky.njy_per_electron, ratio=ratio, rng=rng,
+            correlation=sky.correlation,
+        )  # fmt: skip
         deep = image
     else:
         assert sky.rest_njy is not None
@@ -178,6 +212,7 @@ def pair_batches(
     steps: int,
     seed: int,
     epoch: int,
+    drawn: bool = False,
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """
     The batches of an epoch: patches of drawn skies at drawn ratios, in units of the short exposure's noise.
@@ -200,7 +235,7 @@ def pair_batches(
         for k in range(batch_size):
             sky = skies[int(rng.integers(len(skies)))]
             ratio = float(np.exp(rng.uniform(low, high))) if sky.kind != "frames" else sky.n_rest + 1.0
-            short, deep, rms = draw_pair(sky, ratio, rng, size_px=size_px)
+            short, deep, rms = draw_pair(sky, ratio, rng, size_px=size_px, drawn=drawn)
             told = (rms * np.exp(rng.normal(0, 0.04, len(rms)))).astype(np.float32)[:, None, None]
             view = int(rng.integers(8))
             plane = np.full((1, size_px, size_px), ratio, np.float32)

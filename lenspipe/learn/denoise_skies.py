@@ -13,16 +13,18 @@ from scipy import ndimage
 
 from lenspipe.errors import DataError
 from lenspipe.image.background import estimate_background
+from lenspipe.learn.denoise_colour import noise_correlation
 from lenspipe.learn.denoise_pairs import Image, Sky
 from lenspipe.learn.real_hosts import NJY_AT_ZERO_POINT_30
 from lenspipe.sky.wcs import celestial_wcs
 
 GRID_STEP_PX = 16
+N_CORRELATION = 100
 
 
 def real_sky(image_njy: Image, *, name: str, mesh_px: int = 128) -> Sky:
     """
-    A real image ``(band, y, x)``, sky-subtracted, with the median noise of its bands; pixels without data are NaN.
+    A real image ``(band, y, x)``, sky-subtracted, with the noise of its bands; pixels without data are NaN.
 
     Raises
     ------
@@ -40,17 +42,23 @@ def real_sky(image_njy: Image, *, name: str, mesh_px: int = 128) -> Sky:
         background.subtract_from(clean[band])
         clean[band][mask] = np.nan
         rms.append(background.median_rms)
-    return Sky("image", clean, np.array(rms))
+    return Sky("image", clean, np.array(rms), correlation=noise_correlation([clean], [rms]))
 
 
 def cutout_skies(cutouts_njy: Sequence[Image]) -> list[Sky]:
-    """Cutouts of galaxies ``(band, y, x)``: sky and noise are the median and the median deviation of each band."""
-    skies = []
+    """
+    Cutouts of galaxies ``(band, y, x)``: sky and noise are the median and the median deviation of each band.
+
+    The correlation of the noise is one for all, from the first hundred.
+    """
+    images, noise = [], []
     for cutout in cutouts_njy:
         sky = np.median(cutout, axis=(1, 2), keepdims=True)
-        rms = 1.4826 * np.median(np.abs(cutout - sky), axis=(1, 2))
-        skies.append(Sky("image", (cutout - sky).astype(np.float32), rms.astype(np.float64)))
-    return skies
+        images.append((cutout - sky).astype(np.float32))
+        noise.append((1.4826 * np.median(np.abs(cutout - sky), axis=(1, 2))).astype(np.float64))
+    some = [k for k in range(min(len(images), N_CORRELATION)) if (noise[k] > 0).all()]
+    correlation = noise_correlation([images[k] for k in some], [noise[k] for k in some])
+    return [Sky("image", image, rms, correlation=correlation) for image, rms in zip(images, noise, strict=True)]
 
 
 def des_cutouts(real: Path) -> list[Image]:

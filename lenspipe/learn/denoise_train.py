@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lenspipe.learn.denoise_losses import loss_named
+from lenspipe.learn.denoise_losses import huber, l1, loss_named
 from lenspipe.learn.denoise_pairs import Sky, pair_batches
 from lenspipe.learn.fit import FitSettings, FitState, fit, read_state, write_state
 from lenspipe.nn.card import ModelCard
@@ -38,8 +38,10 @@ class DenoiseSettings:
     """Patches a batch."""
     patch_px: int = 64
     """Side of a patch; the network takes any."""
-    loss: str = "l1"
+    loss: str = "huber"
     """Name in `lenspipe.learn.denoise_losses.LOSSES`."""
+    drawn: bool = False
+    """Draw the rest of a simulated deep exposure, and do not take what is expected of it."""
     learning_rate: float = 2e-3
     """Peak learning rate."""
     seed: int = 1
@@ -79,7 +81,9 @@ def train_denoiser(
     loss = loss_named(settings.loss)
     assert card.exposure_ratios is not None
     ratios = (max(1.05, card.exposure_ratios[0]), card.exposure_ratios[1])
-    draw = functools.partial(pair_batches, ratios=ratios, size_px=settings.patch_px, batch_size=settings.batch_size)
+    draw = functools.partial(
+        pair_batches, ratios=ratios, size_px=settings.patch_px, batch_size=settings.batch_size, drawn=settings.drawn
+    )
     torch.manual_seed(settings.seed)
     module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
     module = module.to(memory_format=torch.channels_last)
@@ -117,12 +121,15 @@ def train_denoiser(
 
 
 def measure_pairs(module: nn.Module, batches: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, float]:
-    """Mean absolute difference from the deep image over ``1 - 1 / ratio``, of the output and of the short exposure."""
-    output, short = [], []
+    """
+    Mean absolute and mean Huber difference from the deep image over ``1 - 1 / ratio``, of output and short exposure.
+    """
+    rows = []
     with torch.inference_mode():
-        for batch in batches:
-            done = module(torch.from_numpy(batch["image"])).numpy()
-            n_band = done.shape[1]
-            output.append(float(np.mean(np.abs(done - batch["target"]) / batch["gain"])))
-            short.append(float(np.mean(np.abs(batch["image"][:, :n_band] - batch["target"]) / batch["gain"])))
-    return {"l1": float(np.mean(output)), "l1_of_input": float(np.mean(short))}
+        for arrays in batches:
+            batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            short = batch["image"][:, : batch["target"].shape[1]]
+            done = module(batch["image"])
+            rows.append([float(loss(image, batch)) for image in (done, short) for loss in (l1, huber)])
+    names = ("l1", "huber", "l1_of_input", "huber_of_input")
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))

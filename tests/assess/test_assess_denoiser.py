@@ -57,6 +57,8 @@ def test_the_deep_image_itself_passes_and_gains_what_its_exposure_says(field):
     assert found["after"]["detections"]["completeness"] == 1
     assert found["gain"]["sky"] == pytest.approx(2**0.5, rel=0.06)
     assert found["gain"]["flux"] == pytest.approx(2**0.5, rel=0.25)
+    assert found["gain_of_deep"] == found["gain"]
+    assert found["at_purity_before"] == {"threshold_sigma": 1.5, "completeness": 1.0, "purity": 1.0}
     assert found["before"]["detections"]["completeness"] < 0.97
     assert found["after"]["psnr_db"] - found["before"]["psnr_db"] == pytest.approx(3.0, abs=0.2)
     assert found["after"]["ssim"] > found["before"]["ssim"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lenspipe.errors import DataError, ModelError
 from lenspipe.infer.denoise import FLAG_BRIGHT, FLAG_MASKED, Denoiser, denoise_tile, fill_masked
-from lenspipe.nn.models.unet import BOUND_SIGMA
+from lenspipe.nn.models.unet import BOUND_SIGMA, compress, single_pixel_noise
 from lenspipe.nn.registry import build
 
 RMS = np.array([5.0, 7.0, 9.0])[:, None, None]
@@ -46,6 +46,24 @@ def test_the_unet_has_the_levels_of_the_paper():
         n += 4 * b * a + a + 9 * 2 * a * a + a + 9 * a * a + a
     n += 32 * 3 + 3
     assert sum(p.numel() for p in build("unet", 4, 64, 3).parameters()) == n
+
+
+def test_an_untrained_network_takes_faint_pixels_for_noise_and_leaves_bright_ones():
+    x = torch.tensor([-1.0, 0.5, 2.0, 100.0, 3000.0])
+    noise = single_pixel_noise(x)
+    np.testing.assert_allclose(noise[:3], x[:3], rtol=0.07)
+    assert float(noise[3:].abs().max()) < 0.01
+    image = torch.cat([x.reshape(1, 1, 1, 5), torch.full((1, 1, 1, 5), 4.0)], dim=1)
+    out = build("unet-small", 2, 32, 1, width=2)(image)
+    np.testing.assert_allclose(out.detach()[0, 0, 0], x - 0.75 * noise, atol=0.02)
+
+
+def test_what_the_network_sees_is_odd_and_grows_like_a_logarithm():
+    x = np.linspace(-4000, 4000, 801).astype(np.float32)
+    seen = compress(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(seen, -compress(torch.from_numpy(-x)).numpy())
+    np.testing.assert_allclose(seen, np.sign(x) * np.log1p(np.abs(x)), rtol=1e-5)
+    assert (np.diff(seen) > 0).all()
 
 
 def test_a_ratio_of_one_is_the_image_itself(denoiser, tile):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from astropy.wcs import WCS
 from click.testing import CliRunner
+from scipy import ndimage
 from sky import gaussian_sources, tan_wcs
 
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.denoise import Denoiser
+from lenspipe.learn.denoise_colour import WHITE, coloured_noise, noise_correlation, resampled_correlation
 from lenspipe.learn.denoise_losses import LOSSES, loss_named
 from lenspipe.learn.denoise_pairs import Sky, draw_pair, exposure_pair, noisier_image, pair_batches
 from lenspipe.learn.denoise_skies import cutout_skies, frame_skies, real_sky, resample
@@ -38,6 +40,49 @@ def test_a_real_image_is_made_noisier_by_what_the_shorter_exposure_would_have(rn
     image = np.stack([np.zeros((400, 400)), np.full((400, 400), 1000.0)]).astype(np.float32)
     short = noisier_image(image, sky_rms_njy=[10, 20], njy_per_electron=[0.4, 0.4], ratio=3.0, rng=rng)
     np.testing.assert_allclose((short - image).var(axis=(1, 2)), [200.0, 2 * (400 + 400)], rtol=0.02)
+
+
+def test_a_simulated_deep_exposure_is_on_average_the_one_that_a_fit_is_held_to(rng):
+    model = np.array([[[0.0, 300.0]]]) * np.ones((1, 120, 2))
+    sky = Sky("model", np.repeat(model, 60, axis=2).astype(np.float32), np.array([10.0]), np.array([0.4]))
+    apart = []
+    for seed in range(20):
+        drawn, expected = (
+            draw_pair(sky, 3.0, np.random.default_rng(seed), size_px=120, drawn=drawn) for drawn in (True, False)
+        )
+        np.testing.assert_array_equal(drawn[0], expected[0])
+        np.testing.assert_allclose(expected[1], drawn[0] / 3 + sky.image_njy * 2 / 3, atol=1e-3)
+        apart.append((drawn[1] - expected[1]) / drawn[2])
+    # the rest is 2 / 3 of the deep exposure, with half of the variance; photons add 1.2 to it in every other pixel
+    spread = 2 / 3 * (1.6 / 2) ** 0.5
+    assert np.std(apart) == pytest.approx(spread, rel=0.02)
+    assert abs(np.mean(apart)) < 5 * 1.6 * spread / (20 * 120 * 120) ** 0.5  # smoothed noise varies more on average
+
+
+@pytest.mark.parametrize("tap", [-0.08, 0.0, 0.15])
+def test_noise_has_the_correlation_that_was_asked_for_and_it_is_measured_beside_sources(rng, tap):
+    want = resampled_correlation(tap)
+    kernel = np.outer(*2 * [[tap, 1, tap]])
+    filtered = ndimage.convolve(rng.normal(size=(500, 500)), kernel / np.sqrt((kernel**2).sum()), mode="wrap")
+    image = coloured_noise((1, 500, 500), want, rng)
+    assert image.std() == pytest.approx(1, abs=0.01)
+    for noise in (filtered[None], image):
+        np.testing.assert_allclose(noise_correlation([noise], [[1.0]]), want, atol=0.015)
+    x, y = rng.uniform(10, 490, (2, 60))
+    sources = gaussian_sources((500, 500), x, y, np.full(60, 3000.0), fwhm_px=5.0)
+    np.testing.assert_allclose(noise_correlation([image + sources], [[1.0]]), want, atol=0.02)
+
+
+def test_too_little_empty_sky_says_nothing_of_correlation(rng):
+    assert np.array_equal(noise_correlation([rng.normal(size=(1, 20, 20))], [[1.0]]), WHITE)
+
+
+def test_an_image_made_noisier_keeps_the_spectrum_of_its_noise(rng):
+    colour = resampled_correlation(0.15)
+    image = coloured_noise((1, 400, 400), colour, rng)
+    short = noisier_image(image, sky_rms_njy=[1.0], njy_per_electron=None, ratio=4.0, rng=rng, correlation=colour)
+    np.testing.assert_allclose(noise_correlation([short], [[2.0]]), colour, atol=0.02)
+    assert short.std() == pytest.approx(2, rel=0.01)
 
 
 def test_batches_are_the_same_again_and_in_units_of_the_noise(rng):
@@ -102,13 +147,13 @@ def test_a_fit_takes_noise_off_and_goes_on_where_it_was_cut_off(tmp_path, rng, m
         scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=32, exposure_ratios=(1.5, 8.0),
         stretch=Stretch(name="linear", band_scales=(1.0,), alpha=1.0, q=1.0),
     )  # fmt: skip
-    steps = DenoiseSettings(epochs=2, steps_per_epoch=40, batch_size=8, patch_px=32)
+    steps = DenoiseSettings(epochs=2, steps_per_epoch=20, batch_size=8, patch_px=32)
     written = train_denoiser([sky], [sky], card, steps, tmp_path / "whole")
     found = written.metrics["validation"]
-    assert found["l1"] < 0.97 * found["l1_of_input"]
+    assert found["l1"] < 0.7 * found["l1_of_input"]
     short = model[None] + rng.normal(0, 5, (1, 1, 160, 160))
     after = Denoiser(tmp_path / "whole").denoise(short, np.array([[[5.0]]]), ratio=8.0)
-    assert np.std(after - model) < 0.95 * np.std(short - model)
+    assert np.std(after - model) < 0.6 * np.std(short - model)
 
     import lenspipe.learn.denoise_train as module
 
@@ -138,7 +183,7 @@ def test_every_loss_is_least_where_the_deep_image_is_met(name):
 
 
 def test_an_unknown_loss_is_named_with_those_that_there_are():
-    with pytest.raises(ConfigError, match="l1, l2, l1\\+kl, noise2noise"):
+    with pytest.raises(ConfigError, match="l1, l2, huber, l1\\+kl, noise2noise"):
         loss_named("l3")
 
 

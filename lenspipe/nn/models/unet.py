@@ -14,6 +14,8 @@ SLOPE = 0.2
 BOUND_SIGMA = 10.0
 """No pixel is changed by more than this many times its noise."""
 
+SINGLE_PIXEL_SIGMA = 4.0
+
 
 class UNet(nn.Module):
     """
@@ -25,7 +27,9 @@ class UNet(nn.Module):
 
     The estimate of the noise is that of Vojtekova et al. (2021, MNRAS 503, 3204): convolutions in pairs with leaky
     ReLU of slope 0.2, maximum pooling, transpose convolutions up, skips. Ours differs: it gives the noise and not the
-    image; it sees ``asinh(x)``; the ratio is a plane of the input (as ``1 - 1/r``) and not of the lowest upsampling.
+    image; it sees `compress`; the ratio is a plane of the input (as ``1 - 1/r``) and not of the lowest upsampling;
+    and what is added up to the noise begins at `single_pixel_noise`, so that the maps need to hold the sky only, which
+    is smooth, and not a copy of the noise of every pixel.
 
     Parameters
     ----------
@@ -36,7 +40,7 @@ class UNet(nn.Module):
     widths : tuple of int
         Maps of each level, the resolution halved from one to the next.
     fold : int
-        Blocks of ``fold x fold`` pixels become channels before the first level: the same information at a lower cost.
+        Side of the blocks of pixels that the first level's grid has for pixels.
     """
 
     def __init__(self, n_channel: int, n_out: int, widths: tuple[int, ...], fold: int) -> None:
@@ -48,9 +52,10 @@ class UNet(nn.Module):
                 n_out=n_out,
             )
         self.n_band, self.fold = n_out, fold
-        self.unfold = nn.PixelUnshuffle(fold)
-        maps = [n_channel * fold * fold, *widths]
-        self.down = nn.ModuleList(_pair(a, b) for a, b in itertools.pairwise(maps))
+        down = [_pair(a, b) for a, b in itertools.pairwise([n_channel, *widths])]
+        if fold > 1:
+            down[0][0] = nn.Conv2d(n_channel, widths[0], 3 * fold, stride=fold, padding=fold)
+        self.down = nn.ModuleList(down)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths[-2::-1], widths[::-1], strict=False)
         )
@@ -60,7 +65,7 @@ class UNet(nn.Module):
         assert self.noise.bias is not None
         nn.init.zeros_(self.noise.bias)
         self.step_px = fold * 2 ** (len(widths) - 1)
-        """Sides are padded to a multiple of this; windows that start at multiples of it agree."""
+        """Windows that start at multiples of this agree."""
         steps = [fold * 2**level for level in range(len(widths))]
         reach = 2 * (sum(steps) + sum(steps[:-1])) + self.step_px
         self.reach_px = -(-reach // self.step_px) * self.step_px
@@ -71,17 +76,33 @@ class UNet(nn.Module):
         height, width = images.shape[-2:]
         image, ratio = images[:, : self.n_band], images[:, self.n_band :]
         gain = 1 - 1 / ratio
-        seen = torch.cat([torch.asinh(image), gain], dim=1)
-        extra = (-width % self.step_px, -height % self.step_px)
-        maps = self.unfold(nn.functional.pad(seen, (0, extra[0], 0, extra[1])))
+        seen = torch.cat([compress(image), gain], dim=1)
+        maps = nn.functional.pad(seen, (0, -width % self.fold, 0, -height % self.fold))
         kept = []
         for level, block in enumerate(self.down):
-            maps = block(nn.functional.max_pool2d(maps, 2) if level else maps)
+            # no padding to a multiple of the step: 65 pixels are 33, 17, 9 and not 36, 18, 9
+            maps = block(nn.functional.max_pool2d(maps, 2, ceil_mode=True) if level else maps)
             kept.append(maps)
         for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
-            maps = join(torch.cat([skip, up(maps)], dim=1))
-        noise = self.noise(maps)[..., :height, :width]
+            maps = join(torch.cat([skip, up(maps)[..., : skip.shape[-2], : skip.shape[-1]]], dim=1))
+        noise = self.noise(maps)[..., :height, :width] + single_pixel_noise(image)
         return image - gain * (BOUND_SIGMA * torch.tanh(noise / BOUND_SIGMA))
+
+
+def compress(image: Tensor) -> Tensor:
+    """``sign(x) ln(1 + |x|)``: one near the noise, a logarithm where it is bright; a tenth of the time of asinh."""
+    return torch.copysign(torch.log1p(image.abs()), image)
+
+
+def single_pixel_noise(image: Tensor) -> Tensor:
+    """
+    What to take for the noise of a pixel that is seen alone: all of a faint one, little of a bright one.
+
+    ``x / (1 + (x / 4)^4)``: a sky that is mostly empty and sometimes bright. The maps correct it.
+    """
+    part = image * (1 / SINGLE_PIXEL_SIGMA)
+    part = part * part
+    return image / (1 + part * part)
 
 
 def _pair(n_in: int, n_out: int) -> nn.Sequential:
