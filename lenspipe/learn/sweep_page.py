@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lenspipe.learn.space import SweepSpace
 from lenspipe.rundir import atomic_path
@@ -105,6 +106,7 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
             linewidth=1, marker=".", markersize=3, alpha=0.8,
         )  # fmt: skip
     curves.set_xlabel("epoch")
+    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn = [by_family, by_size, by_cost, curves]
     if learning:
         _learning_curves(panels[0, 2], done, fractions, colour, space)
