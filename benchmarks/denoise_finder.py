@@ -204,7 +204,7 @@ def blurred(images: Array, rms: NDArray[np.float64]) -> Array:
 
 
 def inputs_of(data: dict[str, Any], split: str, change: Callable[[Array, NDArray[np.float64]], Array]) -> Array:
-    """Network input: changed on the whole stamp, then cut to the finder's and stretched as the first finder does."""
+    """Network input: changed on the whole stamp, then cut to the finder's and stretched as the shipped finder does."""
     images = change(data[f"{split}_images"], data[f"{split}_rms"])
     edge = (WIDE_PX - SIDE_PX) // 2
     inner = images[:, :, edge : edge + SIDE_PX, edge : edge + SIDE_PX]

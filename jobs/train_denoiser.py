@@ -103,7 +103,7 @@ def command(
 
 
 def split_fields(real: Path | None, kept: Path | None) -> tuple[list[Sky], list[Sky]]:
-    """Simulated fields and, where there are any, real pixels; rows of the KiDS tile as for the first finder."""
+    """Simulated fields and, where there are any, real pixels; rows of the KiDS tile as for the finder."""
     fields = simulated_skies(kept)
     train, check = fields[:N_FIELD], fields[N_FIELD:]
     if real is not None:

@@ -1,4 +1,4 @@
-"""Hosts of the first finder on real pixels: nothing serves two purposes. Skipped where the pixels are not there."""
+"""Hosts of the ground finder on real pixels: nothing serves two purposes. Skipped where the pixels are not there."""
 
 from __future__ import annotations
 
