@@ -36,10 +36,10 @@ SUBSTRUCTURE_TARGETS = {
 
 
 def substructure_fields() -> list[pa.Field]:
-    """What the stage ``--substructure`` of a scan says of a candidate; null where it did not run."""
+    """What the stage ``--substructure`` of a scan says of a candidate; `nothing` where it did not run."""
     fields = [
-        field("substructure_class", pa.string(), "Most probable class of dark matter, or abstained", ucd="meta.code.class"),
-        field("substructure_reason", pa.string(), "Why it abstained: psf, masked, snr, radius or confidence", ucd="meta.code.qual"),
+        field("substructure_class", pa.string(), "Most probable class of dark matter, or abstained; empty where not asked", ucd="meta.code.class"),
+        field("substructure_reason", pa.string(), "Why it abstained: psf, masked, snr, radius or confidence; else empty", ucd="meta.code.qual"),
     ]  # fmt: skip
     for name in SUBSTRUCTURE_CLASSES:
         text = f"Probability of the class {name}, by the classifier's softmax"
@@ -49,6 +49,11 @@ def substructure_fields() -> list[pa.Field]:
         error = f"Standard deviation that the network states for {name}"
         fields.append(field(error_column(name), pa.float32(), error, unit=unit, ucd=f"stat.error;{ucd}"))
     return fields
+
+
+def nothing(of: pa.Field, n: int) -> pa.Array:
+    """``n`` values of a column where nothing was found out: null, and of words the empty one (astropy reads no null text)."""
+    return pa.array([""] * n, of.type) if pa.types.is_string(of.type) else pa.nulls(n, of.type)
 
 
 def error_column(target: str) -> str:

@@ -24,7 +24,7 @@ from lenspipe.scan.settings import (
     substructure_fits,
     substructure_side_px,
 )
-from lenspipe.schema import measured_fields
+from lenspipe.schema import measured_fields, nothing
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.files import checksum, size_bytes
 from lenspipe.survey.read import TileFacts, read_facts, read_window
@@ -170,7 +170,7 @@ def _candidates(
         columns[f"mag_{band}"], columns[f"mag_err_{band}"] = ab_magnitude(flux), ab_magnitude_error(flux, error)
     schema = pa.schema(measured_fields(run_bands))
     arrays = [
-        _array(columns[f.name], f.type) if f.name in columns else pa.nulls(n, f.type)
+        _array(columns[f.name], f.type) if f.name in columns else nothing(f, n)
         for f in schema
     ]  # fmt: skip
     return pa.table(arrays, schema=schema)

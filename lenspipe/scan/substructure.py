@@ -16,7 +16,13 @@ from lenspipe.infer.prepare import field_px
 from lenspipe.infer.stamps import stamp_input
 from lenspipe.nn.card import ModelCard, digest, find_model, fits, read_card
 from lenspipe.scan.settings import ChosenModel, ScanSettings, substructure_bands, substructure_side_px
-from lenspipe.schema import SUBSTRUCTURE_CLASSES, SUBSTRUCTURE_TARGETS, error_column, substructure_fields
+from lenspipe.schema import (
+    SUBSTRUCTURE_CLASSES,
+    SUBSTRUCTURE_TARGETS,
+    error_column,
+    nothing,
+    substructure_fields,
+)
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts
 from lenspipe.survey.tile import BadTile, Tile
@@ -146,13 +152,16 @@ class ExamineSubstructure:
         """
         rows = np.flatnonzero(stated >= self._settings.config.substructure.above)
         if cutouts_njy is None or not len(rows):
-            return {f.name: pa.nulls(n, f.type) for f in substructure_fields()}
+            return {f.name: nothing(f, n) for f in substructure_fields()}
         some = self._examine(cutouts_njy[rows], scale_arcsec)
         place = np.full(n, -1)
         place[rows] = np.arange(len(rows))
         take = pa.array(place, mask=place < 0)
-        return {f.name: some[f.name].take(take) if f.name in some else pa.nulls(n, f.type)
-                for f in substructure_fields()}  # fmt: skip
+        found = {}
+        for f in substructure_fields():
+            looked_at = some[f.name].take(take) if f.name in some else nothing(f, n)
+            found[f.name] = looked_at.fill_null("") if pa.types.is_string(f.type) else looked_at
+        return found
 
     def _examine(self, cutouts: NDArray[np.float32], scale: float) -> dict[str, pa.Array]:
         said = {p.card.task: (p.card, p.predict(self._input(p.card, cutouts, scale))) for p in self._loaded()}
@@ -182,7 +191,7 @@ class ExamineSubstructure:
         shown = (reason == "") | (reason == "confidence")
         columns = {
             "substructure_class": pa.array(words, pa.string()),
-            "substructure_reason": pa.array(reason, pa.string(), mask=reason == ""),
+            "substructure_reason": pa.array(reason, pa.string()),
         }
         for k, name in enumerate(card.classes):
             columns[f"probability_{name}"] = pa.array(found.probability[:, k].astype(np.float32), mask=~shown)
