@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from lenspipe.errors import DataError
 from lenspipe.evaluate.denoising_finder import finder_gain, invented_arcs
+from lenspipe.infer.committee import dihedral_view
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.learn.fit import FitSettings, fit
 from lenspipe.learn.ground_hosts import DES_EVERY, KIDS_FWHM_ARCSEC, KIDS_ROWS, KIDS_SCALE_ARCSEC, hosts_by_scene
@@ -34,7 +35,6 @@ from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import BANDS, paint_companions, paint_ring, paint_spiral
 from lenspipe.learn.real_hosts import des_hosts, kids_tile, tile_hosts
 from lenspipe.learn.scenes import ARC_SOURCES
-from lenspipe.learn.views import dihedral
 from lenspipe.nn.card import Stretch, find_model, read_card
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
@@ -225,7 +225,7 @@ def train(images: Array, is_lens: NDArray[np.bool_], seed: int, steps: int) -> t
             views = rng.integers(0, 8, BATCH)
             shifts = rng.integers(-2, 3, (BATCH, 2))
             image = np.stack([
-                np.roll(dihedral(images[row], int(view)), shift, axis=(1, 2))
+                np.roll(dihedral_view(images[row], int(view)), shift, axis=(1, 2))
                 for row, view, shift in zip(rows, views, shifts, strict=True)
             ])  # fmt: skip
             yield {"image": image, "label": is_lens[rows].astype(np.float32)}

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import record
 from numpy.typing import NDArray
 from scipy.special import expit
 
 from lenspipe.assess.finder import assess_finders
-from lenspipe.assess.real_sky import BANDS, ground_real_sky, host_logits, kids_test, ordinary
+from lenspipe.assess.real_sky import BANDS, ground_real_sky
 from lenspipe.assess.real_space import space_real_sky
 from lenspipe.assess.stream import Member, iter_stamps, open_members, words
 from lenspipe.evaluate import curves
@@ -51,8 +53,9 @@ def main(models: tuple[str, ...], data: Path, split: str, plain: str, real: Path
     kinds = kinds_of(stamps, wanted)
     out.mkdir(parents=True, exist_ok=True)
     results = []
+    scores = scores_of(members, stamps, wanted)
     for given, member in zip(models, members, strict=True):
-        is_lens, score = scores_of(member, stamps, wanted)
+        is_lens, score = scores[member.name]
         np.savez(out / f"{Path(given).name}.npz", score=score, is_lens=is_lens, kind=kinds.astype(np.str_))
         results.append(
             {
@@ -73,12 +76,15 @@ def main(models: tuple[str, ...], data: Path, split: str, plain: str, real: Path
     print(table_of(results))
 
 
-def scores_of(member: Member, stamps: StampSet, split: str | None) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Truth and score of every row, in order."""
+def scores_of(
+    members: Sequence[Member], stamps: StampSet, split: str | None
+) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]:
+    """Truth and score of every row, in order, by model; the stamps are read once."""
     rows: list[pa.Table] = []
-    assess_finders([member], stamps, split=split, on_rows=rows.append)
+    assess_finders(members, stamps, split=split, on_rows=rows.append)
     table = pa.concat_tables(rows)
-    return table["is_lens"].to_numpy(), table["score"].to_numpy()
+    of_model = {member.name: table.filter(pc.equal(table["model"], member.name)) for member in members}
+    return {name: (mine["is_lens"].to_numpy(), mine["score"].to_numpy()) for name, mine in of_model.items()}
 
 
 def kinds_of(stamps: StampSet, split: str | None) -> NDArray[np.str_]:
@@ -114,11 +120,11 @@ def real_sky(member: Member, real: Path, lens_scores: NDArray[np.float64]) -> di
     """Numbers on real pixels: the ground set, or the one from space."""
     if set(member.card.bands) != set(BANDS):
         return space_real_sky(member.predictor, real)
-    galaxies = expit(host_logits(member.predictor, ordinary(kids_test(real, member.predictor))))
+    found = ground_real_sky(member.predictor, real)
+    galaxies = expit(np.array(found["kids_logits"]))
     above = fraction(int((galaxies >= np.quantile(lens_scores, 0.2)).sum()), len(galaxies))
     # the simulated lenses are those that can be seen, the arcs of `ground_real_sky` are not chosen by that
-    key = "kids_above_what_80_percent_of_simulated_lenses_pass"
-    return {key: above} | ground_real_sky(member.predictor, real)
+    return {"kids_above_what_80_percent_of_simulated_lenses_pass": above} | found
 
 
 def speed_ms(member: Member, n: int = 256) -> float:

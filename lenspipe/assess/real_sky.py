@@ -243,6 +243,7 @@ def ground_real_sky(
     bright = bright_arcs(arcs)
     found: dict[str, Any] = {
         "n_kids_galaxies": len(galaxies),
+        "kids_logits": galaxies.tolist(),
         "spacewarps_half": "reserved" if reserved else "for choosing",
         "auc_spacewarps_good_against_kids": area(good, galaxies),
         "auc_spacewarps_good_against_grade_0.3": area(good, poor),

@@ -10,6 +10,9 @@ HEALPIX = "_healpix_29"
 KNOWN = ("known_lens", "known_lens_grade", "known_lens_reference", "known_lens_separation_arcsec")
 DEFAULT = ("candidate_id", "name", "ra", "dec", "rank", "score", "probability", "n_detection", "known_lens")
 """Columns that tools which ask for a default load."""
+RUN_ID = field(
+    "run_id", pa.string(), "Digest of the run: its request, plan, model and input files", ucd="meta.id;meta.dataset"
+)
 
 
 def catalogue_schema(bands: tuple[str, ...]) -> pa.Schema:
@@ -40,7 +43,7 @@ def catalogue_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("known_lens_grade", pa.string(), "Grade of that lens in its list", ucd="meta.code.qual"),
             field("known_lens_reference", pa.string(), "Where that lens was published", ucd="meta.bib"),
             field("known_lens_separation_arcsec", pa.float32(), "Distance to that lens", unit="arcsec", ucd="pos.angDistance"),
-            field("run_id", pa.string(), "Digest of the run: its request, plan, model and input files", ucd="meta.id;meta.dataset"),
+            RUN_ID,
             field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
             field("tile_checksum", pa.string(), "SHA-256 over the checksums of the tile's files", ucd="meta.checksum"),
             field("shard_id", pa.string(), "Shard of the tile", ucd="meta.id;obs"),

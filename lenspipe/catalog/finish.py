@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.append import link_or_copy
-from lenspipe.catalog.columns import KNOWN
+from lenspipe.catalog.columns import KNOWN, RUN_ID
 from lenspipe.catalog.footprint import footprint, read_footprint, write_footprint
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.match import fates, recall, with_earlier_words
 from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.rundir import write_json
-from lenspipe.schema import field
 
 FULL_SKY_DEG2 = 41252.96125
 _READ = ["candidate_id", "run_id", "ra", "dec", "rank", "score", "n_detection", KNOWN[-1]]
@@ -104,10 +103,7 @@ def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:
 
 def with_run_id(shards: pa.Table, run_id: str) -> pa.Table:
     """Rows with the run that they come from as first column."""
-    about = field(
-        "run_id", pa.string(), "Digest of the run: its request, plan, model and input files", ucd="meta.id;meta.dataset"
-    )
-    return shards.add_column(0, about, pa.array([run_id] * shards.num_rows, pa.string()))
+    return shards.add_column(0, RUN_ID, pa.array([run_id] * shards.num_rows, pa.string()))
 
 
 def tiles_of(run: Run) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,31 @@ def adaptive_pixels(
     list of (Pixel, int, int)
         Pixel, first row, row after the last; in the order of the rows.
     """
+
+    def bounds(pixel: Pixel) -> tuple[int, int]:
+        low, high = np.searchsorted(index29, pixel.span)
+        return int(low), int(high)
+
+    return divide(bounds, max_rows=max_rows, highest_order=highest_order, inside=inside, apart_from=apart_from)
+
+
+def divide(
+    bounds: Callable[[Pixel], tuple[int, int]],
+    *,
+    max_rows: int,
+    highest_order: int,
+    inside: Iterable[Pixel],
+    apart_from: Iterable[Pixel],
+) -> list[tuple[Pixel, int, int]]:
+    """`adaptive_pixels` of rows of which it is known where those of a pixel begin and end (``bounds``)."""
     starts = np.sort(np.array([pixel.span[0] for pixel in apart_from], np.int64))
     found: list[tuple[Pixel, int, int]] = []
 
     def visit(pixel: Pixel) -> None:
-        first, last = pixel.span
-        low, high = (int(i) for i in np.searchsorted(index29, (first, last)))
+        low, high = bounds(pixel)
         if low == high:
             return
-        alone = not np.diff(np.searchsorted(starts, (first, last)))[0]
+        alone = not np.diff(np.searchsorted(starts, pixel.span))[0]
         if alone and (high - low <= max_rows or pixel.order >= highest_order):
             found.append((pixel, low, high))
             return

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
-from lenspipe.catalog.hats import BASE, HIGHEST_ORDER, Pixel, home_of
+from lenspipe.catalog.hats import BASE, HIGHEST_ORDER, Pixel, divide, home_of
 from lenspipe.catalog.healpix import ORDER, cells_around
 from lenspipe.catalog.merge import merge_duplicates
 
@@ -73,24 +73,13 @@ def pixels_of_counts(
         As in `lenspipe.catalog.hats.adaptive_pixels`.
     """
     total = np.concatenate([[0], np.cumsum(counts)])
-    starts = np.sort(np.array([cells_in(pixel).start for pixel in apart_from], np.int64))
-    found: list[Pixel] = []
 
-    def visit(pixel: Pixel) -> None:
+    def bounds(pixel: Pixel) -> tuple[int, int]:
         cells = cells_in(pixel)
-        n = total[cells.stop] - total[cells.start]
-        if not n:
-            return
-        alone = not np.diff(np.searchsorted(starts, (cells.start, cells.stop)))[0]
-        if alone and (n <= max_rows or pixel.order == HIGHEST_ORDER):
-            found.append(pixel)
-            return
-        for child in pixel.children:
-            visit(child)
+        return int(total[cells.start]), int(total[cells.stop])
 
-    for pixel in sorted(inside, key=lambda p: p.span):
-        visit(pixel)
-    return found
+    found = divide(bounds, max_rows=max_rows, highest_order=HIGHEST_ORDER, inside=inside, apart_from=apart_from)
+    return [pixel for pixel, _, _ in found]
 
 
 def scatter(chunks: Iterable[pa.Table], pixels: list[Pixel], path: Path, *, radius_arcsec: float) -> list[Piece]:

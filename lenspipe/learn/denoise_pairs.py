@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import DataError
+from lenspipe.infer.committee import dihedral_view
 from lenspipe.learn.denoise_colour import WHITE, coloured_noise, resampled_correlation
-from lenspipe.learn.views import dihedral
 from lenspipe.simulate.field import simulate_field
 from lenspipe.simulate.instrument import add_noise
 
@@ -239,7 +239,7 @@ def pair_batches(
             told = (rms * np.exp(rng.normal(0, 0.04, len(rms)))).astype(np.float32)[:, None, None]
             view = int(rng.integers(8))
             plane = np.full((1, size_px, size_px), ratio, np.float32)
-            stamps.append(np.concatenate([dihedral(short / told, view), plane]))
-            target.append(dihedral(deep / told, view))
+            stamps.append(np.concatenate([dihedral_view(short / told, view), plane]))
+            target.append(dihedral_view(deep / told, view))
             gain[k] = 1 - 1 / ratio
         yield {"image": np.stack(stamps), "target": np.stack(target), "gain": gain}

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from lenspipe.infer.committee import dihedral_view
 from lenspipe.learn.augment_batch import NONE, VIEWS_ONLY, augment_batch, turn
 from lenspipe.learn.device_input import device_input
 from lenspipe.learn.settings import AugmentSettings
-from lenspipe.learn.views import dihedral
 from lenspipe.nn.card import Stretch
 from lenspipe.nn.preprocess import network_input
 
@@ -51,11 +51,11 @@ def test_the_same_draws_give_the_same_batch_and_others_another(rng):
 
 def test_the_eight_views_are_exact_and_all_occur(rng):
     batch = stamps(rng, n=200)
-    assert torch.equal(turn(batch[:8], np.arange(8))[5], torch.from_numpy(dihedral(batch[5].numpy(), 5).copy()))
+    assert torch.equal(turn(batch[:8], np.arange(8))[5], torch.from_numpy(dihedral_view(batch[5].numpy(), 5).copy()))
     out = augmented(batch, VIEWS_ONLY)
     seen = set()
     for before, after in zip(batch, out, strict=True):
-        (view,) = [v for v in range(8) if np.array_equal(dihedral(before.numpy(), v), after.numpy())]
+        (view,) = [v for v in range(8) if np.array_equal(dihedral_view(before.numpy(), v), after.numpy())]
         seen.add(view)
     assert seen == set(range(8))
 

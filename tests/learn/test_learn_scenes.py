@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.errors import DataError
+from lenspipe.infer.committee import dihedral_view
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import spoil_pixels
 from lenspipe.learn.scenes import (
@@ -18,7 +19,6 @@ from lenspipe.learn.scenes import (
     scene_size_px,
     visible_px,
 )
-from lenspipe.learn.views import dihedral
 from lenspipe.nn.card import ModelCard, Stretch
 
 CARD = ModelCard(
@@ -133,7 +133,7 @@ def test_spoiled_pixels_are_saturated_or_gone() -> None:
 
 def test_the_eight_views_differ_and_hold_the_same_pixels() -> None:
     stamp = np.arange(2 * 25, dtype=np.float32).reshape(2, 5, 5)
-    views = [dihedral(stamp, k) for k in range(8)]
+    views = [dihedral_view(stamp, k) for k in range(8)]
     assert len({view.tobytes() for view in views}) == 8
     for view in views:
         np.testing.assert_array_equal(np.sort(view.ravel()), np.sort(stamp.ravel()))
