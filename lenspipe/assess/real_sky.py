@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from lenspipe.learn.ground_hosts import KIDS_FWHM_ARCSEC, KIDS_ROWS, KIDS_SCALE_
 from lenspipe.learn.hosts import Host
 from lenspipe.learn.real_hosts import cfhtls_tile, kids_tile, tile_hosts
 from lenspipe.simulate.inject import inject_tile
+from lenspipe.stamps.splits import half_of
 
 BANDS = ("g", "r", "i")
 CFHTLS_SCALE_ARCSEC = 0.186
@@ -178,7 +178,7 @@ def spacewarps_stamps(real: Path, *, reserved: bool = False) -> tuple[NDArray[np
     ra, dec = known["ra"].to_numpy(), known["dec"].to_numpy()
     rows = []
     for k, name in enumerate(map(str, stored["name"])):
-        odd = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2 == 1
+        odd = half_of(name) == "odd"
         row = by_name[name]
         if odd != reserved or row["zoo_id"] == "ASW0006wpc":
             continue

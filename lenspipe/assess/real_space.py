@@ -18,6 +18,7 @@ from lenspipe.nn.card import ModelCard
 from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import image_array
 from lenspipe.stamps.readers import READERS
+from lenspipe.stamps.splits import half_of
 from lenspipe.toml import validate
 
 COSMOS_SCALE_ARCSEC, COSMOS_ZERO_POINT_AB = 0.03, 25.94
@@ -64,7 +65,8 @@ def cosmos_galaxies(real: Path, card: ModelCard, *, seed: int = 0) -> tuple[NDAr
     """
     Network input ``(n, channel, y, x)`` and F814W magnitude of real COSMOS galaxies that lens nothing.
 
-    Their postage stamps are small: around them lies Gaussian noise of the variance that their catalogue states.
+    The half whose names are "odd" (`lenspipe.stamps.splits.half_of`): finders may learn from the other. Their postage
+    stamps are small: around them lies Gaussian noise of the variance that their catalogue states.
     """
     folder = real / "galaxies/cosmos_hst"
     stamps, magnitudes = [], []
@@ -72,6 +74,8 @@ def cosmos_galaxies(real: Path, card: ModelCard, *, seed: int = 0) -> tuple[NDAr
     n = int(np.ceil(card.stamp_px * card.pixel_scale_arcsec / COSMOS_SCALE_ARCSEC / 2)) * 2 + 9
     for number, (catalogue, place) in enumerate(COSMOS_SETS):
         for k, row in enumerate(fits.getdata(folder / place / catalogue, 1)):
+            if half_of(str(row["IDENT"])) == "even":
+                continue
             image = fits.getdata(folder / place / row["GAL_FILENAME"].strip(), int(row["GAL_HDU"])).astype(np.float64)
             rng = np.random.default_rng([seed, number, k])
             field = rng.normal(0, float(row["NOISE_VARIANCE"]) ** 0.5, (n, n))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -17,7 +18,12 @@ import click
 @click.option(
     "--source-images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of FITS images of real galaxies to be lensed.",
+    help="Folder of FITS images of real galaxies, to be lensed and to stand among the non-lenses.",
+)
+@click.option(
+    "--source-half",
+    type=click.Choice(["even", "odd"]),
+    help="Only half of the images, by the hash of their names: the others stay unseen, for a test.",
 )
 @click.option(
     "--hosts",
@@ -38,6 +44,7 @@ def command(
     pixel_scale: float | None,
     survey: str | None,
     source_images: Path | None,
+    source_half: Literal["even", "odd"] | None,
     hosts: Path | None,
     runner: str,
     workers: int | None,
@@ -80,6 +87,7 @@ def command(
             runner="local" if runner == "local" else "ray",
             n_worker=workers,
             source_folder=source_images,
+            source_half=source_half,
             host_folder=hosts,
             resume=resume,
             progress=progress,

@@ -93,9 +93,7 @@ def _scan_whole(
     per_call = max(1, min(settings.config.score.shards_per_call, most))
     # blocks from the driver, not read tasks: tasks of a fraction of a CPU make Ray start a process for each
     per_block = per_call * -(-len(tasks) // (per_call * MAX_BLOCKS))
-    blocks = [
-        table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)
-    ]
+    blocks = [table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)]
     return ray.data.from_arrow(blocks).map_batches(
         ScanShards,
         fn_constructor_args=(settings, parts, session),

@@ -20,6 +20,7 @@ from lenspipe.simulate.population import SourceImage
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.rows import simulate_rows
 from lenspipe.stamps.format import StampSet, write_part
+from lenspipe.stamps.splits import Half
 
 CONTACT_SHEET = "contact_sheet.png"
 
@@ -46,6 +47,7 @@ class PartTask:
     folder: str
     source_folder: str | None = None
     host_folder: str | None = None
+    source_half: Half | None = None
 
     def make(self, part: Part) -> dict[str, Any]:
         """Simulate one part and write it; returns its name, rows and seconds."""
@@ -58,14 +60,14 @@ class PartTask:
         return {"part": part.name, "rows": part.stop - part.start, "seconds": time.perf_counter() - begun}
 
 
-_READ: dict[tuple[str | None, str | None, str], tuple[Sequence[SourceImage], HostStamps | None]] = {}
+_READ: dict[tuple[str | None, Half | None, str | None, str], tuple[Sequence[SourceImage], HostStamps | None]] = {}
 
 
 def _real_pixels(task: PartTask) -> tuple[Sequence[SourceImage], HostStamps | None]:
-    key = (task.source_folder, task.host_folder, task.recipe.model_dump_json())
+    key = (task.source_folder, task.source_half, task.host_folder, task.recipe.model_dump_json())
     if key not in _READ:
         _READ.clear()
-        sources = read_source_images(task.source_folder) if task.source_folder else ()
+        sources = read_source_images(task.source_folder, half=task.source_half) if task.source_folder else ()
         _READ[key] = sources, read_hosts(task.host_folder, task.recipe) if task.host_folder else None
     return _READ[key]
 
@@ -79,6 +81,7 @@ def simulate(
     runner: Literal["ray", "local"] = "ray",
     n_worker: int | None = None,
     source_folder: Path | None = None,
+    source_half: Half | None = None,
     host_folder: Path | None = None,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -101,6 +104,8 @@ def simulate(
         Tasks at the same time; all CPUs by default.
     source_folder, host_folder : path, optional
         Real galaxies: FITS images to be lensed; a data set of stamps to paint arcs on.
+    source_half : "even" or "odd", optional
+        Only this half of the FITS images; the others stay unseen.
     resume : bool
         Go on with a run that was cut off, or make it longer.
     progress : callable
@@ -124,6 +129,7 @@ def simulate(
         str(out.resolve()),
         None if source_folder is None else str(source_folder.resolve()),
         None if host_folder is None else str(host_folder.resolve()),
+        source_half,
     )
     _real_pixels(task)  # a wrong folder is refused before any work
     request = {
@@ -131,6 +137,7 @@ def simulate(
         "recipe": recipe.model_dump(mode="json"),
         "seed": seed,
         "source_images": task.source_folder,
+        "source_half": source_half,
         "hosts": task.host_folder,
     }
     begun = time.perf_counter()

@@ -16,6 +16,7 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.simulate.population import SourceImage, half_light_radius_px
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.splits import Half, half_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def light_shape(
     return ratio, 0.5 * np.arctan2(2 * xy, xx - yy)
 
 
-def read_source_images(folder: str | Path, *, pixel_scale_arcsec: float = 0.03) -> list[SourceImage]:
+def read_source_images(
+    folder: str | Path, *, pixel_scale_arcsec: float = 0.03, half: Half | None = None
+) -> list[SourceImage]:
     """
     Read real galaxies to be lensed: every two-dimensional image in the FITS files of a folder.
 
@@ -111,6 +114,8 @@ def read_source_images(folder: str | Path, *, pixel_scale_arcsec: float = 0.03) 
         With ``.fits`` or ``.fits.gz`` files.
     pixel_scale_arcsec : float
         Recorded for files that do not tell; sizes are set by the recipe's population all the same.
+    half : "even" or "odd", optional
+        Only the galaxies of this half (`lenspipe.stamps.splits.half_of`): the others stay unseen, for a test.
 
     Raises
     ------
@@ -119,6 +124,8 @@ def read_source_images(folder: str | Path, *, pixel_scale_arcsec: float = 0.03) 
     """
     found: list[SourceImage] = []
     for name, pixels, scale in _images(Path(folder), pixel_scale_arcsec):
+        if half is not None and half_of(name) != half:
+            continue
         cleaned = isolate(pixels)
         if cleaned is not None:
             found.append(SourceImage(name, cleaned, scale))

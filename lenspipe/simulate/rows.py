@@ -22,6 +22,7 @@ _TEXT: dict[str, str] = {
     "survey": "survey whose seeing and depth were drawn",
     "artefact": "cosmic_rays, bleed_trail, masked_gap or empty",
     "source_image": "name of the real galaxy that was lensed; empty for a Sersic source",
+    "galaxy_image": "name of the real galaxy that stands for itself; empty for a drawn one",
 }
 _LENS: dict[str, Fact] = {
     "z_lens": ("", "redshift of the lens, or of the early type that lenses nothing"),

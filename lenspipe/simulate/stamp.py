@@ -15,6 +15,7 @@ from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
 from lenspipe.simulate.catalogue import catalogue_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
 from lenspipe.simulate.hosts import HostStamps
+from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
 from lenspipe.simulate.inject import photon_noise
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.negatives import NEGATIVES, Sky, companions
@@ -67,14 +68,14 @@ def draw_stamp(
     seed, item : int
         The stamp is a function of these two, of the recipe and of the real pixels that are given.
     source_images : sequence of SourceImage
-        Real galaxies to be lensed.
+        Real galaxies to be lensed, and to stand for themselves in the classes that are made of images.
     hosts : HostStamps, optional
         Real galaxies that stand for early types, and that arcs are painted on.
 
     Raises
     ------
     ConfigError
-        2000 draws give no lens as the recipe asks for one.
+        2000 draws give no lens as the recipe asks for one, or a class is made of images and none are given.
     """
     rng = np.random.default_rng([seed, item])
     names = list(recipe.classes)
@@ -94,6 +95,11 @@ def draw_stamp(
     lensed = None
     if kind in NEGATIVES:
         sky = NEGATIVES[kind](rng, recipe.bands, recipe.deflectors)
+    elif kind in IMAGE_NEGATIVES:
+        if not source_images:
+            raise ConfigError("this class is made of real galaxies: give --source-images", kind=kind)
+        sky = IMAGE_NEGATIVES[kind](rng, recipe.bands, recipe.deflectors, source_images)
+        host_name = f"galaxy-{sky.facts['galaxy_image']}" if "galaxy_image" in sky.facts else host_name
     else:
         lensed = _draw_lens(rng, recipe, kind, conditions, source_images, host_shape)
         sky = lensed.sky

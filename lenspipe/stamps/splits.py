@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import astropy.units as u
 import numpy as np
@@ -15,9 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from lenspipe.errors import ConfigError
 from lenspipe.stamps.spec import SPLITS
 
+Half = Literal["even", "odd"]
 DEFAULT_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 SKY_ORDER = 6
 """HEALPix order of the cells that stay together: 0.92 degrees, larger than a tile's shared conditions."""
+
+
+def half_of(name: str) -> Half:
+    """
+    Half that a name belongs to for good, whatever the seed: by whether its SHA-256 is even or odd.
+
+    For real objects of which one half is learnt from or chosen on, and the other is kept for a test.
+    """
+    return "odd" if hashlib.sha256(name.encode()).digest()[-1] % 2 else "even"
 
 
 def splits_by_key(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import batch_norm, conv2d
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.groups import CONTINUOUS, GROUPS, cosets, fourier_matrices, is_subgroup, kernel_basis, lifting_basis
@@ -57,6 +57,8 @@ class Design:
     """SO(2), O(2): highest angular frequency of the fields, 3 where 0; finite groups: of the kernels, free where 0."""
     nonlinearity: str = "fourier"
     """SO(2), O(2): ``fourier``, ELU at samples over the group, or ``gated``."""
+    stem_pooling: bool = False
+    """Whether the maps are halved after the first convolution as well."""
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
@@ -117,7 +119,7 @@ class Design:
             tuple(layer.basis.shape[1] for layer in self.layers()),
             tuple(samples),
             tuple(layer.basis.shape[-1] for layer in self.layers()),
-            tuple(i % 2 for i in range(2 * self.depth)),
+            tuple(i % 2 or int(self.stem_pooling and i == 0) for i in range(2 * self.depth)),
             gated=self.nonlinearity == "gated",
         )
 
@@ -189,7 +191,7 @@ class FieldNorm(nn.Module):
         self.running_mean: Tensor
         self.running_var: Tensor
         self.constant: Tensor
-        self.momentum = momentum
+        self.momentum, self.fourier = momentum, fourier
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """In evaluation the layer is ``scale x + shift``, both ``(field * size,)``."""
@@ -203,6 +205,12 @@ class FieldNorm(nn.Module):
             scale, shift = self.scale_and_shift()
             return x * scale[:, None, None] + shift[:, None, None]
         size = len(self.constant)
+        if not self.fourier:
+            # the maps of a field are one above the other, a channel of torch's own batch norm: half the time of the rest
+            stacked = x.contiguous().view(x.shape[0], len(self.weight), -1, x.shape[3])
+            running = self.running_mean, self.running_var
+            normed = batch_norm(stacked, *running, self.weight, self.bias, True, self.momentum, 1e-5)
+            return normed.view(x.shape)
         fields = x.reshape(x.shape[0], -1, size, *x.shape[2:])
         along = self.constant[:, None, None]
         mean = (fields * along).mean((0, 3, 4)).sum(1) / self.constant.sum()
@@ -306,6 +314,7 @@ def width_for(
     restrict_to: str = "",
     restrict_at: int = 1,
     max_frequency: int = 0,
+    stem_pooling: bool = False,
 ) -> int:
     """
     Width at which a group's network comes nearest, as a ratio, to a number of parameters or of multiply-adds.
@@ -319,7 +328,7 @@ def width_for(
         raise ModelError(
             "give either n_parameter or n_multiply_add", n_parameter=n_parameter, n_multiply_add=n_multiply_add
         )
-    design = Design(group, depth, restrict_to, restrict_at, max_frequency)
+    design = Design(group, depth, restrict_to, restrict_at, max_frequency, stem_pooling=stem_pooling)
 
     def amount(width: int) -> int:
         if n_parameter:

@@ -41,11 +41,12 @@ def _enter(group: str) -> None:
         restrict_at: int = 1,
         max_frequency: int = 0,
         nonlinearity: str = "fourier",
+        stem_pooling: bool = False,
         mask: bool = True,
         n_parameter: int = 0,
         n_multiply_add: int = 0,
     ) -> nn.Module:
-        design = Design(group, depth, restrict_to, restrict_at, max_frequency, nonlinearity)
+        design = Design(group, depth, restrict_to, restrict_at, max_frequency, nonlinearity, stem_pooling)
         if n_parameter or n_multiply_add:
             width = width_for(
                 group,
@@ -58,6 +59,7 @@ def _enter(group: str) -> None:
                 restrict_to=restrict_to,
                 restrict_at=restrict_at,
                 max_frequency=max_frequency,
+                stem_pooling=stem_pooling,
             )
         return EquivariantNet(n_channel, stamp_px, n_out, design, width, pooling, dropout, mask)
 
@@ -93,6 +95,8 @@ def _enter(group: str) -> None:
         SO(2), O(2): highest angular frequency of the fields, 3 where 0. Finite groups: of the kernels, free where 0.
     nonlinearity : str
         SO(2), O(2): ``fourier`` as above, or ``gated``: coefficients times the logistic function of the first.
+    stem_pooling : bool
+        Halve the maps after the first convolution as well, as ResNets do: a fourth of the cost, for wide stamps.
     mask : bool
         Zero outside the inscribed circle, with a soft edge.
     n_parameter, n_multiply_add : int

@@ -1,0 +1,62 @@
+"""Non-lenses made of images of real galaxies, irregular as no profile is: alone, and beside an early type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lenspipe.simulate.light import Component, GalaxyImage
+from lenspipe.simulate.negatives import Bands, Sky, early_type
+from lenspipe.simulate.photometry import band_fluxes_njy, early_type_colours
+from lenspipe.simulate.population import DeflectorPopulation, SourceImage, half_light_radius_px
+
+MAG_R_ALONE = (19.0, 26.0)
+MAG_R_BESIDE = (20.5, 25.0)
+
+
+def galaxy_image(
+    rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation, images: Sequence[SourceImage]
+) -> Sky:
+    """One real galaxy at the centre; r = 19 to 26, all magnitudes alike, as the faint ones are the most irregular."""
+    image = images[int(rng.integers(len(images)))]
+    light = _placed(rng, bands, image, float(rng.uniform(*MAG_R_ALONE)), 0.0, 0.0)
+    return Sky([light], facts={"galaxy_image": image.name})
+
+
+def satellite_images(
+    rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation, images: Sequence[SourceImage]
+) -> Sky:
+    """An early type with one to three real galaxies at arc-like radii."""
+    sky = early_type(rng, bands, deflectors)
+    for _ in range(int(rng.integers(1, 4))):
+        image = images[int(rng.integers(len(images)))]
+        r, turn = rng.uniform(0.9, 3.2), rng.uniform(0, 2 * np.pi)
+        mag = float(rng.uniform(*MAG_R_BESIDE))
+        sky.galaxies.append(_placed(rng, bands, image, mag, r * np.cos(turn), r * np.sin(turn)))
+    return sky
+
+
+def _placed(
+    rng: np.random.Generator, bands: Bands, image: SourceImage, mag_r: float, x_arcsec: float, y_arcsec: float
+) -> Component:
+    # sizes of the field, as `lenspipe.simulate.galaxies.draw_field_galaxy` has them: a galaxy stands for many others
+    radius = float(np.clip(0.9 * 10 ** (-0.11 * (mag_r - 20.5) + rng.normal(0, 0.2)), 0.1, 3.0))
+    z = float(np.clip(0.12 * (mag_r - 17.0) * rng.lognormal(0, 0.3), 0.05, 2.0))
+    youth = rng.uniform(0.35, 0.75)
+    colours = {name: value * (1 - youth) + rng.normal(0, 0.08) for name, value in early_type_colours(z).items()}
+    profile = GalaxyImage(
+        pixels=image.pixels,
+        pixel_scale_arcsec=radius / half_light_radius_px(image.pixels),
+        angle_rad=float(rng.uniform(0, 2 * np.pi)),
+        x_arcsec=x_arcsec,
+        y_arcsec=y_arcsec,
+    )
+    return Component(profile, band_fluxes_njy(mag_r, colours, bands))
+
+
+IMAGE_NEGATIVES: dict[str, Callable[[np.random.Generator, Bands, DeflectorPopulation, Sequence[SourceImage]], Sky]] = {
+    "galaxy_image": galaxy_image,
+    "satellite_images": satellite_images,
+}
+"""Kinds of non-lenses that need images of real galaxies."""
