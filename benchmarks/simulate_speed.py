@@ -237,7 +237,7 @@ def memory() -> dict:
     recipe = read_recipe("ground-gri").model_copy(update={"part_rows": PART_ROWS})
     peaks = {}
     with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
-        for n in (N_PART // 2, 2 * N_PART):
+        for n in (N_PART // 2, 6 * N_PART):
             with PeakMemory() as memory:
                 simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", n_worker=2)
             peaks[str(PART_ROWS * n)] = memory.peak_mib
@@ -262,7 +262,8 @@ def main(names: list[str]) -> None:
         assert result["workers"]["speed_up_of_two_workers"] >= 1.7, "are both cores free?"
     if "memory" in names:
         few, many = result["memory"]["peak_mib_of_both_workers_by_rows"].values()
-        assert many < 1.15 * few, "memory grows with the number of rows"
+        # one run differs from the next by a tenth; rows that stayed would make it several times as much
+        assert many < 1.25 * few, "memory grows with the number of rows"
 
 
 if __name__ == "__main__":
