@@ -15,7 +15,7 @@ from lenspipe.nn import groups
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.nn.export import plain_card, to_plain
-from lenspipe.nn.models.equivariant import Design, n_multiply_adds, width_for
+from lenspipe.nn.models.equivariant import Design, FieldNorm, n_multiply_adds, width_for
 from lenspipe.nn.models.plain_equivariant import GatedField
 from lenspipe.nn.registry import build, family_facts
 
@@ -59,6 +59,31 @@ def test_every_group_learns_keeps_its_symmetry_and_exports(group: str) -> None:
             for turned in symmetric_views(group, stamps):
                 torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
             torch.testing.assert_close(to_plain(module)(stamps), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("group", "stamp_px"), [("c8", 45), ("d4", 46)])
+def test_pooling_in_the_stem_keeps_the_symmetry_and_costs_a_third(group: str, stamp_px: int) -> None:
+    module, losses = trained(group, stamp_px, stem_pooling=True)
+    assert min(losses[1:]) < losses[0]
+    stamps = torch.randn(3, 2, stamp_px, stamp_px)
+    with torch.inference_mode():
+        want = module(stamps)
+        for turned in symmetric_views(group, stamps):
+            torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
+        torch.testing.assert_close(to_plain(module)(stamps), want, rtol=0, atol=1e-5)
+    with_it, without = (n_multiply_adds(Design(group, stem_pooling=on), 4, 1, 90) for on in (True, False))
+    assert with_it < without / 3
+
+
+def test_norms_of_regular_fields_are_those_of_the_rule_written_out() -> None:
+    """Independent: the general branch, which is written out, on the same maps."""
+    torch.manual_seed(2)
+    maps = 3 * torch.randn(4, 6, 5, 5) + 1
+    fused, written = FieldNorm(2, 3, fourier=False), FieldNorm(2, 3, fourier=False)
+    written.fourier = True  # its `constant` is still that of regular fields
+    torch.testing.assert_close(fused(maps), written(maps))
+    torch.testing.assert_close(fused.running_mean, written.running_mean)
+    torch.testing.assert_close(fused.running_var, written.running_var, rtol=0.01, atol=0)  # torch's divides by n - 1
 
 
 @pytest.mark.parametrize("group", ["so2", "o2"])
