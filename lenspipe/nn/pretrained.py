@@ -15,6 +15,8 @@ from lenspipe.errors import ModelError
 from lenspipe.nn.card import PICKLES
 from lenspipe.nn.models.timm_model import TimmModel
 
+AVERAGED = "ema."
+"""Before the names of the averaged weights in a training's state file."""
 HEADS = ("head.", "classifier.", "fc.", "last_linear.")
 
 
@@ -41,8 +43,9 @@ def load_pretrained(module: nn.Module, file: str | Path, *, channels: Literal["m
     """
     Put the weights of a local file into a network; the head stays fresh.
 
-    The file holds the tensors of one of our checkpoints (``weights.safetensors``) or of a timm model; names are tried
-    as they are and below ``trunk.``. A first convolution for another number of channels is adapted: ``mean`` gives
+    The file holds the tensors of one of our checkpoints (``weights.safetensors``), the state of a training
+    (``state.safetensors``: its averaged weights, of equivariant networks in the form that keeps its symmetry), or those
+    of a timm model; names are tried as they are and below ``trunk.``. A first convolution for another number of channels is adapted: ``mean`` gives
     every channel the mean over the file's channels, ``repeat`` repeats the file's channels in turn; both are scaled by
     the file's number of channels over ours, which keeps the size of the maps (Wightman 2019, `timm`'s own rule).
 
@@ -140,8 +143,10 @@ def _read(file: Path) -> dict[str, Tensor]:
     if file.suffix.lower() in PICKLES:
         raise ModelError("a pickle is never loaded: weights must be a safetensors file", got=str(file))
     try:
-        return load(file.read_bytes())
+        tensors = load(file.read_bytes())
     except OSError as error:
         raise ModelError(f"the weights cannot be read: {error.strerror}", file=str(file)) from error
     except SafetensorError as error:
         raise ModelError(f"the weights are not a safetensors file: {error}", file=str(file)) from error
+    averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in tensors.items() if name.startswith(AVERAGED)}
+    return averaged or tensors

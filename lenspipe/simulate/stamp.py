@@ -44,11 +44,17 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class _Lensed:
+class Lensed:
+    """A lens and what it lenses."""
+
     deflectors: list[Deflector]
+    """The main lens and, where there is one, its substructure."""
     arcs: Arcs
+    """Images of the source by all deflectors."""
     sky: Sky
+    """Light of the lens."""
     facts: dict[str, Any]
+    """True parameters."""
 
 
 def draw_stamp(
@@ -101,7 +107,7 @@ def draw_stamp(
         sky = IMAGE_NEGATIVES[kind](rng, recipe.bands, recipe.deflectors, source_images)
         host_name = f"galaxy-{sky.facts['galaxy_image']}" if "galaxy_image" in sky.facts else host_name
     else:
-        lensed = _draw_lens(rng, recipe, kind, conditions, source_images, host_shape)
+        lensed = draw_lens(rng, recipe, kind, conditions, source_images, host_shape)
         sky = lensed.sky
         facts |= lensed.facts
     if not sky.artefact and rng.uniform() < recipe.artefact_fraction:
@@ -146,7 +152,7 @@ def draw_stamp(
 
 
 def _painted(
-    host: NDArray[np.float32], lensed: _Lensed | None, conditions: Conditions, rng: np.random.Generator
+    host: NDArray[np.float32], lensed: Lensed | None, conditions: Conditions, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     if lensed is None:
         return host.copy()
@@ -156,14 +162,22 @@ def _painted(
     return painted
 
 
-def _draw_lens(
+def draw_lens(
     rng: np.random.Generator,
     recipe: Recipe,
     kind: str,
     conditions: Conditions,
     source_images: Sequence[SourceImage],
     host_shape: tuple[float, float] | None,
-) -> _Lensed:
+) -> Lensed:
+    """
+    Draw the lens of a stamp: what `draw_stamp` does between the conditions and the pixels.
+
+    Raises
+    ------
+    ConfigError
+        2000 draws give no lens as the recipe asks for one.
+    """
     image, bands = recipe.image[0], band_slices(recipe)[0]
     kernels, rms = conditions.kernels(image, bands), conditions.sky_rms_njy[bands]
     for _ in range(MAX_DRAWS):
@@ -206,7 +220,7 @@ def _draw_lens(
         if recipe.lens_light and host_shape is None:
             light = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}
             sky.galaxies, sky.facts = early_type_components(rng, recipe.bands, z=drawn["z_lens"], **light)
-        return _Lensed(deflectors, arcs, sky, arcs.truth | facts)
+        return Lensed(deflectors, arcs, sky, arcs.truth | facts)
     raise ConfigError(
         "the recipe's populations make no lens as bright as it asks for: lower min_arc_snr or min_source_px",
         recipe=recipe.name,

@@ -178,6 +178,19 @@ def test_local_weights_start_a_network_for_other_bands_with_a_fresh_head(name: s
         assert torch.equal(new.state_dict()[key], old.state_dict()[key])
 
 
+def test_the_state_of_a_training_starts_an_equivariant_network_with_its_averaged_weights(tmp_path: Path) -> None:
+    settings = {"width": 2, "depth": 2}
+    given, fresh = (build("equivariant-c4", 1, 33, 3, **settings) for _ in range(2))
+    averaged = {name: tensor + 1 for name, tensor in given.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in given.state_dict().items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "state.safetensors")
+    found = load_pretrained(fresh, tmp_path / "state.safetensors")
+    assert "convolutions.0.weight" in found.loaded and not any(name.startswith("head.") for name in found.loaded)
+    for name in found.loaded:
+        torch.testing.assert_close(fresh.state_dict()[name], averaged[name], rtol=0, atol=0)
+
+
 def test_weights_of_another_network_and_pickles_are_refused(tmp_path: Path) -> None:
     save_file(build("small-cnn", 3, 33).state_dict(), tmp_path / "small.safetensors")
     with pytest.raises(ModelError, match=r"not of this network"):
