@@ -3,12 +3,14 @@ How much of its substructure does a lens show at all, once the smooth lens and t
 
     python benchmarks/substructure_information.py [RECIPE] [--n 80]
 
-Lenses of a recipe are drawn as `lenspipe simulate` draws them and imaged without noise. The change that the substructure
-makes is counted in units of the noise twice: against the smooth lens as it was drawn (`perturbation_snr` of the data
-set), and against the smooth lens that fits best, with the Einstein radius, shape, centre and shear of the mass and
-the place, size, shape and fluxes of the source free (least squares from the truth). The square root of what is left
-of chi square is the signal-to-noise with which somebody who knew everything but these numbers would see the
-substructure: a bound from above, as the source's form is known to the fit. Writes `results/substructure_information.json`.
+Lenses of a recipe are drawn as `lenspipe simulate` draws them and imaged without noise. The change that the
+substructure makes is counted in units of the noise twice: against the smooth lens as it was drawn (`perturbation_snr`
+of the data set), and against the smooth lens that fits best, with the Einstein radius, shape, centre and shear of the
+mass and the place, size, shape and fluxes of the source free (least squares from the truth). The square root of what
+is left of chi square is the signal-to-noise with which somebody who knew everything but these numbers would see the
+substructure: a bound from above, as the source's form is known to the fit.
+
+Writes `results/substructure_information_RECIPE.json`.
 """
 
 from __future__ import annotations
@@ -112,7 +114,8 @@ def moved(lens: MacroLens, source: list[Component], change: NDArray[np.float64])
     g1 = lens.shear * np.cos(2 * lens.shear_angle_rad) + d1
     g2 = lens.shear * np.sin(2 * lens.shear_angle_rad) + d2
     lens = replace(
-        lens, theta_e_arcsec=max(0.05, lens.theta_e_arcsec + d_theta), axis_ratio=float(np.clip(lens.axis_ratio + d_q, 0.2, 0.9999)),
+        lens, theta_e_arcsec=max(0.05, lens.theta_e_arcsec + d_theta),
+        axis_ratio=float(np.clip(lens.axis_ratio + d_q, 0.2, 0.9999)),
         angle_rad=lens.angle_rad + d_angle, x_arcsec=x, y_arcsec=y,
         shear=float(np.hypot(g1, g2)), shear_angle_rad=0.5 * float(np.arctan2(g2, g1)),
     )  # fmt: skip
