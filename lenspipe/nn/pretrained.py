@@ -45,9 +45,10 @@ def load_pretrained(module: nn.Module, file: str | Path, *, channels: Literal["m
 
     The file holds the tensors of one of our checkpoints (``weights.safetensors``), the state of a training
     (``state.safetensors``: its averaged weights, of equivariant networks in the form that keeps its symmetry), or those
-    of a timm model; names are tried as they are and below ``trunk.``. A first
-    convolution for another number of channels is adapted: ``mean`` gives every channel the mean over the file's channels, ``repeat`` repeats the file's channels in turn; both are scaled by
-    the file's number of channels over ours, which keeps the size of the maps (Wightman 2019, `timm`'s own rule).
+    of a timm model; names are tried as they are and below ``trunk.``. A first convolution for another number of
+    channels is adapted: ``mean`` gives every channel the mean over the file's channels, ``repeat`` repeats the file's
+    channels in turn; both are scaled by the file's number of channels over ours, which keeps the size of the maps
+    (Wightman 2019, `timm`'s own rule).
 
     Parameters
     ----------
