@@ -91,7 +91,7 @@ def by_snr(
     for k, name in enumerate(classes):
         if name == SMOOTH:
             continue
-        score = p[:, k] / (p[:, k] + p[:, smooth])
+        score = p[:, k] / np.maximum(p[:, k] + p[:, smooth], np.finfo(float).tiny)
         bins = []
         for low, high in itertools.pairwise(SNR_EDGES):
             chosen = (label == name) & (snr >= low) & (snr < high)

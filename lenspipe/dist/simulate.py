@@ -16,6 +16,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.simulate.contact import colour_stamps, contact_sheet, write_png
 from lenspipe.simulate.hosts import HostStamps, read_hosts, read_source_images
+from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
 from lenspipe.simulate.population import SourceImage
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.rows import simulate_rows
@@ -119,10 +120,17 @@ def simulate(
     Raises
     ------
     ConfigError
-        The folder holds something else, or count or seed is out of range.
+        The folder holds something else, count or seed is out of range, or images are needed and none are given.
     """
     if count < 1 or not 0 <= seed < 2**63:
         raise ConfigError("count must be at least 1, and the seed between 0 and 2^63 - 1", count=count, seed=seed)
+    made_of_images = [name for name in IMAGE_NEGATIVES if recipe.classes.get(name, 0) > 0]
+    if source_folder is None and (made_of_images or source_half is not None):
+        raise ConfigError(
+            "classes made of real galaxies, and half of these, need a folder: give --source-images",
+            classes=",".join(made_of_images) or None,
+            half=source_half,
+        )
     task = PartTask(
         recipe,
         seed,

@@ -15,8 +15,8 @@ from lenspipe.errors import ModelError
 from lenspipe.nn.card import PICKLES
 from lenspipe.nn.models.timm_model import TimmModel
 
-AVERAGED = "ema."
-"""Before the names of the averaged weights in a training's state file."""
+AVERAGED = ("best.", "ema.")
+"""Before the names of averaged weights in a training's state: of the best epoch where one is kept, of the last."""
 HEADS = ("head.", "classifier.", "fc.", "last_linear.")
 
 
@@ -149,5 +149,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ModelError(f"the weights cannot be read: {error.strerror}", file=str(file)) from error
     except SafetensorError as error:
         raise ModelError(f"the weights are not a safetensors file: {error}", file=str(file)) from error
-    averaged = {name.removeprefix(AVERAGED): tensor for name, tensor in tensors.items() if name.startswith(AVERAGED)}
-    return averaged or tensors
+    for prefix in AVERAGED:
+        if averaged := {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}:
+            return averaged
+    return tensors

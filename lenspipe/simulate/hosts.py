@@ -116,6 +116,7 @@ def read_source_images(
         Recorded for files that do not tell; sizes are set by the recipe's population all the same.
     half : "even" or "odd", optional
         Only the galaxies of this half (`lenspipe.stamps.splits.half_of`): the others stay unseen, for a test.
+        It goes by the name of the file, so all bands of a galaxy belong in one.
 
     Raises
     ------

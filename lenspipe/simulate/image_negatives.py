@@ -1,4 +1,9 @@
-"""Non-lenses made of images of real galaxies, irregular as no profile is: alone, and beside an early type."""
+"""
+Non-lenses made of images of real galaxies, irregular as no profile is: alone, and beside an early type.
+
+A galaxy stands for others of all magnitudes, at the size that these have: its own PSF and noise grow with it. Where
+that makes them wider than the stamp's, it looks softer and more mottled than a galaxy would.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +33,14 @@ def satellite_images(
     rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation, images: Sequence[SourceImage]
 ) -> Sky:
     """An early type with one to three real galaxies at arc-like radii."""
-    sky = early_type(rng, bands, deflectors)
+    sky, names = early_type(rng, bands, deflectors), []
     for _ in range(int(rng.integers(1, 4))):
         image = images[int(rng.integers(len(images)))]
+        names.append(image.name)
         r, turn = rng.uniform(0.9, 3.2), rng.uniform(0, 2 * np.pi)
         mag = float(rng.uniform(*MAG_R_BESIDE))
         sky.galaxies.append(_placed(rng, bands, image, mag, r * np.cos(turn), r * np.sin(turn)))
+    sky.facts["galaxy_image"] = ",".join(names)
     return sky
 
 

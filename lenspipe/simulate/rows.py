@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lenspipe.simulate.catalogue import COLUMNS, INTEGERS
 from lenspipe.simulate.hosts import HostStamps
+from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
 from lenspipe.simulate.population import SourceImage
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.stamp import draw_stamp
@@ -22,8 +23,8 @@ _TEXT: dict[str, str] = {
     "survey": "survey whose seeing and depth were drawn",
     "artefact": "cosmic_rays, bleed_trail, masked_gap or empty",
     "source_image": "name of the real galaxy that was lensed; empty for a Sersic source",
-    "galaxy_image": "name of the real galaxy that stands for itself; empty for a drawn one",
 }
+_IMAGES = {"galaxy_image": "names of the real galaxies that stand for themselves, by commas; empty where all are drawn"}
 _LENS: dict[str, Fact] = {
     "z_lens": ("", "redshift of the lens, or of the early type that lenses nothing"),
     "z_source": ("", "redshift of the source"),
@@ -77,7 +78,8 @@ def truth_fields(recipe: Recipe) -> list[pa.Field]:
     numbers |= {f"arc_mag_{band}": ("mag", f"AB magnitude of the arcs in {band}") for band in first}
     if recipe.kind == "substructure":
         numbers |= _SUBSTRUCTURE
-    fields = [pa.field(name, pa.string(), metadata={"description": text}) for name, text in _TEXT.items()]
+    texts = _TEXT | (_IMAGES if set(recipe.classes) & set(IMAGE_NEGATIVES) else {})
+    fields = [pa.field(name, pa.string(), metadata={"description": text}) for name, text in texts.items()]
     fields += [_field(name, pa.float64(), fact) for name, fact in numbers.items()]
     if recipe.catalogue:
         fields += [

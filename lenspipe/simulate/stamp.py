@@ -105,7 +105,8 @@ def draw_stamp(
         if not source_images:
             raise ConfigError("this class is made of real galaxies: give --source-images", kind=kind)
         sky = IMAGE_NEGATIVES[kind](rng, recipe.bands, recipe.deflectors, source_images)
-        host_name = f"galaxy-{sky.facts['galaxy_image']}" if "galaxy_image" in sky.facts else host_name
+        if kind == "galaxy_image":
+            host_name = f"galaxy-{sky.facts['galaxy_image']}"
     else:
         lensed = draw_lens(rng, recipe, kind, conditions, source_images, host_shape)
         sky = lensed.sky

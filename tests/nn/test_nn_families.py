@@ -185,6 +185,11 @@ def test_the_state_of_a_training_starts_an_equivariant_network_with_its_averaged
     tensors = {f"model.{name}": tensor for name, tensor in given.state_dict().items()}
     tensors |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "state.safetensors")
+    tensors |= {f"best.{name}": tensor + 1 for name, tensor in averaged.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "best.safetensors")
+    best = build("equivariant-c4", 1, 33, 3, **settings)
+    for name in load_pretrained(best, tmp_path / "best.safetensors").loaded:
+        torch.testing.assert_close(best.state_dict()[name], averaged[name] + 1, rtol=0, atol=0)
     found = load_pretrained(fresh, tmp_path / "state.safetensors")
     assert "convolutions.0.weight" in found.loaded and not any(name.startswith("head.") for name in found.loaded)
     for name in found.loaded:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lenspipe.dist.simulate import simulate
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.hosts import read_source_images
 from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES, MAG_R_ALONE
@@ -8,6 +9,7 @@ from lenspipe.simulate.photometry import magnitude_of_njy
 from lenspipe.simulate.population import DeflectorPopulation, SourceImage, half_light_radius_px
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.render import Grid, render_galaxy
+from lenspipe.simulate.rows import simulate_rows, truth_fields
 from lenspipe.simulate.stamp import draw_stamp
 from lenspipe.stamps.splits import half_of
 
@@ -54,6 +56,24 @@ def test_a_stamp_of_a_real_galaxy_has_it_as_host_and_is_refused_without_images(i
     assert stamp.host == f"galaxy-{stamp.facts['galaxy_image']}"
     with pytest.raises(ConfigError, match="give --source-images"):
         draw_stamp(recipe, seed=3, item=0)
+
+
+def test_images_that_are_needed_or_halved_and_not_given_are_refused_before_any_work(tmp_path):
+    recipe = read_recipe("ground-gri")
+    with pytest.raises(ConfigError, match="give --source-images"):
+        simulate(recipe, count=2, seed=1, out=tmp_path / "half", runner="local", source_half="even")
+    mixed = recipe.model_copy(update={"classes": {"lens": 1.0, "satellite_images": 0.01}})
+    with pytest.raises(ConfigError, match="satellite_images"):
+        simulate(mixed, count=2, seed=1, out=tmp_path / "mixed", runner="local")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_recipes_with_real_galaxies_have_a_column_for_their_names(images):
+    recipe = read_recipe("ground-gri")
+    assert "galaxy_image" not in {field.name for field in truth_fields(recipe)}
+    recipe = recipe.model_copy(update={"classes": {"satellite_images": 1.0}})
+    names = simulate_rows(recipe, seed=3, items=[0, 1], source_images=images)["galaxy_image"].to_pylist()
+    assert all(set(name.split(",")) <= {"left", "right"} for name in names)
 
 
 def test_the_halves_of_a_real_folder_share_no_galaxy_and_miss_none(real_data):
