@@ -99,3 +99,10 @@ def test_a_stamp_of_any_scale_keeps_its_brightness_on_the_models_grid() -> None:
     linear = card.stretch.model_copy(update={"name": "linear", "band_scales": (1.0,), "alpha": 1.0})
     seen = on_grid(np.full((1, 150, 150), 0.0009, np.float32), 0.03, card.model_copy(update={"stretch": linear}))
     np.testing.assert_allclose(seen, 1.0, rtol=1e-5)
+
+
+@needs_real
+def test_the_shipped_space_finder_puts_real_lenses_above_real_galaxies_that_it_never_saw() -> None:
+    found = space_real_sky(Predictor(find_model("space-vis"), device="cpu"), REAL)
+    assert found["auc_lenses_against_galaxies"]["interval95"][0] > 0.9
+    assert found["where_0.05_of_galaxies_pass"]["lenses"]["k"] >= 6
