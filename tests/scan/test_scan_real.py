@@ -29,6 +29,19 @@ def test_the_lens_candidate_in_the_cfhtls_tile_is_among_the_best_five(real_data,
     assert int(np.argmin(apart)) < 5
 
 
+def test_euclid_candidates_lead_their_cutouts_by_the_finder_for_space(real_data, tmp_path):
+    result = scan(
+        real_data / "stamps/euclid_q1/EUCLJ*.fits", tmp_path / "e", survey="euclid-vis", model="auto", core_px=2048
+    )
+    table = rows(tmp_path / "e")
+    assert result.exit_code == 0
+    assert result.totals.tiles == 2
+    for tile in set(table["tile"].to_pylist()):
+        best = table.filter(np.array(table["tile"]) == tile).slice(0, 1)
+        middle = [best["x_px"][0].as_py(), best["y_px"][0].as_py()]
+        assert np.allclose(middle, 49.5, atol=2)  # the candidate, in the middle of the cutout
+
+
 def test_zpn_frames_are_scanned_without_scores(real_data, tmp_path):
     tiles = real_data / "tiles/vircam_video/image_[1-4].fits"
     result = scan(tiles, tmp_path / "v", survey="generic", model="auto", core_px=2048)
