@@ -28,7 +28,7 @@ from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.stream import read_rows
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
-N, SIDE, BATCH, TURNS = 6000, 64, 64, 5
+N, SIDE, BATCH, TURNS = 4000, 64, 64, 3
 AIM = 1.15
 
 

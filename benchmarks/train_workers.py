@@ -23,10 +23,10 @@ from lenspipe.dist.session import ray_session
 from lenspipe.dist.train import train
 from lenspipe.learn.settings import TrainSettings
 
-AIM, EPOCHS = 1.5, 4
+AIM, EPOCHS = 1.5, 3
 SETTINGS = {
     "model": {"width": 32},
-    "sampling": {"batch_size": 64, "steps_per_epoch": 40, "window_mib": 16},
+    "sampling": {"batch_size": 64, "steps_per_epoch": 25, "window_mib": 16},
     "optim": {"epochs": EPOCHS, "threads": 1},
 }
 
