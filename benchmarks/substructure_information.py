@@ -94,7 +94,7 @@ def information(recipe: Recipe, kind: str, seed: int, item: int) -> tuple[float,
 
     start = np.zeros(len(steps))
     before = float(np.sqrt(np.sum(left(start) ** 2)))
-    fit = least_squares(left, start, diff_step=None, method="trf", max_nfev=15, jac=lambda p: jacobian(left, p))
+    fit = least_squares(left, start, max_nfev=15, jac=lambda p: jacobian(left, p))
     return before, float(np.sqrt(2 * fit.cost))
 
 

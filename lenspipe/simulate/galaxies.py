@@ -103,9 +103,7 @@ def draw_field_galaxy(
     """
     mag = draw_magnitude(rng, *mag_r, 0.33)
     q, angle = draw_axis_ratio(rng, (0.65, 0.2)), float(rng.uniform(0, np.pi))
-    radius = 0.9 * 10 ** (-0.11 * (mag - 20.5) + rng.normal(0, 0.2))
-    radius = float(np.clip(radius, 0.1, 4.0))
-    z = float(np.clip(0.12 * (mag - 17.0) * rng.lognormal(0, 0.3), 0.05, 2.0))
+    radius, z = field_size_and_redshift(rng, mag)
     old = early_type_colours(z)
     if rng.uniform() < 0.25:  # early type
         colours = {name: value + rng.normal(0, 0.06) for name, value in old.items()}
@@ -120,6 +118,13 @@ def draw_field_galaxy(
         Component(disc_light, band_fluxes_njy(mag, young, bands) * (1 - bulge)),
         Component(bulge_light, band_fluxes_njy(mag, old, bands) * bulge),
     ]
+
+
+def field_size_and_redshift(rng: np.random.Generator, mag_r: float) -> tuple[float, float]:
+    """Half-light radius (arcsec) and redshift of a galaxy of the field, as `draw_field_galaxy` states them."""
+    radius = 0.9 * 10 ** (-0.11 * (mag_r - 20.5) + rng.normal(0, 0.2))
+    z = 0.12 * (mag_r - 17.0) * rng.lognormal(0, 0.3)
+    return float(np.clip(radius, 0.1, 4.0)), float(np.clip(z, 0.05, 2.0))
 
 
 def draw_star_njy(

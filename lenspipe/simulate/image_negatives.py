@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lenspipe.simulate.galaxies import field_size_and_redshift
 from lenspipe.simulate.light import Component, GalaxyImage
 from lenspipe.simulate.negatives import Bands, Sky, early_type
 from lenspipe.simulate.photometry import band_fluxes_njy, early_type_colours
@@ -47,9 +48,8 @@ def satellite_images(
 def _placed(
     rng: np.random.Generator, bands: Bands, image: SourceImage, mag_r: float, x_arcsec: float, y_arcsec: float
 ) -> Component:
-    # sizes of the field, as `lenspipe.simulate.galaxies.draw_field_galaxy` has them: a galaxy stands for many others
-    radius = float(np.clip(0.9 * 10 ** (-0.11 * (mag_r - 20.5) + rng.normal(0, 0.2)), 0.1, 3.0))
-    z = float(np.clip(0.12 * (mag_r - 17.0) * rng.lognormal(0, 0.3), 0.05, 2.0))
+    radius, z = field_size_and_redshift(rng, mag_r)
+    radius = min(radius, 3.0)
     youth = rng.uniform(0.35, 0.75)
     colours = {name: value * (1 - youth) + rng.normal(0, 0.08) for name, value in early_type_colours(z).items()}
     profile = GalaxyImage(

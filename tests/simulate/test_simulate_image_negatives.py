@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,13 @@ def test_the_halves_of_a_real_folder_share_no_galaxy_and_miss_none(real_data):
     assert names["even"] | names["odd"] == names[None]
     assert 0.3 < len(names["even"]) / len(names[None]) < 0.7
     assert {half_of(name) for name in names["even"]} == {"even"}
+
+
+def test_the_space_finder_is_judged_on_its_own_recipe_with_fewer_lenses():
+    jobs = Path(__file__).resolve().parents[2] / "jobs"
+    learnt, judged = (
+        read_recipe(str(jobs / name)).model_dump(exclude={"name"})
+        for name in ("finder_space_recipe.toml", "finder_space_test_recipe.toml")
+    )
+    assert judged["classes"].pop("lens") < learnt["classes"].pop("lens")
+    assert judged == learnt
