@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,11 @@ def main() -> None:
             want = read_rows(job.index, order.rows[k * BATCH : (k + 1) * BATCH])
             assert np.array_equal(batch["image"], want), f"step {k} has other stamps than its rows"
         times: dict[str, list[float]] = {"in_memory": [], "plain_reader": [], "ray_data": []}
-        with ray_session():
+        with ray_session() as n_cpu:
             from lenspipe.dist.feed import ray_batches
 
-            worlds = {"in_memory": World(), "plain_reader": World(), "ray_data": World(feed=ray_batches)}
+            feed = partial(ray_batches, n_reader=n_cpu)
+            worlds = {"in_memory": World(), "plain_reader": World(), "ray_data": World(feed=feed)}
             for name, world in worlds.items():
                 seconds(job, world, in_memory=name == "in_memory")  # caches, the first Ray tasks
             for _ in range(TURNS):

@@ -19,8 +19,16 @@ READER_CPUS = 0.25
 """CPUs booked for a task that reads: it waits for the disk more than it computes."""
 
 
-def ray_batches(index: StampIndex, order: Order, *, batch_size: int) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
-    """Batches of (row numbers, stamps) as `lenspipe.learn.stream.batches_of` gives them, read by Ray tasks."""
+def ray_batches(
+    index: StampIndex, order: Order, *, batch_size: int, n_reader: int = 1
+) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+    """
+    Batches of (row numbers, stamps) as `lenspipe.learn.stream.batches_of` gives them, read by Ray tasks.
+
+    At most ``n_reader`` tasks read at a time. More than a node has CPUs would cost more than they read: Ray ends the
+    processes beyond that number when they have nothing to do, and starts them again, with all they import, in the
+    next epoch.
+    """
     blocks = order.blocks(batch_size)
     if not blocks:
         return
@@ -29,7 +37,9 @@ def ray_batches(index: StampIndex, order: Order, *, batch_size: int) -> Iterator
     context.execution_options.preserve_order = True
     context.execution_options.verbose_progress = False
     with DataContext.current(context):
-        stamps = read_datasource(StampWindows(index, blocks), override_num_blocks=len(blocks), num_cpus=READER_CPUS)
+        stamps = read_datasource(
+            StampWindows(index, blocks), override_num_blocks=len(blocks), num_cpus=READER_CPUS, concurrency=n_reader
+        )
         shape: tuple[int, ...] | None = None
         for batch in stamps.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2):
             shape = shape or tuple(batch.column("shape")[0].as_py())

@@ -18,6 +18,8 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # of 60 s by default: on a busy machine a process takes longer, and Ray ends it and starts the next, for ever
     "RAY_worker_register_timeout_seconds": "600",
+    # of 1 s by default: between two epochs Ray would end the processes that read and start them anew, 4 s of a core each
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
 }
 
 

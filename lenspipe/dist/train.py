@@ -146,7 +146,7 @@ def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
         gpu = ray.cluster_resources().get("GPU", 0) >= n_worker
         # a little is left for the tasks that read: workers that take all CPUs would wait for stamps for ever
         cpus = round(min(1.0, (n_cpu - 2 * READER_CPUS) / n_worker), 3)
-        sent = {"job": ray.put(job)}
+        sent = {"job": ray.put(job), "n_reader": max(1, n_cpu // n_worker)}
         with _Watcher(job, progress):
             for attempt in range(1 + MAX_RESTARTS):
                 trainer = TorchTrainer(
@@ -183,6 +183,7 @@ def deliberate(error: Any) -> LenspipeError | None:
 
 def _worker(config: dict[str, Any]) -> None:
     import time
+    from functools import partial
 
     import numpy as np
     import ray
@@ -219,7 +220,8 @@ def _worker(config: dict[str, Any]) -> None:
             torch.distributed.broadcast(tensor, 0)
 
     several = {"wrap": wrap, "gather": gather, "same_buffers": same_buffers} if size > 1 else {}
-    world = World(rank=rank, size=size, device=str(device), feed=ray_batches, **several)  # type: ignore[arg-type]
+    feed = partial(ray_batches, n_reader=config["n_reader"])
+    world = World(rank=rank, size=size, device=str(device), feed=feed, **several)  # type: ignore[arg-type]
     module, state, outputs = train_loop(job, world, notify)
     if rank == 0:
         finish(job, module, state.history, outputs, n_worker=size, device=device.type)
