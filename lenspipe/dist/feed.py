@@ -15,19 +15,15 @@ from ray.data.block import BlockMetadata
 from lenspipe.learn.order import Order, Rows
 from lenspipe.learn.stream import StampIndex, read_rows
 
-READER_CPUS = 0.25
-"""CPUs booked for a task that reads: it waits for the disk more than it computes."""
-
-
 def ray_batches(
     index: StampIndex, order: Order, *, batch_size: int, n_reader: int = 1
 ) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
     """
     Batches of (row numbers, stamps) as `lenspipe.learn.stream.batches_of` gives them, read by Ray tasks.
 
-    At most ``n_reader`` tasks read at a time. More than a node has CPUs would cost more than they read: Ray ends the
-    processes beyond that number when they have nothing to do, and starts them again, with all they import, in the
-    next epoch.
+    At most ``n_reader`` tasks read at a time; they book no CPU. Where the workers of a training book all of them, Ray
+    Data would let tasks that book one run only when a worker waits for its stamps already, and look for a place for
+    them without a pause meanwhile.
     """
     blocks = order.blocks(batch_size)
     if not blocks:
@@ -38,7 +34,7 @@ def ray_batches(
     context.execution_options.verbose_progress = False
     with DataContext.current(context):
         stamps = read_datasource(
-            StampWindows(index, blocks), override_num_blocks=len(blocks), num_cpus=READER_CPUS, concurrency=n_reader
+            StampWindows(index, blocks), override_num_blocks=len(blocks), num_cpus=0, concurrency=n_reader
         )
         shape: tuple[int, ...] | None = None
         for batch in stamps.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2):

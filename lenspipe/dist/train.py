@@ -139,13 +139,9 @@ def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
         from ray.train import RunConfig, ScalingConfig, WorkerGroupError
         from ray.train.torch import TorchTrainer
 
-        from lenspipe.dist.feed import READER_CPUS
-
         if n_worker > n_cpu:
             raise ConfigError("more workers are asked for than the cluster has CPUs", workers=n_worker, cpus=n_cpu)
         gpu = ray.cluster_resources().get("GPU", 0) >= n_worker
-        # a little is left for the tasks that read: workers that take all CPUs would wait for stamps for ever
-        cpus = round(min(1.0, (n_cpu - 2 * READER_CPUS) / n_worker), 3)
         sent = {"job": ray.put(job), "n_reader": max(1, n_cpu // n_worker)}
         with _Watcher(job, progress):
             for attempt in range(1 + MAX_RESTARTS):
@@ -155,7 +151,7 @@ def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
                     scaling_config=ScalingConfig(
                         num_workers=n_worker,
                         use_gpu=gpu,
-                        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {}),
+                        resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu else {}),
                     ),
                     run_config=RunConfig(
                         name=f"train-{uuid.uuid4().hex[:12]}", storage_path=str(Path(job.out) / RAY_FOLDER)
@@ -208,7 +204,9 @@ def _worker(config: dict[str, Any]) -> None:
             write_json(Path(job.out) / PROGRESS_FILE, {"epoch": epoch, "step": step, "history": history})
 
     def wrap(module: nn.Module) -> nn.Module:
-        return nn.parallel.DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+        # batch-norm statistics are used when the model is measured alone, and made the first worker's there
+        devices = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False)
 
     def gather(array: Any) -> Any:
         parts: list[Any] = [None] * size
