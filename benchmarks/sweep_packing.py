@@ -26,7 +26,7 @@ import record
 
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
-N_TRIAL, AT_ONCE, SIZE_PX, EPOCHS = 8, 2, 48, 5
+N_TRIAL, AT_ONCE, SIZE_PX, EPOCHS, TRIED_STEPS = 8, 2, 48, 5, 200
 SPACE = """
 task = "find"
 [base.sampling]
@@ -90,13 +90,13 @@ def ideal(lengths: list[float], n_machine: int) -> float:
 
 
 def main() -> None:
-    wanted = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
+    wanted = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = folder / "stamps"
         make_stamps(data)
-        _, _, alone = sweep(folder, data, 10, 1, 1)
-        steps = max(1, round(10 * wanted / alone["seconds"][0].as_py()))
+        _, _, alone = sweep(folder, data, TRIED_STEPS, 1, 1)
+        steps = max(1, round(TRIED_STEPS * wanted / alone["seconds"][0].as_py()))
         wall, start, table = sweep(folder, data, steps, N_TRIAL, AT_ONCE)
     assert table["status"].to_pylist() == ["done"] * N_TRIAL
     lengths = table["seconds"].to_pylist()
