@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+LOG_COLUMNS = 110
+"""Width of the table where it is not printed on a terminal, which knows its own."""
+
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
@@ -74,7 +77,8 @@ def print_rows(rows: list[dict[str, Any]], metric: str) -> None:
 
     table = Table(box=None, header_style="bold")
     for name in ("rank", "trial", "status", metric, "95 %", "parameters", "epochs", "seconds"):
-        table.add_column(name, justify="left" if name in ("trial", "status") else "right")
+        text = name in ("trial", "status")
+        table.add_column(name, justify="left" if text else "right", overflow="fold", no_wrap=name != "trial")
     for row in rows:
         rank = "chance" if row["at_chance"] and row["status"] == "done" else str(row["rank"] or "")
         low, high = row["metric_low"], row["metric_high"]
@@ -88,7 +92,8 @@ def print_rows(rows: list[dict[str, Any]], metric: str) -> None:
             str(row["epochs"] or 0),
             f"{row['seconds'] or 0:.0f}",
         )
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=LOG_COLUMNS)).print(table)
     for row in rows:
         if row["error"]:
             click.echo(f"{row['trial']}: {row['error']}")

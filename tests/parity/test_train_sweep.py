@@ -11,10 +11,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
 from lenspipe.dist.sweep import sweep
+from lenspipe.dist.train import train
 from lenspipe.errors import ConfigError
+from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.space import SweepSpace
 from lenspipe.nn.checkpoint import load_model
 
@@ -59,7 +63,9 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
         sweep(data, asked, out)
     seen = []
-    rows = sweep(data, asked, out, resume=True, progress=lambda *counts: seen.append(counts)).to_pylist()
+    rows = sweep(
+        data, asked, out, resume=True, max_concurrent=1, progress=lambda *counts: seen.append(counts)
+    ).to_pylist()
     assert (seen[0], seen[-1]) == ((0, 2), (2, 2))
     assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
     assert [row["rank"] for row in rows] == [1, 2, None]
@@ -73,6 +79,14 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
     assert card.name == rows[0]["trial"]
     assert (out / "index.html").stat().st_size > 20_000
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]  # nothing of either run is left
+    for row in rows[:2]:  # one of them went on in a process that had another trial before
+        settings = TrainSettings.model_validate(BASE | {"model": {"width": json.loads(row["settings"])["model.width"]}})
+        optim = settings.optim.model_copy(update={"threads": 1})
+        alone = tmp_path / row["trial"]
+        train(data, model="small-cnn", task="find", out=alone, runner="local",
+              settings=settings.model_copy(update={"optim": optim}))  # fmt: skip
+        ours, its = (load_file(f / "weights.safetensors") for f in (alone, out / "trials" / row["trial"] / "model"))
+        assert all(torch.equal(ours[name], its[name]) for name in ours)
 
 
 def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
