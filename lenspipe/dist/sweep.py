@@ -160,7 +160,7 @@ def _run(
             scheduler=asha,
             num_samples=n_trial,
             max_concurrent_trials=at_once,
-            reuse_actors=True,  # a process of its own for every trial would import torch and Ray again, about 15 s
+            reuse_actors=True,  # else every trial would import torch and Ray anew
         ),
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:12],

@@ -24,6 +24,10 @@ Progress = Callable[[TrainJob, int, int, list[dict[str, Any]]], None]
 PROGRESS_FILE, RAY_FOLDER = ".progress.json", ".ray"
 POLL_S = 0.5
 MAX_RESTARTS = 2
+WORKER_CPUS = 0.95
+"""CPUs that a worker books: less than one, as the trial of a sweep that drives two workers of two CPUs books some too."""
+MAX_READERS = 4
+"""Tasks that read for one worker at a time: about 200 MB/s each of what `lenspipe simulate` writes."""
 
 
 def train(
@@ -142,7 +146,7 @@ def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
         if n_worker > n_cpu:
             raise ConfigError("more workers are asked for than the cluster has CPUs", workers=n_worker, cpus=n_cpu)
         gpu = ray.cluster_resources().get("GPU", 0) >= n_worker
-        sent = {"job": ray.put(job), "n_reader": max(1, n_cpu // n_worker)}
+        sent = {"job": ray.put(job), "n_reader": max(1, min(MAX_READERS, n_cpu // n_worker))}
         with _Watcher(job, progress):
             for attempt in range(1 + MAX_RESTARTS):
                 trainer = TorchTrainer(
@@ -151,7 +155,7 @@ def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
                     scaling_config=ScalingConfig(
                         num_workers=n_worker,
                         use_gpu=gpu,
-                        resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu else {}),
+                        resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
                     ),
                     run_config=RunConfig(
                         name=f"train-{uuid.uuid4().hex[:12]}", storage_path=str(Path(job.out) / RAY_FOLDER)
