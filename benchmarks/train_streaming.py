@@ -84,7 +84,7 @@ def main() -> None:
             want = read_rows(job.index, order.rows[k * BATCH : (k + 1) * BATCH])
             assert np.array_equal(batch["image"], want), f"step {k} has other stamps than its rows"
         times: dict[str, list[float]] = {"in_memory": [], "plain_reader": [], "ray_data": []}
-        with ray_session() as n_cpu:
+        with ray_session(keep_idle=True) as n_cpu:
             from lenspipe.dist.feed import ray_batches
 
             feed = partial(ray_batches, n_reader=n_cpu)

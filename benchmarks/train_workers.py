@@ -34,7 +34,7 @@ SETTINGS = {
 
 def main() -> None:
     seconds: dict[int, list[float]] = {1: [], 2: []}
-    with tempfile.TemporaryDirectory() as folder, ray_session():
+    with tempfile.TemporaryDirectory() as folder, ray_session(keep_idle=True):
         data = Path(folder) / "stamps"
         make_data(data)
         for turn, n_worker in itertools.product(range(TURNS), seconds):

@@ -20,7 +20,13 @@ LOG_COLUMNS = 110
 )
 @click.option("--max-concurrent", type=click.IntRange(min=1), default=None, help="Trials at a time. [default: CPUs]")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Ray workers a trial.")
-@click.option("--gpus-per-trial", type=float, default=0.0, show_default=True, help="GPUs a trial books; 0.25 will do.")
+@click.option(
+    "--gpus-per-trial",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Part of a GPU a trial books; 0 trains on CPUs.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out.")
 def command(
     data: Path,

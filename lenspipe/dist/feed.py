@@ -15,6 +15,7 @@ from ray.data.block import BlockMetadata
 from lenspipe.learn.order import Order, Rows
 from lenspipe.learn.stream import StampIndex, read_rows
 
+
 def ray_batches(
     index: StampIndex, order: Order, *, batch_size: int, n_reader: int = 1
 ) -> Iterator[tuple[Rows, NDArray[np.float32]]]:

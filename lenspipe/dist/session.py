@@ -18,8 +18,6 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # of 60 s by default: on a busy machine a process takes longer, and Ray ends it and starts the next, for ever
     "RAY_worker_register_timeout_seconds": "600",
-    # of 1 s by default: between two epochs Ray would end the processes that read and start them anew, 4 s of a core each
-    "RAY_idle_worker_killing_time_threshold_ms": "600000",
 }
 
 
@@ -43,7 +41,7 @@ def usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
+def ray_session(*, n_worker: int | None = None, keep_idle: bool = False) -> Iterator[int]:
     """
     Join the cluster of ``RAY_ADDRESS`` or of the session that runs already, else start a local Ray.
 
@@ -54,6 +52,9 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
     n_worker : int or None
         Logical CPUs of a local Ray; the number of cores where None. On a cluster it may not exceed
         what the cluster has.
+    keep_idle : bool
+        A local Ray keeps processes that have nothing to do for ten minutes. By default it ends those beyond the number
+        of CPUs after a second: between two epochs it would end what reads and start it anew.
 
     Yields
     ------
@@ -67,6 +68,8 @@ def ray_session(*, n_worker: int | None = None) -> Iterator[int]:
         Ray would wait for them for ever.
     """
     prepare_environment()
+    if keep_idle:
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     import ray
     import ray.data
 

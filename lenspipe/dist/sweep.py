@@ -71,7 +71,8 @@ def sweep(
     n_worker : int
         Ray Train workers a trial; with one, a trial trains in its own process.
     gpus_per_trial : float
-        Part of a GPU a trial books.
+        Part of a GPU that a trial of one worker books; without, it trains on CPUs. Of several workers each books a
+        whole one where the cluster has as many.
     max_concurrent : int, optional
         Trials at a time; as many as the CPUs carry where None.
     resume : bool
@@ -93,7 +94,7 @@ def sweep(
     }
     if space.search == "grid":
         grid(space)  # what is wrong with it is said before the folder is claimed
-    with open_run(folder, request, resume=resume, command="--out"), ray_session() as n_cpu:
+    with open_run(folder, request, resume=resume, command="--out"), ray_session(keep_idle=True) as n_cpu:
         if n_worker > n_cpu:
             raise ConfigError("a trial has more workers than there are CPUs", workers=n_worker, cpus=n_cpu)
         # a trial that is only a driver of workers must leave CPUs for them: too many at a time would starve all
@@ -102,7 +103,7 @@ def sweep(
 
         search, n_trial = search_of(space, folder, seed=seed)
         begun = {"data": request["data"], "out": str(folder), "task": space.task, "metric": space.metric_name,
-                 "seed": seed, "workers": n_worker}  # fmt: skip
+                 "seed": seed, "workers": n_worker, "gpus": gpus_per_trial}  # fmt: skip
         failures = _run(begun, space, search, n_trial, at_once, gpus_per_trial, progress or (lambda *_: None))
         for name, error in failures.items():
             if not (folder / TRIALS / name / ERROR_FILE).exists():
@@ -150,7 +151,8 @@ def _run(
         grace_period=space.asha.grace_epochs,
         reduction_factor=space.asha.reduction,
     )
-    resources = {"cpu": 1.0 if begun["workers"] == 1 else 0.01} | ({"gpu": gpus} if gpus else {})
+    alone = begun["workers"] == 1
+    resources = {"cpu": 1.0 if alone else 0.01} | ({"gpu": gpus} if gpus and alone else {})
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, begun=begun), resources),
         tune_config=tune.TuneConfig(
@@ -160,7 +162,9 @@ def _run(
             scheduler=asha,
             num_samples=n_trial,
             max_concurrent_trials=at_once,
-            reuse_actors=True,  # else every trial would import torch and Ray anew
+            # else every trial would import torch and Ray anew; a trial that drives workers reports from a thread that
+            # watches them, so Tune cannot stop it without ending its process
+            reuse_actors=alone,
         ),
         run_config=tune.RunConfig(
             name=uuid.uuid4().hex[:12],
@@ -177,6 +181,9 @@ def _run(
 
 def run_trial(config: dict[str, Any], *, begun: dict[str, Any]) -> None:
     """One trial in a process of Ray Tune: train, report every epoch, weigh and audit what came out."""
+    if begun["workers"] == 1 and not begun["gpus"]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing from a process that has booked none
+    import torch
     from ray import tune
 
     from lenspipe.dist.train import train
@@ -217,6 +224,9 @@ def run_trial(config: dict[str, Any], *, begun: dict[str, Any]) -> None:
         said = str(error) if isinstance(error, LenspipeError) else "".join(traceback.format_exception_only(error))
         write_json(folder / ERROR_FILE, {"error": f"{type(error).__name__}: {said.strip()}"})
         raise
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the process may stay for another trial, beside others on the same GPU
 
 
 def weigh(model: Path, data: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ PROGRESS_FILE, RAY_FOLDER = ".progress.json", ".ray"
 POLL_S = 0.5
 MAX_RESTARTS = 2
 WORKER_CPUS = 0.95
-"""CPUs that a worker books: less than one, as the trial of a sweep that drives two workers of two CPUs books some too."""
+"""CPUs that a worker books: less than one, as a trial of a sweep that drives workers of all CPUs books some too."""
 MAX_READERS = 4
 """Tasks that read for one worker at a time: about 200 MB/s each of what `lenspipe simulate` writes."""
 
@@ -138,7 +138,7 @@ def _train_here(job: TrainJob, progress: Progress) -> ModelCard:
 
 
 def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
-    with ray_session() as n_cpu:
+    with ray_session(keep_idle=True) as n_cpu:
         import ray
         from ray.train import RunConfig, ScalingConfig, WorkerGroupError
         from ray.train.torch import TorchTrainer
@@ -182,6 +182,7 @@ def deliberate(error: Any) -> LenspipeError | None:
 
 
 def _worker(config: dict[str, Any]) -> None:
+    import inspect
     import time
     from functools import partial
 
@@ -209,8 +210,11 @@ def _worker(config: dict[str, Any]) -> None:
 
     def wrap(module: nn.Module) -> nn.Module:
         # batch-norm statistics are used when the model is measured alone, and made the first worker's there
-        devices = [device] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=devices, forward_sync_buffers=False)
+        parallel = nn.parallel.DistributedDataParallel
+        known = inspect.signature(parallel).parameters
+        off = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        options: dict[str, Any] = {off: False}
+        return parallel(module, device_ids=[device] if device.type == "cuda" else None, **options)
 
     def gather(array: Any) -> Any:
         parts: list[Any] = [None] * size
