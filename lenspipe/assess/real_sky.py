@@ -132,11 +132,16 @@ def injected(
     return rows
 
 
-def completeness(rows: Sequence[dict[str, Any]], threshold: float) -> dict[str, Any]:
+def completeness(
+    rows: Sequence[dict[str, Any]],
+    threshold: float,
+    *,
+    theta_e_edges_arcsec: Sequence[float] = (0.8, 1.0, 1.5, 2.0, 2.5, 3.0),
+) -> dict[str, Any]:
     """Part of painted arcs above a threshold, by Einstein radius and by signal-to-noise; undetected ones count."""
     passed = np.array([row["logit"] is not None and row["logit"] > threshold for row in rows])
     theta, snr = (np.array([row[key] for row in rows]) for key in ("theta_e_arcsec", "arc_snr"))
-    edges = {"theta_e_arcsec": (0.8, 1.0, 1.5, 2.0, 2.5, 3.0), "arc_snr": (10.0, 20.0, 30.0, 50.0, 100.0, np.inf)}
+    edges = {"theta_e_arcsec": theta_e_edges_arcsec, "arc_snr": (10.0, 20.0, 30.0, 50.0, 100.0, np.inf)}
     out: dict[str, Any] = {}
     for name, values in (("theta_e_arcsec", theta), ("arc_snr", snr)):
         out[name] = []

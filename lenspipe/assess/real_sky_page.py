@@ -23,7 +23,11 @@ def real_sky_page(results: Sequence[Result]) -> str:
         _section("Simulated stamps", [r for r in results if "simulated" in r], _simulated),
         _section("Arcs painted into the KiDS tile", ground, _painted),
         _section("Real lenses, from the ground", ground, _real),
-        _section("Real lenses, from space", [r for r in results if "space" in r], lambda _: SPACE),
+        _section(
+            "Real lenses and arcs painted on real galaxies, from space",
+            [r for r in results if "space" in r],
+            lambda _: SPACE,
+        ),
     ]
     if ground:
         sections[
@@ -124,4 +128,8 @@ SPACE: list[Line] = [
     ("AUC, against galaxies to 22.5 mag", _area, ("space", "auc_lenses_against_galaxies_to_22.5")),
     ("lenses where 5 % pass", _lenses, ("space", "where_0.05_of_galaxies_pass")),
     ("lenses where 1 % pass", _lenses, ("space", "where_0.01_of_galaxies_pass")),
-]
+    ("AUC, arcs painted on galaxies to 22.5 mag, against these bare", _area,
+     ("space", "auc_painted_arcs_against_galaxies_to_22.5")),
+    ("painted arcs where 5 % of all galaxies pass", _part,
+     ("space", "where_0.05_of_galaxies_pass", "painted_arcs", "all")),
+]  # fmt: skip

@@ -196,7 +196,8 @@ def models_csv(results: Sequence[dict[str, Any]]) -> str:
     """
     One row a model: what it is, how it was built and trained, its confusion and its rates.
 
-    Nested settings are columns ``setting.NAME``, facts of the training ``training.NAME`` where they are plain values.
+    Settings of the network are columns ``setting.NAME``. Settings and facts of the training are ``training.NAME``,
+    nested ones ``training.TABLE.NAME``, where they are plain values or lists of them, joined by blanks.
     """
     rows = [_csv_row(result) for result in results]
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -224,5 +225,14 @@ def _csv_row(result: dict[str, Any]) -> dict[str, Any]:
         value = metrics["tpr_at_fpr"][rate]["value"]
         row[f"tpr_at_fpr_{rate}"] = "" if value is None else value
     row |= {f"setting.{key}": value for key, value in model.get("settings", {}).items()}
-    plain = {k: v for k, v in model.get("training", {}).items() if isinstance(v, str | int | float | bool)}
-    return row | {f"training.{key}": value for key, value in plain.items()}
+    training = _flat("training", model.get("training", {}))
+    return row | {key.replace("training.settings.", "training."): value for key, value in training.items()}
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """Columns of a nested value; what is neither plain nor a list of plain values has none."""
+    if isinstance(value, dict):
+        return {path: plain for key, inner in value.items() for path, plain in _flat(f"{name}.{key}", inner).items()}
+    if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
+        return {name: " ".join(map(str, value))}
+    return {name: value} if isinstance(value, str | int | float) else {}

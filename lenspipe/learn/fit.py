@@ -196,7 +196,7 @@ def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
     if monitor not in history[-1]:
         numbers = ",".join(k for k, v in history[-1].items() if isinstance(v, float))
         raise DataError("the monitored number is not measured", monitor=monitor, measured=numbers)
-    low = monitor.endswith(("loss", "mae", "mse", "rmse", "nll"))
+    low = monitor.endswith(("loss", "mae", "mse", "rmse", "nll")) or "mae_" in monitor
     values = [math.nan if row[monitor] is None else float(row[monitor]) for row in history]
     if np.isnan(values).all():
         return len(values) - 1

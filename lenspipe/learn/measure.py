@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from scipy.special import expit, softmax
 
 from lenspipe.errors import ModelError
 from lenspipe.evaluate.counts import ScoreCounts
-from lenspipe.evaluate.curves import auroc, auroc_interval, tpr_at_fpr
+from lenspipe.evaluate.curves import Z95, auroc, auroc_interval, tpr_at_fpr
+from lenspipe.evaluate.intervals import clopper_pearson
 from lenspipe.learn.losses import Loss
 
 Array = NDArray[np.float64]
@@ -43,10 +45,13 @@ def measure(
     target_spreads: tuple[float, ...] = (),
 ) -> dict[str, Any]:
     """
-    Loss, and of classes the area under the ROC curve with its 95 % interval, of targets the errors.
+    Loss, and of classes the area under the ROC curve and a rate, of targets the errors.
 
-    ``val_rmse`` is of all targets in units of their spread in training, so that the mean predictor has 1; its 95 %
-    interval takes stamps as independent (delta method).
+    Each but the loss comes with its 95 % interval, as ``NAME_low`` and ``NAME_high``, for which stamps are independent:
+    DeLong's of the area, Clopper and Pearson's of ``accuracy`` and of ``tpr_at_fpr_1e-2`` (the threshold taken as
+    given; null, as the rate, where too few stamps are no lenses), the normal one of the mean for ``mae_TARGET`` (cut at
+    0; null for one stamp). ``val_rmse`` is of all targets in units of their spread in training, so that the mean
+    predictor has 1; its interval is of the delta method.
 
     Parameters
     ----------
@@ -77,19 +82,32 @@ def measure(
         half = 1.96 * float(square.std()) / len(square) ** 0.5 / (2 * max(facts["val_rmse"], 1e-12))
         facts["val_rmse_low"], facts["val_rmse_high"] = max(0.0, facts["val_rmse"] - half), facts["val_rmse"] + half
         for k, (name, spread) in enumerate(zip(target_names, target_spreads, strict=True)):
-            facts[f"mae_{name}"] = float(np.abs(values[:, k] - targets[:, k]).mean() * spread)
+            errors = np.abs(values[:, k] - targets[:, k]) * spread
+            facts |= _bounded(f"mae_{name}", float(errors.mean()), _mean_interval(errors))
         return facts
     counts = score_counts(outputs, labels, task)
-    facts["auc"] = auroc(counts)
-    facts["auc_low"], facts["auc_high"] = (float(edge) for edge in _interval(outputs, labels, task, counts))
+    facts |= _bounded("auc", auroc(counts), _area_interval(outputs, labels, task, counts))
     if task == "find":
-        facts["tpr_at_fpr_1e-2"] = tpr_at_fpr(counts, 1e-2)["value"]
-    else:
-        facts["accuracy"] = float((outputs.argmax(axis=1) == labels).mean())
-    return facts
+        found = tpr_at_fpr(counts, 1e-2)
+        return facts | _bounded("tpr_at_fpr_1e-2", found["value"], found.get("interval95"))
+    n_right = int((outputs.argmax(axis=1) == labels).sum())
+    return facts | _bounded("accuracy", n_right / len(labels), clopper_pearson(n_right, len(labels)))
 
 
-def _interval(outputs: Array, labels: NDArray[np.integer], task: str, counts: ScoreCounts) -> tuple[float, float]:
+def _bounded(name: str, value: float | None, interval: Sequence[float] | None) -> dict[str, float | None]:
+    low, high = (None, None) if interval is None else (float(edge) for edge in interval)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _mean_interval(errors: Array) -> tuple[float, float] | None:
+    """95 % interval of the mean of absolute errors."""
+    if len(errors) < 2:
+        return None
+    mean, half = float(errors.mean()), Z95 * float(errors.std(ddof=1)) / len(errors) ** 0.5
+    return max(0.0, mean - half), mean + half
+
+
+def _area_interval(outputs: Array, labels: NDArray[np.integer], task: str, counts: ScoreCounts) -> tuple[float, float]:
     """95 % interval of the area; of a classifier as wide as if each stamp, not each pair, were one draw."""
     low, high = auroc_interval(counts)
     if task == "find":

@@ -42,8 +42,9 @@ def plain_card(card: ModelCard, module: nn.Module) -> ModelCard:
     """
     The card of `to_plain` of a module: family and settings of the plain form.
 
-    What it was trained as stays in ``training`` under ``family`` and ``settings``. The card of an ordinary network
-    is returned as it is.
+    What it was trained as is ``training["family"]``. The settings of its training stay whole under
+    ``training["settings"]``, those of the family among them as ``model``; of a card without any, the family's are kept
+    as ``training["family_settings"]``. The card of an ordinary network is returned as it is.
     """
     if not isinstance(module, EquivariantNet):
         return card
@@ -58,5 +59,7 @@ def plain_card(card: ModelCard, module: nn.Module) -> ModelCard:
         "pooling": module.pooling,
         "mask": module.masked,
     }
-    training = {**card.training, "family": card.family, "settings": card.settings}
+    training = {**card.training, "family": card.family}
+    if "settings" not in training:
+        training["family_settings"] = card.settings
     return card.model_copy(update={"family": PLAIN_FAMILY, "settings": settings, "training": training})

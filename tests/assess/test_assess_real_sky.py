@@ -80,7 +80,7 @@ def test_lenses_and_galaxies_from_space_come_on_one_grid(tmp_path: Path) -> None
         stretch={"name": "asinh", "band_scales": (0.01,), "alpha": 0.1, "q": 1.0},
     )  # fmt: skip
     save_model(tmp_path / "one", build("small-cnn", 1, 45, width=4), card)
-    found = space_real_sky(Predictor(tmp_path / "one", device="cpu"), REAL)
+    found = space_real_sky(Predictor(tmp_path / "one", device="cpu"), REAL, n_arc=1)
     assert found["n_galaxies"] == 64 and len(found["lens_logits"]) == 8
     assert found["auc_lenses_against_galaxies_to_22.5"]["n"] == [8, 7]
     assert found["where_0.05_of_galaxies_pass"]["galaxies_passing"]["k"] <= 5
@@ -103,6 +103,8 @@ def test_a_stamp_of_any_scale_keeps_its_brightness_on_the_models_grid() -> None:
 
 @needs_real
 def test_the_shipped_space_finder_puts_real_lenses_above_real_galaxies_that_it_never_saw() -> None:
-    found = space_real_sky(Predictor(find_model("space-vis"), device="cpu"), REAL)
+    found = space_real_sky(Predictor(find_model("space-vis"), device="cpu"), REAL, n_arc=4)
     assert found["auc_lenses_against_galaxies"]["interval95"][0] > 0.9
     assert found["where_0.05_of_galaxies_pass"]["lenses"]["k"] >= 6
+    arcs = found["where_0.05_of_galaxies_pass"]["painted_arcs"]["all"]
+    assert arcs["n"] == 28 and arcs["k"] >= 15  # 213 of 252 were recorded

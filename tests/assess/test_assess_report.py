@@ -18,8 +18,20 @@ from sklearn import metrics as sk
 from lenspipe.cli.evaluate import command
 from lenspipe.errors import ConfigError, DataError, ModelError
 from lenspipe.nn.card import Calibration, read_card, write_card
+from lenspipe.stamps.format import StampSet, image_column, write_part
 
 Data = tuple[Path, dict[str, Any]]
+TRAINING = {
+    "epochs": 7,
+    "seed": 3,
+    "settings": {
+        "optim": {"learning_rate": 0.004, "monitor": None},
+        "augment": None,
+        "input": {"bands": ["g", "r"], "mix": [[1.0, 0.5]]},
+    },
+    "augment": {"noise": [0.2, 2.0], "dihedral": False},
+    "history": [{"epoch": 1}],
+}
 
 
 def run(*args: str) -> str:
@@ -36,7 +48,7 @@ def expit(x: np.ndarray) -> np.ndarray:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {
-        "sees": make_model(folder / "sees", [[0, 4, 0, 0]], -2.0, training={"epochs": 7, "seed": 3}),
+        "sees": make_model(folder / "sees", [[0, 4, 0, 0]], -2.0, training=TRAINING),
         "looks-left": make_model(folder / "looks-left", [[0, 0.5, 0, 3]], -2.0),
         "three": make_model(
             folder / "three", np.eye(3, 4, k=1).tolist(), task="classify", classes=("none", "subhalo", "vortex")
@@ -105,6 +117,47 @@ def test_the_table_of_models_has_the_confusion_and_the_settings(report: Path, da
     assert [int(rows[0][k]) for k in ("TN", "FP", "FN", "TP")] == [tn, fp, fn, tp]
     assert rows[0]["family"] == "test-brightness" and rows[0]["training.epochs"] == "7"
     assert int(rows[0]["n_parameter"]) == 5
+    trained = {key: value for key, value in rows[0].items() if key.startswith("training.")}
+    assert trained == {
+        "training.epochs": "7", "training.seed": "3", "training.optim.learning_rate": "0.004",
+        "training.input.bands": "g r", "training.augment.noise": "0.2 2.0", "training.augment.dihedral": "False",
+    }  # fmt: skip
+    assert {rows[1][key] for key in trained} == {""}
+
+
+def _with_few_levels(folder: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps of two levels in g and of nine in r; levels of the rows of the split ``(n, 2)`` and their truth."""
+    made = data[1]
+    levels = np.stack([made["level"] > 1, np.round(2 * made["level"]).clip(-2, 6) / 2], axis=1)
+    stamps = np.broadcast_to(levels[:, :, None, None], made["stamps"].shape).astype(np.float32)
+    start = 0
+    for part in StampSet.open(data[0]).parts:
+        table = pq.read_table(part)
+        images = image_column(stamps[start : start + len(table)], StampSet.open(data[0]).images["image"])
+        start += len(table)
+        write_part(table.set_column(table.schema.get_field_index("image"), table.schema.field("image"), images),
+                   folder, part.stem)  # fmt: skip
+    test = made["split"] == "test"
+    return levels[test], made["truth"][test] == 1
+
+
+def test_sources_of_one_score_pass_together(data: Data, models: dict[str, Path], tmp_path: Path) -> None:
+    """Scikit-learn's curve has a point a distinct score: the best that so many false positives allow is one of them."""
+    levels, truth = _with_few_levels(tmp_path / "data", data)
+    coarse = make_model(tmp_path / "coarse", [[4, 0, 0, 0]])
+    run(str(models["sees"]), str(coarse), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"))
+    fine, two = (m["metrics"] for m in json.loads((tmp_path / "out" / "metrics.json").read_text())["models"])
+    n_other = (~truth).sum()
+    for found, level in ((fine, levels[:, 1]), (two, levels[:, 0])):
+        assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, level), abs=1e-9)
+        fpr, tpr, _ = sk.roc_curve(truth, level, drop_intermediate=False)
+        false = np.rint(fpr * n_other)
+        assert found["tpr0"] == pytest.approx(tpr[false == 0].max(), abs=1e-9)
+        assert found["tpr10"] == pytest.approx(tpr[false < 10].max(), abs=1e-9)
+        for name, rate in (("1e-1", 0.1), ("1e-2", 0.01)):
+            want = tpr[false <= rate * n_other].max()
+            assert found["tpr_at_fpr"][name]["value"] == pytest.approx(want, abs=1e-9)
+    assert two["tpr0"] == two["tpr10"] == 0 < fine["tpr0"] < fine["tpr10"] < fine["tpr_at_fpr"]["1e-1"]["value"]
 
 
 def test_the_audit_finds_the_model_that_looks_left_and_clears_the_one_that_does_not(report: Path) -> None:

@@ -14,6 +14,7 @@ from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import SHIPPED, WEIGHTS_FILE, find_model, shipped_models
 from lenspipe.nn.registry import families
+from lenspipe.scan.settings import choose_model
 
 GROUND = "ground-gri"
 
@@ -38,6 +39,25 @@ def test_the_models_command_lists_families_and_shipped_models() -> None:
     assert run.exit_code == 0
     for name in [*families(), *shipped_models()]:
         assert name in run.output
+
+
+@pytest.mark.parametrize(
+    ("bands", "name"),
+    [
+        (("g", "r", "i"), GROUND),
+        (("u", "g", "r", "i", "z"), GROUND),
+        (("i", "r", "g"), GROUND),
+        (("VIS",), "space-vis"),
+    ],
+)
+def test_a_scan_takes_the_shipped_model_whose_bands_its_tiles_have(bands: tuple[str, ...], name: str) -> None:
+    model, why_not = choose_model("auto", bands)
+    assert model is not None
+    assert (model.folder, model.card.name, why_not) == (SHIPPED / name, name, None)
+
+
+def test_a_scan_without_the_bands_of_a_shipped_model_has_none_and_says_why() -> None:
+    assert choose_model("auto", ("g", "r")) == (None, "no shipped model fits the bands g r")
 
 
 def test_noise_and_empty_sky_are_not_lenses(ground: Scorer) -> None:

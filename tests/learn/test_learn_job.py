@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lenspipe.dist.train import train
@@ -10,7 +12,7 @@ from lenspipe.errors import ConfigError, DataError, ModelError
 from lenspipe.learn.card_of import noise_levels
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.format import StampSet, image_array
 
 
 def job(data, task="find", model="small-cnn", **tables):
@@ -93,6 +95,39 @@ def test_stamps_that_are_not_finite_are_refused_before_the_first_step(stamp_make
     monkeypatch.setattr(module, "read_rows", lambda *_: np.full((2, 2, 13, 13), np.nan, np.float32))
     with pytest.raises(DataError, match="no noise"):
         job(stamp_maker(tmp_path / "nan", 30))
+
+
+def with_a_nan(folder, split):
+    """One pixel of the last part made NaN, past `write_part`, which refuses it; the row of its stamp."""
+    data = StampSet.open(folder)
+    row, part = int(np.flatnonzero(data.column("split") == split)[-1]), data.parts[-1]
+    table = pq.read_table(part)
+    stamps = image_array(table, "image").copy()
+    stamps[row - data.n, 1, 6, 7] = np.nan
+    place, kind = table.schema.get_field_index("image"), table.schema.field("image")
+    images = pa.FixedSizeListArray.from_arrays(pa.array(stamps.ravel()), type=kind.type)
+    pq.write_table(table.set_column(place, kind, images), part)
+    return row
+
+
+def test_a_stamp_with_one_nan_is_refused_by_its_row(stamp_maker, tmp_path):
+    folder = stamp_maker(tmp_path / "nan", 30)
+    row = with_a_nan(folder, "train")
+    with pytest.raises(DataError, match=rf"stamps must be finite.*n=1, first_row={row}\b"):
+        job(folder)
+
+
+def test_a_stamp_with_one_nan_that_the_noise_did_not_show_ends_the_training(stamp_maker, tmp_path):
+    """Noise is measured on training stamps: one of validation is met when the epoch is measured."""
+    folder = stamp_maker(tmp_path / "nan", 30)
+    row = with_a_nan(folder, "validation")
+    tables = {"sampling": {"batch_size": 4, "steps_per_epoch": 1}, "optim": {"epochs": 1, "threads": 1}}
+    with pytest.raises(DataError, match=rf"stamps must be finite.*n=1, first_row={row}\b"):
+        train(
+            folder, model="small-cnn", task="find", out=tmp_path / "out", runner="local",
+            settings=TrainSettings.model_validate(tables),
+        )  # fmt: skip
+    assert not (tmp_path / "out" / "card.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from lenspipe.infer.score import Scorer
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.card import read_card
 from lenspipe.nn.checkpoint import load_model
+from lenspipe.nn.registry import build, families
 from lenspipe.stamps.format import StampSet
 
 SETTINGS = {
@@ -238,3 +239,31 @@ def test_columns_of_numbers_go_beside_the_image(toy_stamps, tmp_path):
     assert card.settings["n_feature"] == 1
     assert card.feature_means[0] == pytest.approx(mags.mean())
     assert card.feature_spreads[0] == pytest.approx(mags.std())
+
+
+# families of other commands, and those that are trained above
+ELSEWHERE = ("equivariant-", "plain-equivariant", "kernel-", "unet", "hybrid", "small-cnn")
+LEAST_PX = {
+    "cas-swinburne": 27,
+    "lastro-baseline": 35,
+    "lastro-invariant": 35,
+    "lastro-residual": 45,
+    "lastro-views": 35,
+    "lensflow": 25,
+}
+
+
+@pytest.mark.parametrize("name", [*(n for n in families() if not n.startswith(ELSEWHERE)), "timm:resnet10t"])
+def test_two_steps_move_every_weight_of_a_family_and_its_model_loads(stamp_maker, tmp_path, name):
+    """Two steps, as residual networks of timm begin with branches of weight zero."""
+    size = LEAST_PX.get(name, 13)
+    data = stamp_maker(tmp_path / "data", 20, size=size, n_part=1)
+    few, once = {"batch_size": 4, "steps_per_epoch": 2}, SETTINGS["optim"] | {"epochs": 1, "ema_decay": 0.0}
+    card = run(data, tmp_path / "out", model=name, sampling=few, optim=once, seed=1)
+    module, loaded = load_model(tmp_path / "out")
+    assert loaded == card
+    assert (card.family, card.stamp_px, card.training["steps"]) == (name, size, 2)
+    torch.manual_seed(1)
+    before = dict(build(name, 2, size).named_parameters())
+    for key, weight in module.named_parameters():
+        assert torch.isfinite(weight).all() and not torch.equal(weight, before[key]), key

@@ -220,7 +220,7 @@ def test_widths_are_chosen_by_parameters_or_by_cost(group: str) -> None:
 
 
 def test_families_list_the_parameters_that_their_networks_have() -> None:
-    for group in ("c1", "c8", "d4", "so2"):
+    for group in groups.GROUPS:
         facts = family_facts()[f"equivariant-{group}"]
         module = build(f"equivariant-{group}", facts.n_channel, facts.stamp_px)
         assert sum(p.numel() for p in module.parameters()) == facts.n_parameter

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
-from lenspipe.nn.models.lastro_invariant import N_VIEW, compositions, view
+from lenspipe.nn.heads import RowSum
+from lenspipe.nn.models.lastro_invariant import N_VIEW, DihedralConvolution, compositions, view
 from lenspipe.nn.models.lastro_layers import NormalisedReLU
 from lenspipe.nn.pretrained import head_names, load_pretrained
 from lenspipe.nn.registry import build, families, family_facts
@@ -38,6 +39,20 @@ NETWORKS = [
     "small-cnn",
     "wsi-net",
 ]
+# convolutions and dense layers before the last weighted sum, which is RowSum: published dense layers are one more
+LAYERS = {
+    "cas-swinburne": (3, 2),
+    "cmu-deeplens": (50, 0),  # 46 published, and the 1 x 1 of 4 shortcuts where the width changes
+    "densenet-cbam": (60, 0),  # ours: 1 + 24 pairs, 3 of each of 3 attentions, 2 transitions
+    "epfl-cnn": (5, 1),
+    "lastro-baseline": (9, 2),
+    "lastro-invariant": (11, 0),  # the baseline's 9, and its 2 dense layers as 1 x 1 between fields
+    "lastro-residual": (22, 2),  # 16 published in seven blocks, one on each side, and the 1 x 1 of 4 shortcuts
+    "lastro-views": (20, 8),  # the baseline's 9 and 3; 11 and 3 of the centre; 2 after both
+    "lensflow": (3, 1),
+    "small-cnn": (6, 0),
+    "wsi-net": (10, 1),  # the branch's 2; the trunk is ours: 1, two blocks of 3, the 1 x 1 of a shortcut
+}
 SMALL = {"hybrid": {"trunk": "efficientnet_b0"}, "cas-swinburne": {"dropout": 0.0}}
 
 
@@ -55,6 +70,16 @@ def test_a_family_has_the_parameters_that_are_listed_and_published(name: str) ->
     count = sum(p.numel() for p in module.parameters() if p.requires_grad)
     assert count == facts.n_parameter
     assert count == PUBLISHED.get(name, count)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_family_has_the_layers_of_its_description(name: str) -> None:
+    facts = family_facts()[name]
+    with torch.device("meta"):
+        modules = list(build(name, facts.n_channel, facts.stamp_px).modules())
+    convolutions = sum(isinstance(module, nn.Conv2d | DihedralConvolution) for module in modules)
+    assert (convolutions, sum(isinstance(module, nn.Linear) for module in modules)) == LAYERS[name]
+    assert sum(isinstance(module, RowSum) for module in modules) == 1
 
 
 @pytest.mark.parametrize("name", NETWORKS)
