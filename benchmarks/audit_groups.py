@@ -24,7 +24,7 @@ from lenspipe.dist.train import train
 from lenspipe.nn.registry import families
 from lenspipe.stamps.format import StampSet
 
-BATCH, STEPS, N_STAMP = 32, 40, 32
+BATCH, STEPS, WIDTH, N_STAMP = 16, 20, 2, 32
 EXACT = 1e-4
 """Largest change of a score under what lies in the group."""
 QUARTER_TURNS = ("c4", "c8", "c12", "c16", "d4", "d8", "d12", "d16", "so2", "o2")
@@ -44,7 +44,7 @@ def main(data: Path, config: Path, also: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             out = Path(folder) / name
-            train(data, model=name, task="find", out=out, settings=short(config), seed=1, runner="local")
+            train(data, model=name, task="find", out=out, settings=short(config, name), seed=1, runner="local")
             found.append({"model": name, "steps": STEPS, **audited(out, stamps)})
             check(found[-1])
     found += [{"model": Path(model).name, **audited(model, stamps)} for model in also]
@@ -52,12 +52,13 @@ def main(data: Path, config: Path, also: tuple[str, ...]) -> None:
     print(table_of(found))
 
 
-def short(config: Path) -> Any:
-    """Settings of a short training."""
+def short(config: Path, name: str) -> Any:
+    """Settings of a short training of a small network."""
     settings = read_settings(config)
     sampling = settings.sampling.model_copy(update={"batch_size": BATCH, "steps_per_epoch": STEPS})
     optim = settings.optim.model_copy(update={"epochs": 1, "threads": 1, "ema_decay": 0.9})
-    return settings.model_copy(update={"sampling": sampling, "optim": optim})
+    model = {"width": WIDTH if name.startswith("equivariant-") else 4 * WIDTH}
+    return settings.model_copy(update={"sampling": sampling, "optim": optim, "model": model})
 
 
 def audited(model: Path | str, stamps: StampSet) -> dict[str, Any]:

@@ -5,8 +5,8 @@ Two looks behind the numbers of the ground finders: which galaxies set a thresho
 
 `--scores` is the folder of scores that `finders.py` wrote for MODELs (names of its files). For each, the ordinary
 galaxies above the threshold that a thousandth of them pass are counted by host: the test stamps show few galaxies in
-many views. On the Space Warps half for choosing, the shipped finder's score and simple features are set against the experts'
-grade.
+many views. On the Space Warps half for choosing, the shipped finder's score and simple features are set against the
+experts' grade.
 """
 
 from __future__ import annotations

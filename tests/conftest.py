@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,7 @@ def ray_local() -> Iterator[None]:
     from lenspipe.dist.session import prepare_environment
 
     prepare_environment()
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")  # tests wait for processes to start
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=300 << 20, log_to_driver=False)
