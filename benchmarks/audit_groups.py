@@ -35,11 +35,13 @@ QUARTER_TURNS = ("c4", "c8", "c12", "c16", "d4", "d8", "d12", "d16", "so2", "o2"
     "--data", type=click.Path(path_type=Path, exists=True), required=True, help="Stamps of lenses and others."
 )
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True, help="Settings of the training.")
+@click.option("--groups", default="", help="Only these, comma-separated: those of many elements take minutes each.")
 @click.option("--also", multiple=True, help="Trained model on the same stamps; several times.")
-def main(data: Path, config: Path, also: tuple[str, ...]) -> None:
+def main(data: Path, config: Path, groups: str, also: tuple[str, ...]) -> None:
     """Audit every group."""
     stamps = StampSet.open(data)
-    names = ["small-cnn", *(name for name in families() if name.startswith("equivariant-"))]
+    wanted = [f"equivariant-{group}" for group in groups.split(",") if group]
+    names = ["small-cnn", *(wanted or (name for name in families() if name.startswith("equivariant-")))]
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:

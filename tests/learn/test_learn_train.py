@@ -243,7 +243,8 @@ def test_columns_of_numbers_go_beside_the_image(toy_stamps, tmp_path):
 
 # families of other commands, and those that are trained above
 ELSEWHERE = ("equivariant-", "plain-equivariant", "kernel-", "unet", "hybrid", "small-cnn")
-LEAST_PX = {
+# odd sides of families that refuse the toy stamps of 13 px
+SIDE_PX = {
     "cas-swinburne": 27,
     "lastro-baseline": 35,
     "lastro-invariant": 35,
@@ -256,7 +257,7 @@ LEAST_PX = {
 @pytest.mark.parametrize("name", [*(n for n in families() if not n.startswith(ELSEWHERE)), "timm:resnet10t"])
 def test_two_steps_move_every_weight_of_a_family_and_its_model_loads(stamp_maker, tmp_path, name):
     """Two steps, as residual networks of timm begin with branches of weight zero."""
-    size = LEAST_PX.get(name, 13)
+    size = SIDE_PX.get(name, 13)
     data = stamp_maker(tmp_path / "data", 20, size=size, n_part=1)
     few, once = {"batch_size": 4, "steps_per_epoch": 2}, SETTINGS["optim"] | {"epochs": 1, "ema_decay": 0.0}
     card = run(data, tmp_path / "out", model=name, sampling=few, optim=once, seed=1)
