@@ -15,7 +15,7 @@ ONE, FIVE = ("ground", "where_0.01_of_kids_pass"), ("ground", "where_0.05_of_kid
 def real_sky_page(results: Sequence[Result]) -> str:
     """HTML of what `lenspipe.assess.real_sky` and `lenspipe.assess.real_space` measured, a column a model."""
     intro = [
-        "Each model on simulated stamps, on arcs painted into a real tile, and on real lenses. Intervals are 95 %.",
+        "Each model on simulated stamps, on arcs painted on real pixels, and on real lenses. Intervals are 95 %.",
         "Painted arcs are as the painter draws them: recall of them is no completeness of the sky by itself.",
     ]
     ground = [r for r in results if "ground" in r]
