@@ -1,7 +1,7 @@
 """
 What every group keeps when the sky is turned, mirrored or shifted: the audit of `lenspipe evaluate` on short trainings.
 
-    python benchmarks/audit_groups.py --data STAMPS --config jobs/finder_ground.toml [--also MODEL ...]
+    python benchmarks/audit_groups.py --data STAMPS --config jobs/finder_ground.toml [--groups ...] [--also MODEL ...]
 
 Each equivariant family, and `small-cnn` beside them, sees the same few batches of stamps of lenses and others, enough
 for a score that is not constant; then its plain form is audited on validation stamps. `--also` adds trained models of
@@ -38,7 +38,7 @@ QUARTER_TURNS = ("c4", "c8", "c12", "c16", "d4", "d8", "d12", "d16", "so2", "o2"
 @click.option("--groups", default="", help="Only these, comma-separated: those of many elements take minutes each.")
 @click.option("--also", multiple=True, help="Trained model on the same stamps; several times.")
 def main(data: Path, config: Path, groups: str, also: tuple[str, ...]) -> None:
-    """Audit every group."""
+    """Audit the groups."""
     stamps = StampSet.open(data)
     wanted = [f"equivariant-{group}" for group in groups.split(",") if group]
     names = ["small-cnn", *(wanted or (name for name in families() if name.startswith("equivariant-")))]
@@ -64,7 +64,7 @@ def short(config: Path, name: str) -> Any:
 
 
 def audited(model: Path | str, stamps: StampSet) -> dict[str, Any]:
-    """Every change of the audit, on validation stamps, and how much the scores differ between stamps."""
+    """Every change of the audit, on validation stamps."""
     (member,) = open_members([model], stamps, device="cpu")
     changes = audit(member, stamps, split="validation", n_stamp=N_STAMP)
     return {"changes": {kind: {k: float(f"{v:.3g}") for k, v in change.items()} for kind, change in changes.items()}}

@@ -40,11 +40,11 @@ def main(names: tuple[str, ...], data: Path, scores: Path, real: Path) -> None:
     """Look behind the numbers of the models NAMES."""
     stamps = StampSet.open(data)
     host = np.asarray(stamps.column("host"))[np.asarray(stamps.column("split")) == "test"]
-    looks = [threshold_hosts(name, np.load(scores / f"{name}.npz"), host) for name in names]
+    stored = {name: dict(np.load(scores / f"{name}.npz")) for name in names}
+    looks = [threshold_hosts(name, stored[name], host) for name in names]
     leading = sorted({h for h, _ in looks[0]["hosts_above"]})
     for name, look in zip(names, looks, strict=True):
-        stored = np.load(scores / f"{name}.npz")
-        look["tpr_without_the_first_models_hosts"] = round(tpr(stored, ~np.isin(host, leading)), 4)
+        look["tpr_without_the_first_models_hosts"] = round(tpr(stored[name], ~np.isin(host, leading)), 4)
     record.write("finder_causes", {"data": data.name, "rate": RATE, "first_models_hosts": leading, "models": looks,
                                    "spacewarps": grades(real)})  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,8 +53,7 @@ def ray_local() -> Iterator[None]:
     """One local Ray for the whole session: four logical CPUs, whatever the machine has."""
     from lenspipe.dist.session import prepare_environment
 
-    prepare_environment()
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")  # tests wait for processes to start
+    prepare_environment(keep_idle=True)
     import ray
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=300 << 20, log_to_driver=False)

@@ -21,10 +21,12 @@ _SETTINGS = {
 }
 
 
-def prepare_environment() -> None:
-    """Set what Ray needs; what the user has set already stays."""
+def prepare_environment(*, keep_idle: bool = False) -> None:
+    """Set what Ray needs, and with ``keep_idle`` that it keeps idle processes; what the user has set already stays."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    if keep_idle:
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     if "RAY_ADDRESS" not in os.environ and not _writable_home():
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local Ray would write its token into HOME
 
@@ -67,9 +69,7 @@ def ray_session(*, n_worker: int | None = None, keep_idle: bool = False) -> Iter
         Ray does not start, or the cluster does not answer; or more workers are asked for than the cluster has CPUs:
         Ray would wait for them for ever.
     """
-    prepare_environment()
-    if keep_idle:
-        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+    prepare_environment(keep_idle=keep_idle)
     import ray
     import ray.data
 

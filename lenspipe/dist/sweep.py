@@ -69,7 +69,7 @@ def sweep(
     seed : int
         Of the search and of every training.
     n_worker : int
-        Ray Train workers a trial; with one, a trial trains in its own process.
+        Ray Train workers a trial; with one, a trial trains in a process of Tune, which then takes the next.
     gpus_per_trial : float
         Part of a GPU that a trial of one worker books; without, it trains on CPUs. Of several workers each books a
         whole one where the cluster has as many.
@@ -104,7 +104,7 @@ def sweep(
         search, n_trial = search_of(space, folder, seed=seed)
         begun = {"data": request["data"], "out": str(folder), "task": space.task, "metric": space.metric_name,
                  "seed": seed, "workers": n_worker, "gpus": gpus_per_trial}  # fmt: skip
-        failures = _run(begun, space, search, n_trial, at_once, gpus_per_trial, progress or (lambda *_: None))
+        failures = _run(begun, space, search, n_trial, at_once, progress or (lambda *_: None))
         for name, error in failures.items():
             if not (folder / TRIALS / name / ERROR_FILE).exists():
                 write_json(folder / TRIALS / name / ERROR_FILE, {"error": error})
@@ -130,7 +130,7 @@ def collect(folder: Path, space: SweepSpace) -> pa.Table:
 
 
 def _run(
-    begun: dict[str, Any], space: SweepSpace, search: Any, n_trial: int, at_once: int, gpus: float, progress: Progress
+    begun: dict[str, Any], space: SweepSpace, search: Any, n_trial: int, at_once: int, progress: Progress
 ) -> dict[str, str]:
     """Run the trials; returns the error of each that died without writing one."""
     if not n_trial:
@@ -152,7 +152,7 @@ def _run(
         reduction_factor=space.asha.reduction,
     )
     alone = begun["workers"] == 1
-    resources = {"cpu": 1.0 if alone else 0.01} | ({"gpu": gpus} if gpus and alone else {})
+    resources = {"cpu": 1.0 if alone else 0.01} | ({"gpu": begun["gpus"]} if begun["gpus"] and alone else {})
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, begun=begun), resources),
         tune_config=tune.TuneConfig(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lenspipe.errors import DataError
 from lenspipe.learn.fit_state import FitState, capture, read_state, restore, write_state
 from lenspipe.learn.losses import Loss, Tensors, binary_cross_entropy
+from lenspipe.learn.settings import less_is_better
 
 __all__ = ["Batch", "FitSettings", "FitState", "fit", "learning_rate_at", "read_state", "stops", "write_state"]
 
@@ -196,11 +197,10 @@ def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
     if monitor not in history[-1]:
         numbers = ",".join(k for k, v in history[-1].items() if isinstance(v, float))
         raise DataError("the monitored number is not measured", monitor=monitor, measured=numbers)
-    low = monitor.endswith(("loss", "mae", "mse", "rmse", "nll")) or "mae_" in monitor
     values = [math.nan if row[monitor] is None else float(row[monitor]) for row in history]
     if np.isnan(values).all():
         return len(values) - 1
-    return int(np.nanargmin(values) if low else np.nanargmax(values))
+    return int(np.nanargmin(values) if less_is_better(monitor) else np.nanargmax(values))
 
 
 def _optimizer(module: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:

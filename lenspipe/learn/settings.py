@@ -11,6 +11,11 @@ from lenspipe.toml import Table
 Task = Literal["find", "classify", "regress"]
 
 
+def less_is_better(number: str) -> bool:
+    """Whether a number of the history, by its name, is a loss or an error."""
+    return number.endswith(("loss", "mae", "mse", "rmse", "nll")) or "mae_" in number
+
+
 class InputSettings(Table):
     """What the network is shown."""
 

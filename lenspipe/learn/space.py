@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lenspipe.errors import ConfigError
-from lenspipe.learn.settings import Task, TrainSettings
+from lenspipe.learn.settings import Task, TrainSettings, less_is_better
 from lenspipe.toml import Table, validate
 
 Value = bool | int | float | str
@@ -91,9 +91,7 @@ class SweepSpace(Table):
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether less of it is better."""
-        return (
-            "min" if self.metric_name.endswith(("loss", "rmse", "mse", "mae")) or "mae_" in self.metric_name else "max"
-        )
+        return "min" if less_is_better(self.metric_name) else "max"
 
 
 @dataclass(frozen=True)

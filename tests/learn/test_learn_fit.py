@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.learn.fit import Batch, FitSettings, FitState, fit, learning_rate_at, read_state, write_state
+from lenspipe.learn.fit import Batch, FitSettings, FitState, fit, learning_rate_at, read_state, stops, write_state
 
 STEPS = 12
 SETTINGS = FitSettings(epochs=4, steps_per_epoch=STEPS, learning_rate=0.02, ema_decay=0.9, seed=3)
@@ -190,3 +190,11 @@ def test_any_loss_and_forward_will_do() -> None:
         forward=lambda network, batch: network(batch["image"]) + batch["image"],
     )  # fmt: skip
     assert state.history[-1]["loss"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("monitor", "best"), [("auc", 0), ("accuracy", 0), ("val_loss", 1), ("val_rmse", 1), ("mae_vortex_mass_msun", 1)]
+)
+def test_patience_counts_from_the_lowest_error_and_the_highest_area(monitor: str, best: int) -> None:
+    history = [{monitor: 5.0}, {monitor: 1.0}, {monitor: 3.0}]
+    assert stops(history, monitor, 2) is (best == 0)
