@@ -1,7 +1,7 @@
 """
 What every group keeps when the sky is turned, mirrored or shifted: the audit of `lenspipe evaluate` on short trainings.
 
-    python benchmarks/audit_groups.py --data STAMPS --config jobs/finder_ground.toml [--groups ...] [--also MODEL ...]
+    python -m benchmarks.audit_groups --data STAMPS --config jobs/finder_ground.toml [--groups ...] [--also MODEL ...]
 
 Each equivariant family, and `small-cnn` beside them, sees the same few batches of stamps of lenses and others, enough
 for a score that is not constant; then its plain form is audited on validation stamps. `--also` adds trained models of
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import record
 
-from lenspipe.assess.audit import audit
-from lenspipe.assess.stream import open_members
+from benchmarks import record
 from lenspipe.cli.train import read_settings
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
+from lenspipe.evaluate.audit import audit
+from lenspipe.evaluate.stream import open_members
 from lenspipe.nn.registry import families
 from lenspipe.stamps.format import StampSet
 

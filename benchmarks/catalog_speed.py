@@ -2,13 +2,13 @@
 How long does the catalogue of a million candidates take, and in how much memory? And of ten million?
 
 A synthetic run, 5 % of its candidates seen twice, becomes a catalogue in one process (`lenspipe.catalog.write`) and by
-Ray on two CPUs (`lenspipe.dist.catalog`); counts and ranks are checked, and both trees must hold the same rows. The
-first is compared with what pyarrow needs to read, sort and write the same rows. Then the rows are matched with lenscat
-and compared with astropy's `match_to_catalog_sky`. Each part runs in a process of its own; its peak memory is the
-largest sum over it and its children, shared memory divided among those that share it (PSS).
+Ray on two CPUs (`lenspipe.distributed.catalog`); counts and ranks are checked, and both trees must hold the same rows.
+The first is compared with what pyarrow needs to read, sort and write the same rows. Then the rows are matched with
+lenscat and compared with astropy's `match_to_catalog_sky`. Each part runs in a process of its own; its peak memory is
+the largest sum over it and its children, shared memory divided among those that share it (PSS).
 
-    python benchmarks/catalog_speed.py
-    python benchmarks/catalog_speed.py --rows 1e7 --name catalog_1e7 --parts finalise finalise_by_ray [--scratch DIR]
+    python -m benchmarks.catalog_speed
+    python -m benchmarks.catalog_speed --rows 1e7 --name catalog_1e7 --parts finalise finalise_by_ray [--scratch DIR]
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import record
 
+from benchmarks import record
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.match import nearest
@@ -86,10 +86,14 @@ def make_run(folder: Path, n_row: int) -> int:
             columns[f.name] = pa.array(["0123456789abcdef"]).take(pa.array(np.zeros(n_row, int)))
     shard_column = pa.array(shard_ids).take(pa.array(shard))
     columns |= {
-        "ra": ra, "dec": dec, "tile": shard_column, "shard_id": shard_column,
-        "candidate_id": pa.array(np.char.add(shard_ids[shard], number)), "score": rng.uniform(0, 1, n_row),
+        "ra": ra,
+        "dec": dec,
+        "tile": shard_column,
+        "shard_id": shard_column,
+        "candidate_id": pa.array(np.char.add(shard_ids[shard], number)),
+        "score": rng.uniform(0, 1, n_row),
         "mask_fraction": pa.array(rng.uniform(0, 0.1, n_row).astype(np.float32)),
-    }  # fmt: skip
+    }
     rows = pa.table(columns, schema=candidates_schema(BANDS)).sort_by([("score", "descending")])
     folder.mkdir(parents=True)
     pq.write_table(rows, folder / "candidates.parquet", compression="zstd", row_group_size=500_000)  # as a scan
@@ -108,9 +112,14 @@ def _write_shards(folder: Path, ids: list[str], n_row: int) -> None:
     pq.write_table(pa.Table.from_pylist(shards, shards_schema(BANDS)), folder / "shards.parquet")
     counts = {"tiles": len(ids), "shards": len(ids), "shards_ok": len(ids), "sources": n_row, "candidates": n_row}
     run = {
-        "status": "done", "bands": list(BANDS), "model": None, "versions": {"lenspipe": "0"},
-        "request": {"synthetic": n_row}, "inputs": [{"file": "f", "checksum": "sha256:0"}], "counts": counts,
-    }  # fmt: skip
+        "status": "done",
+        "bands": list(BANDS),
+        "model": None,
+        "versions": {"lenspipe": "0"},
+        "request": {"synthetic": n_row},
+        "inputs": [{"file": "f", "checksum": "sha256:0"}],
+        "counts": counts,
+    }
     (folder / "run.json").write_text(json.dumps(run))
 
 
@@ -124,11 +133,11 @@ def finalise(scratch: Path) -> dict[str, float]:
 
 def finalise_by_ray(scratch: Path) -> dict[str, float]:
     """The catalogue folder without its flat tables, by Ray; its start is not counted."""
-    from lenspipe.dist.session import ray_session
+    from lenspipe.distributed.session import ray_session
 
     run, how = _request(scratch)
     with ray_session(n_worker=N_WORKER):
-        from lenspipe.dist.catalog import write_catalogue_ray
+        from lenspipe.distributed.catalog import write_catalogue_ray
 
         started = Clock()
         made = write_catalogue_ray(run, scratch / "cat_ray", **how)

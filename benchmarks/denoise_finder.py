@@ -1,12 +1,12 @@
 """
 Whether a finder finds more lenses through a denoiser: the same finder trained and run without and with it.
 
-    python benchmarks/denoise_finder.py MODEL --real ../shared/data [--stamps FILE.npz] [--no-record]
+    python -m benchmarks.denoise_finder MODEL --real ../shared/data [--stamps FILE.npz] [--no-record]
 
 Arcs are painted on real galaxies (KiDS, DES; split by rows of the tile and by galaxy), lens-free stamps are such
 galaxies as they are and with companions, rings and spiral arms. All arms see the same stamps, on their own pixels; a
 Gaussian blur stands for a denoiser that must fail. Scores go to a .npz beside --stamps; statistics are those of
-`lenspipe.evaluate.denoising_finder`.
+`lenspipe.stats.denoising_finder`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from typing import Any
 
 import click
 import numpy as np
-import record
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 from scipy import ndimage
 
+from benchmarks import record
 from lenspipe.errors import DataError
-from lenspipe.evaluate.denoising_finder import finder_gain, invented_arcs
 from lenspipe.infer.committee import dihedral_view
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.learn.fit import FitSettings, fit
@@ -39,6 +38,7 @@ from lenspipe.nn.card import Stretch, find_model, read_card
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
 from lenspipe.simulate.inject import paint_arcs
+from lenspipe.stats.denoising_finder import finder_gain, invented_arcs
 
 Array = NDArray[np.float32]
 COUNTS = {
@@ -129,7 +129,7 @@ def finder() -> torch.nn.Module:
 
 
 def comparison(scores: dict[str, NDArray[np.float64]], is_lens: NDArray[np.bool_], arm: str) -> dict[str, Any]:
-    """One arm against the raw one: what `lenspipe.assess.denoiser.run_gate` takes as ``finder``."""
+    """One arm against the raw one: what `lenspipe.evaluate.denoiser.run_gate` takes as ``finder``."""
     out = finder_gain(scores["raw"], scores[arm], is_lens)
     out["same_finder"] = finder_gain(scores["raw"], scores[f"raw_on_{arm}"], is_lens)["tpr_gain"]
     out["invented"] = invented_arcs(scores["raw"], scores[f"raw_on_{arm}"], is_lens)
@@ -181,11 +181,18 @@ def make_stamp(kind: str, host: Host, rng: np.random.Generator) -> tuple[Array, 
     view = draw_view(host, rng, scale_range_arcsec=(LEAST_SCALE_ARCSEC, host.pixel_scale_arcsec), mag_range=mags)
     if kind == "lens":
         pixels, _, _ = paint_arcs(
-            view.pixels_njy, bands=BANDS, pixel_scale_arcsec=view.pixel_scale_arcsec, psf=tuple(view.psf_fwhm_arcsec),
-            rng=rng, theta_e_range_arcsec=(1.0, 3.0), axis_ratio=min(0.95, max(0.5, view.axis_ratio)),
-            angle_rad=view.angle_rad, sources=ARC_SOURCES, sky_rms_njy=view.sky_rms_njy,
+            view.pixels_njy,
+            bands=BANDS,
+            pixel_scale_arcsec=view.pixel_scale_arcsec,
+            psf=tuple(view.psf_fwhm_arcsec),
+            rng=rng,
+            theta_e_range_arcsec=(1.0, 3.0),
+            axis_ratio=min(0.95, max(0.5, view.axis_ratio)),
+            angle_rad=view.angle_rad,
+            sources=ARC_SOURCES,
+            sky_rms_njy=view.sky_rms_njy,
             min_arc_snr=float(np.exp(rng.uniform(*np.log(ARC_SNR)))),
-        )  # fmt: skip
+        )
     else:
         paint = {"companions": paint_companions, "ring": paint_ring, "spiral": paint_spiral}.get(kind)
         pixels = view.pixels_njy if paint is None else paint(view, rng)
@@ -224,10 +231,12 @@ def train(images: Array, is_lens: NDArray[np.bool_], seed: int, steps: int) -> t
             rows = np.concatenate([rng.choice(group, BATCH // 2) for group in groups])
             views = rng.integers(0, 8, BATCH)
             shifts = rng.integers(-2, 3, (BATCH, 2))
-            image = np.stack([
-                np.roll(dihedral_view(images[row], int(view)), shift, axis=(1, 2))
-                for row, view, shift in zip(rows, views, shifts, strict=True)
-            ])  # fmt: skip
+            image = np.stack(
+                [
+                    np.roll(dihedral_view(images[row], int(view)), shift, axis=(1, 2))
+                    for row, view, shift in zip(rows, views, shifts, strict=True)
+                ]
+            )
             yield {"image": image, "label": is_lens[rows].astype(np.float32)}
 
     settings = FitSettings(epochs=max(1, steps // 50), steps_per_epoch=50, seed=seed, ema_decay=0.98)

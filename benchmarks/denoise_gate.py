@@ -1,7 +1,7 @@
 """
 The gate of a denoiser, and the control that must fail it.
 
-    python benchmarks/denoise_gate.py MODEL --real ../shared/data [--frames-model DIR] [--update-card] [--picture PNG]
+    python -m benchmarks.denoise_gate MODEL --real ../shared/data [--frames-model DIR] [--update-card] [--picture PNG]
 
 Fields: simulated ones whose truth is known, and the rows of the KiDS tile that nothing was trained on, made noisier by
 noise that is correlated as its own; both at exposure ratio 2. The finder's part is read from
@@ -18,12 +18,12 @@ from typing import Any
 
 import click
 import numpy as np
-import record
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lenspipe.assess.denoiser import Denoise, GateField, measure_field, run_gate
+from benchmarks import record
+from lenspipe.evaluate.denoiser import Denoise, GateField, measure_field, run_gate
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.learn.denoise_pairs import exposure_pair, noisier_image, simulated_sky
 from lenspipe.learn.denoise_skies import frame_skies, read_frames, real_sky
@@ -104,9 +104,13 @@ def fields_of(real: Path) -> list[GateField]:
     kids = real_sky(kids_tile(real)[:, slice(*KIDS_ROWS["test"])], name="kids")
     rng = np.random.default_rng(3)
     short = noisier_image(
-        kids.image_njy, sky_rms_njy=kids.sky_rms_njy, njy_per_electron=None, ratio=RATIO, rng=rng,
+        kids.image_njy,
+        sky_rms_njy=kids.sky_rms_njy,
+        njy_per_electron=None,
+        ratio=RATIO,
+        rng=rng,
         correlation=kids.correlation,
-    )  # fmt: skip
+    )
     fields.append(GateField("kids", short, kids.image_njy, kids.sky_rms_njy * np.sqrt(RATIO), RATIO))
     return fields
 

@@ -1,7 +1,7 @@
 """
 What a denoiser adds to scoring, in CPU seconds of one core, and its megapixels a second on whole tiles.
 
-    python benchmarks/denoise_speed.py [MODEL ...]
+    python -m benchmarks.denoise_speed [MODEL ...]
 
 Scoring is preparation and network of `ground-gri` on 65 pixel cutouts at 0.27"; the fastest of the rounds counts.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import record
 import torch
 
+from benchmarks import record
 from lenspipe.infer.denoise import Denoiser, denoise_tile
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import find_model, read_card

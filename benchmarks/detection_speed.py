@@ -14,10 +14,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 
 import numpy as np
 from astropy.io import fits
-from record import write
 from scipy.spatial import cKDTree
 
-from lenspipe.config import BackgroundConfig, DetectConfig
+from benchmarks.record import write
+from lenspipe.scan.config import BackgroundConfig, DetectConfig
 from lenspipe.scan.measure import measure_core, subtract_sky
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
@@ -46,11 +46,23 @@ def theirs(file: Path, folder: Path) -> tuple[float, np.ndarray]:
     (folder / "p.param").write_text("\n".join(PARAMETERS.split()))
     (folder / "p.conv").write_text(PYRAMID)
     arguments = {
-        "CATALOG_NAME": "out.fits", "CATALOG_TYPE": "FITS_1.0", "PARAMETERS_NAME": "p.param", "FILTER_NAME": "p.conv",
-        "DETECT_THRESH": "1.5", "ANALYSIS_THRESH": "1.5", "DETECT_MINAREA": "5", "DEBLEND_NTHRESH": "32",
-        "DEBLEND_MINCONT": "0.005", "BACK_SIZE": "64", "BACK_FILTERSIZE": "3", "PHOT_FLUXFRAC": "0.5",
-        "MAG_ZEROPOINT": "31.4", "MEMORY_PIXSTACK": "3000000", "VERBOSE_TYPE": "QUIET", "NTHREADS": "1",
-    }  # fmt: skip
+        "CATALOG_NAME": "out.fits",
+        "CATALOG_TYPE": "FITS_1.0",
+        "PARAMETERS_NAME": "p.param",
+        "FILTER_NAME": "p.conv",
+        "DETECT_THRESH": "1.5",
+        "ANALYSIS_THRESH": "1.5",
+        "DETECT_MINAREA": "5",
+        "DEBLEND_NTHRESH": "32",
+        "DEBLEND_MINCONT": "0.005",
+        "BACK_SIZE": "64",
+        "BACK_FILTERSIZE": "3",
+        "PHOT_FLUXFRAC": "0.5",
+        "MAG_ZEROPOINT": "31.4",
+        "MEMORY_PIXSTACK": "3000000",
+        "VERBOSE_TYPE": "QUIET",
+        "NTHREADS": "1",
+    }
     options = [word for key, value in arguments.items() for word in (f"-{key}", value)]
     before = os.times()
     subprocess.run(["source-extractor", str(file), "-c", "/dev/null", *options], cwd=folder, check=True)

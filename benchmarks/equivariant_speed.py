@@ -1,7 +1,7 @@
 """
 Equivariant networks: time to build them with and without the cache, and stamps a second of their plain form.
 
-    python benchmarks/equivariant_speed.py [GROUP ...]
+    python -m benchmarks.equivariant_speed [GROUP ...]
 
 The plain form is compared with an ordinary network of the same channels, kernels and halvings, with our own training
 form, and with the same architecture in escnn's modules, in evaluation and for a training step. Times are CPU seconds
@@ -19,14 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import record
 import torch
 from torch import Tensor, nn
 
+from benchmarks import record
 from lenspipe.nn import groups
 from lenspipe.nn.export import to_plain
-from lenspipe.nn.models.equivariant import EquivariantNet
-from lenspipe.nn.models.plain_equivariant import Plan
+from lenspipe.nn.families.equivariant import EquivariantNet
+from lenspipe.nn.families.plain_equivariant import Plan
 from lenspipe.nn.registry import build
 
 STARTS = ("d16", "o2")

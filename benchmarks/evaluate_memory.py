@@ -1,7 +1,7 @@
 """
 Whether statistics of scores stay small and exact: 0.1, 1 and 10 million scores, counted batch by batch.
 
-    python benchmarks/evaluate_memory.py [--no-record]
+    python -m benchmarks.evaluate_memory [--no-record]
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import click
 import numpy as np
-import record
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from lenspipe.evaluate.counts import MAX_KEYS, Tally
-from lenspipe.evaluate.curves import auroc, auroc_error_max, recall_with_false
-from lenspipe.evaluate.metrics import finder_metrics
+from benchmarks import record
+from lenspipe.stats.counts import MAX_KEYS, Tally
+from lenspipe.stats.curves import auroc, auroc_error_max, recall_with_false
+from lenspipe.stats.metrics import finder_metrics
 
 SIZES = (100_000, 1_000_000, 10_000_000)
 EXACT = 1_000_000
@@ -63,10 +63,17 @@ def measure(n: int) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     allowed = int(1e-3 * counts.n_other)
     row: dict[str, Any] = {
-        "scores": n, "keys": len(counts.keys), "bits_dropped": counts.level, "state_mib": len(counts.keys) * 24 / 2**20,
-        "cpu_s": round(seconds, 2), "peak_rss_mib": round(peak), "auroc": auroc(counts),
-        "auroc_error_max": auroc_error_max(counts), "auroc_error": None, "tpr_at_1e-3_error": None,
-    }  # fmt: skip
+        "scores": n,
+        "keys": len(counts.keys),
+        "bits_dropped": counts.level,
+        "state_mib": len(counts.keys) * 24 / 2**20,
+        "cpu_s": round(seconds, 2),
+        "peak_rss_mib": round(peak),
+        "auroc": auroc(counts),
+        "auroc_error_max": auroc_error_max(counts),
+        "auroc_error": None,
+        "tpr_at_1e-3_error": None,
+    }
     if n <= EXACT:
         score, lens = (np.concatenate(parts) for parts in zip(*batches(n), strict=True))
         row["auroc_error"] = auroc(counts) - float(roc_auc_score(lens, score))

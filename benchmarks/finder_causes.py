@@ -1,7 +1,7 @@
 """
 Two looks behind the numbers of the ground finders: which galaxies set a threshold, and what grades go with.
 
-    python benchmarks/finder_causes.py --data STAMPS --scores REPORT --real ../shared/data MODEL...
+    python -m benchmarks.finder_causes --data STAMPS --scores REPORT --real ../shared/data MODEL...
 
 `--scores` is the folder of scores that `finders.py` wrote for MODELs (names of its files). For each, the ordinary
 galaxies above the threshold that a thousandth of them pass are counted by host: the test stamps show few galaxies in
@@ -17,12 +17,12 @@ from typing import Any
 
 import click
 import numpy as np
-import record
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from lenspipe.assess.real_sky import CFHTLS_SCALE_ARCSEC, logits, spacewarps_stamps
+from benchmarks import record
+from lenspipe.evaluate.real_sky import CFHTLS_SCALE_ARCSEC, logits, spacewarps_stamps
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import find_model
 from lenspipe.stamps.format import StampSet
@@ -45,8 +45,10 @@ def main(names: tuple[str, ...], data: Path, scores: Path, real: Path) -> None:
     leading = sorted({h for h, _ in looks[0]["hosts_above"]})
     for name, look in zip(names, looks, strict=True):
         look["tpr_without_the_first_models_hosts"] = round(tpr(stored[name], ~np.isin(host, leading)), 4)
-    record.write("finder_causes", {"data": data.name, "rate": RATE, "first_models_hosts": leading, "models": looks,
-                                   "spacewarps": grades(real)})  # fmt: skip
+    record.write(
+        "finder_causes",
+        {"data": data.name, "rate": RATE, "first_models_hosts": leading, "models": looks, "spacewarps": grades(real)},
+    )
 
 
 def ordinary(stored: Any) -> NDArray[np.bool_]:

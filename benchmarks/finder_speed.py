@@ -1,7 +1,7 @@
 """
 Stamps a second on one core: batch sizes, memory formats, with and without preparation, against one stamp at a time.
 
-    python benchmarks/finder_speed.py
+    python -m benchmarks.finder_speed
 
 The aims: at least 1.5 times one stamp at a time, and no slower than plain batches of 32 through the module as it is.
 
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import record
 import torch
 
+from benchmarks import record
 from lenspipe.infer.prepare import cutout_size_px, prepare_stamps
 from lenspipe.infer.score import BATCH_SIZE_CPU, Scorer
 from lenspipe.nn.card import find_model

@@ -1,7 +1,7 @@
 """
 How a ground finder bears other pixels, seeing and depth: simulated lenses and others on a grid of the three.
 
-    python benchmarks/finder_tolerance.py [MODEL] [--count N]
+    python -m benchmarks.finder_tolerance [MODEL] [--count N]
 
 The recipe `ground-gri` with surveys of one seeing in all bands (0.5", 0.8", 1.2") and of three depths (KiDS, one
 magnitude less, one more), at 0.17", 0.20" and 0.27" a pixel. Galaxies are simulated whole, so a cell says how the
@@ -18,15 +18,15 @@ from typing import Any
 import click
 import numpy as np
 import pyarrow as pa
-import record
 from click.testing import CliRunner
 
-from lenspipe.assess.finder import assess_finders
-from lenspipe.assess.stream import open_members
+from benchmarks import record
 from lenspipe.cli.simulate import command as simulate
-from lenspipe.evaluate import curves
-from lenspipe.evaluate.counts import ScoreCounts
+from lenspipe.evaluate.finder import assess_finders
+from lenspipe.evaluate.stream import open_members
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats import curves
+from lenspipe.stats.counts import ScoreCounts
 
 SCALES_ARCSEC, SEEING_ARCSEC, DEEPER_MAG = (0.17, 0.20, 0.27), (0.5, 0.8, 1.2), (-1.0, 0.0, 1.0)
 KIDS = {"g": (25.1, 0.7), "r": (25.0, 0.4), "i": (24.0, 0.8)}

@@ -1,7 +1,7 @@
 """
 The finders of a comparison in one table: the same simulated stamps, the same real sky.
 
-    python benchmarks/finders.py MODEL... --data STAMPS --real ../shared/data --name ground --out REPORT
+    python -m benchmarks.finders MODEL... --data STAMPS --real ../shared/data --name ground --out REPORT
 
 Simulated stamps are judged apart against ordinary galaxies and against what looks like a lens, by the column `kind`
 (`--plain` names the ordinary kinds). Writes `results/finders_NAME.json` and prints a Markdown table. Several seeds of
@@ -21,18 +21,18 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import record
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from lenspipe.assess.finder import assess_finders
-from lenspipe.assess.real_sky import BANDS, ground_real_sky
-from lenspipe.assess.real_space import space_real_sky
-from lenspipe.assess.stream import Member, iter_stamps, open_members, words
-from lenspipe.evaluate import curves
-from lenspipe.evaluate.counts import ScoreCounts
-from lenspipe.evaluate.intervals import fraction
+from benchmarks import record
+from lenspipe.evaluate.finder import assess_finders
+from lenspipe.evaluate.real_sky import BANDS, ground_real_sky
+from lenspipe.evaluate.real_space import space_real_sky
+from lenspipe.evaluate.stream import Member, iter_stamps, open_members, words
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats import curves
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.intervals import fraction
 
 KEPT_FACTS = ("command", "seed", "epochs", "steps", "seconds", "note")
 

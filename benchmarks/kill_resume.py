@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from killing import MOMENTS, KillPoint, command, kill_at, leftovers, resume, tables
-from record import write
-from sky import write_tile
+from benchmarks.record import write
+from tests.killing import MOMENTS, KillPoint, command, kill_at, leftovers, resume, tables
+from tests.sky import write_tile
 
 SEED = 2026
 PER_MOMENT = {"ray": 2, "local": 2}
@@ -47,11 +45,17 @@ def main() -> int:
         equal = all(got.equals(want) for got, want in zip(tables(out), whole, strict=True))
         rows.append(
             {
-                "runner": point.runner, "moment": point.moment, "parts_before": point.k,
-                "delay_s": round(point.delay_s, 3), "unfinished": unfinished, "rows_equal": equal,
-                "leftovers": leftovers(out), "exit_code": code, "seconds": round(time.perf_counter() - begun, 1),
+                "runner": point.runner,
+                "moment": point.moment,
+                "parts_before": point.k,
+                "delay_s": round(point.delay_s, 3),
+                "unfinished": unfinished,
+                "rows_equal": equal,
+                "leftovers": leftovers(out),
+                "exit_code": code,
+                "seconds": round(time.perf_counter() - begun, 1),
             }
-        )  # fmt: skip
+        )
         print(rows[-1], flush=True)
         shutil.rmtree(out)
     shutil.rmtree(work)

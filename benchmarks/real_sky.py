@@ -1,7 +1,7 @@
 """
 Finders side by side on simulations, on arcs painted into a real tile, and on real lenses.
 
-    python benchmarks/real_sky.py MODEL... --real ../shared/data --data STAMPS --out REPORT [--reserved] [--no-record]
+    python -m benchmarks.real_sky MODEL... --real ../shared/data --data STAMPS --out REPORT [--reserved] [--no-record]
 
 Models of g r i get the ground sets, models of one band those from space. Of the Space Warps stamps the half whose names
 have an even SHA-256 is opened; ``--reserved`` opens the other half instead, once, for the model that was chosen.
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import record
 
-from lenspipe.assess.finder import assess_finders
-from lenspipe.assess.real_sky import BANDS, ground_real_sky
-from lenspipe.assess.real_sky_page import real_sky_page
-from lenspipe.assess.real_space import space_real_sky
-from lenspipe.assess.stream import open_members
+from benchmarks import record
 from lenspipe.errors import LenspipeError
+from lenspipe.evaluate.finder import assess_finders
+from lenspipe.evaluate.real_sky import BANDS, ground_real_sky
+from lenspipe.evaluate.real_sky_page import real_sky_page
+from lenspipe.evaluate.real_space import space_real_sky
+from lenspipe.evaluate.stream import open_members
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import find_model, write_card
 from lenspipe.stamps.format import StampSet
@@ -38,9 +38,16 @@ from lenspipe.stamps.format import StampSet
 @click.option("--record/--no-record", "write", default=True)
 @click.option("--update-card", is_flag=True, help="Write the result into each model's card as well.")
 def main(
-    models: tuple[str, ...], real: Path, data: Path | None, out: Path, seed: int, passes: int, reserved: bool,
-    write: bool, update_card: bool,
-) -> None:  # fmt: skip
+    models: tuple[str, ...],
+    real: Path,
+    data: Path | None,
+    out: Path,
+    seed: int,
+    passes: int,
+    reserved: bool,
+    write: bool,
+    update_card: bool,
+) -> None:
     """Measure MODELs (shipped names or folders)."""
     results = []
     for model in models:

@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 
 import psutil
-from record import write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from benchmarks.record import write
 
 MB = 2**20
 FEW, MANY = 12, 48  # twelve shards are three calls of the scorer: by then every buffer has been in use
@@ -23,11 +22,11 @@ FEW, MANY = 12, 48  # twelve shards are three calls of the scorer: by then every
 
 def worker(tiles: str) -> None:
     """In a process of its own, as a worker does it: one shard of 2048 px and its halo, four bands, scored."""
-    from lenspipe.config import ScanConfig
+    from lenspipe.scan.config import ScanConfig
+    from lenspipe.scan.context import ScanContext, choose_model
     from lenspipe.scan.plan import plan_tiles, tasks_of
     from lenspipe.scan.run import ScanRequest, find_tiles
     from lenspipe.scan.scoring import ScoreShards
-    from lenspipe.scan.settings import ScanSettings, choose_model
     from lenspipe.scan.shard import scan_shard
     from lenspipe.survey.layout import read_layout
 
@@ -35,7 +34,7 @@ def worker(tiles: str) -> None:
     found, bands = find_tiles(request)
     task = max(tasks_of(plan_tiles(found, request.layout, request.config)), key=lambda t: t.shard.window.n_px)
     model, _ = choose_model("auto", bands)
-    settings = ScanSettings(request.config, request.layout, bands, model, Path(tiles) / ".attempts")
+    settings = ScanContext(request.config, request.layout, bands, model, Path(tiles) / ".attempts")
     score, own, done = ScoreShards(settings), [0.0], threading.Event()
 
     def watch() -> None:
@@ -51,10 +50,18 @@ def worker(tiles: str) -> None:
     done.set()
     thread.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({
-        "window": list(task.shard.window.shape), "bands": len(bands), "status": row["status"][0].as_py(),
-        "sources": row["n_source"][0].as_py(), "peak_mb": own[0], "peak_with_shared_libraries_mb": peak / 1024,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "window": list(task.shard.window.shape),
+                "bands": len(bands),
+                "status": row["status"][0].as_py(),
+                "sources": row["n_source"][0].as_py(),
+                "peak_mb": own[0],
+                "peak_with_shared_libraries_mb": peak / 1024,
+            }
+        )
+    )
 
 
 def peak_of_scan(tiles: Path, out: Path, runner: str) -> dict[str, float]:
@@ -62,8 +69,9 @@ def peak_of_scan(tiles: Path, out: Path, runner: str) -> dict[str, float]:
     command = [sys.executable, "-m", "lenspipe", "scan", str(tiles), "--survey", "generic", "--shard-px", "1024"]
     process = subprocess.Popen(
         [*command, "--runner", runner, "--workers", "2", "--out", str(out)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     peaks = {"driver_mb": 0.0, "worker_mb": 0.0}
 
     driver = psutil.Process(process.pid)
@@ -89,7 +97,7 @@ def peak_of_scan(tiles: Path, out: Path, runner: str) -> dict[str, float]:
 
 
 def main() -> int:
-    from sky import write_tile
+    from tests.sky import write_tile
 
     work = Path(tempfile.mkdtemp(prefix="scan-memory-"))
     write_tile(work / "one", "big", bands="griz", shape=(2304 + 2048, 2304 + 2048), n_source=4000)

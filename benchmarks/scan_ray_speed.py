@@ -24,9 +24,9 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import numpy as np
 import pyarrow.parquet as pq
 from astropy.io import fits
-from record import write
 
-from lenspipe.config import ScanConfig
+from benchmarks.record import write
+from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
 
@@ -74,7 +74,7 @@ def local(clock: Any) -> Any:
 
 @contextlib.contextmanager
 def by_ray(clock: Any) -> Any:
-    from lenspipe.dist.scan import scan_ray
+    from lenspipe.distributed.scan import scan_ray
 
     yield timed(partial(scan_ray, n_worker=N_WORKER), clock)
 
@@ -117,7 +117,7 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="scan-speed-"))
     make_tiles(work / "few")
     repeat_tiles(work / "few", work / "many")
-    from lenspipe.dist.session import ray_session
+    from lenspipe.distributed.session import ray_session
 
     rates: dict[str, list[float]] = {"loop": [], "ray": []}
     whole_s: dict[str, list[float]] = {"loop": [], "ray": []}

@@ -1,7 +1,7 @@
 """
 What do the shipped recipes cost, and what can mean flux and size alone tell of their classes?
 
-`python benchmarks/simulate_recipes.py [FOLDER]` simulates every recipe by the plain loop into FOLDER (a temporary one
+`python -m benchmarks.simulate_recipes [FOLDER]` simulates every recipe by the plain loop into FOLDER (a temporary one
 by default), writes `results/simulate_recipes.json`, and fails where a probe tells classes of a substructure recipe.
 """
 
@@ -16,14 +16,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import record
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lenspipe.dist.simulate import simulate
+from benchmarks import record
+from lenspipe.distributed.simulate import simulate
 from lenspipe.simulate.recipe import read_recipe, recipe_names
 from lenspipe.stamps.format import StampSet
 

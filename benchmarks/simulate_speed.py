@@ -1,7 +1,7 @@
 """
 How fast are simulations: against lenstronomy's SimAPI, on two workers, and in memory?
 
-`python benchmarks/simulate_speed.py [speed] [workers] [memory]` writes these parts of `results/simulate_speed.json`,
+`python -m benchmarks.simulate_speed [speed] [workers] [memory]` writes these parts of `results/simulate_speed.json`,
 all by default, and fails where a claim does not hold. `workers` needs two free cores; what others used is recorded.
 """
 
@@ -22,10 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import psutil
-import record
 
-from lenspipe.dist.session import ray_session
-from lenspipe.dist.simulate import PartTask, plan_parts, simulate
+from benchmarks import record
+from lenspipe.distributed.session import ray_session
+from lenspipe.distributed.simulate import PartTask, plan_parts, simulate
 from lenspipe.simulate.instrument import gaussian_kernel
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic

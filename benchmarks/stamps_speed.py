@@ -1,7 +1,7 @@
 """
 How fast are describe and validate, and does their memory grow with the data set?
 
-`python benchmarks/stamps_speed.py` writes `results/stamps_speed.json` and fails where validate misses what was planted
+`python -m benchmarks.stamps_speed` writes `results/stamps_speed.json` and fails where validate misses what was planted
 or where its memory grows. CPU seconds of one process are counted, so other work on the machine disturbs little.
 """
 
@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import psutil
 import pyarrow as pa
-import record
 
+from benchmarks import record
 from lenspipe.stamps.describe import describe
 from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
 from lenspipe.stamps.validate import validate

@@ -1,7 +1,7 @@
 """
 Classifiers and regressions of substructure on one data set, and how strong a perturbation they need.
 
-    python benchmarks/substructure.py --data STAMPS --classifier MODEL ... --regression MODEL ... [--split test]
+    python -m benchmarks.substructure --data STAMPS --classifier MODEL ... --regression MODEL ... [--split test]
 
 Writes `results/substructure.json` and prints Markdown tables. Subhalos and vortices are also judged apart, each against
 the stamps without substructure, by the signal-to-noise of the change that they make (`perturbation_snr`, with the
@@ -18,15 +18,15 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import record
-from finders import speed_ms
 from numpy.typing import NDArray
 
-from lenspipe.assess.stream import Member, open_members
-from lenspipe.assess.tasks import assess_classifiers, assess_regressions
-from lenspipe.evaluate import curves
-from lenspipe.evaluate.counts import ScoreCounts
+from benchmarks import record
+from benchmarks.finders import speed_ms
+from lenspipe.evaluate.stream import Member, open_members
+from lenspipe.evaluate.tasks import assess_classifiers, assess_regressions
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats import curves
+from lenspipe.stats.counts import ScoreCounts
 
 SNR_EDGES = (0, 10, 30, 100, 300, np.inf)
 SMOOTH = "no_substructure"

@@ -1,7 +1,7 @@
 """
 How much of its substructure does a lens show at all, once the smooth lens and the source are fitted to it?
 
-    python benchmarks/substructure_information.py [RECIPE] [--n 80]
+    python -m benchmarks.substructure_information [RECIPE] [--n 80]
 
 Lenses of a recipe are drawn as `lenspipe simulate` draws them and imaged without noise. The change that the
 substructure makes is counted in units of the noise twice: against the smooth lens as it was drawn (`perturbation_snr`
@@ -23,10 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import click
 import numpy as np
-import record
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from benchmarks import record
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic
 from lenspipe.simulate.observe import band_slices, draw_conditions
@@ -114,11 +114,15 @@ def moved(lens: MacroLens, source: list[Component], change: NDArray[np.float64])
     g1 = lens.shear * np.cos(2 * lens.shear_angle_rad) + d1
     g2 = lens.shear * np.sin(2 * lens.shear_angle_rad) + d2
     lens = replace(
-        lens, theta_e_arcsec=max(0.05, lens.theta_e_arcsec + d_theta),
+        lens,
+        theta_e_arcsec=max(0.05, lens.theta_e_arcsec + d_theta),
         axis_ratio=float(np.clip(lens.axis_ratio + d_q, 0.2, 0.9999)),
-        angle_rad=lens.angle_rad + d_angle, x_arcsec=x, y_arcsec=y,
-        shear=float(np.hypot(g1, g2)), shear_angle_rad=0.5 * float(np.arctan2(g2, g1)),
-    )  # fmt: skip
+        angle_rad=lens.angle_rad + d_angle,
+        x_arcsec=x,
+        y_arcsec=y,
+        shear=float(np.hypot(g1, g2)),
+        shear_angle_rad=0.5 * float(np.arctan2(g2, g1)),
+    )
     disc = source[0].profile
     components = []
     for component, log_flux in zip(source, change[13:], strict=True):

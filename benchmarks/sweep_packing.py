@@ -1,7 +1,7 @@
 """
 A sweep of eight trials of known length against the ideal packing of its CPUs.
 
-    python benchmarks/sweep_packing.py [SECONDS]
+    python -m benchmarks.sweep_packing [SECONDS]
 
 Trials train by `lenspipe sweep` as a user types it, two at a time, with one thread each. A trial's own time is what it
 trained, from its row; the ideal is the shortest end of these lengths on two machines (longest first). ``start_s`` is
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import record
 
+from benchmarks import record
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
 N_TRIAL, AT_ONCE, SIZE_PX, EPOCHS, TRIED_STEPS = 8, 2, 48, 5, 200
@@ -50,9 +50,13 @@ def make_stamps(folder: Path, n: int = 800) -> None:
     stamps[label == 1] += np.exp(-((np.hypot(x, y) - 10) ** 2)).astype(np.float32)
     split = rng.choice(["train", "validation"], n, p=[0.8, 0.2])
     columns: dict[str, Any] = {
-        "stamp_id": [f"s{k}" for k in range(n)], "label": [("nonlens", "lens")[k] for k in label],
-        "recipe": ["rings"] * n, "seed": [1] * n, "host": [f"h{k}" for k in range(n)], "split": split.tolist(),
-    }  # fmt: skip
+        "stamp_id": [f"s{k}" for k in range(n)],
+        "label": [("nonlens", "lens")[k] for k in label],
+        "recipe": ["rings"] * n,
+        "seed": [1] * n,
+        "host": [f"h{k}" for k in range(n)],
+        "split": split.tolist(),
+    }
     schema = stamp_schema({"image": spec}, [])
     arrays = [
         image_column(stamps, spec) if field.name == "image" else pa.array(columns[field.name], field.type)
@@ -69,8 +73,11 @@ def sweep(folder: Path, data: Path, steps: int, n_trial: int, at_once: int) -> t
     out = folder / f"out-{n_trial}"
     command = [sys.executable, "-m", "lenspipe", "sweep", "--data", data, "--space", space, "--out", out]
     began, first = time.perf_counter(), None
-    run = subprocess.Popen([*map(str, command), "--max-concurrent", str(at_once)], stdout=subprocess.DEVNULL,
-                           env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    run = subprocess.Popen(
+        [*map(str, command), "--max-concurrent", str(at_once)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     while run.poll() is None:
         if first is None and next(out.glob("trials/*/model/request.json"), None):
             first = time.perf_counter() - began

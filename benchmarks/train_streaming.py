@@ -1,7 +1,7 @@
 """
 Does reading keep the training step busy? An epoch streamed from Parquet against the same steps on a batch in memory.
 
-    python benchmarks/train_streaming.py
+    python -m benchmarks.train_streaming
 
 Both run the fit loop of `lenspipe train` with augmentation on one thread of torch, the reader on the other core.
 Turns alternate; the medians are compared. The aim is a ratio of at most 1.15. The streamed order is checked: every
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import write
 
-from lenspipe.dist.session import ray_session
+from benchmarks.record import write
+from lenspipe.distributed.session import ray_session
 from lenspipe.learn.fit import fit
 from lenspipe.learn.job import TrainJob, make_job
 from lenspipe.learn.loop import World, batch_of, epoch_batches, fit_settings, order_of, prepare_batch
@@ -44,10 +44,13 @@ def make_data(folder: Path) -> None:
         stamps = rng.normal(0, 1, (500, 3, SIDE, SIDE)).astype(np.float32)
         stamps[1::2] += 0.2
         columns = {
-            "stamp_id": [str(k) for k in rows], "label": ["lens" if k % 2 else "nonlens" for k in rows],
-            "recipe": ["noise"] * 500, "seed": [1] * 500, "host": [str(k) for k in rows],
+            "stamp_id": [str(k) for k in rows],
+            "label": ["lens" if k % 2 else "nonlens" for k in rows],
+            "recipe": ["noise"] * 500,
+            "seed": [1] * 500,
+            "host": [str(k) for k in rows],
             "split": ["validation" if k % 10 in (0, 5) else "train" for k in rows],
-        }  # fmt: skip
+        }
         arrays = [
             image_column(stamps, spec) if f.name == "image" else pa.array(columns[f.name], f.type) for f in schema
         ]
@@ -85,7 +88,7 @@ def main() -> None:
             assert np.array_equal(batch["image"], want), f"step {k} has other stamps than its rows"
         times: dict[str, list[float]] = {"in_memory": [], "plain_reader": [], "ray_data": []}
         with ray_session(keep_idle=True) as n_cpu:
-            from lenspipe.dist.feed import ray_batches
+            from lenspipe.distributed.feed import ray_batches
 
             feed = partial(ray_batches, n_reader=n_cpu)
             worlds = {"in_memory": World(), "plain_reader": World(), "ray_data": World(feed=feed)}

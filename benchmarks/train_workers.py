@@ -1,7 +1,7 @@
 """
 Do two Ray Train workers pay? Seconds of an epoch with one and with two on the same stamps and the same batch.
 
-    python benchmarks/train_workers.py
+    python -m benchmarks.train_workers
 
 Each worker has one thread of torch; the network fills a core. Seconds are those of the history (training and
 validation of the epochs after the first, which starts Ray's tasks); turns alternate, the medians are compared. The aim
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from record import write
-from train_streaming import make_data
 
-from lenspipe.dist.session import ray_session
-from lenspipe.dist.train import train
+from benchmarks.record import write
+from benchmarks.train_streaming import make_data
+from lenspipe.distributed.session import ray_session
+from lenspipe.distributed.train import train
 from lenspipe.learn.settings import TrainSettings
 
 AIM, EPOCHS, TURNS = 1.5, 3, 2
@@ -40,9 +40,14 @@ def main() -> None:
         for turn, n_worker in itertools.product(range(TURNS), seconds):
             out = Path(folder) / f"{n_worker}-{turn}"
             train(
-                data, model="small-cnn", task="find", out=out, settings=TrainSettings.model_validate(SETTINGS),
-                seed=1, n_worker=n_worker,
-            )  # fmt: skip
+                data,
+                model="small-cnn",
+                task="find",
+                out=out,
+                settings=TrainSettings.model_validate(SETTINGS),
+                seed=1,
+                n_worker=n_worker,
+            )
             history = pq.read_table(out / "history.parquet").to_pydict()
             assert history["loss"][-1] < history["loss"][0], "the network did not learn its stamps"
             seconds[n_worker] += history["seconds"][1:]

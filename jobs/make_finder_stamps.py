@@ -35,16 +35,26 @@ log = logging.getLogger("make_finder_stamps")
 # the card fixes the grid, and by its stretch which arcs count as visible (HumVI's scales, docs/finders.md)
 PER_NJY_ARCSEC2 = 0.186**2 / 10 ** (0.4 * 1.4)
 CARD = ModelCard(
-    name="ground-gri", family="small-cnn", bands=("g", "r", "i"), pixel_scale_arcsec=0.27, scale_tolerance=0.1,
-    min_scale_arcsec=0.15, max_scale_arcsec=0.36, stamp_px=65,
+    name="ground-gri",
+    family="small-cnn",
+    bands=("g", "r", "i"),
+    pixel_scale_arcsec=0.27,
+    scale_tolerance=0.1,
+    min_scale_arcsec=0.15,
+    max_scale_arcsec=0.36,
+    stamp_px=65,
     stretch=Stretch(band_scales=tuple(s * PER_NJY_ARCSEC2 for s in (1.7, 0.6, 0.4)), alpha=0.09, q=1.0),
-)  # fmt: skip
+)
 SHARES = {
-    "lens": 0.40, "field-lens": 0.02, "plain": 0.31, "companions": 0.12, "ring": 0.04, "spiral": 0.07, "spoiled": 0.04
-}  # fmt: skip
-TEST_SHARES = {
-    "lens": 0.12, "plain": 0.65, "companions": 0.11, "ring": 0.04, "spiral": 0.04, "spoiled": 0.04
-}  # fmt: skip
+    "lens": 0.40,
+    "field-lens": 0.02,
+    "plain": 0.31,
+    "companions": 0.12,
+    "ring": 0.04,
+    "spiral": 0.07,
+    "spoiled": 0.04,
+}
+TEST_SHARES = {"lens": 0.12, "plain": 0.65, "companions": 0.11, "ring": 0.04, "spiral": 0.04, "spoiled": 0.04}
 SEED_OF_SPLIT = {"train": 0, "validation": 1, "test": 2}
 PART_ROWS = 500
 TRUTH = {
@@ -115,9 +125,12 @@ def make_part(part: Part, *, real: Path, out: Path, seed: int) -> str:
     """Make one part and write it; returns its name."""
     place = np.random.SeedSequence((seed, SEED_OF_SPLIT[part.split], part.number))
     scenes, truths = make_scenes(
-        dict(part.counts), hosts_of(real, part.split, seed), seed=int(place.generate_state(1)[0]), card=CARD,
+        dict(part.counts),
+        hosts_of(real, part.split, seed),
+        seed=int(place.generate_state(1)[0]),
+        card=CARD,
         least_scale_arcsec=LEAST_SCALE_ARCSEC,
-    )  # fmt: skip
+    )
     order = np.random.default_rng(place).permutation(len(truths))
     truths = [truths[i] for i in order]
     njy = scenes[order].astype(np.float32) * np.float32(16 * CARD.pixel_scale_arcsec**2)
@@ -134,8 +147,9 @@ def make_part(part: Part, *, real: Path, out: Path, seed: int) -> str:
         "host_kind": [truth["host_kind"] for truth in truths],
         **{name: [truth.get(name) for truth in truths] for name in TRUTH},
     }
-    table = pa.table([pa.array(columns[f.name], f.type) if f.name != "image" else columns["image"] for f in SCHEMA],
-                     schema=SCHEMA)  # fmt: skip
+    table = pa.table(
+        [pa.array(columns[f.name], f.type) if f.name != "image" else columns["image"] for f in SCHEMA], schema=SCHEMA
+    )
     write_part(table, out, part.name)
     return part.name
 

@@ -86,10 +86,18 @@ def command(
         bands, scale, scales, ratios = ("g", "r", "i"), 0.25, (0.15, 0.36), RATIOS
         said = "simulated" if real is None else "simulated, KiDS and DES made noisier"
     card = ModelCard(
-        name=name or out.name, family=family, task="denoise", bands=bands, pixel_scale_arcsec=scale,
-        scale_tolerance=0.3, min_scale_arcsec=scales[0], max_scale_arcsec=scales[1], stamp_px=patch_px,
-        stretch=Stretch(name="linear", band_scales=(1.0,) * len(bands), alpha=1.0, q=1.0), exposure_ratios=ratios,
-    )  # fmt: skip
+        name=name or out.name,
+        family=family,
+        task="denoise",
+        bands=bands,
+        pixel_scale_arcsec=scale,
+        scale_tolerance=0.3,
+        min_scale_arcsec=scales[0],
+        max_scale_arcsec=scales[1],
+        stamp_px=patch_px,
+        stretch=Stretch(name="linear", band_scales=(1.0,) * len(bands), alpha=1.0, q=1.0),
+        exposure_ratios=ratios,
+    )
     given = f"--frames 'FRAMES' --band {band}" if frames else "" if real is None else "--real ../shared/data"
     facts = {
         "command": f"python jobs/train_denoiser.py --out OUT {given} --family {family} --loss {loss} --epochs {epochs} "

@@ -85,8 +85,10 @@ def open_run(folder: Path, request: dict[str, Any], *, resume: bool, command: st
                 raise ConfigError(
                     f"the folder holds a run of another request; resume with the same {', '.join(changed)}, "
                     f"or choose another {command}",
-                    out=str(folder), had=json.dumps(before.get(key))[:200], got=json.dumps(request.get(key))[:200],
-                )  # fmt: skip
+                    out=str(folder),
+                    had=json.dumps(before.get(key))[:200],
+                    got=json.dumps(request.get(key))[:200],
+                )
         else:
             foreign = [p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != SAMPLE]
             if foreign:

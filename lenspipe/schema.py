@@ -16,10 +16,23 @@ def field(name: str, kind: pa.DataType, description: str, *, unit: str = "", ucd
 def _em(band: str) -> str:
     """Spectral part of a UCD; empty for bands without one in the IVOA's list."""
     words = {
-        "u": "em.opt.U", "g": "em.opt.B", "r": "em.opt.R", "i": "em.opt.I", "I": "em.opt.I", "z": "em.opt.I",
-        "y": "em.IR.J", "Y": "em.IR.J", "J": "em.IR.J", "H": "em.IR.H", "K": "em.IR.K", "Ks": "em.IR.K",
-        "VIS": "em.opt.R", "F814W": "em.opt.I", "F606W": "em.opt.R", "F475W": "em.opt.B",
-    }  # fmt: skip
+        "u": "em.opt.U",
+        "g": "em.opt.B",
+        "r": "em.opt.R",
+        "i": "em.opt.I",
+        "I": "em.opt.I",
+        "z": "em.opt.I",
+        "y": "em.IR.J",
+        "Y": "em.IR.J",
+        "J": "em.IR.J",
+        "H": "em.IR.H",
+        "K": "em.IR.K",
+        "Ks": "em.IR.K",
+        "VIS": "em.opt.R",
+        "F814W": "em.opt.I",
+        "F606W": "em.opt.R",
+        "F475W": "em.opt.B",
+    }
     return f";{words[band]}" if band in words else ""
 
 
@@ -38,9 +51,19 @@ SUBSTRUCTURE_TARGETS = {
 def substructure_fields() -> list[pa.Field]:
     """What the stage ``--substructure`` of a scan says of a candidate; `nothing` where it did not run."""
     fields = [
-        field("substructure_class", pa.string(), "Most probable class of dark matter, or abstained; empty where not asked", ucd="meta.code.class"),
-        field("substructure_reason", pa.string(), "Why it abstained: psf, masked, snr, radius or confidence; else empty", ucd="meta.code.qual"),
-    ]  # fmt: skip
+        field(
+            "substructure_class",
+            pa.string(),
+            "Most probable class of dark matter, or abstained; empty where not asked",
+            ucd="meta.code.class",
+        ),
+        field(
+            "substructure_reason",
+            pa.string(),
+            "Why it abstained: psf, masked, snr, radius or confidence; else empty",
+            ucd="meta.code.qual",
+        ),
+    ]
     for name in SUBSTRUCTURE_CLASSES:
         text = f"Probability of the class {name}, by the classifier's softmax"
         fields.append(field(f"probability_{name}", pa.float32(), text, ucd="stat.probability"))
@@ -113,11 +136,26 @@ def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
         field("angle_deg", pa.float32(), "Major axis, from +x towards +y of the tile", unit="deg", ucd="pos.posAng"),
         field("flags", pa.int32(), "1 blended, 2 edge, 4 masked pixels, 8 no flux in a band", ucd="meta.code"),
         field("mask_fraction", pa.float32(), "Masked part of the Kron ellipse", ucd="phys.angArea;arith.ratio"),
-        field("covered_fraction", pa.float32(), "Part of the cutout that holds data, null without a model", ucd="phys.angArea;arith.ratio"),
-        field("score", pa.float64(), "Raw score of the model, not a probability; null where none applies", ucd="stat.value"),
-        field("probability", pa.float64(), "Calibrated probability to be a lens at the run's prior; null without a calibration", ucd="stat.probability"),
+        field(
+            "covered_fraction",
+            pa.float32(),
+            "Part of the cutout that holds data, null without a model",
+            ucd="phys.angArea;arith.ratio",
+        ),
+        field(
+            "score",
+            pa.float64(),
+            "Raw score of the model, not a probability; null where none applies",
+            ucd="stat.value",
+        ),
+        field(
+            "probability",
+            pa.float64(),
+            "Calibrated probability to be a lens at the run's prior; null without a calibration",
+            ucd="stat.probability",
+        ),
         *substructure_fields(),
-    ]  # fmt: skip
+    ]
 
 
 def candidates_schema(bands: tuple[str, ...]) -> pa.Schema:
@@ -129,10 +167,15 @@ def candidates_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
             field("shard_id", pa.string(), "Shard of the tile", ucd="meta.id;meta.dataset"),
             *tail,
-            field("model", pa.string(), "Digest of the model that scored, null where none did", ucd="meta.id;meta.modelled"),
+            field(
+                "model",
+                pa.string(),
+                "Digest of the model that scored, null where none did",
+                ucd="meta.id;meta.modelled",
+            ),
         ],
         metadata={"lenspipe.table": "candidates", "lenspipe.schema": VERSION},
-    )  # fmt: skip
+    )
 
 
 def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
@@ -141,11 +184,23 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
         item
         for band in bands
         for item in (
-            field(f"sky_rms_{band}_njy", pa.float32(), f"Median sky noise per pixel in {band}", unit="nJy", ucd="instr.skyLevel;stat.stdev"),
-            field(f"depth_{band}_mag", pa.float32(), f"5 sigma in a 2 arcsec aperture in {band}, AB", unit="mag", ucd=f"phot.mag{_em(band)};stat.max"),
+            field(
+                f"sky_rms_{band}_njy",
+                pa.float32(),
+                f"Median sky noise per pixel in {band}",
+                unit="nJy",
+                ucd="instr.skyLevel;stat.stdev",
+            ),
+            field(
+                f"depth_{band}_mag",
+                pa.float32(),
+                f"5 sigma in a 2 arcsec aperture in {band}, AB",
+                unit="mag",
+                ucd=f"phot.mag{_em(band)};stat.max",
+            ),
             field(f"masked_{band}", pa.float32(), f"Masked part of the core in {band}", ucd="phys.angArea;arith.ratio"),
         )
-    ]  # fmt: skip
+    ]
     corners = pa.list_(pa.float64(), 4)
     return pa.schema(
         [
@@ -158,17 +213,41 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("y1_px", pa.int32(), "Row after the core", unit="pix", ucd="pos.cartesian.y;instr.det"),
             field("n_source", pa.int64(), "Sources detected and measured in the core", ucd="meta.number"),
             field("n_candidate", pa.int64(), "Sources that passed the selection", ucd="meta.number"),
-            field("pixel_scale_arcsec", pa.float64(), "Pixel scale in the middle of the tile", unit="arcsec/pix", ucd="instr.scale"),
+            field(
+                "pixel_scale_arcsec",
+                pa.float64(),
+                "Pixel scale in the middle of the tile",
+                unit="arcsec/pix",
+                ucd="instr.scale",
+            ),
             field("area_deg2", pa.float64(), "Area of the core that was searched", unit="deg**2", ucd="phys.angArea"),
-            field("corner_ra_deg", corners, "Corners of the core, counter-clockwise in pixels from x0, y0", unit="deg", ucd="pos.eq.ra"),
+            field(
+                "corner_ra_deg",
+                corners,
+                "Corners of the core, counter-clockwise in pixels from x0, y0",
+                unit="deg",
+                ucd="pos.eq.ra",
+            ),
             field("corner_dec_deg", corners, "Corners of the core", unit="deg", ucd="pos.eq.dec"),
             *per_band,
             field("read_s", pa.float32(), "Time to read the window", unit="s", ucd="time.duration"),
-            field("detect_s", pa.float32(), "Time for background, detection, photometry and cutouts", unit="s", ucd="time.duration"),
-            field("score_s", pa.float32(), "Time to score, shared among the shards of a call", unit="s", ucd="time.duration"),
+            field(
+                "detect_s",
+                pa.float32(),
+                "Time for background, detection, photometry and cutouts",
+                unit="s",
+                ucd="time.duration",
+            ),
+            field(
+                "score_s",
+                pa.float32(),
+                "Time to score, shared among the shards of a call",
+                unit="s",
+                ucd="time.duration",
+            ),
         ],
         metadata={"lenspipe.table": "shards", "lenspipe.schema": VERSION},
-    )  # fmt: skip
+    )
 
 
 FAILURES = pa.schema(

@@ -40,10 +40,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(3)
     card = ModelCard(
-        name="tiny", family="small-cnn", settings={"width": 4, "dropout": 0.0}, bands=("g", "r", "i"),
-        pixel_scale_arcsec=0.2, scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=33,
+        name="tiny",
+        family="small-cnn",
+        settings={"width": 4, "dropout": 0.0},
+        bands=("g", "r", "i"),
+        pixel_scale_arcsec=0.2,
+        scale_tolerance=0.1,
+        min_scale_arcsec=0.1,
+        max_scale_arcsec=0.4,
+        stamp_px=33,
         stretch={"band_scales": (0.01, 0.01, 0.01), "alpha": 0.1, "q": 1.0},
-    )  # fmt: skip
+    )
     save_model(folder, build("small-cnn", 3, 33, width=4, dropout=0.0), card)
     return folder
 
@@ -51,7 +58,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """One local Ray for the whole session: four logical CPUs, whatever the machine has."""
-    from lenspipe.dist.session import prepare_environment
+    from lenspipe.distributed.session import prepare_environment
 
     prepare_environment(keep_idle=True)
     import ray

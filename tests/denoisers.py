@@ -15,11 +15,20 @@ from lenspipe.nn.registry import build
 def write_denoiser(folder: Path, *, bands: tuple[str, ...] = ("g", "r", "i"), **facts: Any) -> Path:
     torch.manual_seed(5)
     card = ModelCard(
-        name="tiny-denoiser", family="unet-small", settings={"width": 4}, task="denoise", bands=bands,
-        pixel_scale_arcsec=0.2, scale_tolerance=0.3, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=32,
+        name="tiny-denoiser",
+        family="unet-small",
+        settings={"width": 4},
+        task="denoise",
+        bands=bands,
+        pixel_scale_arcsec=0.2,
+        scale_tolerance=0.3,
+        min_scale_arcsec=0.1,
+        max_scale_arcsec=0.4,
+        stamp_px=32,
         stretch=Stretch(name="linear", band_scales=(1.0,) * len(bands), alpha=1.0, q=1.0),
-        exposure_ratios=(1.5, 8.0), **facts,
-    )  # fmt: skip
+        exposure_ratios=(1.5, 8.0),
+        **facts,
+    )
     module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
     torch.nn.init.normal_(module.noise.weight, std=8.0)
     save_model(folder, module, card)

@@ -38,13 +38,20 @@ def make_stamps(
             stamps[k] += contrast * shape
         split = np.where(rows % 5 < 3, "train", np.where(rows % 5 == 3, "validation", "test"))
         columns = {
-            "stamp_id": [f"s{row:04d}" for row in rows], "image": image_column(stamps, spec), "label": kinds,
-            "recipe": ["toy"] * len(rows), "seed": [5] * len(rows), "host": [f"h{row}" for row in rows],
-            "split": split.tolist(), "theta_e_arcsec": pa.array(theta, from_pandas=True),
+            "stamp_id": [f"s{row:04d}" for row in rows],
+            "image": image_column(stamps, spec),
+            "label": kinds,
+            "recipe": ["toy"] * len(rows),
+            "seed": [5] * len(rows),
+            "host": [f"h{row}" for row in rows],
+            "split": split.tolist(),
+            "theta_e_arcsec": pa.array(theta, from_pandas=True),
             "mag": rng.normal(20, 1, len(rows)),
-        }  # fmt: skip
+        }
         schema = stamp_schema({"image": spec}, extra)
-        table = pa.table([pa.array(columns[f.name], f.type) if f.name != "image" else columns["image"] for f in schema],
-                         schema=schema)  # fmt: skip
+        table = pa.table(
+            [pa.array(columns[f.name], f.type) if f.name != "image" else columns["image"] for f in schema],
+            schema=schema,
+        )
         write_part(table, folder, f"part-{part}")
     return folder

@@ -33,30 +33,69 @@ def catalogue_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("name", pa.string(), "Name by position, truncated; two objects may share one", ucd="meta.id"),
             ra,
             dec,
-            field("rank", pa.int64(), "Place in its run by score, 1 the highest; null without a score", ucd="meta.number"),
+            field(
+                "rank", pa.int64(), "Place in its run by score, 1 the highest; null without a score", ucd="meta.number"
+            ),
             score,
-            field("probability", pa.float64(), "Calibrated probability to be a lens; null without a calibration", ucd="stat.probability"),
-            field("prior", pa.float64(), "Fraction of lenses that the probability assumes; null without one", ucd="stat.probability"),
-            field("n_detection", pa.int32(), "Detections in overlapping shards, tiles and runs that this row stands for", ucd="meta.number;obs"),
+            field(
+                "probability",
+                pa.float64(),
+                "Calibrated probability to be a lens; null without a calibration",
+                ucd="stat.probability",
+            ),
+            field(
+                "prior",
+                pa.float64(),
+                "Fraction of lenses that the probability assumes; null without one",
+                ucd="stat.probability",
+            ),
+            field(
+                "n_detection",
+                pa.int32(),
+                "Detections in overlapping shards, tiles and runs that this row stands for",
+                ucd="meta.number;obs",
+            ),
             *measured.values(),
             field("known_lens", pa.string(), "Nearest known lens within the radius of the match", ucd="meta.id.cross"),
             field("known_lens_grade", pa.string(), "Grade of that lens in its list", ucd="meta.code.qual"),
             field("known_lens_reference", pa.string(), "Where that lens was published", ucd="meta.bib"),
-            field("known_lens_separation_arcsec", pa.float32(), "Distance to that lens", unit="arcsec", ucd="pos.angDistance"),
+            field(
+                "known_lens_separation_arcsec",
+                pa.float32(),
+                "Distance to that lens",
+                unit="arcsec",
+                ucd="pos.angDistance",
+            ),
             RUN_ID,
             field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
             field("tile_checksum", pa.string(), "SHA-256 over the checksums of the tile's files", ucd="meta.checksum"),
             field("shard_id", pa.string(), "Shard of the tile", ucd="meta.id;obs"),
-            field("window_x0_px", pa.int32(), "First column of the shard's window in the tile", unit="pix", ucd="pos.cartesian.x;instr.det"),
+            field(
+                "window_x0_px",
+                pa.int32(),
+                "First column of the shard's window in the tile",
+                unit="pix",
+                ucd="pos.cartesian.x;instr.det",
+            ),
             field("window_y0_px", pa.int32(), "First row of the window", unit="pix", ucd="pos.cartesian.y;instr.det"),
             field("window_x1_px", pa.int32(), "Column after the window", unit="pix", ucd="pos.cartesian.x;instr.det"),
             field("window_y1_px", pa.int32(), "Row after the window", unit="pix", ucd="pos.cartesian.y;instr.det"),
-            field("model", pa.string(), "Digest of the model that scored; null where none did", ucd="meta.id;meta.modelled"),
-            field("calibration", pa.string(), "Digest of the calibration; null where there is none", ucd="meta.id;meta.modelled"),
+            field(
+                "model",
+                pa.string(),
+                "Digest of the model that scored; null where none did",
+                ucd="meta.id;meta.modelled",
+            ),
+            field(
+                "calibration",
+                pa.string(),
+                "Digest of the calibration; null where there is none",
+                ucd="meta.id;meta.modelled",
+            ),
             field("code_version", pa.string(), "Version of lenspipe that scanned", ucd="meta.version;meta.software"),
         ],
         metadata={"lenspipe.table": "catalogue", "lenspipe.schema": VERSION},
-    )  # fmt: skip
+    )
 
 
 def bands_of(schema: pa.Schema) -> tuple[str, ...]:

@@ -101,11 +101,15 @@ def mean_grades(grades: pa.Table, *, lens_from: float, nonlens_to: float) -> pa.
         mean = float(np.mean(values))
         rows.append(
             {
-                "run_id": run_id, "candidate_id": candidate_id, "n_grader": len(values), "mean_grade": mean,
-                "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None, "grades": "".join(given),
+                "run_id": run_id,
+                "candidate_id": candidate_id,
+                "n_grader": len(values),
+                "mean_grade": mean,
+                "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "grades": "".join(given),
                 "label": 1 if mean >= lens_from else 0 if mean <= nonlens_to else None,
             }
-        )  # fmt: skip
+        )
     return pa.Table.from_pylist(rows, MEANS).sort_by([("mean_grade", "descending"), ("candidate_id", "ascending")])
 
 

@@ -215,8 +215,15 @@ def _write_skymap(path: Path, counts: NDArray[np.int64]) -> None:
         [fits.Column(name="PIXEL", format="1024J", array=counts.astype(np.int32).reshape(-1, 1024))]
     )
     for key, value in {
-        "PIXTYPE": "HEALPIX", "ORDERING": "NESTED", "COORDSYS": "C", "EXTNAME": "xtension", "NSIDE": 2**SKYMAP_ORDER,
-        "FIRSTPIX": 0, "LASTPIX": len(counts) - 1, "INDXSCHM": "IMPLICIT", "OBJECT": "FULLSKY",
-    }.items():  # fmt: skip
+        "PIXTYPE": "HEALPIX",
+        "ORDERING": "NESTED",
+        "COORDSYS": "C",
+        "EXTNAME": "xtension",
+        "NSIDE": 2**SKYMAP_ORDER,
+        "FIRSTPIX": 0,
+        "LASTPIX": len(counts) - 1,
+        "INDXSCHM": "IMPLICIT",
+        "OBJECT": "FULLSKY",
+    }.items():
         hdu.header[key] = value
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)

@@ -59,9 +59,10 @@ def read_known_lenses(file: str) -> pa.Table:
     for key in ("ra", "dec"):
         if found[key] is None:
             raise ConfigError(
-                f"the list of lenses has no column for {key}; name it {key}, in degrees", file=file,
+                f"the list of lenses has no column for {key}; name it {key}, in degrees",
+                file=file,
                 has=" ".join(table.column_names)[:200],
-            )  # fmt: skip
+            )
     try:
         columns = [
             pa.nulls(table.num_rows, f.type) if (name := found[f.name]) is None else table[name].cast(f.type)

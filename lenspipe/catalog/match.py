@@ -112,9 +112,12 @@ def fates(
     fate = np.where(chosen < 0, ABSENT, np.where(ranked, RANKED, UNSCORED))
     known = {name: lenses[name] for name in ("name", "ra", "dec", "grade", "reference")}
     columns = {
-        **known, **of, "left_out": pa.array(left_out), "fate": pa.array(fate.tolist(), pa.string()),
+        **known,
+        **of,
+        "left_out": pa.array(left_out),
+        "fate": pa.array(fate.tolist(), pa.string()),
         "separation_arcsec": pa.array(apart, mask=chosen < 0),
-    }  # fmt: skip
+    }
     return pa.table([columns[name] for name in FATES.names], schema=FATES)
 
 

@@ -15,8 +15,8 @@ from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import bands_of
 from lenspipe.catalog.run_rows import Run, same_files
 from lenspipe.errors import ConfigError
-from lenspipe.evaluate.calibrate import probability_record
 from lenspipe.rundir import read_json, utc_now
+from lenspipe.stats.calibrate import probability_record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,34 +54,40 @@ def check_append(
     if any(_holds(entry, run) for entry in before["runs"]):
         raise ConfigError(
             "the run is in the catalogue already; if it was resumed since, write the catalogue anew without --append",
-            run=str(run.folder), out=str(out),
-        )  # fmt: skip
+            run=str(run.folder),
+            out=str(out),
+        )
     bands = bands_of(pq.read_schema(out / names.HATS / "dataset" / "_common_metadata"))
     if bands != run.bands:
         raise ConfigError(
             "the run has other bands than the catalogue; give it a catalogue of its own",
-            catalogue=" ".join(bands), run=" ".join(run.bands),
-        )  # fmt: skip
+            catalogue=" ".join(bands),
+            run=" ".join(run.bands),
+        )
     if before["merge_radius_arcsec"] != radius_arcsec:
         raise ConfigError(
             "the catalogue was merged with another radius; append with the same --radius",
-            catalogue=before["merge_radius_arcsec"], got=radius_arcsec,
-        )  # fmt: skip
+            catalogue=before["merge_radius_arcsec"],
+            got=radius_arcsec,
+        )
     known = before["known_lenses"]
     was = "none" if known is None else f"{known['list']} within {known['radius_arcsec']:g} arcsec"
     now = "none" if matching is None else f"{matching.source} within {matching.radius_arcsec:g} arcsec"
     if was != now:
         raise ConfigError(
             "the rows that are there were matched with other known lenses; append with the same --match and "
-            "--match-radius", catalogue=was, got=now,
-        )  # fmt: skip
+            "--match-radius",
+            catalogue=was,
+            got=now,
+        )
     digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
     if digests != {run.model_digest} and not other_model:
         raise ConfigError(
             "the catalogue was scored by another model, and scores of two models cannot be compared; "
             "scan with the same model, or add --allow-other-model",
-            catalogue=", ".join(sorted(str(d) for d in digests)), run=run.model_digest,
-        )  # fmt: skip
+            catalogue=", ".join(sorted(str(d) for d in digests)),
+            run=run.model_digest,
+        )
 
 
 def _holds(entry: dict[str, Any], run: Run) -> bool:
@@ -92,9 +98,16 @@ def _holds(entry: dict[str, Any], run: Run) -> bool:
 
 
 def provenance(
-    run: Run, before: dict[str, Any] | None, kept: dict[str, int], added: dict[str, int], searched: pa.Table,
-    radius_arcsec: float, acronym: str, matching: Matching | None, found: dict[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+    run: Run,
+    before: dict[str, Any] | None,
+    kept: dict[str, int],
+    added: dict[str, int],
+    searched: pa.Table,
+    radius_arcsec: float,
+    acronym: str,
+    matching: Matching | None,
+    found: dict[str, Any] | None,
+) -> dict[str, Any]:
     """
     What a catalogue is made of, with counts that add up.
 
@@ -115,8 +128,19 @@ def provenance(
     found : dict or None
         Recall of known lenses.
     """
-    keys = ("started", "finished", "status", "request", "versions", "bands", "model", "no_model", "probability",
-            "assumptions", "inputs")  # fmt: skip
+    keys = (
+        "started",
+        "finished",
+        "status",
+        "request",
+        "versions",
+        "bands",
+        "model",
+        "no_model",
+        "probability",
+        "assumptions",
+        "inputs",
+    )
     entry = {
         "run_id": run.run_id,
         "request_id": run.request_id,
@@ -155,6 +179,8 @@ def _probability(runs: list[dict[str, Any]]) -> dict[str, Any]:
     if len(distinct) == 1:
         return distinct[0]
     return {
-        "prior": None, "calibration": None, "of_runs": distinct,
+        "prior": None,
+        "calibration": None,
+        "of_runs": distinct,
         "why": "the runs differ; the columns prior and calibration say what holds for a row",
-    }  # fmt: skip
+    }

@@ -128,8 +128,11 @@ def catalogue_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
     """
     return entries(
         _with_run_id(pq.read_table(run.folder / "candidates.parquet"), run.run_id),
-        traces_of(run), bands=run.bands, radius_arcsec=radius_arcsec, acronym=acronym,
-    )  # fmt: skip
+        traces_of(run),
+        bands=run.bands,
+        radius_arcsec=radius_arcsec,
+        acronym=acronym,
+    )
 
 
 def entries(

@@ -41,10 +41,15 @@ def votable_header(table: pa.Table, *, name: str, description: str, facts: dict[
         about = _about(f)
         kind = _VOTABLE_TYPE[str(f.type)]
         described = Field(
-            votable, name=f.name, ID=f.name, datatype=kind, ucd=about["ucd"] or None, unit=about["unit"] or None,
+            votable,
+            name=f.name,
+            ID=f.name,
+            datatype=kind,
+            ucd=about["ucd"] or None,
+            unit=about["unit"] or None,
             arraysize=str(_width(table[f.name])) if kind == "unicodeChar" else None,
             ref="icrs" if about["ucd"].startswith("pos.eq") else None,
-        )  # fmt: skip
+        )
         described.description = about["description"] or None
         element.fields.append(described)
     stream = io.BytesIO()

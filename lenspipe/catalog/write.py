@@ -86,8 +86,9 @@ def write_catalogue(
     if n_candidate > MAX_CANDIDATES:
         raise ConfigError(
             "there are more candidates than one process makes a catalogue of; add --distributed",
-            candidates=n_candidate, most=MAX_CANDIDATES,
-        )  # fmt: skip
+            candidates=n_candidate,
+            most=MAX_CANDIDATES,
+        )
     rows = catalogue_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
     if matching:
         rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
@@ -106,9 +107,16 @@ def write_catalogue(
         write_voparquet(rows, new / names.FLAT, name=out.name, description=DESCRIPTION, facts=facts)
         write_fits(rows, new / names.FITS, name="candidates", facts=facts)
         record = finish_catalogue(
-            new, run, out=out, before=before, n_new=n_new, n_merged=n_merged, radius_arcsec=radius_arcsec,
-            acronym=acronym, matching=matching,
-        )  # fmt: skip
+            new,
+            run,
+            out=out,
+            before=before,
+            n_new=n_new,
+            n_merged=n_merged,
+            radius_arcsec=radius_arcsec,
+            acronym=acronym,
+            matching=matching,
+        )
     return record
 
 

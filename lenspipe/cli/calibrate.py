@@ -11,20 +11,33 @@ import click
 from lenspipe.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from lenspipe.assess.stream import Member
+    from lenspipe.evaluate.stream import Member
     from lenspipe.nn.card import ModelCard
     from lenspipe.stamps.format import StampSet
 
 
 @click.command()
 @click.argument("model", metavar="MODEL")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
-              help="Data set of labelled stamps.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Data set of labelled stamps.",
+)
 @click.option("--split", default="validation", show_default=True, help="Rows of this split; 'all' for every row.")
-@click.option("--method", type=click.Choice(["platt", "temperature", "isotonic"]), default="platt", show_default=True,
-              help="Finder: form of the map.")  # fmt: skip
-@click.option("--accuracy", type=click.FloatRange(0, 1, min_open=True), default=None,
-              help="Classifier: accuracy asked of the stamps that it keeps. [default: 0.8]")  # fmt: skip
+@click.option(
+    "--method",
+    type=click.Choice(["platt", "temperature", "isotonic"]),
+    default="platt",
+    show_default=True,
+    help="Finder: form of the map.",
+)
+@click.option(
+    "--accuracy",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    help="Classifier: accuracy asked of the stamps that it keeps. [default: 0.8]",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the calibrated copy.")
 @click.option("--in-place", is_flag=True, help="Write the calibration into the card of MODEL itself.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -45,7 +58,7 @@ def command(
     measured on the split test. Weights are not touched. Without --out and --in-place the fit is shown and nothing is
     written.
     """
-    from lenspipe.assess.stream import open_members
+    from lenspipe.evaluate.stream import open_members
     from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
     from lenspipe.stamps.format import StampSet
 
@@ -77,14 +90,17 @@ def command(
 
 def calibrated(member: Member, stamps: StampSet, split: str | None, method: str) -> ModelCard:
     """Card of a finder with its probabilities fitted; says how well they hold."""
-    from lenspipe.assess.calibration import calibrate_finder
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.evaluate.calibration import calibrate_finder
 
     with ShownProgress("stamp") as shown:
         fitted = calibrate_finder(
-            member, stamps, split=split, method=method,  # type: ignore[arg-type]
+            member,
+            stamps,
+            split=split,
+            method=method,  # type: ignore[arg-type]
             progress=shown.counter("Scoring"),
-        )  # fmt: skip
+        )
     c = fitted.calibration
     click.echo(f"{member.name}: {c.method} on {c.n_lens} lenses and {c.n_other} others ({c.data})")
     if c.method == "isotonic":
@@ -101,9 +117,9 @@ def calibrated(member: Member, stamps: StampSet, split: str | None, method: str)
 
 def abstaining(member: Member, stamps: StampSet, split: str | None, accuracy: float) -> ModelCard:
     """Card of a classifier with its rule of abstention fitted; says what the rule costs."""
-    from lenspipe.assess.abstention import collect, cost_of, fit_abstention, widest_psf_of
-    from lenspipe.assess.stream import count_rows
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.evaluate.abstention import collect, cost_of, fit_abstention, widest_psf_of
+    from lenspipe.evaluate.stream import count_rows
 
     held_out = "test" if split not in (None, "test") else None
     if held_out is not None:

@@ -73,9 +73,14 @@ def command(
     with tempfile.TemporaryDirectory() as scratch:
         opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
         record = write_catalogue(
-            opened, out, radius_arcsec=radius_arcsec, acronym=acronym, append=append, other_model=allow_other_model,
+            opened,
+            out,
+            radius_arcsec=radius_arcsec,
+            acronym=acronym,
+            append=append,
+            other_model=allow_other_model,
             matching=matching_of(settings),
-        )  # fmt: skip
+        )
         if record["known_lenses"]:
             from lenspipe.scan.known import examine_absent
 
@@ -88,17 +93,23 @@ def _distributed(
     run: Path, out: Path, settings: CatalogueSettings, workers: int | None, *, append: bool, other_model: bool
 ) -> dict[str, Any]:
     from lenspipe.catalog.run_rows import open_run_folder
-    from lenspipe.dist.session import ray_session
+    from lenspipe.distributed.session import ray_session
     from lenspipe.scan.catalogue import matching_of
 
     opened = open_run_folder(run)
     with ray_session(n_worker=workers) as n_worker:
-        from lenspipe.dist.catalog import write_catalogue_ray
+        from lenspipe.distributed.catalog import write_catalogue_ray
 
         return write_catalogue_ray(
-            opened, out, radius_arcsec=settings.radius_arcsec, acronym=settings.acronym,
-            matching=matching_of(settings), append=append, other_model=other_model, n_worker=n_worker,
-        )  # fmt: skip
+            opened,
+            out,
+            radius_arcsec=settings.radius_arcsec,
+            acronym=settings.acronym,
+            matching=matching_of(settings),
+            append=append,
+            other_model=other_model,
+            n_worker=n_worker,
+        )
 
 
 def _partial(run: Path, scratch: Path) -> Path:

@@ -36,9 +36,9 @@ def command(
     One FITS file a tile and band: IMAGE in nJy with the tile's WCS, and FLAGS. Exit code: 0 done, 2 bad request, 3
     done with failures.
     """
-    from lenspipe.config import BackgroundConfig
     from lenspipe.infer.denoise import Denoiser
     from lenspipe.nn.card import find_model, read_card, verdict
+    from lenspipe.scan.config import BackgroundConfig
     from lenspipe.scan.denoise_tiles import denoise_files, file_of, outside_training
     from lenspipe.survey.files import find_files
     from lenspipe.survey.layout import read_layout
@@ -77,9 +77,15 @@ def command(
             if isinstance(tile, BadTile):
                 raise tile.error
             done = denoise_files(
-                tile, layout, denoiser, out, ratio=ratio, background=BackgroundConfig(),
-                assumed_zero_point_ab=zero_point_ab, window_px=window_px,
-            )  # fmt: skip
+                tile,
+                layout,
+                denoiser,
+                out,
+                ratio=ratio,
+                background=BackgroundConfig(),
+                assumed_zero_point_ab=zero_point_ab,
+                window_px=window_px,
+            )
         except TileError as error:
             failed += 1
             click.echo(f"{tile.name}: {error}", err=True)

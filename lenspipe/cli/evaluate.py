@@ -12,21 +12,44 @@ RULES = click.Choice(["mean", "product", "calibrated"])
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
-              help="Data set of labelled stamps.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Data set of labelled stamps.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
 @click.option("--split", default="test", show_default=True, help="Rows of this split; 'all' for every row.")
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-              help="Score from which a source is called a lens.")  # fmt: skip
-@click.option("--beta", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
-              help="Weight of recall in F_beta.")  # fmt: skip
-@click.option("--committee", "committees", type=RULES, multiple=True,
-              help="Judge all models together as well, by this rule. May be repeated.")  # fmt: skip
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Score from which a source is called a lens.",
+)
+@click.option(
+    "--beta",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Weight of recall in F_beta.",
+)
+@click.option(
+    "--committee",
+    "committees",
+    type=RULES,
+    multiple=True,
+    help="Judge all models together as well, by this rule. May be repeated.",
+)
 @click.option("--views", type=RULES, default=None, help="Judge the eight orientations combined by this rule as well.")
 @click.option("--audit", is_flag=True, help="Measure the change under turns, mirrors and sub-pixel shifts.")
 @click.option("--audit-stamps", type=click.IntRange(min=1), default=200, show_default=True, help="Stamps of the audit.")
-@click.option("--denoiser", default=None, metavar="NAME|DIR",
-              help="Run the gate of this denoiser with the models as finders, instead of the report.")  # fmt: skip
+@click.option(
+    "--denoiser",
+    default=None,
+    metavar="NAME|DIR",
+    help="Run the gate of this denoiser with the models as finders, instead of the report.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=None, help="Stamps a batch. [default: by the device]")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a CPU.")
@@ -55,8 +78,8 @@ def command(
     """
     if denoiser is not None:
         return print_gate(models, denoiser, data, out, None if split == "all" else split, device)
-    from lenspipe.assess.report import PAGE, ReportSettings, evaluate_models
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.evaluate.report import PAGE, ReportSettings, evaluate_models
 
     settings = ReportSettings(
         split=None if split == "all" else split,
@@ -85,7 +108,7 @@ def command(
 
 def print_gate(models: tuple[str, ...], denoiser: str, data: Path, out: Path, split: str | None, device: str) -> int:
     """Run a denoiser's gate and print its verdict with the reasons."""
-    from lenspipe.assess.denoiser_report import REPORT, gate_report
+    from lenspipe.evaluate.denoiser_report import REPORT, gate_report
 
     report = gate_report(models, denoiser, data, out, split=split, device=device)
     for rate, gain in report["finder"]["tpr_gain"].items():
@@ -106,7 +129,7 @@ def print_report(record: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lenspipe.evaluate.page import number, with_interval
+    from lenspipe.report.page import number, with_interval
 
     task = record["task"]
     table = Table(box=box.SIMPLE, title=f"{record['data']['folder']}, split {record['data']['split'] or 'all'}")

@@ -20,15 +20,24 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Table. [default: RUN/grades.parquet]")
 @click.option("--lens-from", type=float, default=2.0, show_default=True, help="Mean grade from which it is a lens.")
 @click.option("--nonlens-to", type=float, default=0.5, show_default=True, help="Mean grade up to which it is none.")
-@click.option("--stamps", type=click.Path(path_type=Path), default=None,
-              help="New data set: stamps of labelled candidates, for `lenspipe calibrate` and `train`.")  # fmt: skip
+@click.option(
+    "--stamps",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="New data set: stamps of labelled candidates, for `lenspipe calibrate` and `train`.",
+)
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the splits of --stamps."
 )
 def command(
-    files: tuple[str, ...], run: Path, out: Path | None, lens_from: float, nonlens_to: float, stamps: Path | None,
+    files: tuple[str, ...],
+    run: Path,
+    out: Path | None,
+    lens_from: float,
+    nonlens_to: float,
+    stamps: Path | None,
     seed: int,
-) -> int:  # fmt: skip
+) -> int:
     """
     Read grade FILEs exported by the page: agreement of the graders, mean grades, labels.
 

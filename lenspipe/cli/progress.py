@@ -25,9 +25,13 @@ class ShownProgress:
         self._begun = self._last_line = time.monotonic()
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=self._console,
-            )  # fmt: skip
+                TextColumn("{task.description:<9}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
 
     def __enter__(self) -> ShownProgress:
         if self._bar:

@@ -15,7 +15,7 @@ import click
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lenspipe.config import ScanConfig
+    from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.run import Runner
 
 RAY_COPY = "/runtime_resources/working_dir_files/"
@@ -170,7 +170,7 @@ def _config(
     substructure: tuple[str, ...],
     substructure_above: float | None,
 ) -> ScanConfig:
-    from lenspipe.config import ScanConfig
+    from lenspipe.scan.config import ScanConfig
     from lenspipe.toml import read_toml, validate
 
     config = read_toml(file, ScanConfig) if file else ScanConfig()
@@ -232,9 +232,9 @@ def _local() -> Iterator[Runner]:
 
 @contextlib.contextmanager
 def _ray(workers: int | None) -> Iterator[Runner]:
-    from lenspipe.dist.session import ray_session
+    from lenspipe.distributed.session import ray_session
 
     with ray_session(n_worker=workers) as n_worker:
-        from lenspipe.dist.scan import scan_ray
+        from lenspipe.distributed.scan import scan_ray
 
         yield partial(scan_ray, n_worker=n_worker)

@@ -86,9 +86,14 @@ def _print_best(console: Console, folder: Path) -> None:
         table.add_column(name, justify="left" if name == "tile" else "right")
     for rank, row in enumerate(best.to_pylist(), 1):
         table.add_row(
-            str(rank), _number(row["score"], ".4f"), f"{row['ra']:.6f}", f"{row['dec']:+.6f}", row["tile"],
-            *(_number(row[m], ".2f") for m in magnitudes), _number(row["half_light_radius_arcsec"], ".2f"),
-        )  # fmt: skip
+            str(rank),
+            _number(row["score"], ".4f"),
+            f"{row['ra']:.6f}",
+            f"{row['dec']:+.6f}",
+            row["tile"],
+            *(_number(row[m], ".2f") for m in magnitudes),
+            _number(row["half_light_radius_arcsec"], ".2f"),
+        )
     console.print(table)
 
 

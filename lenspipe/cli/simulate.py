@@ -67,7 +67,7 @@ def command(
     recipe = read_recipe(recipe_name, pixel_scale_arcsec=pixel_scale, survey=survey)
 
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.dist.simulate import CONTACT_SHEET, simulate
+    from lenspipe.distributed.simulate import CONTACT_SHEET, simulate
 
     with ShownProgress("stamp") as shown:
         before: list[int] = []

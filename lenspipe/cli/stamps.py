@@ -56,8 +56,13 @@ def describe(folder: Path) -> int:
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--radius-arcsec", type=click.FloatRange(min=0), default=2.0, show_default=True,
-              help="Stamps of two splits nearer than this are a leak.")  # fmt: skip
+@click.option(
+    "--radius-arcsec",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    help="Stamps of two splits nearer than this are a leak.",
+)
 def validate(folder: Path, radius_arcsec: float) -> int:
     """Look for NaN, duplicates, and hosts or sky positions in two splits. Exit code 3 where something is wrong."""
     from lenspipe.stamps.format import StampSet
@@ -81,17 +86,33 @@ def validate(folder: Path, radius_arcsec: float) -> int:
 @click.argument("folder", type=FOLDER)
 @click.option("--from", "reader", type=click.Choice(READER_NAMES), required=True, help="Layout of the folder.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
-              help="Option of the reader in TOML: size_px=64, 'bands={g=0,r=1}'. May be repeated.")  # fmt: skip
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the reader in TOML: size_px=64, 'bands={g=0,r=1}'. May be repeated.",
+)
 @click.option("--options", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file of options.")
 @click.option("--split", default="train=0.8,validation=0.1,test=0.1", show_default=True, help="Fractions of the hosts.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the splits.")
-@click.option("--margin-arcsec", type=click.FloatRange(min=0), default=5.0, show_default=True,
-              help="Least distance between stamps of different splits.")  # fmt: skip
+@click.option(
+    "--margin-arcsec",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Least distance between stamps of different splits.",
+)
 def convert(
-    folder: Path, reader: str, out: Path, settings: tuple[str, ...], options: Path | None, split: str, seed: int,
+    folder: Path,
+    reader: str,
+    out: Path,
+    settings: tuple[str, ...],
+    options: Path | None,
+    split: str,
+    seed: int,
     margin_arcsec: float,
-) -> int:  # fmt: skip
+) -> int:
     """Convert other people's stamps. `lenspipe stamps readers` lists the layouts and their options."""
     from lenspipe.stamps.convert import convert as convert_stamps
     from lenspipe.stamps.readers import READERS

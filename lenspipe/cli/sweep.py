@@ -44,7 +44,7 @@ def command(
     Exit code: 0 done, 2 bad request, 3 done with crashed trials.
     """
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.dist.sweep import sweep
+    from lenspipe.distributed.sweep import sweep
     from lenspipe.learn.space import SweepSpace
     from lenspipe.toml import read_toml
 

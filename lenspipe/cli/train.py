@@ -65,16 +65,21 @@ def command(
         from lenspipe.learn.denoise_data import train_on_stamps
 
         card = train_on_stamps(
-            data, family=model, out=out, epochs=epochs or 20, batch_size=batch_size or 32,
-            learning_rate=learning_rate or 2e-3, seed=seed,
-        )  # fmt: skip
+            data,
+            family=model,
+            out=out,
+            epochs=epochs or 20,
+            batch_size=batch_size or 32,
+            learning_rate=learning_rate or 2e-3,
+            seed=seed,
+        )
         click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
         return 0
     settings = read_settings(config_file, epochs, batch_size, learning_rate, targets)
     board = _tensorboard(out) if tensorboard else None
 
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.dist.train import train
+    from lenspipe.distributed.train import train
 
     with ShownProgress("step") as shown:
         card = train(

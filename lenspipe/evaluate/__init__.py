@@ -1,1 +1,1 @@
-"""Statistics of scores, classes and values on arrays: counts that add up, curves, intervals, calibration, reports."""
+"""A model on a data set: infer, then evaluate."""

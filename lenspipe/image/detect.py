@@ -157,9 +157,15 @@ def detect_sep(
     edge |= (found["xmax"] >= image.shape[1] - 1) | (found["ymax"] >= image.shape[0] - 1)
     blended = (found["flag"] & sep.OBJ_MERGED) != 0
     sources = make_sources(
-        x_px=found["x"], y_px=found["y"], a_px=found["a"], b_px=found["b"], theta_rad=found["theta"],
-        n_px=found["npix"], label=np.arange(1, len(found) + 1), flags=FLAG_BLENDED * blended + FLAG_EDGE * edge,
-    )  # fmt: skip
+        x_px=found["x"],
+        y_px=found["y"],
+        a_px=found["a"],
+        b_px=found["b"],
+        theta_rad=found["theta"],
+        n_px=found["npix"],
+        label=np.arange(1, len(found) + 1),
+        flags=FLAG_BLENDED * blended + FLAG_EDGE * edge,
+    )
     return sources, segments
 
 
@@ -218,12 +224,15 @@ def _segment(
     box = np.array([[b.ixmin, b.ixmax, b.iymin, b.iymax] for b in catalog.bbox]).reshape(-1, 4)
     edge = (box[:, 0] <= 0) | (box[:, 2] <= 0) | (box[:, 1] >= image.shape[1]) | (box[:, 3] >= image.shape[0])
     sources = make_sources(
-        x_px=np.atleast_1d(catalog.x_centroid), y_px=np.atleast_1d(catalog.y_centroid),
-        a_px=np.atleast_1d(catalog.semimajor_axis.value), b_px=np.atleast_1d(catalog.semiminor_axis.value),
+        x_px=np.atleast_1d(catalog.x_centroid),
+        y_px=np.atleast_1d(catalog.y_centroid),
+        a_px=np.atleast_1d(catalog.semimajor_axis.value),
+        b_px=np.atleast_1d(catalog.semiminor_axis.value),
         theta_rad=np.radians(np.atleast_1d(catalog.orientation.value)),
-        n_px=np.atleast_1d(catalog.segment_area.value).astype(np.int64), label=labels,
+        n_px=np.atleast_1d(catalog.segment_area.value).astype(np.int64),
+        label=labels,
         flags=FLAG_BLENDED * blended + FLAG_EDGE * edge,
-    )  # fmt: skip
+    )
     return sources, np.asarray(parts.data, np.int32)
 
 

@@ -98,9 +98,19 @@ def kron_fluxes(
     if len(sources) == 0:
         return np.empty(0), np.empty(0)
     flux, error, flag = sep.sum_ellipse(
-        image, sources.x_px, sources.y_px, apertures.a_px, apertures.b_px, sources.theta_rad,
-        r=apertures.radius, err=rms, mask=mask, subpix=1, seg_id=sources.label, segmap=segments,
-    )  # fmt: skip
+        image,
+        sources.x_px,
+        sources.y_px,
+        apertures.a_px,
+        apertures.b_px,
+        sources.theta_rad,
+        r=apertures.radius,
+        err=rms,
+        mask=mask,
+        subpix=1,
+        seg_id=sources.label,
+        segmap=segments,
+    )
     lost = (flag & sep.APER_ALLMASKED) != 0
     return np.where(lost, np.nan, flux), np.where(lost, np.nan, error)
 
@@ -153,9 +163,17 @@ def _half_light_radius(
     for reach in (KRON_SEARCH / 2, KRON_SEARCH):
         limit = reach * sources.a_px[rows]
         half_light[rows], _ = sep.flux_radius(
-            image, sources.x_px[rows], sources.y_px[rows], limit, 0.5, normflux=flux[rows], subpix=3, mask=bad,
-            seg_id=neighbours["seg_id"][rows], segmap=neighbours["segmap"],
-        )  # fmt: skip
+            image,
+            sources.x_px[rows],
+            sources.y_px[rows],
+            limit,
+            0.5,
+            normflux=flux[rows],
+            subpix=3,
+            mask=bad,
+            seg_id=neighbours["seg_id"][rows],
+            segmap=neighbours["segmap"],
+        )
         rows = rows[half_light[rows] > 0.8 * limit]
         if not len(rows):
             break

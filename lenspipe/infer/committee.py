@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.evaluate.calibrate import probability
 from lenspipe.nn.card import Calibration
+from lenspipe.stats.calibrate import probability
 
 Rule = Literal["mean", "product", "calibrated"]
 N_VIEW = 8

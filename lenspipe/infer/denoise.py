@@ -13,7 +13,7 @@ from scipy import ndimage
 from lenspipe.errors import DataError, ModelError
 from lenspipe.nn.card import digest, fits
 from lenspipe.nn.checkpoint import load_model
-from lenspipe.nn.models.unet import BOUND_SIGMA, UNet
+from lenspipe.nn.families.unet import BOUND_SIGMA, UNet
 
 BATCH_SIZE_CPU, BATCH_SIZE_GPU = 32, 256
 FLAG_MASKED, FLAG_BRIGHT, FLAG_BOUND = 1, 2, 4

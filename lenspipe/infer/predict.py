@@ -94,9 +94,10 @@ class Predictor(Scorer):
             return None
         if features is None or features.shape != (n, len(names)) or not np.isfinite(features).all():
             raise DataError(
-                "the model takes numbers beside each image, all finite", features=",".join(names),
+                "the model takes numbers beside each image, all finite",
+                features=",".join(names),
                 got=str(None if features is None else features.shape),
-            )  # fmt: skip
+            )
         scaled = (features - np.array(self.card.feature_means)) / np.array(self.card.feature_spreads)
         return scaled.astype(np.float32)
 

@@ -40,14 +40,16 @@ def choose_image(data: StampSet, settings: InputSettings) -> tuple[str, ImageSpe
     if want is not None and abs(want / spec.pixel_scale_arcsec - 1) > 1e-3:
         raise ConfigError(
             "input.pixel_scale_arcsec: the stamps have another pixel scale; simulate or convert them anew",
-            got=spec.pixel_scale_arcsec, want=want,
-        )  # fmt: skip
+            got=spec.pixel_scale_arcsec,
+            want=want,
+        )
     size = settings.stamp_px or spec.size_px
     if size > spec.size_px or (size - spec.size_px) % 2:
         raise ConfigError(
             "input.stamp_px must not exceed the stamps, and be odd where they are odd and even where they are even",
-            got=size, stamps_px=spec.size_px,
-        )  # fmt: skip
+            got=size,
+            stamps_px=spec.size_px,
+        )
     return name, spec
 
 

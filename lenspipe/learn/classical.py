@@ -18,7 +18,7 @@ from lenspipe.learn.loop import World, batch_of, measure_on, outputs_on
 from lenspipe.learn.order import Rows, in_turn
 from lenspipe.learn.stream import batches_of
 from lenspipe.nn.card import ModelCard
-from lenspipe.nn.models.kernel import KernelMachine
+from lenspipe.nn.families.kernel import KernelMachine
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
 

@@ -61,7 +61,7 @@ def noise2noise(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     Mean square difference from the exposures not seen (Lehtinen et al. 2018): of those pairs no clean image is known.
 
     The deep image holds the short one with weight ``1 / ratio``, and so does the output by construction
-    (`lenspipe.nn.models.unet`): what is left is the network's sky against an independent one, whose mean it learns.
+    (`lenspipe.nn.families.unet`): what is left is the network's sky against an independent one, whose mean it learns.
     """
     return l2(outputs, batch)
 

@@ -191,9 +191,13 @@ def draw_pair(
     elif sky.kind == "image":
         rms = sky.sky_rms_njy * np.sqrt(ratio)
         short = noisier_image(
-            image, sky_rms_njy=sky.sky_rms_njy, njy_per_electron=sky.njy_per_electron, ratio=ratio, rng=rng,
+            image,
+            sky_rms_njy=sky.sky_rms_njy,
+            njy_per_electron=sky.njy_per_electron,
+            ratio=ratio,
+            rng=rng,
             correlation=sky.correlation,
-        )  # fmt: skip
+        )
         deep = image
     else:
         assert sky.rest_njy is not None

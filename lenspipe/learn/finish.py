@@ -14,8 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import nn
 
-from lenspipe.evaluate.counts import ScoreCounts
-from lenspipe.evaluate.curves import roc
 from lenspipe.learn.job import TrainJob, facts_of
 from lenspipe.learn.loop import measure_on
 from lenspipe.learn.measure import score_counts, scores_of
@@ -23,19 +21,15 @@ from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.export import plain_card, to_plain
 from lenspipe.rundir import atomic_path
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.curves import roc
 
 HISTORY_FILE, LOSS_PLOT, ROC_PLOT, FIT_PLOT = "history.parquet", "loss.png", "roc.png", "targets.png"
 Array = NDArray[np.float64]
 
 
 def finish(
-    job: TrainJob,
-    module: nn.Module,
-    history: list[dict[str, Any]],
-    outputs: Array,
-    *,
-    n_worker: int,
-    device: str,
+    job: TrainJob, module: nn.Module, history: list[dict[str, Any]], outputs: Array, *, n_worker: int, device: str
 ) -> ModelCard:
     """
     Write the model and what there is to look at; the card comes last, so a folder with a card is finished.

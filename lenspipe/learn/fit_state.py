@@ -57,10 +57,7 @@ def read_state(path: Path) -> FitState:
 
 
 def capture(
-    module: nn.Module,
-    ema: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, Tensor] | None,
+    module: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer, best: dict[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """Tensors of a state, copied to the CPU."""
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}

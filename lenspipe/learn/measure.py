@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from lenspipe.errors import ModelError
-from lenspipe.evaluate.counts import ScoreCounts
-from lenspipe.evaluate.curves import Z95, auroc, auroc_interval, tpr_at_fpr
-from lenspipe.evaluate.intervals import clopper_pearson
 from lenspipe.learn.losses import Loss
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.curves import Z95, auroc, auroc_interval, tpr_at_fpr
+from lenspipe.stats.intervals import clopper_pearson
 
 Array = NDArray[np.float64]
 

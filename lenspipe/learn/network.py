@@ -44,8 +44,11 @@ def check_network(job: TrainJob, module: nn.Module) -> None:
     except (RuntimeError, TypeError) as error:
         raise ModelError(
             f"the network does not take this input: {str(error).splitlines()[0]}",
-            family=card.family, stamp_px=card.stamp_px, channels=card.n_channel, features=len(card.features),
-        ) from error  # fmt: skip
+            family=card.family,
+            stamp_px=card.stamp_px,
+            channels=card.n_channel,
+            features=len(card.features),
+        ) from error
     finally:
         module.train(was_training)
     want = (2,) if card.n_out == 1 else (2, card.n_out)

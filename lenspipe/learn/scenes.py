@@ -124,12 +124,7 @@ def visible_px(
 
 
 def make_scenes(
-    counts: dict[str, int],
-    hosts: dict[str, list[Host]],
-    *,
-    seed: int,
-    card: ModelCard,
-    least_scale_arcsec: float,
+    counts: dict[str, int], hosts: dict[str, list[Host]], *, seed: int, card: ModelCard, least_scale_arcsec: float
 ) -> tuple[NDArray[np.float16], list[dict[str, Any]]]:
     """
     Many scenes: ``counts`` per kind, hosts of a kind drawn in turn from ``hosts[kind]``.

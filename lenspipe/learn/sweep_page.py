@@ -25,9 +25,19 @@ PAGE, PLOTS = "index.html", "sweep.png"
 FRACTION = "sampling.fraction"
 """Setting whose values make a learning curve: the part of the training split."""
 COLUMNS = (
-    "rank", "trial", "status", "metric", "interval", "settings", "parameters", "multiply_adds", "epochs", "seconds",
-    "audit_turns_90", "audit_any_angle",
-)  # fmt: skip
+    "rank",
+    "trial",
+    "status",
+    "metric",
+    "interval",
+    "settings",
+    "parameters",
+    "multiply_adds",
+    "epochs",
+    "seconds",
+    "audit_turns_90",
+    "audit_any_angle",
+)
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-size: 13px }
@@ -102,9 +112,14 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     for row in rows:
         epochs = [e for e in histories.get(row["trial"], []) if e.get(space.metric_name) is not None]
         curves.plot(
-            [e["epoch"] for e in epochs], [e[space.metric_name] for e in epochs], color=colour[row["family"]],
-            linewidth=1, marker=".", markersize=3, alpha=0.8,
-        )  # fmt: skip
+            [e["epoch"] for e in epochs],
+            [e[space.metric_name] for e in epochs],
+            color=colour[row["family"]],
+            linewidth=1,
+            marker=".",
+            markersize=3,
+            alpha=0.8,
+        )
     curves.set_xlabel("epoch")
     curves.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn = [by_family, by_size, by_cost, curves]

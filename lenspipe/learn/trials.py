@@ -47,11 +47,7 @@ SCHEMA = pa.schema(
         )
     ]
 )
-AUDIT = {
-    "audit_turns_90": "turns by 90 degrees",
-    "audit_mirrors": "mirrors",
-    "audit_any_angle": "turns by any angle",
-}
+AUDIT = {"audit_turns_90": "turns by 90 degrees", "audit_mirrors": "mirrors", "audit_any_angle": "turns by any angle"}
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:

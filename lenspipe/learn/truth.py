@@ -100,9 +100,19 @@ def read_truth(
     targets, target_means, target_spreads = _scaled(raw_targets, rows["train"], settings.targets)
     scaled, feature_means, feature_spreads = _scaled(raw_features, rows["train"], features)
     return Truth(
-        task, classes, labels, targets, target_means, target_spreads, scaled, feature_means, feature_spreads,
-        rows["train"], rows["validation"], left_out,
-    )  # fmt: skip
+        task,
+        classes,
+        labels,
+        targets,
+        target_means,
+        target_spreads,
+        scaled,
+        feature_means,
+        feature_spreads,
+        rows["train"],
+        rows["validation"],
+        left_out,
+    )
 
 
 def _labels(
@@ -120,8 +130,9 @@ def _labels(
         if not set(settings.lens_labels) & set(there) or not set(there) - set(settings.lens_labels):
             raise DataError(
                 "to find lenses the training split needs lenses and others; labels.lens_labels says which are lenses",
-                labels=",".join(there), lens_labels=",".join(settings.lens_labels),
-            )  # fmt: skip
+                labels=",".join(there),
+                lens_labels=",".join(settings.lens_labels),
+            )
         return np.isin(label, settings.lens_labels).astype(np.int16), classes, known
     classes = settings.classes or tuple(there)
     if unknown := [name for name in classes if name not in there]:

@@ -15,7 +15,7 @@ from lenspipe.errors import ConfigError, ModelError
 from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
-SHIPPED = Path(__file__).resolve().parents[1] / "models"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
@@ -37,7 +37,7 @@ class Stretch(Table):
 
 
 class Calibration(Table):
-    """Map from a model's score to a probability, and what it was fitted on (`lenspipe.evaluate.calibrate`)."""
+    """Map from a model's score to a probability, and what it was fitted on (`lenspipe.stats.calibrate`)."""
 
     method: Literal["platt", "temperature", "isotonic"]
     """``platt`` and ``temperature`` act on the log odds of the score, ``isotonic`` on the score."""
@@ -258,7 +258,7 @@ def find_model(name_or_path: str | Path) -> Path:
 
 
 def verdict(card: ModelCard) -> Literal["none", "passed", "failed"]:
-    """What the gate said of a denoiser (`lenspipe.assess.denoiser`); ``none`` where it was not asked."""
+    """What the gate said of a denoiser (`lenspipe.evaluate.denoiser`); ``none`` where it was not asked."""
     gate = card.metrics.get("gate")
     return "none" if gate is None else "passed" if gate["passed"] else "failed"
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from lenspipe.nn.card import ModelCard
-from lenspipe.nn.models.equivariant import EquivariantNet
-from lenspipe.nn.models.plain_equivariant import FourierELU, PlainEquivariant
+from lenspipe.nn.families.equivariant import EquivariantNet
+from lenspipe.nn.families.plain_equivariant import FourierELU, PlainEquivariant
 
 PLAIN_FAMILY = "plain-equivariant"
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.card import PICKLES
-from lenspipe.nn.models.timm_model import TimmModel
+from lenspipe.nn.families.timm_model import TimmModel
 
 AVERAGED = ("best.", "ema.")
 """Before the names of averaged weights in a training's state: of the best epoch where one is kept, of the last."""

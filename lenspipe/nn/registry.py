@@ -48,7 +48,7 @@ def register(
 
 def family_facts() -> dict[str, Family]:
     """All families with their facts, sorted by name."""
-    import lenspipe.nn.models  # noqa: F401  the package's modules register themselves when imported
+    import lenspipe.nn.families  # noqa: F401  the package's modules register themselves when imported
 
     return dict(sorted(_FAMILIES.items()))
 
@@ -70,7 +70,7 @@ def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings
         No such family (the nearest name is given), a setting that it does not have, or a stamp that it cannot take.
     """
     if family.startswith(TIMM):
-        from lenspipe.nn.models.timm_model import build_timm
+        from lenspipe.nn.families.timm_model import build_timm
 
         return build_timm(family.removeprefix(TIMM), n_channel, stamp_px, n_out, **settings)
     known = families()

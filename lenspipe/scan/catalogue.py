@@ -71,9 +71,13 @@ def catalogue_run(run: Path) -> dict[str, Any] | None:
         if before["runs"][0]["run_id"] == opened.run_id and opened.record["counts"].items() <= counts.items():
             return before
     record = write_catalogue(
-        opened, out, radius_arcsec=settings.radius_arcsec, acronym=settings.acronym, matching=matching_of(settings),
+        opened,
+        out,
+        radius_arcsec=settings.radius_arcsec,
+        acronym=settings.acronym,
+        matching=matching_of(settings),
         replace=True,
-    )  # fmt: skip
+    )
     if (known := record["known_lenses"]) and n_absent(known["recall"]) <= MAX_EXAMINED:
         record = examine_absent(opened, out, record)
     return record

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import ModelCard, verdict
 from lenspipe.rundir import read_json, write_json
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ChosenModel, choose_denoiser, choose_model
 from lenspipe.scan.scoring import calibration_for
-from lenspipe.scan.settings import ChosenModel, choose_denoiser, choose_model
 from lenspipe.scan.substructure import choose_substructure
 from lenspipe.survey.layout import SurveyLayout
 

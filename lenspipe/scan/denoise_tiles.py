@@ -12,11 +12,11 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from lenspipe import __version__
-from lenspipe.config import BackgroundConfig
 from lenspipe.errors import ModelError, TileError
 from lenspipe.infer.denoise import FLAG_BOUND, FLAG_BRIGHT, FLAG_MASKED, Denoiser, denoise_tile
 from lenspipe.nn.card import verdict
 from lenspipe.rundir import atomic_path
+from lenspipe.scan.config import BackgroundConfig
 from lenspipe.scan.measure import subtract_sky
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import TileFacts, read_facts, read_window

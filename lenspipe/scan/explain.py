@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog.gallery.stamps import channels_of, cut_stamps
 from lenspipe.catalog.run_rows import Run
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
 from lenspipe.scan.chosen import substructure_of
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ChosenModel, ScanContext, ShardTask, choose_denoiser, choose_model
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.scoring import ScoreShards, without_cutouts
-from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask, choose_denoiser, choose_model
 from lenspipe.scan.shard import scan_shard
 from lenspipe.schema import measured_fields
 from lenspipe.survey.files import checksum
@@ -78,7 +78,7 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     with tempfile.TemporaryDirectory() as scratch:
         denoiser = _denoiser(run, config, model, changed)
         wide = _substructure(run, config, layout, model, denoiser, changed)
-        settings = ScanSettings(config, layout, run.bands, model, Path(scratch), denoiser, wide)
+        settings = ScanContext(config, layout, run.bands, model, Path(scratch), denoiser, wide)
         row = scan_shard(task, settings)
         if row["status"][0].as_py() != "ok":
             raise TileError("the shard cannot be scanned any more", why=row["message"][0].as_py(), tile=stored["tile"])
@@ -171,10 +171,17 @@ def _stamp(
     rows = pa.table({**row, "row": [0], "x_px": [stored["x_px"]], "y_px": [stored["y_px"]]})
     stamps = next(
         cut_stamps(
-            rows, task.tile, layout, channels=channels, zero_point_ab=config.zero_point_ab, stamp_px=STAMP_PX,
-            stamp_arcsec=STAMP_ARCSEC, mesh_px=config.background.mesh_px, filter_mesh=config.background.filter_mesh,
+            rows,
+            task.tile,
+            layout,
+            channels=channels,
+            zero_point_ab=config.zero_point_ab,
+            stamp_px=STAMP_PX,
+            stamp_arcsec=STAMP_ARCSEC,
+            mesh_px=config.background.mesh_px,
+            filter_mesh=config.background.filter_mesh,
         )
-    )  # fmt: skip
+    )
     found = None if stamps.surface_brightness is None else stamps.surface_brightness[0]
     return found, stamps.noise, channels
 

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenspipe.catalog.run_rows import Run
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.nn.card import ModelCard
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ShardTask
 from lenspipe.scan.measure import subtract_sky
 from lenspipe.scan.plan import tasks_of
-from lenspipe.scan.settings import ShardTask
 from lenspipe.stamps.convert import Converted, convert
 from lenspipe.stamps.readers.stream import Stamp, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
@@ -116,9 +116,11 @@ class _Cutter:
         stamps, _ = extract_cutouts(*self._pixels, x_px, y_px, size_px=self.spec.size_px, fill=np.nan)
         name = f"{self.run_id}/{row['candidate_id']}"
         values = {
-            "run_id": self.run_id, "ra_deg": row["ra"], "dec_deg": row["dec"],
+            "run_id": self.run_id,
+            "ra_deg": row["ra"],
+            "dec_deg": row["dec"],
             **{key: row[key] for key in ("candidate_id", "mean_grade", "n_grader", "score")},
-        }  # fmt: skip
+        }
         return Stamp(name, {"image": stamps[0]}, LABELS[row["label"]], name, values)
 
     def _read(self, task: ShardTask) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -126,8 +128,10 @@ class _Cutter:
         if abs(facts.pixel_scale_arcsec / self.spec.pixel_scale_arcsec - 1) > SAME_SCALE:
             raise DataError(
                 "the tile has another pixel scale than most; its stamps need a data set of their own",
-                tile=task.tile.name, got_arcsec=facts.pixel_scale_arcsec, want_arcsec=self.spec.pixel_scale_arcsec,
-            )  # fmt: skip
+                tile=task.tile.name,
+                got_arcsec=facts.pixel_scale_arcsec,
+                want_arcsec=self.spec.pixel_scale_arcsec,
+            )
         pixels = read_window(task.tile, facts, self.layout, task.shard.window)
         if missing := [band for band in self.spec.bands if band not in pixels.bands]:
             raise DataError("the tile lacks a band of the stamps", tile=task.tile.name, missing=" ".join(missing))

@@ -14,9 +14,9 @@ from matplotlib.path import Path as Polygon
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.match import ABSENT, FATES, recall
 from lenspipe.catalog.run_rows import Run
-from lenspipe.config import ScanConfig
 from lenspipe.errors import TileError
 from lenspipe.rundir import atomic_path, write_json
+from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.measure import measure_core, subtract_sky
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts, read_window

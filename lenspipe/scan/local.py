@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
 from lenspipe.scan.scoring import ScoreShards, without_cutouts
-from lenspipe.scan.settings import ScanSettings, ShardTask
 from lenspipe.scan.shard import scan_shard
 
 
 def scan_local(
     tasks: Sequence[ShardTask],
-    settings: ScanSettings,
+    settings: ScanContext,
     parts: Path,
     *,
     session: str,
@@ -28,7 +28,7 @@ def scan_local(
     Parameters
     ----------
     tasks : sequence of ShardTask
-    settings : ScanSettings
+    settings : ScanContext
     parts : Path
         Folder of the ledger's parts.
     session : str

@@ -7,18 +7,12 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.config import BackgroundConfig, DetectConfig, SelectConfig
 from lenspipe.errors import TileError
 from lenspipe.image.background import estimate_background
 from lenspipe.image.detect import DETECTORS, detection_sum
-from lenspipe.image.photometry import (
-    Apertures,
-    ab_magnitude,
-    kron_apertures,
-    kron_fluxes,
-    photometry_flags,
-)
+from lenspipe.image.photometry import Apertures, ab_magnitude, kron_apertures, kron_fluxes, photometry_flags
 from lenspipe.image.sources import Sources
+from lenspipe.scan.config import BackgroundConfig, DetectConfig, SelectConfig
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
 
@@ -51,9 +45,13 @@ class Measured:
         """The sources at ``rows``."""
         apertures = Apertures(*(getattr(self.apertures, f.name)[rows] for f in dataclasses.fields(Apertures)))
         return Measured(
-            self.sources.take(rows), apertures, self.flux_njy[:, rows], self.flux_err_njy[:, rows],
-            self.flags[rows], self.index[rows],
-        )  # fmt: skip
+            self.sources.take(rows),
+            apertures,
+            self.flux_njy[:, rows],
+            self.flux_err_njy[:, rows],
+            self.flags[rows],
+            self.index[rows],
+        )
 
 
 def subtract_sky(pixels: Pixels, config: BackgroundConfig) -> Flat:

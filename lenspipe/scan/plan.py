@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lenspipe.config import ScanConfig
 from lenspipe.errors import TileError
 from lenspipe.rundir import atomic_path
-from lenspipe.scan.settings import ShardTask
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ShardTask
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts
 from lenspipe.survey.shards import Box, Shard, cut_into_shards

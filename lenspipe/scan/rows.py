@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import LenspipeError
-from lenspipe.scan.settings import ShardTask
+from lenspipe.scan.context import ShardTask
 from lenspipe.schema import part_schema
 
 CUTOUTS = pa.field("cutouts", pa.large_binary())

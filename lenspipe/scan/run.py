@@ -14,19 +14,19 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, TileError
-from lenspipe.evaluate.calibrate import probability_record
 from lenspipe.nn.card import verdict
 from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.scan.chosen import check_prior, denoiser_note, models_of, same_models, substructure_of
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ChosenModel, ScanContext, ShardTask
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.scoring import calibration_of
-from lenspipe.scan.settings import ChosenModel, ScanSettings, ShardTask
 from lenspipe.scan.sheet import write_sheet
 from lenspipe.scan.substructure import check_scale
+from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.files import find_files
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.manifest import is_manifest, read_manifest
@@ -42,7 +42,7 @@ class Runner(Protocol):
     def __call__(
         self,
         tasks: Sequence[ShardTask],
-        settings: ScanSettings,
+        settings: ScanContext,
         parts: Path,
         *,
         session: str,
@@ -179,7 +179,7 @@ def run_scan(
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         attempts = folder / "attempts" / session
-        settings = ScanSettings(request.config, request.layout, bands, model, attempts, denoiser, substructure)
+        settings = ScanContext(request.config, request.layout, bands, model, attempts, denoiser, substructure)
         if no_model:
             progress.say(f"No scores: {no_model}. Sources are detected and measured.")
         if denoiser:
@@ -224,10 +224,7 @@ def _check_bands(config: ScanConfig, bands: tuple[str, ...]) -> None:
 
 
 def _plan(
-    request: ScanRequest,
-    folder: Path,
-    progress: Progress,
-    found: tuple[list[Tile | BadTile], tuple[str, ...]] | None,
+    request: ScanRequest, folder: Path, progress: Progress, found: tuple[list[Tile | BadTile], tuple[str, ...]] | None
 ) -> tuple[pa.Table, tuple[str, ...]]:
     path = folder / PLAN
     if path.exists():
@@ -247,7 +244,7 @@ def _plan(
 
 def _scan(
     plan: pa.Table,
-    settings: ScanSettings,
+    settings: ScanContext,
     folder: Path,
     runner: Callable[[], contextlib.AbstractContextManager[Runner]],
     progress: Progress,
@@ -268,7 +265,7 @@ def _scan(
         seconds["scan"] = time.perf_counter() - begun
 
 
-def _record(request: ScanRequest, settings: ScanSettings, no_model: str | None) -> dict[str, Any]:
+def _record(request: ScanRequest, settings: ScanContext, no_model: str | None) -> dict[str, Any]:
     zero_point, model, denoiser = request.config.zero_point_ab, settings.model, settings.denoiser
     return {
         "started": utc_now(),
@@ -318,7 +315,10 @@ def expected_candidates(
             flat = subtract_sky(pixels, config.background)
             measured = measure_core(flat, pixels, config.detect, core=window, window=window)
             keep = select(
-                measured, config.select, bands=pixels.bands, pixel_scale_arcsec=facts.pixel_scale_arcsec,
+                measured,
+                config.select,
+                bands=pixels.bands,
+                pixel_scale_arcsec=facts.pixel_scale_arcsec,
                 psf_fwhm_arcsec=layout.psf_fwhm_arcsec,
-            )  # fmt: skip
+            )
             yield tile, int(keep.sum()), window.n_px

@@ -72,11 +72,16 @@ def _write(folder: Path) -> None:
         for b, band in enumerate(BANDS):
             planes = [
                 fits.CompImageHDU(
-                    plane[b][:, columns], header, name=name, compression_type="RICE_1",
-                    quantize_level=16, quantize_method=1, dither_seed=number,
+                    plane[b][:, columns],
+                    header,
+                    name=name,
+                    compression_type="RICE_1",
+                    quantize_level=16,
+                    quantize_method=1,
+                    dither_seed=number,
                 )
                 for name, plane in (("IMAGE", field.image), ("INVVAR", field.invvar))
-            ]  # fmt: skip
+            ]
             planes[0].header["FILTER"] = band
             fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"sample-{number}_{band}.fits")
     truth = field.truth

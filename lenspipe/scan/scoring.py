@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.evaluate.calibrate import probability
 from lenspipe.nn.card import Calibration
 from lenspipe.scan import attempts
+from lenspipe.scan.context import ChosenModel, ScanContext
 from lenspipe.scan.rows import CUTOUT_RMS, WIRE, set_columns, set_scores, unpack_cutouts
-from lenspipe.scan.settings import ChosenModel, ScanSettings
 from lenspipe.scan.substructure import ExamineSubstructure
 from lenspipe.schema import part_schema
+from lenspipe.stats.calibrate import probability
 
 if TYPE_CHECKING:
     from lenspipe.infer.denoise import Denoiser
@@ -33,7 +33,7 @@ class ScoreShards:
     its own.
     """
 
-    def __init__(self, settings: ScanSettings) -> None:
+    def __init__(self, settings: ScanContext) -> None:
         self.settings = settings
         self._scorer: Scorer | None = None
         self._denoiser: Denoiser | None = None
@@ -113,9 +113,14 @@ class ScoreShards:
         """A failed row in place of a shard that kills the scorer."""
         message = f"{died} worker processes died while scoring this shard; see the Ray logs"
         fixed = {
-            "status": "failed", "stage": "score", "error_type": "WorkerDied", "message": message,
-            "n_source": 0, "n_candidate": 0, "area_deg2": 0.0,
-        }  # fmt: skip
+            "status": "failed",
+            "stage": "score",
+            "error_type": "WorkerDied",
+            "message": message,
+            "n_source": 0,
+            "n_candidate": 0,
+            "area_deg2": 0.0,
+        }
         for name, value in fixed.items():
             index = row.schema.get_field_index(name)
             row = row.set_column(index, row.schema.field(index), pa.array([value], row.schema.field(index).type))
@@ -140,10 +145,7 @@ class ScoreShards:
         some = cutouts[:, rows]
         out = cutouts.copy()
         out[:, rows] = self._denoiser.denoise(
-            some,
-            np.array(rms_njy)[rows, None, None],
-            ratio=self.settings.config.score.denoise_ratio,
-            mask=some == 0,
+            some, np.array(rms_njy)[rows, None, None], ratio=self.settings.config.score.denoise_ratio, mask=some == 0
         )
         return out
 
@@ -157,7 +159,7 @@ class ScoreShards:
         return self._scorer
 
 
-def calibration_of(settings: ScanSettings) -> Calibration | None:
+def calibration_of(settings: ScanContext) -> Calibration | None:
     """The calibration that applies to a run's scores."""
     return calibration_for(settings.model, settings.denoiser)
 

@@ -13,17 +13,17 @@ from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.photometry import ab_magnitude, ab_magnitude_error
 from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.scan import attempts
-from lenspipe.scan.measure import Flat, Measured, measure_core, select, subtract_sky
-from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
-from lenspipe.scan.settings import (
+from lenspipe.scan.context import (
     ChosenModel,
-    ScanSettings,
+    ScanContext,
     ShardTask,
     model_for,
     substructure_bands,
     substructure_fits,
     substructure_side_px,
 )
+from lenspipe.scan.measure import Flat, Measured, measure_core, select, subtract_sky
+from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
 from lenspipe.schema import measured_fields, nothing
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.files import checksum, size_bytes
@@ -31,7 +31,7 @@ from lenspipe.survey.read import TileFacts, read_facts, read_window
 from lenspipe.survey.tile import Tile
 
 
-def scan_shard(task: ShardTask, settings: ScanSettings) -> pa.Table:
+def scan_shard(task: ShardTask, settings: ScanContext) -> pa.Table:
     """
     Read, detect, measure, select and cut out one shard.
 
@@ -67,7 +67,7 @@ def scan_shard(task: ShardTask, settings: ScanSettings) -> pa.Table:
     return row
 
 
-def _scan(task: ShardTask, settings: ScanSettings) -> pa.Table:
+def _scan(task: ShardTask, settings: ScanContext) -> pa.Table:
     started = time.perf_counter()
     config, shard = settings.config, task.shard
     try:
@@ -129,7 +129,7 @@ def _cut_out(
 
 
 def _cut_wide(
-    flat: Flat, chosen: Measured, bands: tuple[str, ...], settings: ScanSettings, facts: TileFacts
+    flat: Flat, chosen: Measured, bands: tuple[str, ...], settings: ScanContext, facts: TileFacts
 ) -> NDArray[np.float32]:
     rows = [bands.index(band) for band in substructure_bands(settings.substructure)]
     side_px = substructure_side_px(settings.substructure, facts.pixel_scale_arcsec)
@@ -169,10 +169,7 @@ def _candidates(
         columns[f"flux_{band}_njy"], columns[f"flux_err_{band}_njy"] = flux, error
         columns[f"mag_{band}"], columns[f"mag_err_{band}"] = ab_magnitude(flux), ab_magnitude_error(flux, error)
     schema = pa.schema(measured_fields(run_bands))
-    arrays = [
-        _array(columns[f.name], f.type) if f.name in columns else nothing(f, n)
-        for f in schema
-    ]  # fmt: skip
+    arrays = [_array(columns[f.name], f.type) if f.name in columns else nothing(f, n) for f in schema]
     return pa.table(arrays, schema=schema)
 
 

@@ -53,7 +53,7 @@ def write_sheet(folder: Path, plan: pa.Table, layout: SurveyLayout, zero_point_a
     """
     from PIL import Image, ImageDraw
 
-    from lenspipe.simulate.contact import colour_stamps, contact_sheet
+    from lenspipe.image.contact import colour_stamps, contact_sheet
 
     best = best_candidates(pq.ParquetFile(folder / CANDIDATES), N_SHOWN).to_pylist()
     tiles = {

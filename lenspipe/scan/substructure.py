@@ -9,20 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.infer.abstain import light_facts, reasons_to_abstain
 from lenspipe.infer.prepare import field_px
 from lenspipe.infer.stamps import stamp_input
 from lenspipe.nn.card import ModelCard, digest, find_model, fits, read_card
-from lenspipe.scan.settings import ChosenModel, ScanSettings, substructure_bands, substructure_side_px
-from lenspipe.schema import (
-    SUBSTRUCTURE_CLASSES,
-    SUBSTRUCTURE_TARGETS,
-    error_column,
-    nothing,
-    substructure_fields,
-)
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ChosenModel, ScanContext, substructure_bands, substructure_side_px
+from lenspipe.schema import SUBSTRUCTURE_CLASSES, SUBSTRUCTURE_TARGETS, error_column, nothing, substructure_fields
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts
 from lenspipe.survey.tile import BadTile, Tile
@@ -73,13 +67,17 @@ def _chosen(name: str, bands: tuple[str, ...], layout: SurveyLayout) -> ChosenMo
         raise ConfigError(
             "a model of substructure classifies or regresses stamps alone, into classes and quantities that candidates "
             f"have columns for: {' '.join(SUBSTRUCTURE_CLASSES)}; {' '.join(SUBSTRUCTURE_TARGETS)}",
-            model=name, task=card.task, has=" ".join(has),
-        )  # fmt: skip
+            model=name,
+            task=card.task,
+            has=" ".join(has),
+        )
     if missing := [band for band in card.bands if band not in bands]:
         raise ConfigError(
             "the model of substructure needs bands that the tiles do not have; choose another --substructure",
-            model=name, missing=" ".join(missing), tiles_have=" ".join(bands),
-        )  # fmt: skip
+            model=name,
+            missing=" ".join(missing),
+            tiles_have=" ".join(bands),
+        )
     if card.task == "classify":
         if card.abstention is None:
             raise ConfigError(
@@ -91,8 +89,10 @@ def _chosen(name: str, bands: tuple[str, ...], layout: SurveyLayout) -> ChosenMo
             raise ConfigError(
                 "the classifier abstains where the PSF is wider than in its training, and the survey's layout states "
                 "none: add psf_fwhm_arcsec for these bands",
-                model=name, bands=" ".join(unstated), survey=layout.name,
-            )  # fmt: skip
+                model=name,
+                bands=" ".join(unstated),
+                survey=layout.name,
+            )
     return ChosenModel(folder, digest(folder), card)
 
 
@@ -121,15 +121,17 @@ def check_scale(
         if (size_px := substructure_side_px(chosen, scale)) > 2 * config.shard.halo_px:
             raise ConfigError(
                 "the stamps of the model of substructure are wider than the halo of the shards: raise shard.halo_px",
-                stamp_px=size_px, halo_px=config.shard.halo_px, at_least=size_px // 2 + 1,
-            )  # fmt: skip
+                stamp_px=size_px,
+                halo_px=config.shard.halo_px,
+                at_least=size_px // 2 + 1,
+            )
         return
 
 
 class ExamineSubstructure:
     """Cutouts of candidates to columns; models are loaded at the first call."""
 
-    def __init__(self, settings: ScanSettings) -> None:
+    def __init__(self, settings: ScanContext) -> None:
         self._settings = settings
         self._bands = substructure_bands(settings.substructure)
         self._predictors: list[Predictor] = []
@@ -182,9 +184,13 @@ class ExamineSubstructure:
         rows = [self._bands.index(band) for band in card.bands]
         snr, radius, covered = light_facts(cutouts[:, rows], field_px=field_px(card, scale), pixel_scale_arcsec=scale)
         reason = reasons_to_abstain(
-            card.abstention, snr=snr, radius_arcsec=radius, covered=covered, confidence=found.probability.max(axis=1),
+            card.abstention,
+            snr=snr,
+            radius_arcsec=radius,
+            covered=covered,
+            confidence=found.probability.max(axis=1),
             psf_fwhm_arcsec=self._settings.layout.psf_fwhm_arcsec,
-        )  # fmt: skip
+        )
         words = np.array(card.classes, object)[found.probability.argmax(axis=1)]
         words[reason != ""] = ABSTAINED
         # a network that should not have been asked gives numbers too: only those of a doubtful answer are shown

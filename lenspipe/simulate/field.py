@@ -17,12 +17,7 @@ from lenspipe.simulate.instrument import add_noise, moffat_kernel, moffat_star
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component
 from lenspipe.simulate.photometry import magnitude_of_njy
-from lenspipe.simulate.population import (
-    DeflectorPopulation,
-    SourcePopulation,
-    draw_deflector,
-    early_type_components,
-)
+from lenspipe.simulate.population import DeflectorPopulation, SourcePopulation, draw_deflector, early_type_components
 from lenspipe.simulate.render import add_stamp, convolve, paint_galaxy
 
 _GALAXY, _STAR, _LENS, _PLACE, _NOISE = range(5)

@@ -101,17 +101,24 @@ def merger(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulati
     z, mag = sky.facts["z_lens"], sky.facts["lens_mag_r"]
     r, turn = rng.uniform(0.8, 3.0), rng.uniform(0, 2 * np.pi)
     partner = Sersic(
-        radius_arcsec=rng.uniform(0.3, 1.0), n=rng.uniform(1, 4), axis_ratio=draw_axis_ratio(rng, (0.7, 0.15)),
-        angle_rad=rng.uniform(0, np.pi), x_arcsec=r * np.cos(turn), y_arcsec=r * np.sin(turn),
-    )  # fmt: skip
+        radius_arcsec=rng.uniform(0.3, 1.0),
+        n=rng.uniform(1, 4),
+        axis_ratio=draw_axis_ratio(rng, (0.7, 0.15)),
+        angle_rad=rng.uniform(0, np.pi),
+        x_arcsec=r * np.cos(turn),
+        y_arcsec=r * np.sin(turn),
+    )
     colours = _mix(early_type_colours(z), _young_colours(rng, z), rng.uniform(0, 1))
     flux = band_fluxes_njy(mag + rng.uniform(0.3, 2.0), colours, bands)
     sky.galaxies.append(Component(partner, flux))
     for _ in range(int(rng.integers(1, 3))):
         tail = Ring(
-            radius_arcsec=rng.uniform(1.5, 4.0), width_arcsec=rng.uniform(0.2, 0.5),
-            axis_ratio=rng.uniform(0.6, 1.0), angle_rad=rng.uniform(-np.pi, np.pi), extent_rad=rng.uniform(0.3, 0.9),
-        )  # fmt: skip
+            radius_arcsec=rng.uniform(1.5, 4.0),
+            width_arcsec=rng.uniform(0.2, 0.5),
+            axis_ratio=rng.uniform(0.6, 1.0),
+            angle_rad=rng.uniform(-np.pi, np.pi),
+            extent_rad=rng.uniform(0.3, 0.9),
+        )
         sky.galaxies.append(Component(tail, flux * rng.uniform(0.05, 0.3)))
     return sky
 
@@ -126,11 +133,13 @@ def satellites(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopu
         colours = draw_colours(rng, population, z, bool(rng.uniform() < 0.35))
         tangential = rng.uniform() < 0.4
         shape = Sersic(
-            radius_arcsec=rng.uniform(0.12, 0.5), n=rng.uniform(0.6, 2),
+            radius_arcsec=rng.uniform(0.12, 0.5),
+            n=rng.uniform(0.6, 2),
             axis_ratio=rng.uniform(0.2, 0.45) if tangential else rng.uniform(0.4, 1.0),
             angle_rad=turn + np.pi / 2 if tangential else rng.uniform(0, np.pi),
-            x_arcsec=r * np.cos(turn), y_arcsec=r * np.sin(turn),
-        )  # fmt: skip
+            x_arcsec=r * np.cos(turn),
+            y_arcsec=r * np.sin(turn),
+        )
         sky.galaxies.append(Component(shape, band_fluxes_njy(draw_magnitude(rng, 20.5, 24.0, 0.3), colours, bands)))
     return sky
 
@@ -144,10 +153,13 @@ def group(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulatio
         red = rng.uniform() < 0.8
         colours = {name: value + rng.normal(0, 0.05) for name, value in early_type_colours(z).items()}
         shape = Sersic(
-            radius_arcsec=rng.uniform(0.25, 0.8), n=rng.uniform(2, 4.5) if red else 1.0,
-            axis_ratio=draw_axis_ratio(rng, (0.75, 0.15)), angle_rad=rng.uniform(0, np.pi),
-            x_arcsec=r * np.cos(turn), y_arcsec=r * np.sin(turn),
-        )  # fmt: skip
+            radius_arcsec=rng.uniform(0.25, 0.8),
+            n=rng.uniform(2, 4.5) if red else 1.0,
+            axis_ratio=draw_axis_ratio(rng, (0.75, 0.15)),
+            angle_rad=rng.uniform(0, np.pi),
+            x_arcsec=r * np.cos(turn),
+            y_arcsec=r * np.sin(turn),
+        )
         flux = band_fluxes_njy(mag + rng.uniform(0.5, 3.0), colours if red else _young_colours(rng, z), bands)
         sky.galaxies.append(Component(shape, flux))
     return sky

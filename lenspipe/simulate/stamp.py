@@ -58,12 +58,7 @@ class Lensed:
 
 
 def draw_stamp(
-    recipe: Recipe,
-    *,
-    seed: int,
-    item: int,
-    source_images: Sequence[SourceImage] = (),
-    hosts: HostStamps | None = None,
+    recipe: Recipe, *, seed: int, item: int, source_images: Sequence[SourceImage] = (), hosts: HostStamps | None = None
 ) -> Stamp:
     """
     Simulate stamp ``item`` of a run.

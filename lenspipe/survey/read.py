@@ -83,8 +83,12 @@ def read_facts(tile: Tile, layout: SurveyLayout, *, assumed_zero_point_ab: float
         elif band_shape != shape:
             raise TileError(
                 "the bands of the tile have different shapes; resample them to one grid",
-                tile=tile.name, file=files.image.file, band=files.band, shape=str(band_shape), first=str(shape),
-            )  # fmt: skip
+                tile=tile.name,
+                file=files.image.file,
+                band=files.band,
+                shape=str(band_shape),
+                first=str(shape),
+            )
         else:
             _check_grid(tile, files, wcs, band_wcs, shape)
         zero_point = zero_point_ab(header, layout.zero_point)
@@ -150,8 +154,11 @@ def _section(plane: Plane, window: Box, shape: tuple[int, int]) -> NDArray[Any]:
         if tuple(hdu.shape) != shape:
             raise TileError(
                 "a plane of the tile differs in shape from its image",
-                file=plane.file, hdu=plane.hdu, shape=str(hdu.shape), image=str(shape),
-            )  # fmt: skip
+                file=plane.file,
+                hdu=plane.hdu,
+                shape=str(hdu.shape),
+                image=str(shape),
+            )
         data: NDArray[Any] = np.asarray(hdu.section[window.slices])
     if data.shape != window.shape:
         raise TileError(
@@ -238,5 +245,8 @@ def _check_grid(tile: Tile, files: BandFiles, first: WCS, other: WCS, shape: tup
     if not apart < GRID_TOLERANCE_PX:
         raise TileError(
             "the bands of the tile are not on one pixel grid; resample them first",
-            tile=tile.name, file=files.image.file, band=files.band, apart_px=round(apart, 2),
-        )  # fmt: skip
+            tile=tile.name,
+            file=files.image.file,
+            band=files.band,
+            apart_px=round(apart, 2),
+        )

@@ -6,7 +6,7 @@ import numpy as np
 from astropy.io import fits
 from sky import NOISE_NJY, gaussian_sources, tan_wcs
 
-from lenspipe.config import ScanConfig
+from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout

@@ -94,9 +94,12 @@ def test_the_known_candidate_of_the_cfhtls_tile_is_found_in_real_pixels(real_dat
     scan(real_data / "tiles" / "cfhtls", tmp_path / "run", survey="cfhtls")
     lenses = read_known_lenses("lenscat")
     record = write_catalogue(
-        open_run_folder(tmp_path / "run"), tmp_path / "cat", radius_arcsec=1.0, acronym="LPC",
+        open_run_folder(tmp_path / "run"),
+        tmp_path / "cat",
+        radius_arcsec=1.0,
+        acronym="LPC",
         matching=Matching(source="lenscat", lenses=lenses, radius_arcsec=2.0),
-    )  # fmt: skip
+    )
     assert record["known_lenses"]["recall"]["recall"] == 1.0
     row = next(r for r in pq.read_table(tmp_path / "cat" / "known_lenses.parquet").to_pylist())
     assert row["name"] == "SL2SJ142209+524652"

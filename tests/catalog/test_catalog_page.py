@@ -57,9 +57,14 @@ def open_browser(tmp_path_factory):
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
         for flag in (
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage",
-            "--window-size=1500,950", f"--user-data-dir={profile}",
-        ):  # fmt: skip
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-dev-shm-usage",
+            "--window-size=1500,950",
+            f"--user-data-dir={profile}",
+        ):
             options.add_argument(flag)
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

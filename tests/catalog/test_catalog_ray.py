@@ -50,8 +50,8 @@ def tree(folder):
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("n_file", [1, 5])
 def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, rng):
-    from lenspipe.dist.catalog_passes import sources_of
-    from lenspipe.dist.catalog_tree import write_tree_ray
+    from lenspipe.distributed.catalog_passes import sources_of
+    from lenspipe.distributed.catalog_tree import write_tree_ray
 
     files = files_of(rows.take(rng.permutation(rows.num_rows)), tmp_path / "files", n_file)
     merged = merged_at_once(rows)
@@ -68,8 +68,8 @@ def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, 
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_killed_worker_costs_no_row_and_one_that_always_dies_ends_the_work(rows, tmp_path):
-    from lenspipe.dist.catalog_passes import CatalogueRows, sources_of
-    from lenspipe.dist.catalog_tree import write_tree_ray
+    from lenspipe.distributed.catalog_passes import CatalogueRows, sources_of
+    from lenspipe.distributed.catalog_tree import write_tree_ray
 
     class Deadly(CatalogueRows):
         """Reading the first row group kills the process, as often as told, with half of the rows scattered."""
@@ -97,8 +97,8 @@ def test_a_killed_worker_costs_no_row_and_one_that_always_dies_ends_the_work(row
 
 @pytest.mark.usefixtures("ray_local")
 def test_appending_three_times_by_ray_equals_appending_by_one_process(tmp_path, rng):
-    from lenspipe.dist.catalog_passes import sources_of
-    from lenspipe.dist.catalog_tree import append_tree_ray
+    from lenspipe.distributed.catalog_passes import sources_of
+    from lenspipe.distributed.catalog_tree import append_tree_ray
 
     how = {"name": "sky", "radius_arcsec": 1.0, "max_rows": 200}
     first = entries_of(candidates(*on_sphere(800, rng), rng=rng))
@@ -154,8 +154,9 @@ def test_scattered_rows_reach_their_pixel_and_those_within_ten_radii(rows, tmp_p
         found = gather([(p.path, p.batch) for p in pieces if p.pixel == number])
         got = found["_healpix_29"].to_numpy()
         inside = (got >= pixel.span[0]) & (got < pixel.span[1])
-        want = rows.filter(pc.and_(pc.greater_equal(rows["_healpix_29"], pixel.span[0]),
-                                   pc.less(rows["_healpix_29"], pixel.span[1])))  # fmt: skip
+        want = rows.filter(
+            pc.and_(pc.greater_equal(rows["_healpix_29"], pixel.span[0]), pc.less(rows["_healpix_29"], pixel.span[1]))
+        )
         assert found.filter(pa.array(inside)).equals(want)
         n_outside += (~inside).sum()
     assert 0 < n_outside < 200
@@ -174,7 +175,7 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     from lenspipe.catalog.read import best_rows, runs_of_candidate
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import write_catalogue
-    from lenspipe.dist.catalog import write_catalogue_ray
+    from lenspipe.distributed.catalog import write_catalogue_ray
 
     lsdb = pytest.importorskip("lsdb")
     truth = write_overlapping_tiles(tmp_path / "tiles")

@@ -23,10 +23,10 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import read_tree, write_catalogue
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
-from lenspipe.evaluate.calibrate import probability
 from lenspipe.nn.card import Calibration, read_card, write_card
 from lenspipe.scan.known import RIM
 from lenspipe.scan.run import run_scan
+from lenspipe.stats.calibrate import probability
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path, capsys):
         (["scan", "{tmp}/tiles", "--sample"], "--sample makes its own tiles"),
         (["scan", "{tmp}/tiles", "--shard-px", "3"], "--shard-px"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_request_is_one_clear_line_and_two(tmp_path, capsys, arguments, message):
     write_tile(tmp_path / "tiles", "a")
     (tmp_path / "c.toml").write_text("[detect]\ntreshold_sigma = 2.0\n")

@@ -55,9 +55,11 @@ def test_fluxes_agree_with_photutils_in_the_same_ellipses(rng):
     sources, apertures, flux, _ = measure(image)
     for i in range(len(sources)):
         ellipse = EllipticalAperture(
-            (sources.x_px[i], sources.y_px[i]), apertures.a_px[i] * apertures.radius[i],
-            apertures.b_px[i] * apertures.radius[i], theta=sources.theta_rad[i],
-        )  # fmt: skip
+            (sources.x_px[i], sources.y_px[i]),
+            apertures.a_px[i] * apertures.radius[i],
+            apertures.b_px[i] * apertures.radius[i],
+            theta=sources.theta_rad[i],
+        )
         assert flux[i] == pytest.approx(ellipse.do_photometry(image, method="center")[0][0], rel=1e-4, abs=1)
 
 

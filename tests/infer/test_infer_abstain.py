@@ -9,9 +9,14 @@ from lenspipe.infer.abstain import REASONS, light_facts, reasons_to_abstain
 from lenspipe.nn.card import Abstention
 
 RULE = Abstention(
-    least_snr=5.0, least_radius_arcsec=0.5, widest_psf_arcsec={"r": 0.8}, least_confidence=0.6, accuracy=0.8, n=9,
+    least_snr=5.0,
+    least_radius_arcsec=0.5,
+    widest_psf_arcsec={"r": 0.8},
+    least_confidence=0.6,
+    accuracy=0.8,
+    n=9,
     data="made",
-)  # fmt: skip
+)
 
 
 def rings(n: int, *, radius_px: float, snr: float, side: int = 64, sigma: float = 3.0, n_band: int = 2) -> np.ndarray:
@@ -54,10 +59,16 @@ def test_empty_sky_has_little_light_and_missing_pixels_are_counted() -> None:
 def test_the_first_reason_that_holds_is_given_and_what_is_not_known_does_not_pass() -> None:
     good = {"snr": 9.0, "radius_arcsec": 1.0, "covered": 1.0, "confidence": 0.9, "r": 0.7}
     cases = [
-        ("", {}), ("psf", {"r": 0.81, "snr": 1.0}), ("psf", {"r": np.nan}), ("masked", {"covered": 0.89, "snr": 1.0}),
-        ("snr", {"snr": 4.9, "radius_arcsec": 0.1}), ("snr", {"snr": np.nan}), ("radius", {"radius_arcsec": np.nan}),
-        ("radius", {"radius_arcsec": 0.49, "confidence": 0.1}), ("confidence", {"confidence": 0.59}),
-    ]  # fmt: skip
+        ("", {}),
+        ("psf", {"r": 0.81, "snr": 1.0}),
+        ("psf", {"r": np.nan}),
+        ("masked", {"covered": 0.89, "snr": 1.0}),
+        ("snr", {"snr": 4.9, "radius_arcsec": 0.1}),
+        ("snr", {"snr": np.nan}),
+        ("radius", {"radius_arcsec": np.nan}),
+        ("radius", {"radius_arcsec": 0.49, "confidence": 0.1}),
+        ("confidence", {"confidence": 0.59}),
+    ]
     rows = [{**good, **changed} for _, changed in cases]
     facts = {name: np.array([row[name] for row in rows]) for name in good}
     psf = {"r": facts.pop("r")}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lenspipe.errors import DataError, ModelError
 from lenspipe.infer.denoise import FLAG_BRIGHT, FLAG_MASKED, Denoiser, denoise_tile, fill_masked
-from lenspipe.nn.models.unet import BOUND_SIGMA, compress, single_pixel_noise
+from lenspipe.nn.families.unet import BOUND_SIGMA, compress, single_pixel_noise
 from lenspipe.nn.registry import build
 
 RMS = np.array([5.0, 7.0, 9.0])[:, None, None]

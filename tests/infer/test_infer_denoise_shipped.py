@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sky import gaussian_sources
 
-from lenspipe.evaluate.denoising import aperture_fluxes
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.nn.card import SHIPPED, WEIGHTS_FILE, find_model, verdict
+from lenspipe.stats.denoising import aperture_fluxes
 
 RMS = np.array([13.0, 15.0, 34.0])[:, None, None]
 

@@ -22,11 +22,21 @@ SIZE_PX = 32
 def predictor(
     folder: Path, family: str = "small-cnn", settings: dict[str, Any] | None = None, **facts: Any
 ) -> Predictor:
-    card = ModelCard.model_validate({
-        "name": "tiny", "family": family, "settings": settings or {"width": 4}, "bands": ("g", "r"),
-        "pixel_scale_arcsec": 0.2, "scale_tolerance": 0.1, "min_scale_arcsec": 0.1, "max_scale_arcsec": 0.4,
-        "stamp_px": SIZE_PX, "stretch": {"band_scales": (0.01, 0.01), "alpha": 0.1, "q": 1.0}, **facts,
-    })  # fmt: skip
+    card = ModelCard.model_validate(
+        {
+            "name": "tiny",
+            "family": family,
+            "settings": settings or {"width": 4},
+            "bands": ("g", "r"),
+            "pixel_scale_arcsec": 0.2,
+            "scale_tolerance": 0.1,
+            "min_scale_arcsec": 0.1,
+            "max_scale_arcsec": 0.4,
+            "stamp_px": SIZE_PX,
+            "stretch": {"band_scales": (0.01, 0.01), "alpha": 0.1, "q": 1.0},
+            **facts,
+        }
+    )
     torch.manual_seed(5)
     save_model(folder, build(family, 2, SIZE_PX, card.n_out, **card.settings), card)
     return Predictor(folder, device="cpu", batch_size=8)
@@ -51,9 +61,13 @@ def test_values_and_sigmas_come_in_the_units_of_their_targets(
     uncertainty: str, tmp_path: Path, stamps: np.ndarray
 ) -> None:
     model = predictor(
-        tmp_path / "m", task="regress", targets=("mass", "radius"), target_means=(100.0, -1.0),
-        target_spreads=(10.0, 0.5), uncertainty=uncertainty,
-    )  # fmt: skip
+        tmp_path / "m",
+        task="regress",
+        targets=("mass", "radius"),
+        target_means=(100.0, -1.0),
+        target_spreads=(10.0, 0.5),
+        uncertainty=uncertainty,
+    )
     raw, found = model.outputs(stamps), model.predict(stamps)
     assert found.value is not None and raw.shape[1] == (4 if uncertainty == "gaussian" else 2)
     np.testing.assert_allclose(found.value, raw[:, :2] * [10, 0.5] + [100, -1])

@@ -14,7 +14,7 @@ from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import SHIPPED, WEIGHTS_FILE, find_model, shipped_models
 from lenspipe.nn.registry import families
-from lenspipe.scan.settings import choose_model
+from lenspipe.scan.context import choose_model
 
 GROUND = "ground-gri"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.infer.score import Scorer
 from lenspipe.learn.classical import KERNELS, fill, fit_kernel
@@ -24,9 +24,14 @@ def test_the_module_reproduces_the_decision_function(rng, kind, n_class):
     module = build(f"kernel-{kind}", 2, 6, 1 if n_class == 2 else 3, n_landmark=40, pool=2)
     flat = module.pooled(torch.from_numpy(stamps)).numpy()
     fitted = fit_kernel(
-        kind, flat[:40], lambda: iter([(flat[:50], labels[:50]), (flat[50:], labels[50:])]), gamma=0.05, c=1.0,
-        n_component=8, seed=1,
-    )  # fmt: skip
+        kind,
+        flat[:40],
+        lambda: iter([(flat[:50], labels[:50]), (flat[50:], labels[50:])]),
+        gamma=0.05,
+        c=1.0,
+        n_component=8,
+        seed=1,
+    )
     fill(module, fitted, gamma=0.05)
     want = fitted.decide(flat)
     np.testing.assert_allclose(module(torch.from_numpy(stamps)).numpy(), want, rtol=1e-5, atol=1e-5)

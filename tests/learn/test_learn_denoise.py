@@ -143,10 +143,19 @@ def test_a_fit_takes_noise_off_and_goes_on_where_it_was_cut_off(tmp_path, rng, m
     model = gaussian_sources((160, 160), x, y, rng.uniform(200, 3000, 40))[None].astype(np.float32)
     sky = Sky("model", model, np.array([5.0]), np.array([0.4]))
     card = ModelCard(
-        name="d", family="unet-small", settings={"width": 6}, task="denoise", bands=("r",), pixel_scale_arcsec=0.2,
-        scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=32, exposure_ratios=(1.5, 8.0),
+        name="d",
+        family="unet-small",
+        settings={"width": 6},
+        task="denoise",
+        bands=("r",),
+        pixel_scale_arcsec=0.2,
+        scale_tolerance=0.1,
+        min_scale_arcsec=0.1,
+        max_scale_arcsec=0.4,
+        stamp_px=32,
+        exposure_ratios=(1.5, 8.0),
         stretch=Stretch(name="linear", band_scales=(1.0,), alpha=1.0, q=1.0),
-    )  # fmt: skip
+    )
     steps = DenoiseSettings(epochs=2, steps_per_epoch=20, batch_size=8, patch_px=32)
     written = train_denoiser([sky], [sky], card, steps, tmp_path / "whole")
     found = written.metrics["validation"]

@@ -185,10 +185,12 @@ def test_any_loss_and_forward_will_do() -> None:
     module = nn.Sequential(nn.Conv2d(2, 2, 1))
     settings = FitSettings(epochs=6, steps_per_epoch=STEPS, learning_rate=0.1, ema_decay=0.5)
     state = fit(
-        module, images, settings,
+        module,
+        images,
+        settings,
         loss=lambda outputs, batch: ((outputs - batch["target"]) ** 2).mean(),
         forward=lambda network, batch: network(batch["image"]) + batch["image"],
-    )  # fmt: skip
+    )
     assert state.history[-1]["loss"] < 0.05
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError, DataError, ModelError
 from lenspipe.learn.card_of import noise_levels
 from lenspipe.learn.job import make_job
@@ -124,9 +124,13 @@ def test_a_stamp_with_one_nan_that_the_noise_did_not_show_ends_the_training(stam
     tables = {"sampling": {"batch_size": 4, "steps_per_epoch": 1}, "optim": {"epochs": 1, "threads": 1}}
     with pytest.raises(DataError, match=rf"stamps must be finite.*n=1, first_row={row}\b"):
         train(
-            folder, model="small-cnn", task="find", out=tmp_path / "out", runner="local",
+            folder,
+            model="small-cnn",
+            task="find",
+            out=tmp_path / "out",
+            runner="local",
             settings=TrainSettings.model_validate(tables),
-        )  # fmt: skip
+        )
     assert not (tmp_path / "out" / "card.json").exists()
 
 
@@ -143,9 +147,13 @@ def test_a_network_that_does_not_exist_is_refused_and_the_folder_stays_free(
 ):
     with pytest.raises(ModelError, match=message):
         train(
-            toy_stamps, model=model, task="find", out=tmp_path / "out", settings=TrainSettings(**settings),
+            toy_stamps,
+            model=model,
+            task="find",
+            out=tmp_path / "out",
+            settings=TrainSettings(**settings),
             runner="local",
-        )  # fmt: skip
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -154,9 +162,14 @@ def test_a_pickle_offered_as_weights_is_refused(toy_stamps, tmp_path):
     for path, message in ((tmp_path / "weights.pth", "a pickle is never loaded"), (tmp_path / "no", "no such file")):
         with pytest.raises(ConfigError, match=message):
             train(
-                toy_stamps, model="small-cnn", task="find", out=tmp_path / "out", settings=TrainSettings(),
-                runner="local", pretrained=str(path),
-            )  # fmt: skip
+                toy_stamps,
+                model="small-cnn",
+                task="find",
+                out=tmp_path / "out",
+                settings=TrainSettings(),
+                runner="local",
+                pretrained=str(path),
+            )
 
 
 def test_more_workers_than_cpus_are_refused_at_once(toy_stamps, tmp_path, monkeypatch):
@@ -168,6 +181,11 @@ def test_more_workers_than_cpus_are_refused_at_once(toy_stamps, tmp_path, monkey
         train(toy_stamps, model="small-cnn", task="find", out=tmp_path, settings=TrainSettings(), n_worker=5000)
     with pytest.raises(ConfigError, match="plain loop is one worker"):
         train(
-            toy_stamps, model="small-cnn", task="find", out=tmp_path, settings=TrainSettings(), n_worker=2,
+            toy_stamps,
+            model="small-cnn",
+            task="find",
+            out=tmp_path,
+            settings=TrainSettings(),
+            n_worker=2,
             runner="local",
-        )  # fmt: skip
+        )

@@ -24,9 +24,14 @@ SPREADS = (3.0, 0.25)
 def measured(outputs, labels, targets=None, *, task, names=()):
     targets = np.zeros((len(labels), len(names)), np.float32) if targets is None else targets
     return measure(
-        outputs, labels, targets, task=task, loss=loss_of(LossSettings(), task, "none"), target_names=names,
+        outputs,
+        labels,
+        targets,
+        task=task,
+        loss=loss_of(LossSettings(), task, "none"),
+        target_names=names,
         target_spreads=SPREADS[: len(names)],
-    )  # fmt: skip
+    )
 
 
 def edges(facts, name):

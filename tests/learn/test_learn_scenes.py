@@ -11,14 +11,7 @@ from lenspipe.errors import DataError
 from lenspipe.infer.committee import dihedral_view
 from lenspipe.learn.hosts import Host, draw_view
 from lenspipe.learn.lookalikes import spoil_pixels
-from lenspipe.learn.scenes import (
-    MIN_VISIBLE_PX,
-    host_size_px,
-    make_scene,
-    make_scenes,
-    scene_size_px,
-    visible_px,
-)
+from lenspipe.learn.scenes import MIN_VISIBLE_PX, host_size_px, make_scene, make_scenes, scene_size_px, visible_px
 from lenspipe.nn.card import ModelCard, Stretch
 
 CARD = ModelCard(

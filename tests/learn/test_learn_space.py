@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from torch import nn
 
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
 from lenspipe.learn.settings import TrainSettings
@@ -140,16 +140,30 @@ def test_multiply_adds_are_those_of_the_formula():
 def test_a_learning_curve_is_the_best_trial_of_each_family_at_each_part_of_the_data():
     axes = Figure().add_subplot()
     rows = [
-        {"trial": f"{family}{fraction}{metric}", "family": family, "metric": metric, "metric_low": metric - 0.1,
-         "metric_high": metric + 0.1, "at_chance": metric < 0.6, "fraction": fraction}
+        {
+            "trial": f"{family}{fraction}{metric}",
+            "family": family,
+            "metric": metric,
+            "metric_low": metric - 0.1,
+            "metric_high": metric + 0.1,
+            "at_chance": metric < 0.6,
+            "fraction": fraction,
+        }
         for family, fraction, metric in [
-            ("a", 1.0, 0.9), ("a", 0.1, 0.55), ("a", 0.1, 0.7), ("b", 0.1, 0.8), ("b", None, 0.95),
+            ("a", 1.0, 0.9),
+            ("a", 0.1, 0.55),
+            ("a", 0.1, 0.7),
+            ("b", 0.1, 0.8),
+            ("b", None, 0.95),
         ]
-    ]  # fmt: skip
+    ]
     fractions = {row["trial"]: row["fraction"] for row in rows}
     _learning_curves(axes, rows, fractions, {"a": "#000000", "b": "#ff0000"}, space())
-    drawn = {line.get_color(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "None"
-             and len(line.get_xydata())}  # fmt: skip
+    drawn = {
+        line.get_color(): line.get_xydata().tolist()
+        for line in axes.lines
+        if line.get_marker() == "None" and len(line.get_xydata())
+    }
     assert drawn["#000000"] == [[0.1, 0.7], [1.0, 0.9]]
     assert drawn["#ff0000"] == [[0.1, 0.8]]
     assert axes.get_xscale() == "log"

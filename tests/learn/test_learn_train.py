@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from lenspipe.cli.train import read_settings
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.infer.score import Scorer
 from lenspipe.learn.settings import TrainSettings
@@ -78,7 +78,7 @@ def test_the_same_command_again_leaves_a_finished_model_and_another_is_refused(f
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
 from lenspipe.learn.settings import TrainSettings
 import json
 train(sys.argv[1], model="small-cnn", task="find", out=sys.argv[2],
@@ -101,9 +101,15 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(finder, 
     assert not (out / "card.json").exists()
     shown = []
     train(
-        toy_stamps, model="small-cnn", task="find", out=out, settings=TrainSettings.model_validate(SETTINGS), seed=2,
-        runner="local", progress=lambda job, epoch, step, history: shown.append((epoch, step)),
-    )  # fmt: skip
+        toy_stamps,
+        model="small-cnn",
+        task="find",
+        out=out,
+        settings=TrainSettings.model_validate(SETTINGS),
+        seed=2,
+        runner="local",
+        progress=lambda job, epoch, step, history: shown.append((epoch, step)),
+    )
     assert shown[0] == (1, 1)
     whole, resumed = (load_file(folder / "weights.safetensors") for folder in (finder, out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -132,10 +138,13 @@ def test_three_classes_learn_with_their_shares(stamp_maker, tmp_path):
 
 def test_a_radius_is_regressed_with_an_uncertainty(toy_stamps, tmp_path):
     card = run(
-        toy_stamps, tmp_path / "radius", "regress", augment=None,
+        toy_stamps,
+        tmp_path / "radius",
+        "regress",
+        augment=None,
         labels={"targets": ["theta_e_arcsec"], "uncertainty": "gaussian"},
         optim=SETTINGS["optim"] | {"epochs": 6},
-    )  # fmt: skip
+    )
     module, _ = load_model(tmp_path / "radius")
     assert module(torch.zeros(3, 2, 13, 13)).shape == (3, 2)
     assert card.metrics["validation"]["val_rmse"] < 0.8
@@ -143,8 +152,13 @@ def test_a_radius_is_regressed_with_an_uncertainty(toy_stamps, tmp_path):
 
 
 def test_training_ends_early_and_keeps_the_best_epoch(toy_stamps, tmp_path):
-    optim = SETTINGS["optim"] | {"epochs": 30, "learning_rate": 0.2, "monitor": "val_loss", "patience": 1,
-                                 "schedule": "constant"}  # fmt: skip
+    optim = SETTINGS["optim"] | {
+        "epochs": 30,
+        "learning_rate": 0.2,
+        "monitor": "val_loss",
+        "patience": 1,
+        "schedule": "constant",
+    }
     card = run(toy_stamps, tmp_path / "early", optim=optim)
     losses = pq.read_table(tmp_path / "early" / "history.parquet")["val_loss"].to_pylist()
     assert len(losses) < 30
@@ -201,9 +215,15 @@ def test_training_starts_from_local_weights_head_first(finder, toy_stamps, tmp_p
     optim = SETTINGS["optim"] | {"epochs": 1, "ema_decay": 0.0, "frozen_epochs": 1}
     settings = TrainSettings.model_validate(SETTINGS | {"optim": optim})
     card = train(
-        toy_stamps, model="small-cnn", task="find", out=tmp_path / "on", settings=settings, seed=9, runner="local",
+        toy_stamps,
+        model="small-cnn",
+        task="find",
+        out=tmp_path / "on",
+        settings=settings,
+        seed=9,
+        runner="local",
         pretrained=str(finder / "weights.safetensors"),
-    )  # fmt: skip
+    )
     before, after = (load_file(folder / "weights.safetensors") for folder in (finder, tmp_path / "on"))
     assert torch.equal(before["trunk.0.weight"], after["trunk.0.weight"])
     assert not torch.equal(before["head.weight"], after["head.weight"])
@@ -214,11 +234,16 @@ def test_training_starts_from_local_weights_head_first(finder, toy_stamps, tmp_p
 def test_an_equivariant_network_is_stored_in_its_plain_form(toy_stamps, tmp_path):
     optim = SETTINGS["optim"] | {"epochs": 1}
     card = train(
-        toy_stamps, model="equivariant-c4", task="find", out=tmp_path / "c4", seed=1, runner="local",
+        toy_stamps,
+        model="equivariant-c4",
+        task="find",
+        out=tmp_path / "c4",
+        seed=1,
+        runner="local",
         settings=TrainSettings.model_validate(
             SETTINGS | {"model": {"width": 2, "depth": 1}, "optim": optim, "sampling": {"steps_per_epoch": 2}}
         ),
-    )  # fmt: skip
+    )
     assert (card.family, card.training["family"]) == ("plain-equivariant", "equivariant-c4")
     module, _ = load_model(tmp_path / "c4")
     stamps = torch.randn(4, 2, 13, 13)

@@ -15,8 +15,8 @@ from lenspipe.nn import groups
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.nn.export import plain_card, to_plain
-from lenspipe.nn.models.equivariant import Design, FieldNorm, n_multiply_adds, width_for
-from lenspipe.nn.models.plain_equivariant import GatedField
+from lenspipe.nn.families.equivariant import Design, FieldNorm, n_multiply_adds, width_for
+from lenspipe.nn.families.plain_equivariant import GatedField
 from lenspipe.nn.registry import build, family_facts
 
 TINY = {"width": 1, "depth": 2, "dropout": 0.0}
@@ -148,7 +148,7 @@ def test_kernels_between_regular_fields_span_what_escnn_finds(group: str) -> Non
         theirs = theirs[:, :, groups._numbers(groups._space(escnn, group).fibergroup, mirrored, n)]
     theirs = theirs.flatten(1).double()
     layer = Design(group, 2).layers()[1]
-    from lenspipe.nn.models.equivariant import GroupConvolution
+    from lenspipe.nn.families.equivariant import GroupConvolution
 
     convolution = GroupConvolution(layer, 1, 1)
     ours = []
@@ -184,10 +184,17 @@ def test_a_symmetric_network_is_nearly_so_between_the_quarter_turns() -> None:
 def test_the_checkpoint_of_an_equivariant_network_loads_and_scores_without_escnn(tmp_path: Path) -> None:
     module, _ = trained("d4", 33, pooling="max")
     card = ModelCard(
-        name="d4", family="equivariant-d4", settings=dict(TINY), bands=("g", "r"), pixel_scale_arcsec=0.2,
-        scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=33,
+        name="d4",
+        family="equivariant-d4",
+        settings=dict(TINY),
+        bands=("g", "r"),
+        pixel_scale_arcsec=0.2,
+        scale_tolerance=0.1,
+        min_scale_arcsec=0.1,
+        max_scale_arcsec=0.4,
+        stamp_px=33,
         stretch=Stretch(band_scales=(1.0, 1.0), alpha=0.1, q=1.0),
-    )  # fmt: skip
+    )
     written = save_model(tmp_path / "d4", to_plain(module), plain_card(card, module))
     assert written.family == "plain-equivariant"
     assert written.training["family"] == "equivariant-d4"

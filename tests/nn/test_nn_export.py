@@ -15,10 +15,18 @@ SETTINGS = {"model": TINY, "optim": {"learning_rate": 0.003}, "sampling": {"batc
 
 def card_of(family: str, **training: Any) -> ModelCard:
     return ModelCard(
-        name="c4", family=family, settings=TINY, bands=("g",), pixel_scale_arcsec=0.2, scale_tolerance=0.1,
-        min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=17,
-        stretch=Stretch(band_scales=(1.0,), alpha=0.1, q=1.0), training=training,
-    )  # fmt: skip
+        name="c4",
+        family=family,
+        settings=TINY,
+        bands=("g",),
+        pixel_scale_arcsec=0.2,
+        scale_tolerance=0.1,
+        min_scale_arcsec=0.1,
+        max_scale_arcsec=0.4,
+        stamp_px=17,
+        stretch=Stretch(band_scales=(1.0,), alpha=0.1, q=1.0),
+        training=training,
+    )
 
 
 def test_settings_of_the_training_stay_whole_in_the_plain_card(tmp_path):

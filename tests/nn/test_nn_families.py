@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.families.lastro_invariant import N_VIEW, DihedralConvolution, compositions, view
+from lenspipe.nn.families.lastro_layers import NormalisedReLU
 from lenspipe.nn.heads import RowSum
-from lenspipe.nn.models.lastro_invariant import N_VIEW, DihedralConvolution, compositions, view
-from lenspipe.nn.models.lastro_layers import NormalisedReLU
 from lenspipe.nn.pretrained import head_names, load_pretrained
 from lenspipe.nn.registry import build, families, family_facts
 

@@ -34,12 +34,25 @@ def cluster(tmp_path_factory):
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
-         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-         f"--dashboard-agent-grpc-port={agent_grpc}", f"--metrics-export-port={metrics}", "--num-cpus=2",
-         "--object-store-memory=200000000", "--disable-usage-stats"],
-        env=environment, stdout=log, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--dashboard-agent-grpc-port={agent_grpc}",
+            f"--metrics-export-port={metrics}",
+            "--num-cpus=2",
+            "--object-store-memory=200000000",
+            "--disable-usage-stats",
+        ],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
     address = f"http://127.0.0.1:{dashboard}"
     limit = time.monotonic() + 120
     while True:
@@ -62,10 +75,27 @@ def submit(cluster, *arguments: str) -> tuple[int, dict]:
     while True:  # a dashboard that answers may still have no agent to run jobs
         name = f"scan-{time.monotonic_ns()}"
         done = subprocess.run(
-            ["ray", "job", "submit", "--address", address, "--submission-id", name, "--working-dir", ".", "--",
-             "python", "jobs/scan_survey.py", *arguments],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
-        )  # fmt: skip
+            [
+                "ray",
+                "job",
+                "submit",
+                "--address",
+                address,
+                "--submission-id",
+                name,
+                "--working-dir",
+                ".",
+                "--",
+                "python",
+                "jobs/scan_survey.py",
+                *arguments,
+            ],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
         if "No available agent" not in done.stderr or time.monotonic() > limit:
             break
         time.sleep(2)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sky import write_tile
 
-from lenspipe.config import ScanConfig
+from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
@@ -34,7 +34,7 @@ def local():
 
 @contextlib.contextmanager
 def by_ray(n_worker=2, separate_scorers=None):
-    from lenspipe.dist.scan import scan_ray
+    from lenspipe.distributed.scan import scan_ray
 
     yield partial(scan_ray, n_worker=n_worker, separate_scorers=separate_scorers)
 
@@ -140,7 +140,7 @@ def test_a_shard_that_always_kills_its_worker_is_a_failure_row(
     tiles, tmp_path, tiny_model, monkeypatch, separate_scorers
 ):
     """A pixel value that ends the process: planted where a worker begins a shard."""
-    from lenspipe.dist import scan as dist_scan
+    from lenspipe.distributed import scan as dist_scan
 
     real = dist_scan.scan_shard
 

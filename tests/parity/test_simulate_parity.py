@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lenspipe.dist.simulate import CONTACT_SHEET, Part, plan_parts, simulate
+from lenspipe.distributed.simulate import CONTACT_SHEET, Part, plan_parts, simulate
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.rows import simulate_rows

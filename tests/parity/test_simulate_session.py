@@ -2,7 +2,7 @@ import pytest
 
 from lenspipe.cli import run_command
 from lenspipe.cli.simulate import command
-from lenspipe.dist import session
+from lenspipe.distributed import session
 from lenspipe.errors import ConfigError
 
 TIMED_OUT = "The current node timed out during startup.\nThis could happen because the GCS has become overloaded."

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
-from lenspipe.dist.train import train
+from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.job import make_job
 from lenspipe.learn.loop import order_of
@@ -41,7 +41,7 @@ def run(stamps, out, runner, n_worker=1, settings=SETTINGS):
 
 @pytest.mark.usefixtures("ray_local")
 def test_ray_data_gives_the_batches_of_the_plain_reader(stamps):
-    from lenspipe.dist.feed import ray_batches
+    from lenspipe.distributed.feed import ray_batches
 
     job = make_job(stamps, "small-cnn", "find", "x", SETTINGS, seed=4)
     order = order_of(job, 1)
@@ -58,9 +58,14 @@ def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
     run(stamps, tmp_path / "plain", "local")
     shown = []
     train(
-        stamps, model="small-cnn", task="find", out=tmp_path / "ray", settings=SETTINGS, seed=4,
+        stamps,
+        model="small-cnn",
+        task="find",
+        out=tmp_path / "ray",
+        settings=SETTINGS,
+        seed=4,
         progress=lambda job, epoch, step, history: shown.append((epoch, len(history))),
-    )  # fmt: skip
+    )
     plain, ray = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "ray"))
     assert all(torch.equal(plain[name], ray[name]) for name in plain)
     assert shown[-1] == (3, 3)
@@ -82,7 +87,7 @@ def test_two_workers_learn_together_and_measure_every_validation_stamp(stamps, t
 def test_an_error_in_a_worker_keeps_its_name():
     from ray.train import WorkerGroupError
 
-    from lenspipe.dist.train import deliberate
+    from lenspipe.distributed.train import deliberate
 
     wrapped = RuntimeError("in the worker")
     wrapped.__cause__ = DataError("the loss is not finite", epoch=1)

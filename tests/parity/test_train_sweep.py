@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
-from lenspipe.dist.sweep import sweep
-from lenspipe.dist.train import train
+from lenspipe.distributed.sweep import sweep
+from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.space import SweepSpace
@@ -29,7 +29,7 @@ BASE = {
 }
 SCRIPT = """
 import json, sys
-from lenspipe.dist.sweep import sweep
+from lenspipe.distributed.sweep import sweep
 from lenspipe.learn.space import SweepSpace
 sweep(sys.argv[1], SweepSpace.model_validate(json.loads(sys.argv[2])), sys.argv[3], max_concurrent=1)
 """
@@ -83,14 +83,20 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
         settings = TrainSettings.model_validate(BASE | {"model": {"width": json.loads(row["settings"])["model.width"]}})
         optim = settings.optim.model_copy(update={"threads": 1})
         alone = tmp_path / row["trial"]
-        train(data, model="small-cnn", task="find", out=alone, runner="local",
-              settings=settings.model_copy(update={"optim": optim}))  # fmt: skip
+        train(
+            data,
+            model="small-cnn",
+            task="find",
+            out=alone,
+            runner="local",
+            settings=settings.model_copy(update={"optim": optim}),
+        )
         ours, its = (load_file(f / "weights.safetensors") for f in (alone, out / "trials" / row["trial"] / "model"))
         assert all(torch.equal(ours[name], its[name]) for name in ours)
 
 
 def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
-    from lenspipe.dist import search
+    from lenspipe.distributed import search
 
     monkeypatch.setattr(search.ray, "available_resources", lambda: {"CPU": 0.0})
     monkeypatch.setattr(search.ray, "cluster_resources", lambda: {"CPU": 2.0})
@@ -106,7 +112,7 @@ def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
 
 
 def test_optuna_goes_on_with_what_was_cut_off(tmp_path):
-    from lenspipe.dist.search import StudySearch
+    from lenspipe.distributed.search import StudySearch
 
     models = [{"family": "small-cnn", "settings": {"width": {"low": 2, "high": 9, "integer": True}}}]
     asked = space(model=models, search="optuna", samples=3)

@@ -48,8 +48,9 @@ def runs(tiles, denoiser, tiny_model, tmp_path_factory):
 
 def test_scores_differ_and_all_else_stays(runs):
     folder, _ = runs
-    raw, denoised = (pq.read_table(folder / name / "candidates.parquet").sort_by("candidate_id") for name in
-                     ("raw", "denoised"))  # fmt: skip
+    raw, denoised = (
+        pq.read_table(folder / name / "candidates.parquet").sort_by("candidate_id") for name in ("raw", "denoised")
+    )
     assert raw.num_rows == denoised.num_rows > 5
     assert raw.drop_columns(["score"]).equals(denoised.drop_columns(["score"]))
     assert (raw["score"].to_numpy() != denoised["score"].to_numpy()).all()

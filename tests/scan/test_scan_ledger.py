@@ -23,8 +23,10 @@ def test_the_first_ok_row_counts_else_the_last_failed(tmp_path):
     assert counted == {"a": ledger.Entry(1, 0), "b": ledger.Entry(0, 1), "c": ledger.Entry(1, 2)}
     rows = pa.concat_tables(ledger.iter_counted(parts, counted))
     assert sorted(zip(rows["shard_id"].to_pylist(), rows["status"].to_pylist(), strict=True)) == [
-        ("a", "ok"), ("b", "ok"), ("c", "failed"),
-    ]  # fmt: skip
+        ("a", "ok"),
+        ("b", "ok"),
+        ("c", "failed"),
+    ]
 
 
 def test_a_part_written_twice_under_one_name_is_there_once(tmp_path):

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from lenspipe.catalog.run_rows import catalogue_rows, open_run_folder
 from lenspipe.cli.scan import command
 from lenspipe.errors import ConfigError
-from lenspipe.evaluate.calibrate import calibration_digest
 from lenspipe.nn.card import Calibration, read_card, write_card
 from lenspipe.scan.explain import explain
+from lenspipe.stats.calibrate import calibration_digest
 
 CALIBRATION = Calibration(
     method="platt", slope=0.7, intercept=-0.4, prior=0.4, n_lens=40, n_other=60, data="stamps of an example"

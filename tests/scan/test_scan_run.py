@@ -8,9 +8,9 @@ from astropy.io import fits
 from scipy.spatial import cKDTree
 from sky import write_tile
 
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
+from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
@@ -148,7 +148,7 @@ BROKEN = {
     "constant": (lambda p: edit(p, fill=3.0), "the image is constant"),
     "of another shape": (lambda p: edit(p, crop=50), "different shapes"),
     "missing": (lambda p: p.unlink(), "no image in band r"),
-}  # fmt: skip
+}
 
 
 def edit(path, drop=(), fill=None, crop=None):
@@ -263,16 +263,16 @@ def test_a_bug_stops_the_run_names_the_shard_and_keeps_what_was_written(tmp_path
 
 def test_a_shard_that_two_workers_died_of_is_a_failure_row(tmp_path):
     from lenspipe.scan import attempts
+    from lenspipe.scan.context import ScanContext
     from lenspipe.scan.plan import plan_tiles, tasks_of
     from lenspipe.scan.run import find_tiles
-    from lenspipe.scan.settings import ScanSettings
     from lenspipe.scan.shard import scan_shard
 
     write_tile(tmp_path / "tiles", "a")
     request = ScanRequest((str(tmp_path / "tiles"),), read_layout("generic"), config_of(), None)
     tiles, bands = find_tiles(request)
     task = tasks_of(plan_tiles(tiles, request.layout, request.config))[0]
-    settings = ScanSettings(request.config, request.layout, bands, None, tmp_path / "attempts")
+    settings = ScanContext(request.config, request.layout, bands, None, tmp_path / "attempts")
     attempts.begin(settings.attempts, "read", task.shard.shard_id)
     assert scan_shard(task, settings)["status"].to_pylist() == ["ok"]
     for _ in range(2):

@@ -30,9 +30,13 @@ def test_rows_come_out_sorted_whatever_the_chunks_and_buckets(tmp_path_factory, 
     folder = tmp_path_factory.mktemp("sort")
     table = table_of(scores)
     write_sorted(
-        folder / "out.parquet", SCHEMA, lambda: (table.slice(i, chunk) for i in range(0, table.num_rows, chunk)),
-        n_row=table.num_rows, scratch=folder / "scratch", bucket_rows=bucket,
-    )  # fmt: skip
+        folder / "out.parquet",
+        SCHEMA,
+        lambda: (table.slice(i, chunk) for i in range(0, table.num_rows, chunk)),
+        n_row=table.num_rows,
+        scratch=folder / "scratch",
+        bucket_rows=bucket,
+    )
     assert pq.read_table(folder / "out.parquet").to_pylist() == expected(table)
     assert not (folder / "scratch").exists()
 

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from sky import write_tile
 
 from lenspipe.cli.scan import command
-from lenspipe.config import ScanConfig
 from lenspipe.errors import ConfigError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
@@ -23,11 +22,12 @@ from lenspipe.nn.card import Abstention, Calibration, ModelCard, read_card, writ
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.registry import build
 from lenspipe.scan.chosen import substructure_of
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ScanContext, choose_model
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.plan import read_plan, tasks_of
 from lenspipe.scan.rows import unpack_cutouts
 from lenspipe.scan.run import ScanRequest, run_scan
-from lenspipe.scan.settings import ScanSettings, choose_model
 from lenspipe.scan.shard import scan_shard
 from lenspipe.schema import substructure_fields
 from lenspipe.survey.layout import read_layout
@@ -46,11 +46,20 @@ class Silent:
 def model(folder: Path, **card) -> Path:
     torch.manual_seed(5)
     facts = {
-        "name": folder.name, "family": "small-cnn", "settings": {"width": 4, "dropout": 0.0}, "task": "classify",
-        "classes": CLASSES, "bands": ("i", "r"), "pixel_scale_arcsec": 0.2, "scale_tolerance": 0.1,
-        "min_scale_arcsec": 0.1, "max_scale_arcsec": 0.4, "stamp_px": 40, "abstention": RULE,
+        "name": folder.name,
+        "family": "small-cnn",
+        "settings": {"width": 4, "dropout": 0.0},
+        "task": "classify",
+        "classes": CLASSES,
+        "bands": ("i", "r"),
+        "pixel_scale_arcsec": 0.2,
+        "scale_tolerance": 0.1,
+        "min_scale_arcsec": 0.1,
+        "max_scale_arcsec": 0.4,
+        "stamp_px": 40,
+        "abstention": RULE,
         "stretch": {"band_scales": (0.01, 0.01), "alpha": 0.1, "q": 1.0},
-    }  # fmt: skip
+    }
     made = ModelCard.model_validate(facts | card)
     save_model(folder, build("small-cnn", 2, made.stamp_px, made.n_out, width=4, dropout=0.0), made)
     return folder
@@ -69,8 +78,14 @@ def made(tmp_path_factory, tiny_model) -> dict[str, Path]:
     )
     write_card(folder / "finder", read_card(tiny_model).model_copy(update={"calibration": calibration}))
     model(folder / "classes")
-    values = {"targets": ("theta_e_arcsec", "vortex_mass_msun"), "target_means": (1.0, 1e10), "abstention": None,
-              "target_spreads": (0.2, 4e9), "uncertainty": "gaussian", "stamp_px": 33}  # fmt: skip
+    values = {
+        "targets": ("theta_e_arcsec", "vortex_mass_msun"),
+        "target_means": (1.0, 1e10),
+        "abstention": None,
+        "target_spreads": (0.2, 4e9),
+        "uncertainty": "gaussian",
+        "stamp_px": 33,
+    }
     model(folder / "values", task="regress", **values)
     return {path.name: path for path in folder.iterdir()}
 
@@ -95,7 +110,7 @@ def local():
 
 @contextlib.contextmanager
 def by_ray(separate_scorers):
-    from lenspipe.dist.scan import scan_ray
+    from lenspipe.distributed.scan import scan_ray
 
     yield partial(scan_ray, n_worker=2, separate_scorers=separate_scorers)
 
@@ -121,14 +136,15 @@ def test_probable_lenses_have_what_the_networks_say_of_their_cutouts_and_others_
     asked = request(made)
     finder, _ = choose_model(str(made["finder"]), bands)
     chosen = substructure_of(asked.config, bands, asked.layout, finder, None)
-    settings = ScanSettings(asked.config, asked.layout, bands, finder, run / "attempts", None, chosen)
+    settings = ScanContext(asked.config, asked.layout, bands, finder, run / "attempts", None, chosen)
     row = scan_shard(tasks_of(plan)[0], settings)
     cutouts = unpack_cutouts(row, 0, wide=True)
     assert cutouts.shape[1:] == (2, 41, 41)  # odd, around even stamps
     classes, values = (Predictor(made[name], device="cpu", batch_size=4) for name in ("classes", "values"))
     said = classes.predict(stamp_input(cutouts, bands=("i", "r"), pixel_scale_arcsec=0.2, card=classes.card))
-    found = values.predict(np.ascontiguousarray(stamp_input(
-        cutouts, bands=("i", "r"), pixel_scale_arcsec=0.2, card=values.card)))  # fmt: skip
+    found = values.predict(
+        np.ascontiguousarray(stamp_input(cutouts, bands=("i", "r"), pixel_scale_arcsec=0.2, card=values.card))
+    )
     n_checked = 0
     for k, candidate in enumerate(row["candidates"][0].as_py()):
         stored = rows[candidate["candidate_id"]]

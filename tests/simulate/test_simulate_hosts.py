@@ -13,8 +13,14 @@ def host_set(folder, pixels, scale=0.2, bands=("g", "r", "i")):
 
     spec = ImageSpec(bands, pixels.shape[-1], scale)
     n = len(pixels)
-    columns = {"stamp_id": [f"s{k}" for k in range(n)], "label": ["nonlens"] * n, "recipe": ["real"] * n,
-               "seed": [None] * n, "host": [f"galaxy-{k}" for k in range(n)], "split": ["train"] * n}  # fmt: skip
+    columns = {
+        "stamp_id": [f"s{k}" for k in range(n)],
+        "label": ["nonlens"] * n,
+        "recipe": ["real"] * n,
+        "seed": [None] * n,
+        "host": [f"galaxy-{k}" for k in range(n)],
+        "split": ["train"] * n,
+    }
     schema = stamp_schema({"image": spec})
     arrays = [image_column(pixels, spec) if f.name == "image" else pa.array(columns[f.name], f.type) for f in schema]
     write_part(pa.table(arrays, schema=schema), folder, "part-0")

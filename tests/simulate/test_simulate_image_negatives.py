@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lenspipe.dist.simulate import simulate
+from lenspipe.distributed.simulate import simulate
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.hosts import read_source_images
 from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES, MAG_R_ALONE

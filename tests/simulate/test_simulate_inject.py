@@ -69,9 +69,12 @@ def test_real_galaxy_images_can_be_sources():
     spiral = np.exp(-np.hypot(x, y) / 6) * (1 + np.cos(2 * np.arctan2(y, x) - np.hypot(x, y) / 2))
     image = SourceImage("spiral", (spiral / spiral.sum()).astype(np.float32), 0.03)
     _, arcs, truth = paint_arcs(
-        np.zeros((3, 61, 61)), **ASK, rng=np.random.default_rng(3), source_images=[image],
+        np.zeros((3, 61, 61)),
+        **ASK,
+        rng=np.random.default_rng(3),
+        source_images=[image],
         sources=SourcePopulation(image_fraction=1.0),
-    )  # fmt: skip
+    )
     assert truth["source_image"] == "spiral"
     assert arcs.sum() > 0
 

@@ -58,9 +58,16 @@ def test_exposure_gives_the_noise_of_lenstronomys_instrument():
     from lenstronomy.SimulationAPI.observation_api import SingleBand
 
     band = SingleBand(
-        pixel_scale=0.2, exposure_time=90.0, magnitude_zero_point=27.0, read_noise=8.0, ccd_gain=1.0,
-        sky_brightness=21.0, seeing=0.7, num_exposures=4, psf_type="NONE",
-    )  # fmt: skip
+        pixel_scale=0.2,
+        exposure_time=90.0,
+        magnitude_zero_point=27.0,
+        read_noise=8.0,
+        ccd_gain=1.0,
+        sky_brightness=21.0,
+        seeing=0.7,
+        num_exposures=4,
+        psf_type="NONE",
+    )
     rms, per_electron = sky_rms_of_exposure_njy(
         sky_mag_arcsec2=21.0,
         zero_point_e_mag=27.0,

@@ -44,9 +44,16 @@ def test_surface_brightness_is_conserved():
 def test_pixels_agree_with_a_direct_lenstronomy_image(n_lens, n_source):
     size, scale, fwhm = 64, 0.2, 0.8
     kwargs_band = {
-        "pixel_scale": scale, "exposure_time": 100.0, "magnitude_zero_point": 31.4, "read_noise": 0.0,
-        "ccd_gain": 1.0, "sky_brightness": 99.0, "seeing": fwhm, "num_exposures": 1, "psf_type": "GAUSSIAN",
-    }  # fmt: skip
+        "pixel_scale": scale,
+        "exposure_time": 100.0,
+        "magnitude_zero_point": 31.4,
+        "read_noise": 0.0,
+        "ccd_gain": 1.0,
+        "sky_brightness": 99.0,
+        "seeing": fwhm,
+        "num_exposures": 1,
+        "psf_type": "GAUSSIAN",
+    }
     sim = SimAPI(
         size,
         kwargs_band,

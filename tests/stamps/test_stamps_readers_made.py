@@ -12,10 +12,33 @@ from lenspipe.stamps.format import image_array
 from lenspipe.stamps.readers import READERS
 
 BOLOGNA2_COLUMNS = [
-    "ID", "x_crit", "y_crit", "source_ID", "z_source", "z_lens", "mag_source", "ein_area", "n_crit", "r_source",
-    "crit_area", "n_pix_source", "source_flux", "n_pix_lens", "lens_flux", "n_source_im", "mag_eff", "sb_contrast",
-    "color_diff", "n_gal_3", "n_gal_5", "n_gal_10", "halo_mass", "star_mass", "mag_lens", "n_sources",
-]  # fmt: skip
+    "ID",
+    "x_crit",
+    "y_crit",
+    "source_ID",
+    "z_source",
+    "z_lens",
+    "mag_source",
+    "ein_area",
+    "n_crit",
+    "r_source",
+    "crit_area",
+    "n_pix_source",
+    "source_flux",
+    "n_pix_lens",
+    "lens_flux",
+    "n_source_im",
+    "mag_eff",
+    "sb_contrast",
+    "color_diff",
+    "n_gal_3",
+    "n_gal_5",
+    "n_gal_10",
+    "halo_mass",
+    "star_mass",
+    "mag_lens",
+    "n_sources",
+]
 
 
 def read(name, folder, **options):
@@ -84,8 +107,13 @@ def bologna2(tmp_path, rows):
 
 def test_bologna_2_lenses_are_what_the_challenge_defines(tmp_path):
     edge = {"n_source_im": 1, "mag_eff": 1.61, "n_pix_source": 21}
-    bologna2(tmp_path, [{"ID": 200001 + k, **edge, **one} for k, one in enumerate(
-        [{}, {"n_source_im": 0}, {"mag_eff": 1.6}, {"n_pix_source": 20}])])  # fmt: skip
+    bologna2(
+        tmp_path,
+        [
+            {"ID": 200001 + k, **edge, **one}
+            for k, one in enumerate([{}, {"n_source_im": 0}, {"mag_eff": 1.6}, {"n_pix_source": 20}])
+        ],
+    )
     table, dropped = read("bologna2", tmp_path)
     assert dropped == {}
     assert table["label"].to_pylist() == ["lens", "nonlens", "nonlens", "nonlens"]
@@ -229,8 +257,15 @@ def test_labels_hosts_and_splits_of_a_fits_folder_come_from_its_csv(tmp_path):
     (tmp_path / "labels.csv").write_text(
         "file,kind,galaxy,split,ra_deg,dec_deg\nb.fits,ring,G2,test,1.5,2\na.fits,lens,G1,,1,2\n"
     )
-    options = {"bands": {"r": 0}, "size_px": 15, "labels": "labels.csv", "label_column": "kind",
-               "host_column": "galaxy", "sky_position": "labels", "pixel_scale_arcsec": 0.2}  # fmt: skip
+    options = {
+        "bands": {"r": 0},
+        "size_px": 15,
+        "labels": "labels.csv",
+        "label_column": "kind",
+        "host_column": "galaxy",
+        "sky_position": "labels",
+        "pixel_scale_arcsec": 0.2,
+    }
     table, dropped = read("fits-folder", tmp_path, **options)
     assert dropped == {}
     assert table["label"].to_pylist() == ["lens", "ring"]

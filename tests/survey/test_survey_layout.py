@@ -11,7 +11,9 @@ EXAMPLES = {
     "des": (["DES0001-4914_r2590p01_g.fits.fz", "DES0001-4914_r2590p01_i.fits.fz"], "DES0001-4914", "gi"),
     "hsc": (["calexp-HSC-G-9813-4,4.fits", "calexp-HSC-I2-9813-4,4.fits"], "9813-4,4", "gi"),
     "legacysurvey": (
-        ["legacysurvey-1126p222-image-r.fits.fz", "legacysurvey-1126p222-invvar-r.fits.fz"], "1126p222", "r",
+        ["legacysurvey-1126p222-image-r.fits.fz", "legacysurvey-1126p222-invvar-r.fits.fz"],
+        "1126p222",
+        "r",
     ),
     "cfhtls": (["CFHTLS_W_g_142354+523831_T0007_MEDIAN.fits"], "142354+523831", "g"),
     "lsst": (["deep_coadd_5063_14_g_v1.fits", "deep_coadd_5063_14_y_v1.fits"], "5063_14", "gy"),
@@ -19,7 +21,7 @@ EXAMPLES = {
     "hst-acs": (["j8pu0y010_drz.fits"], "j8pu0y010", ["F814W"]),
     "generic": (["field.one_g.fits.gz", "field.one-r.fits"], "field.one", "gr"),
     "sample": (["sample-1_g.fits"], "sample-1", "g"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", layout_names())

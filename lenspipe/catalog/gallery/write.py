@@ -80,8 +80,10 @@ def write_gallery(
     if not (8 <= stamp_px <= 256 and 0 < stamp_arcsec <= 3600 and count > 0):
         raise ConfigError(
             "a page needs stamps of 8 to 256 pixels, a positive size on the sky and a count",
-            stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, count=count,
-        )  # fmt: skip
+            stamp_px=stamp_px,
+            stamp_arcsec=stamp_arcsec,
+            count=count,
+        )
     record = read_json(catalogue / names.PROVENANCE)
     rows = best_rows(catalogue, count)
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
@@ -94,9 +96,15 @@ def write_gallery(
         run = next(r for r in record["runs"] if r["run_id"] == run_id)
         config = run["request"]["config"]
         for stamps in cut_stamps(
-            members, tile, SurveyLayout.model_validate(run["request"]["survey"]), channels=channels,
-            zero_point_ab=config["zero_point_ab"], stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, **config["background"],
-        ):  # fmt: skip
+            members,
+            tile,
+            SurveyLayout.model_validate(run["request"]["survey"]),
+            channels=channels,
+            zero_point_ab=config["zero_point_ab"],
+            stamp_px=stamp_px,
+            stamp_arcsec=stamp_arcsec,
+            **config["background"],
+        ):
             if stamps.surface_brightness is None:
                 reasons[tile.name] = str(stamps.reason)
             else:
@@ -105,10 +113,14 @@ def write_gallery(
             on_stamps(len(stamps.rows))
     out = catalogue / names.GALLERY
     meta = {
-        "catalogue": catalogue.name, "catalogue_id": record["runs"][0]["run_id"], "written": record["written"],
-        "total_rows": record["counts"]["rows"], "lenspipe": record["lenspipe"], "stamp_arcsec": stamp_arcsec,
+        "catalogue": catalogue.name,
+        "catalogue_id": record["runs"][0]["run_id"],
+        "written": record["written"],
+        "total_rows": record["counts"]["rows"],
+        "lenspipe": record["lenspipe"],
+        "stamp_arcsec": stamp_arcsec,
         "area_deg2": record["area"]["footprint_deg2"],
-    }  # fmt: skip
+    }
     write_page(out, rows, codes, has_stamp, noise=noise, meta=meta)
     return GalleryResult(out / "index.html", rows.num_rows, int(has_stamp.sum()), reasons)
 
@@ -142,9 +154,15 @@ def write_page(
     channels = channels_of(bands)
     gains = [g * float(s / noise[len(noise) // 2]) for g, s in zip(GAINS[len(channels)], noise, strict=True)]
     meta = {
-        **meta, "channels": channels, "bands": bands, "stamp_px": codes.shape[-1], "per_side": PER_SIDE,
-        "floor": FLOOR, "range": RANGE, "gains": gains,
-    }  # fmt: skip
+        **meta,
+        "channels": channels,
+        "bands": bands,
+        "stamp_px": codes.shape[-1],
+        "per_side": PER_SIDE,
+        "floor": FLOOR,
+        "range": RANGE,
+        "gains": gains,
+    }
     with names.replaced_folder(out, replace=True) as new:
         for file in PAGE.iterdir():
             shutil.copyfile(file, new / file.name)
@@ -179,10 +197,25 @@ def _noise(shards: pa.Table, channels: tuple[str, ...]) -> NDArray[np.float64]:
 
 def _columns(rows: pa.Table, bands: tuple[str, ...], has_stamp: NDArray[np.bool_]) -> dict[str, Any]:
     shown = [
-        "run_id", "candidate_id", "name", "ra", "dec", "rank", "score", "probability", "n_detection", *KNOWN, "tile",
-        *(f"mag_{band}" for band in bands), *(f"mag_err_{band}" for band in bands), "half_light_radius_arcsec",
-        "axis_ratio", "flags", "mask_fraction", "covered_fraction",
-    ]  # fmt: skip
+        "run_id",
+        "candidate_id",
+        "name",
+        "ra",
+        "dec",
+        "rank",
+        "score",
+        "probability",
+        "n_detection",
+        *KNOWN,
+        "tile",
+        *(f"mag_{band}" for band in bands),
+        *(f"mag_err_{band}" for band in bands),
+        "half_light_radius_arcsec",
+        "axis_ratio",
+        "flags",
+        "mask_fraction",
+        "covered_fraction",
+    ]
     columns = {name: [_finite(value) for value in rows[name].to_pylist()] for name in shown}
     return {**columns, "has_stamp": has_stamp.astype(int).tolist()}
 

@@ -1,1 +1,0 @@
-"""A model on a data set: infer, then evaluate."""

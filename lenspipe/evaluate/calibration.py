@@ -1,0 +1,94 @@
+"""Fit the calibration of a finder on held-out stamps, and say how well it holds on stamps that it was not fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lenspipe.errors import ConfigError
+from lenspipe.evaluate.stream import Member, count_rows, iter_stamps, words
+from lenspipe.nn.card import Calibration
+from lenspipe.stamps.format import StampSet
+from lenspipe.stats.calibrate import Method, fit_calibration, probability
+from lenspipe.stats.counts import ScoreCounts, Tally
+from lenspipe.stats.reliability import reliability
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """
+    A calibration, and the reliability before and after.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        Fitted on all stamps.
+    before, after : dict
+        ``ece`` and ``brier`` of the raw score, and of probabilities of each half from the calibration of the other
+        half; ``after`` is None where a half has only one class.
+    """
+
+    calibration: Calibration
+    before: dict[str, Any]
+    after: dict[str, Any] | None
+
+
+def calibrate_finder(
+    member: Member,
+    stamps: StampSet,
+    *,
+    split: str | None,
+    method: Method,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Fitted:
+    """
+    Score the stamps of a split and fit the map from score to probability.
+
+    The two halves, by a hash of the stamp's name, judge each other; memory does not grow with the data set.
+
+    Raises
+    ------
+    ConfigError
+        The model is no finder, or its score falls with the truth.
+    DataError
+        The split is empty, or holds one class only.
+    """
+    if member.card.task != "find":
+        raise ConfigError("only the score of a finder is calibrated", model=member.name, task=member.card.task)
+    done, total = 0, count_rows(stamps, split)
+    halves = (Tally(), Tally())
+    for table, pixels in iter_stamps(stamps, [member.image], member.card.features, split=split):
+        score = member.predict(table, member.prepared(stamps, pixels)).score
+        assert score is not None
+        is_lens = words(table, "label") == member.card.classes[-1]
+        digests = (hashlib.blake2b(str(name).encode(), digest_size=1).digest() for name in words(table, "stamp_id"))
+        half = np.array([digest[0] % 2 for digest in digests])
+        for k, tally in enumerate(halves):
+            tally.add(score[half == k], is_lens[half == k])
+        done += table.num_rows
+        progress(done, total)
+    one, two = (tally.total for tally in halves)
+    both = one + two
+    data = f"{stamps.folder.name}, split {split or 'all'}, model {member.predictor.digest}"
+    fitted = fit_calibration(both, method, data=data)
+    return Fitted(fitted, _of(reliability(both)), _crossed(one, two, method))
+
+
+def _crossed(one: ScoreCounts, two: ScoreCounts, method: Method) -> dict[str, Any] | None:
+    if not all((one.n_lens, one.n_other, two.n_lens, two.n_other)):
+        return None
+    parts = []
+    for fitted_on, judged_on in ((one, two), (two, one)):
+        calibration = fit_calibration(fitted_on, method, data="the other half")
+        found = reliability(judged_on, probability(judged_on.scores, calibration))
+        parts.append((judged_on.n_lens + judged_on.n_other, found))
+    n = sum(weight for weight, _ in parts)
+    return {key: sum(weight * found[key] for weight, found in parts) / n for key in ("ece", "brier")}
+
+
+def _of(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in ("ece", "brier")}

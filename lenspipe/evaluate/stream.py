@@ -1,0 +1,175 @@
+"""Stamps of a data set as they stream through the models that are judged on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lenspipe.errors import ConfigError, DataError, ModelError
+from lenspipe.infer.predict import Prediction, Predictor
+from lenspipe.infer.stamps import covered_side, stamp_input
+from lenspipe.nn.card import ModelCard, find_model, fits
+from lenspipe.stamps.format import StampSet, image_array
+
+BATCH_BYTES = 16 << 20
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Member:
+    """
+    A model that is judged, and the image column that it takes.
+
+    Attributes
+    ----------
+    name : str
+        Of the card; with a number where two models share it.
+    folder : Path
+    predictor : Predictor
+    image : str
+    """
+
+    name: str
+    folder: Path
+    predictor: Predictor
+    image: str
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self.predictor.card
+
+    def prepared(self, stamps: StampSet, pixels: dict[str, Pixels]) -> Pixels:
+        """Network input of a batch ``(n, channel, y, x)``."""
+        spec = stamps.images[self.image]
+        return stamp_input(
+            pixels[self.image], bands=spec.bands, pixel_scale_arcsec=spec.pixel_scale_arcsec, card=self.card
+        )
+
+    def predict(self, table: pa.Table, prepared: Pixels) -> Prediction:
+        """What the model says of a batch."""
+        return self.predictor.predict(prepared, feature_values(self.card, table))
+
+
+def open_members(
+    models: Sequence[str | Path],
+    stamps: StampSet,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    threads: int = 1,
+) -> list[Member]:
+    """
+    Load models that are to be judged on one data set.
+
+    Raises
+    ------
+    ConfigError
+        No model, or models of different tasks.
+    ModelError, DataError
+        A model is broken, or the stamps do not fit it.
+    """
+    members: list[Member] = []
+    for model in models:
+        folder = find_model(model)
+        predictor = Predictor(folder, device=device, batch_size=batch_size, threads=threads)
+        demand_columns(predictor.card, stamps)
+        taken = [member.name for member in members]
+        name, number = predictor.card.name, 2
+        while name in taken:
+            name, number = f"{predictor.card.name} ({number})", number + 1
+        members.append(Member(name, folder, predictor, image_for(predictor.card, stamps)))
+    tasks = sorted({member.card.task for member in members})
+    if len(tasks) != 1:
+        raise ConfigError("models of one task are compared; evaluate the others apart", tasks=" ".join(tasks))
+    return members
+
+
+def image_for(card: ModelCard, stamps: StampSet) -> str:
+    """
+    Name of the first image column that a model can take.
+
+    Raises
+    ------
+    ModelError
+        None has its bands and a pixel scale that it takes.
+    ConfigError
+        The model wants denoised stamps, which a data set does not hold.
+    DataError
+        The stamps are too small for the model.
+    """
+    if card.sees != "raw" or card.task == "denoise":
+        raise ConfigError("only models of raw stamps that find, classify or regress are evaluated", model=card.name)
+    reasons = []
+    for name, spec in stamps.images.items():
+        reason = fits(card, spec.bands, spec.pixel_scale_arcsec)
+        if reason is None:
+            covered_side(card, spec.size_px, spec.pixel_scale_arcsec)
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise ModelError(f"the stamps do not fit the model: {'; '.join(reasons)}", data=str(stamps.folder))
+
+
+def demand_columns(card: ModelCard, stamps: StampSet) -> None:
+    """Raise `DataError` where the data set lacks columns that a card's features or targets name."""
+    if missing := [name for name in (*card.features, *card.targets) if name not in stamps.schema.names]:
+        raise DataError("the data set lacks columns that the model needs", model=card.name, missing=",".join(missing))
+
+
+def count_rows(stamps: StampSet, split: str | None) -> int:
+    """
+    Labelled rows of a split.
+
+    Raises
+    ------
+    DataError
+        There are none.
+    """
+    n, seen = 0, set()
+    for table in stamps.iter_batches(["label", "split"], batch_size=1 << 16):
+        seen |= set(pc.unique(table["split"]).to_pylist())
+        rows = table if split is None else table.filter(pc.equal(table["split"], split))
+        n += rows.num_rows - rows["label"].null_count
+    if not n:
+        found = ",".join(sorted(str(name) for name in seen)) or "none"
+        raise DataError("no labelled stamps in this split; name another by --split", split=split, splits=found)
+    return n
+
+
+def iter_stamps(
+    stamps: StampSet, images: Sequence[str], columns: Sequence[str], *, split: str | None
+) -> Iterator[tuple[pa.Table, dict[str, Pixels]]]:
+    """
+    Labelled rows of a split, batch by batch: scalar columns, and the pixels of each image ``(n, band, y, x)``.
+
+    Memory is bounded by a batch. Rows without a label are left out.
+    """
+    wanted = [*dict.fromkeys(["stamp_id", "label", *columns]), *dict.fromkeys(images)]
+    size = max(32, stamps.rows_within(BATCH_BYTES))
+    for table in stamps.iter_batches(wanted, batch_size=size, split=split):
+        labelled = table.filter(pc.is_valid(table["label"]))
+        if labelled.num_rows:
+            pixels = {name: image_array(labelled, name) for name in dict.fromkeys(images)}
+            yield labelled.drop_columns(list(pixels)), pixels
+
+
+def feature_values(card: ModelCard, table: pa.Table) -> NDArray[np.float64] | None:
+    """Values ``(n, feature)`` of the columns that a model takes beside the image; None where it takes none."""
+    return np.stack([numbers(table, name) for name in card.features], axis=1) if card.features else None
+
+
+def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column as float64 ``(n,)``; NaN where it is null."""
+    values: NDArray[np.float64] = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def words(table: pa.Table, name: str) -> NDArray[np.object_]:
+    """A column of text as objects ``(n,)``."""
+    return np.array(table[name].to_pylist(), dtype=object)

@@ -1,0 +1,165 @@
+"""Pictures of a report, each a PNG as bytes: ROC, scores, recall, reliability, confusion, regression, audit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.curves import roc
+
+COLOURS = ("#0b5394", "#c0392b", "#2e7d32", "#8e5aa8", "#b8860b", "#00838f", "#5d4037", "#7f7f7f")
+MAX_POINTS = 4000
+WIDE = 20
+"""Bins that span more than this factor are drawn on a logarithmic axis."""
+
+
+def _axes(width: float = 6.4, height: float = 4.8) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def roc_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
+    """TPR against FPR on a logarithmic axis, one line a name; left of three false positives it is faint."""
+    figure, axes = _axes()
+    lowest = min(1 / max(1, c.n_other) for c in counts.values())
+    for colour, (name, c) in zip(COLOURS * 9, counts.items(), strict=False):
+        false, true, _ = roc(c)
+        fpr, tpr = np.maximum(false / max(1, c.n_other), lowest / 2), true / max(1, c.n_lens)
+        keep = _corners(fpr, tpr)
+        x, y = fpr[keep], tpr[keep]
+        sure = x >= 3 / max(1, c.n_other)
+        axes.step(x, y, where="post", color=colour, alpha=0.35, lw=1)
+        axes.step(x[sure], y[sure], where="post", color=colour, label=name)
+    chance = np.geomspace(lowest / 2, 1, 60)
+    axes.plot(chance, chance, ":", color="0.5", lw=1, label="chance")
+    axes.set(xscale="log", xlim=(lowest / 2, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="recall (TPR)")
+    axes.legend(fontsize=8, loc="upper left")
+    return _png(figure)
+
+
+def _corners(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Last point of each x, thinned to what a screen shows."""
+    last = np.flatnonzero(np.r_[np.diff(x) > 0, True])
+    if len(last) <= MAX_POINTS:
+        return last
+    even = np.geomspace(1, len(last), MAX_POINTS).astype(int) - 1
+    return last[np.unique(even)]
+
+
+def score_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
+    """Histograms of the scores by class, on the log odds, one panel a name."""
+    figure = Figure(figsize=(6.4, 1.2 + 1.9 * len(counts)), layout="constrained")
+    panels = figure.subplots(len(counts), 1, squeeze=False)[:, 0]
+    for axes, (name, c) in zip(panels, counts.items(), strict=True):
+        s = np.clip(c.scores, 1e-9, 1 - 1e-9)
+        odds = np.log10(s) - np.log10(1 - s)
+        edges = np.linspace(min(odds.min(), -1), max(odds.max(), 1), 61)
+        for weights, label, colour in ((c.other, "others", COLOURS[0]), (c.lens, "lenses", COLOURS[1])):
+            axes.hist(odds, edges, weights=weights, histtype="step", color=colour, label=label)
+        axes.set(yscale="log", title=name, ylabel="stamps")
+        axes.grid(alpha=0.25)
+    panels[0].legend(fontsize=8)
+    panels[-1].set_xlabel("log$_{10}$ of score / (1 - score)")
+    return _png(figure)
+
+
+def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, Any]]], at: str) -> bytes:
+    """Recall in bins of one quantity at one threshold, with 95 % intervals; one colour a name."""
+    figure, axes = _axes(6.4, 4.0)
+    edges = [row["high"] for row in next(iter(models.values()))]
+    logarithmic = edges[-1] > WIDE * edges[0]
+    for k, (colour, (name, rows)) in enumerate(zip(COLOURS * 9, models.items(), strict=False)):
+        rows = [row for row in rows if at in row]
+        if not rows:
+            continue
+        at_part = 0.5 + (k - (len(models) - 1) / 2) * 0.06
+        low_edge, high_edge = (np.array([row[edge] for row in rows], float) for edge in ("low", "high"))
+        x = low_edge + at_part * (high_edge - low_edge)
+        if logarithmic:
+            x = low_edge.clip(high_edge[0] / 3) ** (1 - at_part) * high_edge**at_part
+        y = np.array([row[at]["value"] for row in rows])
+        low, high = np.array([row[at]["interval95"] for row in rows]).T
+        axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=name)
+    axes.set(ylim=(-0.02, 1.02), xlabel=f"{quantity}{f' [{unit}]' if unit else ''}", ylabel=f"recall at {at}")
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def reliability_plot(models: Mapping[str, dict[str, Any]]) -> bytes:
+    """Observed fraction against stated probability with 95 % intervals; one colour a name."""
+    figure, axes = _axes(5.2, 4.9 + 0.22 * len(models))
+    axes.plot([0, 1], [0, 1], ":", color="0.5", lw=1)
+    for colour, (name, found) in zip(COLOURS * 9, models.items(), strict=False):
+        bins = found["bins"]
+        x, y = np.array([b["probability"] for b in bins]), np.array([b["observed"] for b in bins])
+        low, high = np.array([b["interval95"] for b in bins]).T
+        label = f"{name}, ECE {found['ece']:.3f}"
+        axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=label)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="stated probability", ylabel="observed fraction")
+    figure.legend(fontsize=8, loc="outside lower center")
+    return _png(figure)
+
+
+def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+    """Confusion matrix, rows are the truth, with counts and fractions of the row."""
+    counts = np.array(matrix, float)
+    part = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = _axes(1.6 + 1.3 * len(classes), 1.4 + 1.1 * len(classes))
+    axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
+    for y, x in np.ndindex(*counts.shape):
+        text = f"{counts[y, x]:.0f}\n{part[y, x]:.0%}"
+        axes.text(x, y, text, ha="center", va="center", color="white" if part[y, x] > 0.6 else "black", fontsize=9)
+    axes.grid(False)
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="said", ylabel="true")
+    return _png(figure)
+
+
+def regression_plot(
+    name: str, truth: NDArray[np.float64], value: NDArray[np.float64], sigma: NDArray[np.float64] | None
+) -> bytes:
+    """Estimates against truth, with one sigma where it is stated."""
+    figure, axes = _axes(5.2, 5.0)
+    ends = [float(min(truth.min(), value.min())), float(max(truth.max(), value.max()))]
+    axes.plot(ends, ends, ":", color="0.5", lw=1)
+    axes.errorbar(truth, value, sigma, fmt=".", ms=3, lw=0.5, alpha=0.4, color=COLOURS[0])
+    axes.set(xlabel=f"true {name}", ylabel=f"estimated {name}")
+    return _png(figure)
+
+
+def audit_plot(models: Mapping[str, Mapping[str, dict[str, float]]]) -> bytes:
+    """Mean (bar) and largest (tick) change of the output by kind of change of the image, one colour a name."""
+    kinds = list(next(iter(models.values())))
+    figure, axes = _axes(7.2, 1.4 + 0.34 * len(kinds) * max(1, len(models)))
+    step = 0.8 / len(models)
+    for k, (colour, (name, rows)) in enumerate(zip(COLOURS * 9, models.items(), strict=False)):
+        y = np.arange(len(kinds)) + k * step
+        mean = np.array([rows[kind]["mean"] for kind in kinds])
+        most = np.array([rows[kind]["largest"] for kind in kinds])
+        axes.barh(y, np.maximum(mean, 1e-9), height=step * 0.9, color=colour, label=name)
+        axes.plot(np.maximum(most, 1e-9), y, "|", color=colour, ms=11)
+    axes.set_yticks(np.arange(len(kinds)) + 0.4 - step / 2, kinds)
+    axes.invert_yaxis()
+    least = min(row["mean"] for rows in models.values() for row in rows.values())
+    lowest = 10 ** np.floor(np.log10(max(least, 1e-9)) - 0.3)
+    axes.set(xscale="log", xlim=(lowest, 1.5), xlabel="change of the output: mean (bar), largest (tick)")
+    figure.legend(fontsize=8, loc="outside lower center")
+    return _png(figure)

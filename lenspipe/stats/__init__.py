@@ -1,0 +1,1 @@
+"""Statistics of scores, classes and values on arrays: counts that add up, curves, intervals, calibration, reports."""
