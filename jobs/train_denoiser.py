@@ -28,6 +28,7 @@ from lenspipe.learn.denoise_skies import cutout_skies, des_cutouts, frame_skies,
 from lenspipe.learn.denoise_train import DenoiseSettings, train_denoiser
 from lenspipe.learn.real_hosts import kids_tile
 from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.outputs import Denoise
 from lenspipe.sky.wcs import pixel_scale_arcsec
 from lenspipe.survey.files import find_files
 
@@ -88,7 +89,6 @@ def command(
     card = ModelCard(
         name=name or out.name,
         family=family,
-        task="denoise",
         bands=bands,
         pixel_scale_arcsec=scale,
         scale_tolerance=0.3,
@@ -96,7 +96,7 @@ def command(
         max_scale_arcsec=scales[1],
         stamp_px=patch_px,
         stretch=Stretch(name="linear", band_scales=(1.0,) * len(bands), alpha=1.0, q=1.0),
-        exposure_ratios=ratios,
+        outputs=Denoise(exposure_ratios=ratios),
     )
     given = f"--frames 'FRAMES' --band {band}" if frames else "" if real is None else "--real ../shared/data"
     facts = {

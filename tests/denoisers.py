@@ -9,6 +9,7 @@ import torch
 
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import save_model
+from lenspipe.nn.outputs import Denoise
 from lenspipe.nn.registry import build
 
 
@@ -18,7 +19,6 @@ def write_denoiser(folder: Path, *, bands: tuple[str, ...] = ("g", "r", "i"), **
         name="tiny-denoiser",
         family="unet-small",
         settings={"width": 4},
-        task="denoise",
         bands=bands,
         pixel_scale_arcsec=0.2,
         scale_tolerance=0.3,
@@ -26,7 +26,7 @@ def write_denoiser(folder: Path, *, bands: tuple[str, ...] = ("g", "r", "i"), **
         max_scale_arcsec=0.4,
         stamp_px=32,
         stretch=Stretch(name="linear", band_scales=(1.0,) * len(bands), alpha=1.0, q=1.0),
-        exposure_ratios=(1.5, 8.0),
+        outputs=Denoise(exposure_ratios=(1.5, 8.0)),
         **facts,
     )
     module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)

@@ -112,7 +112,7 @@ def calibrated(member: Member, stamps: StampSet, split: str | None, method: str)
         click.echo("  too few stamps to judge it on a half that it was not fitted on")
     else:
         click.echo(f"  calibrated on the other half: ECE {fitted.after['ece']:.4f}, Brier {fitted.after['brier']:.4f}")
-    return member.card.model_copy(update={"calibration": c})
+    return member.card.with_outputs(calibration=c)
 
 
 def abstaining(member: Member, stamps: StampSet, split: str | None, accuracy: float) -> ModelCard:
@@ -150,7 +150,7 @@ def abstaining(member: Member, stamps: StampSet, split: str | None, accuracy: fl
     kept, right, whole = (cost[name] for name in ("kept", "accuracy_kept", "accuracy_all"))
     click.echo(f"  split {cost['split']}: {kept['k']} of {kept['n']} kept")
     click.echo(f"  accuracy {_of(right)} of these, {_of(whole)} of all")
-    return card.model_copy(update={"abstention": rule, "metrics": {**card.metrics, "abstention": cost}})
+    return card.with_outputs(abstention=rule).model_copy(update={"metrics": {**card.metrics, "abstention": cost}})
 
 
 def _of(part: dict[str, Any]) -> str:

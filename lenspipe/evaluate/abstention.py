@@ -15,7 +15,7 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.stream import Member, Pixels, count_rows, iter_stamps, numbers, words
 from lenspipe.infer.abstain import REASONS, light_facts, reasons_to_abstain
 from lenspipe.infer.prepare import field_px
-from lenspipe.nn.card import Abstention
+from lenspipe.nn.outputs import Abstention
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.intervals import fraction
 from lenspipe.stats.selective import confidence_for, hopeless_below

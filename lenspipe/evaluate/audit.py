@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from lenspipe.evaluate.stream import Member, feature_values, iter_stamps
 from lenspipe.infer.committee import N_VIEW, dihedral_view
-from lenspipe.infer.predict import Prediction
 from lenspipe.infer.prepare import cubic_matrix
 from lenspipe.infer.stamps import stamp_brightness
+from lenspipe.nn.outputs import Prediction
 from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet
 
@@ -134,7 +134,7 @@ def _outputs(
     member: Member, prepared: NDArray[np.float32], features: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     raw = member.predictor.outputs(prepared, features)
-    return _shown(member, member.predictor.interpret(raw)), raw
+    return _shown(member, member.card.outputs.read(raw)), raw
 
 
 def _shown(member: Member, said: Prediction) -> NDArray[np.float64]:

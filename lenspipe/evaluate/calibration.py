@@ -11,7 +11,7 @@ import numpy as np
 
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.stream import Member, count_rows, iter_stamps, words
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.calibrate import Method, fit_calibration, probability
 from lenspipe.stats.counts import ScoreCounts, Tally

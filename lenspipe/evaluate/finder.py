@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.stream import Member, Pixels, count_rows, iter_stamps, numbers, words
 from lenspipe.infer.committee import N_VIEW, Rule, combine, dihedral_view
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.calibrate import probability
 from lenspipe.stats.counts import Tally

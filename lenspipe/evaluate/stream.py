@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError, ModelError
-from lenspipe.infer.predict import Prediction, Predictor
+from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import covered_side, stamp_input
 from lenspipe.nn.card import ModelCard, find_model, fits
+from lenspipe.nn.outputs import Prediction
 from lenspipe.stamps.format import StampSet, image_array
 
 BATCH_BYTES = 16 << 20

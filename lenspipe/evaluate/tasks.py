@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.abstention import Facts, cost_of, facts_of, joined, psf_columns
 from lenspipe.evaluate.stream import Member, count_rows, iter_stamps, numbers, words
-from lenspipe.nn.card import Abstention
+from lenspipe.nn.outputs import Abstention
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.metrics import ClassTally
 from lenspipe.stats.regression import ErrorSums

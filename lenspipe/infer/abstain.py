@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.nn.card import Abstention
+from lenspipe.nn.outputs import Abstention
 
 LEAST_COVERED = 0.9
 """Part of a stamp that must hold data, and be free of masks, for its class to be asked at all."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stats.calibrate import probability
 
 Rule = Literal["mean", "product", "calibrated"]

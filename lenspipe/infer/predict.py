@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from lenspipe.errors import DataError, ModelError
 from lenspipe.infer.score import Scorer
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """
-    What a model says of n stamps; the arrays that its task gives.
-
-    Attributes
-    ----------
-    score : array (n,), optional
-        ``find``: raw score, 0 to 1.
-    probability : array (n, class), optional
-        ``classify``: softmax over the card's classes.
-    value, sigma : arrays (n, target), optional
-        ``regress``: estimates of the card's targets, and their standard deviation where the model states one.
-    """
-
-    score: NDArray[np.float64] | None = None
-    probability: NDArray[np.float64] | None = None
-    value: NDArray[np.float64] | None = None
-    sigma: NDArray[np.float64] | None = None
+from lenspipe.nn.outputs import Prediction
 
 
 class Predictor(Scorer):
@@ -64,29 +41,8 @@ class Predictor(Scorer):
         return joined
 
     def predict(self, stamps: NDArray[np.float32], features: NDArray[np.floating] | None = None) -> Prediction:
-        """`outputs` as the card's task means them."""
-        return self.interpret(self.outputs(stamps, features))
-
-    def interpret(self, outputs: NDArray[np.float64]) -> Prediction:
-        """
-        What outputs ``(n, n_out)`` mean.
-
-        Raises
-        ------
-        ModelError
-            The card's task gives no numbers a stamp.
-        """
-        card = self.card
-        if card.task == "find":
-            return Prediction(score=expit(outputs[:, 0]))
-        if card.task == "classify":
-            return Prediction(probability=softmax(outputs, axis=1))
-        if card.task != "regress":
-            raise ModelError("only models that find, classify or regress are judged by stamps", task=card.task)
-        n, spread = len(card.targets), np.array(card.target_spreads)
-        value = outputs[:, :n] * spread + np.array(card.target_means)
-        sigma = np.exp(outputs[:, n:] / 2) * spread if card.uncertainty == "gaussian" else None
-        return Prediction(value=value, sigma=sigma)
+        """`outputs` as the card's task means them; raises `ModelError` where it gives no numbers per stamp."""
+        return self.card.outputs.read(self.outputs(stamps, features))
 
     def _scaled(self, features: NDArray[np.floating] | None, n: int) -> NDArray[np.float32] | None:
         names = self.card.features

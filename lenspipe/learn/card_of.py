@@ -13,6 +13,7 @@ from lenspipe.learn.augment_batch import VIEWS_ONLY
 from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSettings
 from lenspipe.learn.truth import TURNING, Truth
 from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.outputs import Classify, Find, Outputs, Regress
 from lenspipe.stamps.format import ImageSpec, StampSet
 
 N_NOISE = 256
@@ -123,7 +124,7 @@ def make_card(
             name=name,
             family=family,
             settings=settings.model | ({"n_feature": len(shown.features)} if shown.features else {}),
-            task=truth.task,
+            outputs=outputs_of(truth, settings),
             bands=bands,
             pixel_scale_arcsec=scale,
             scale_tolerance=shown.scale_tolerance,
@@ -138,11 +139,6 @@ def make_card(
                 q=shown.q,
                 standardise=shown.standardise,
             ),
-            classes=truth.classes if truth.task == "classify" else ("nonlens", "lens"),
-            targets=settings.labels.targets,
-            target_means=truth.target_means,
-            target_spreads=truth.target_spreads,
-            uncertainty=settings.labels.uncertainty,
             features=shown.features,
             feature_means=truth.feature_means,
             feature_spreads=truth.feature_spreads,
@@ -150,3 +146,17 @@ def make_card(
         )
     except ValidationError as error:
         raise ConfigError(f"the settings do not make a model: {error.errors()[0]['msg']}") from error
+
+
+def outputs_of(truth: Truth, settings: TrainSettings) -> Outputs:
+    """What the network is to give."""
+    if truth.task == "find":
+        return Find()
+    if truth.task == "classify":
+        return Classify(classes=truth.classes)
+    return Regress(
+        targets=settings.labels.targets,
+        target_means=truth.target_means,
+        target_spreads=truth.target_spreads,
+        uncertainty=settings.labels.uncertainty,
+    )

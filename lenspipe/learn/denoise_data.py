@@ -9,6 +9,7 @@ from lenspipe.learn.denoise_pairs import Sky
 from lenspipe.learn.denoise_skies import cutout_skies
 from lenspipe.learn.denoise_train import DenoiseSettings, train_denoiser
 from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.outputs import Denoise
 from lenspipe.stamps.format import StampSet
 
 RATIOS = (1.25, 8.0)
@@ -58,7 +59,6 @@ def train_on_stamps(
     card = ModelCard(
         name=out.name,
         family=family,
-        task="denoise",
         bands=spec.bands,
         pixel_scale_arcsec=spec.pixel_scale_arcsec,
         scale_tolerance=0.3,
@@ -66,7 +66,7 @@ def train_on_stamps(
         max_scale_arcsec=high * spec.pixel_scale_arcsec,
         stamp_px=spec.size_px,
         stretch=Stretch(name="linear", band_scales=(1.0,) * len(spec.bands), alpha=1.0, q=1.0),
-        exposure_ratios=RATIOS,
+        outputs=Denoise(exposure_ratios=RATIOS),
     )
     settings = DenoiseSettings(
         epochs=epochs,

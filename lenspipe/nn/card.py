@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from lenspipe.errors import ConfigError, ModelError
+from lenspipe.nn.outputs import Find, Outputs, nested
 from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
@@ -36,48 +37,6 @@ class Stretch(Table):
     """Subtract each stamp's mean and divide by its standard deviation, over all channels, after the stretch."""
 
 
-class Calibration(Table):
-    """Map from a model's score to a probability, and what it was fitted on (`lenspipe.stats.calibrate`)."""
-
-    method: Literal["platt", "temperature", "isotonic"]
-    """``platt`` and ``temperature`` act on the log odds of the score, ``isotonic`` on the score."""
-    slope: float = 1.0
-    """``platt``: slope on the log odds; ``temperature``: one over the temperature."""
-    intercept: float = 0.0
-    """``platt``: intercept on the log odds."""
-    scores: tuple[float, ...] = ()
-    """``isotonic``: knots, rising."""
-    probabilities: tuple[float, ...] = ()
-    """``isotonic``: probability at each knot; linear between them, flat outside."""
-    prior: float = Field(gt=0, lt=1)
-    """Fraction of lenses among the stamps it was fitted on; a survey's own prior replaces it by the odds."""
-    n_lens: int = Field(ge=1)
-    """Lenses it was fitted on."""
-    n_other: int = Field(ge=1)
-    """Stamps of all else it was fitted on."""
-    data: str
-    """What those stamps were."""
-
-
-class Abstention(Table):
-    """When a classifier does not say which class it sees (`lenspipe.infer.abstain`)."""
-
-    least_snr: float = Field(ge=0)
-    """Signal-to-noise of the stamp's light, all bands and pixels together, below which it abstains."""
-    least_radius_arcsec: float = Field(ge=0)
-    """Radius of the light, weighted by signal-to-noise squared, below which it abstains: of arcs, nearly theta_E."""
-    widest_psf_arcsec: dict[str, float] = {}
-    """By band: FWHM of the PSF above which it abstains, the widest of the training."""
-    least_confidence: float | None = Field(default=None, ge=0, le=1)
-    """Highest class probability below which it abstains; null where no threshold gave the accuracy: always."""
-    accuracy: float = Field(gt=0, le=1)
-    """Accuracy that was asked of what is kept."""
-    n: int = Field(ge=1)
-    """Stamps that the rule was fitted on."""
-    data: str
-    """What those stamps were."""
-
-
 class ModelCard(Table):
     """The facts of one checkpoint; ``card.json`` beside ``weights.safetensors``."""
 
@@ -89,9 +48,8 @@ class ModelCard(Table):
     """Name of its network family in the registry (`lenspipe.nn.registry`)."""
     settings: dict[str, int | float | bool | str | list[int]] = {}
     """Settings that the family was built with."""
-    task: Literal["find", "classify", "regress", "denoise"] = "find"
-    """What comes out: ``find`` the logit of a lens at the stamp's centre, ``classify`` a logit a class, ``regress``
-    values of `targets`, ``denoise`` an image of the same bands."""
+    outputs: Outputs = Find()
+    """What comes out (`lenspipe.nn.outputs`); its fields stand beside the others in the file."""
     bands: tuple[str, ...] = Field(min_length=1)
     """Bands in the order of the input."""
     pixel_scale_arcsec: float = Field(gt=0)
@@ -106,34 +64,18 @@ class ModelCard(Table):
     """Side of the input stamp. The scan takes odd ones only, so that the source lies in the central pixel."""
     stretch: Stretch
     """Stretch of the input."""
-    classes: tuple[str, ...] = ("nonlens", "lens")
-    """Names of the classes; for ``find`` the score grows with the last."""
-    targets: tuple[str, ...] = ()
-    """``regress``: columns of the data set that the network gives, in order."""
-    target_means: tuple[float, ...] = ()
-    """``regress``: mean of each target in training; the network gives (value - mean) / spread."""
-    target_spreads: tuple[float, ...] = ()
-    """``regress``: standard deviation of each target in training."""
-    uncertainty: Literal["none", "gaussian"] = "none"
-    """``regress``: ``gaussian`` adds the natural log of the variance of each scaled target after the values."""
     features: tuple[str, ...] = ()
     """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
     feature_means: tuple[float, ...] = ()
     """Mean of each feature in training; taken off before the network."""
     feature_spreads: tuple[float, ...] = ()
     """Standard deviation of each feature in training; divided by before the network."""
-    exposure_ratios: tuple[float, float] | None = None
-    """``denoise``: least and largest ratio of exposure times that it was trained with."""
     sees: Literal["raw", "denoised", "both"] = "raw"
     """Whether a classifier takes stamps as they are, denoised, or both (raw bands first)."""
     training: dict[str, Any] = {}
     """Facts about the training: data, seed, steps, command."""
     metrics: dict[str, Any] = {}
     """What was measured, on what, with N and intervals."""
-    calibration: Calibration | None = None
-    """Map from score to probability; null where none was fitted."""
-    abstention: Abstention | None = None
-    """``classify``: when not to say a class; null where no rule was fitted."""
     licence: str = "BSD-3-Clause"
     """Licence of the weights."""
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
@@ -142,22 +84,47 @@ class ModelCard(Table):
     """Date of the checkpoint, ISO 8601."""
 
     @property
+    def task(self) -> str:
+        """Name of the task, for people; code asks for the class of `outputs`."""
+        return self.outputs.task
+
+    @property
     def n_channel(self) -> int:
-        """Channels of the network's input; a denoiser has one more, the exposure ratio."""
+        """Channels of the network's input."""
         once = len(self.stretch.mix) if self.stretch.mix is not None else len(self.bands)
-        if self.task == "denoise":
-            return once + 1
-        return 2 * once if self.sees == "both" else once
+        return (2 * once if self.sees == "both" else once) + self.outputs.n_extra_channel
 
     @property
     def n_out(self) -> int:
-        """Numbers that the network gives for a stamp; for ``denoise`` its image bands."""
+        """Numbers that the network gives for a stamp; of an image its bands."""
+        return self.outputs.n_out(len(self.bands))
+
+    def with_outputs(self, **facts: Any) -> ModelCard:
+        """The same card with other facts of its outputs, such as ``calibration``."""
+        return self.model_copy(update={"outputs": self.outputs.model_copy(update=facts)})
+
+    # INTERIM: facts of the outputs as the card's own, until judges, objectives and readers ask `outputs` themselves
+    classes: ClassVar[Any] = property(lambda self: getattr(self.outputs, "classes", ("nonlens", "lens")))
+    targets: ClassVar[Any] = property(lambda self: getattr(self.outputs, "targets", ()))
+    target_means: ClassVar[Any] = property(lambda self: getattr(self.outputs, "target_means", ()))
+    target_spreads: ClassVar[Any] = property(lambda self: getattr(self.outputs, "target_spreads", ()))
+    uncertainty: ClassVar[Any] = property(lambda self: getattr(self.outputs, "uncertainty", "none"))
+    exposure_ratios: ClassVar[Any] = property(lambda self: getattr(self.outputs, "exposure_ratios", None))
+    calibration: ClassVar[Any] = property(lambda self: getattr(self.outputs, "calibration", None))
+    abstention: ClassVar[Any] = property(lambda self: getattr(self.outputs, "abstention", None))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, values: Any) -> Any:
+        return nested(values) if isinstance(values, dict) else values
+
+    @model_serializer(mode="wrap")
+    def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {
-            "find": 1,
-            "classify": len(self.classes),
-            "regress": len(self.targets) * (2 if self.uncertainty == "gaussian" else 1),
-            "denoise": len(self.bands),
-        }[self.task]
+            key: value
+            for name, whole in handler(self).items()
+            for key, value in (whole.items() if name == "outputs" else [(name, whole)])
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
@@ -167,16 +134,8 @@ class ModelCard(Table):
             raise ValueError("each row of stretch.mix needs one weight a band")
         if not self.min_scale_arcsec <= self.pixel_scale_arcsec <= self.max_scale_arcsec:
             raise ValueError("pixel_scale_arcsec must lie between min_scale_arcsec and max_scale_arcsec")
-        if len({len(self.targets), len(self.target_means), len(self.target_spreads)}) > 1:
-            raise ValueError("target_means and target_spreads need one value a target")
         if len({len(self.features), len(self.feature_means), len(self.feature_spreads)}) > 1:
             raise ValueError("feature_means and feature_spreads need one value a feature")
-        if (self.task == "denoise") != (self.exposure_ratios is not None):
-            raise ValueError("exposure_ratios belong to the task denoise, and it needs them")
-        if self.exposure_ratios is not None and not 1 <= self.exposure_ratios[0] <= self.exposure_ratios[1]:
-            raise ValueError("exposure_ratios are at least 1, the least first")
-        if (self.task == "regress") != bool(self.targets):
-            raise ValueError("targets belong to the task regress, and it needs them")
         return self
 
 
@@ -196,7 +155,8 @@ def read_card(folder: str | Path) -> ModelCard:
         raise ModelError(f"not a model: {CARD_FILE} cannot be read ({error.strerror})", folder=str(folder)) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or CARD_FILE
+        loc = first["loc"][2:] if first["loc"][:1] == ("outputs",) else first["loc"]  # the file keeps them flat
+        where = ".".join(str(part) for part in loc) or CARD_FILE
         raise ModelError(f"the model's card is not valid: {where}: {first['msg']}", file=str(path)) from None
 
 

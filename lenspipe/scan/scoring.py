@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.scan import attempts
 from lenspipe.scan.context import ChosenModel, ScanContext
 from lenspipe.scan.rows import CUTOUT_RMS, WIRE, set_columns, set_scores, unpack_cutouts

@@ -22,7 +22,8 @@ from lenspipe.survey.read import read_facts
 from lenspipe.survey.tile import BadTile, Tile
 
 if TYPE_CHECKING:
-    from lenspipe.infer.predict import Prediction, Predictor
+    from lenspipe.infer.predict import Predictor
+from lenspipe.nn.outputs import Prediction
 
 ABSTAINED = "abstained"
 CLASS_OF = {"subhalo": "subhalo", "vortex": "vortex", "axion": "vortex"}

@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stats.counts import ScoreCounts
 
 Method = Literal["platt", "temperature", "isotonic"]

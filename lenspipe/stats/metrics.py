@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import DataError
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stats import curves
 from lenspipe.stats.calibrate import probability
 from lenspipe.stats.confusion import ClassCounts, at_threshold, best_f_beta

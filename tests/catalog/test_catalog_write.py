@@ -23,7 +23,8 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import read_tree, write_catalogue
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
-from lenspipe.nn.card import Calibration, read_card, write_card
+from lenspipe.nn.card import read_card, write_card
+from lenspipe.nn.outputs import Calibration
 from lenspipe.scan.known import RIM
 from lenspipe.scan.run import run_scan
 from lenspipe.stats.calibrate import probability
@@ -289,7 +290,7 @@ def test_runs_of_two_priors_are_added_and_both_priors_are_said(made, tmp_path, t
     calibration = Calibration(
         method="platt", slope=0.7, intercept=-0.4, prior=0.4, n_lens=40, n_other=60, data="an example"
     )
-    write_card(tmp_path / "model", read_card(tiny_model).model_copy(update={"calibration": calibration}))
+    write_card(tmp_path / "model", read_card(tiny_model).with_outputs(calibration=calibration))
     for name, prior in (("one", 0.01), ("two", 0.2)):
         scan(folder / "tiles", tmp_path / name, score={"model": str(tmp_path / "model"), "prior": prior})
     assert write(tmp_path / "one", tmp_path / "cat")["probability"]["prior"] == 0.01

@@ -18,7 +18,8 @@ from sklearn import metrics as sk
 
 from lenspipe.cli.evaluate import command
 from lenspipe.errors import ConfigError, DataError, ModelError
-from lenspipe.nn.card import Calibration, read_card, write_card
+from lenspipe.nn.card import read_card, write_card
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stamps.format import StampSet, image_column, write_part
 
 Data = tuple[Path, dict[str, Any]]
@@ -235,7 +236,7 @@ def test_a_calibrated_committee_wants_calibrations(data: Data, models: dict[str,
     for k, name in enumerate(("sees", "looks-left")):
         copies.append(make_model(tmp_path / name, [[0, 4 - k, 0, 0]], -2.0))
         fitted = Calibration(method="platt", slope=0.5, prior=0.5, n_lens=9, n_other=9, data="made")
-        write_card(copies[-1], read_card(copies[-1]).model_copy(update={"calibration": fitted}))
+        write_card(copies[-1], read_card(copies[-1]).with_outputs(calibration=fitted))
     run(*map(str, copies), *both[2:], "--out", str(tmp_path / "both"))
     wide = (
         pq.read_table(tmp_path / "both" / "scores.parquet")

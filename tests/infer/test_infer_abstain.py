@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lenspipe.infer.abstain import REASONS, light_facts, reasons_to_abstain
-from lenspipe.nn.card import Abstention
+from lenspipe.nn.outputs import Abstention
 
 RULE = Abstention(
     least_snr=5.0,

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from lenspipe.catalog.run_rows import catalogue_rows, open_run_folder
 from lenspipe.cli.scan import command
 from lenspipe.errors import ConfigError
-from lenspipe.nn.card import Calibration, read_card, write_card
+from lenspipe.nn.card import read_card, write_card
+from lenspipe.nn.outputs import Calibration
 from lenspipe.scan.explain import explain
 from lenspipe.stats.calibrate import calibration_digest
 
@@ -27,7 +28,7 @@ CALIBRATION = Calibration(
 def calibrated(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("calibrated") / "tiny"
     shutil.copytree(tiny_model, folder)
-    write_card(folder, read_card(folder).model_copy(update={"calibration": CALIBRATION}))
+    write_card(folder, read_card(folder).with_outputs(calibration=CALIBRATION))
     return folder
 
 

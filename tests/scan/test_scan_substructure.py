@@ -18,8 +18,9 @@ from lenspipe.cli.scan import command
 from lenspipe.errors import ConfigError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
-from lenspipe.nn.card import Abstention, Calibration, ModelCard, read_card, write_card
+from lenspipe.nn.card import ModelCard, read_card, write_card
 from lenspipe.nn.checkpoint import save_model
+from lenspipe.nn.outputs import Abstention, Calibration
 from lenspipe.nn.registry import build
 from lenspipe.scan.chosen import substructure_of
 from lenspipe.scan.config import ScanConfig
@@ -76,7 +77,7 @@ def made(tmp_path_factory, tiny_model) -> dict[str, Path]:
     calibration = Calibration(
         method="platt", slope=60.0, intercept=intercept, prior=0.4, n_lens=40, n_other=60, data="made"
     )
-    write_card(folder / "finder", read_card(tiny_model).model_copy(update={"calibration": calibration}))
+    write_card(folder / "finder", read_card(tiny_model).with_outputs(calibration=calibration))
     model(folder / "classes")
     values = {
         "targets": ("theta_e_arcsec", "vortex_mass_msun"),

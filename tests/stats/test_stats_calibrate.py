@@ -10,7 +10,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.nn.card import Calibration
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stats.calibrate import fit_calibration, log_odds, probability
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.reliability import reliability

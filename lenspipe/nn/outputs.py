@@ -1,0 +1,212 @@
+"""What a network gives: one class per task, with how many numbers it gives and how they are read. Without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy.special import expit, softmax
+
+from lenspipe.errors import ModelError
+from lenspipe.toml import Table
+
+Array = NDArray[np.float64]
+
+
+class Calibration(Table):
+    """Map from a model's score to a probability, and what it was fitted on (`lenspipe.stats.calibrate`)."""
+
+    method: Literal["platt", "temperature", "isotonic"]
+    """``platt`` and ``temperature`` act on the log odds of the score, ``isotonic`` on the score."""
+    slope: float = 1.0
+    """``platt``: slope on the log odds; ``temperature``: one over the temperature."""
+    intercept: float = 0.0
+    """``platt``: intercept on the log odds."""
+    scores: tuple[float, ...] = ()
+    """``isotonic``: knots, rising."""
+    probabilities: tuple[float, ...] = ()
+    """``isotonic``: probability at each knot; linear between them, flat outside."""
+    prior: float = Field(gt=0, lt=1)
+    """Fraction of lenses among the stamps it was fitted on; a survey's own prior replaces it by the odds."""
+    n_lens: int = Field(ge=1)
+    """Lenses it was fitted on."""
+    n_other: int = Field(ge=1)
+    """Stamps of all else it was fitted on."""
+    data: str
+    """What those stamps were."""
+
+
+class Abstention(Table):
+    """When a classifier does not say which class it sees (`lenspipe.infer.abstain`)."""
+
+    least_snr: float = Field(ge=0)
+    """Signal-to-noise of the stamp's light, all bands and pixels together, below which it abstains."""
+    least_radius_arcsec: float = Field(ge=0)
+    """Radius of the light, weighted by signal-to-noise squared, below which it abstains: of arcs, nearly theta_E."""
+    widest_psf_arcsec: dict[str, float] = {}
+    """By band: FWHM of the PSF above which it abstains, the widest of the training."""
+    least_confidence: float | None = Field(default=None, ge=0, le=1)
+    """Highest class probability below which it abstains; null where no threshold gave the accuracy: always."""
+    accuracy: float = Field(gt=0, le=1)
+    """Accuracy that was asked of what is kept."""
+    n: int = Field(ge=1)
+    """Stamps that the rule was fitted on."""
+    data: str
+    """What those stamps were."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """
+    What a model says of n stamps; the arrays that its task gives.
+
+    Attributes
+    ----------
+    score : array (n,), optional
+        ``find``: raw score, 0 to 1.
+    probability : array (n, class), optional
+        ``classify``: softmax over the card's classes.
+    value, sigma : arrays (n, target), optional
+        ``regress``: estimates of the card's targets, and their standard deviation where the model states one.
+    """
+
+    score: Array | None = None
+    probability: Array | None = None
+    value: Array | None = None
+    sigma: Array | None = None
+
+
+class Find(Table):
+    """The logit of a lens at the stamp's centre."""
+
+    task: Literal["find"] = "find"
+    """Name of the task."""
+    classes: tuple[str, ...] = ("nonlens", "lens")
+    """Names of the classes; the score grows with the last."""
+    calibration: Calibration | None = None
+    """Map from score to probability; null where none was fitted."""
+    n_extra_channel: ClassVar[int] = 0
+
+    def n_out(self, n_band: int) -> int:
+        """One logit."""
+        return 1
+
+    def read(self, outputs: Array) -> Prediction:
+        """Logits ``(n, 1)`` as scores ``(n,)``."""
+        return Prediction(score=expit(outputs[:, 0]))
+
+
+class Classify(Table):
+    """A logit per class."""
+
+    task: Literal["classify"] = "classify"
+    """Name of the task."""
+    classes: tuple[str, ...] = ("nonlens", "lens")
+    """Names of the classes, in the order of the logits."""
+    abstention: Abstention | None = None
+    """When not to say a class; null where no rule was fitted."""
+    n_extra_channel: ClassVar[int] = 0
+
+    def n_out(self, n_band: int) -> int:
+        """As many as there are classes."""
+        return len(self.classes)
+
+    def read(self, outputs: Array) -> Prediction:
+        """Logits ``(n, class)`` as probabilities."""
+        return Prediction(probability=softmax(outputs, axis=1))
+
+
+class Regress(Table):
+    """Values of columns of the data set."""
+
+    task: Literal["regress"] = "regress"
+    """Name of the task."""
+    targets: tuple[str, ...] = Field(min_length=1)
+    """Columns of the data set that the network gives, in order."""
+    target_means: tuple[float, ...]
+    """Mean of each target in training; the network gives (value - mean) / spread."""
+    target_spreads: tuple[float, ...]
+    """Standard deviation of each target in training."""
+    uncertainty: Literal["none", "gaussian"] = "none"
+    """``gaussian`` adds the natural log of the variance of each scaled target after the values."""
+    n_extra_channel: ClassVar[int] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Regress:
+        if len({len(self.targets), len(self.target_means), len(self.target_spreads)}) > 1:
+            raise ValueError("target_means and target_spreads need one value per target")
+        return self
+
+    def n_out(self, n_band: int) -> int:
+        """A value per target, and a variance where it is predicted."""
+        return len(self.targets) * (2 if self.uncertainty == "gaussian" else 1)
+
+    def read(self, outputs: Array) -> Prediction:
+        """Scaled values ``(n, n_out)`` as values and standard deviations in the targets' own units."""
+        n, spread = len(self.targets), np.array(self.target_spreads)
+        value = outputs[:, :n] * spread + np.array(self.target_means)
+        sigma = np.exp(outputs[:, n:] / 2) * spread if self.uncertainty == "gaussian" else None
+        return Prediction(value=value, sigma=sigma)
+
+
+class Denoise(Table):
+    """An image of the same bands, as a longer exposure would show it."""
+
+    task: Literal["denoise"] = "denoise"
+    """Name of the task."""
+    exposure_ratios: tuple[float, float]
+    """Least and largest ratio of exposure times that it was trained with."""
+    n_extra_channel: ClassVar[int] = 1
+    """The exposure ratio is a plane of the input."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Denoise:
+        if not 1 <= self.exposure_ratios[0] <= self.exposure_ratios[1]:
+            raise ValueError("exposure_ratios are at least 1, the least first")
+        return self
+
+    def n_out(self, n_band: int) -> int:
+        """A plane per band."""
+        return n_band
+
+    def read(self, outputs: Array) -> Prediction:
+        """Raise `ModelError`: an image is not read as numbers per stamp."""
+        raise ModelError("a denoiser gives an image, and no numbers per stamp", task=self.task)
+
+
+Outputs = Annotated[Find | Classify | Regress | Denoise, Field(discriminator="task")]
+KINDS: dict[str, type[Any]] = {kind.model_fields["task"].default: kind for kind in get_args(get_args(Outputs)[0])}
+"""Class of each task's outputs by the task's name."""
+TASKS: tuple[str, ...] = tuple(KINDS)
+"""Names of all tasks."""
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """
+    Facts of a card with what belongs to its outputs gathered under ``outputs``; the card's file keeps them flat.
+
+    Cards of before there were classes per task state every task's fields, those of other tasks empty.
+
+    Raises
+    ------
+    ValueError
+        A field of another task says something.
+    """
+    if "outputs" in values:
+        return values
+    task = values.get("task", TASKS[0])
+    kind = KINDS.get(task, Find)  # an unknown task is refused by the union, which lists the known ones
+    own = {"task": task}
+    rest = {}
+    others = {name for other in KINDS.values() for name in other.model_fields} - set(kind.model_fields)
+    for name, value in values.items():
+        if name in kind.model_fields:
+            own[name] = value
+        elif name not in others:
+            rest[name] = value
+        elif value not in (None, "none", (), []) and not (name == "classes" and list(value) == ["nonlens", "lens"]):
+            raise ValueError(f"{name} does not belong to the task {task}")
+    return {**rest, "outputs": own}
