@@ -61,6 +61,8 @@ def model(folder: Path, **card) -> Path:
         "abstention": RULE,
         "stretch": {"band_scales": (0.01, 0.01), "alpha": 0.1, "q": 1.0},
     }
+    if card.get("task") == "regress":
+        facts = {name: value for name, value in facts.items() if name not in ("classes", "abstention")}
     made = ModelCard.model_validate(facts | card)
     save_model(folder, build("small-cnn", 2, made.stamp_px, made.n_out, width=4, dropout=0.0), made)
     return folder
@@ -82,7 +84,6 @@ def made(tmp_path_factory, tiny_model) -> dict[str, Path]:
     values = {
         "targets": ("theta_e_arcsec", "vortex_mass_msun"),
         "target_means": (1.0, 1e10),
-        "abstention": None,
         "target_spreads": (0.2, 4e9),
         "uncertainty": "gaussian",
         "stamp_px": 33,
