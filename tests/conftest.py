@@ -15,6 +15,24 @@ sys.path.insert(0, str(Path(__file__).parent))
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+RAY, BROWSER, REAL = {"ray_local", "cluster"}, {"browser", "open_browser"}, {"real_data"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need, which their fixtures say; tests with Ray share one process and its Ray."""
+    for item in items:
+        needs = set(getattr(item, "fixturenames", ()))
+        if needs & RAY or "parity" in item.path.parts or item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.ray)
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif needs & BROWSER:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        if needs & BROWSER:
+            item.add_marker(pytest.mark.browser)
+        if needs & REAL:
+            item.add_marker(pytest.mark.real)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261121)
