@@ -45,7 +45,7 @@ def command(
     """
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.sweep import sweep
-    from lenspipe.learn.space import SweepSpace
+    from lenspipe.learn.sweep.space import SweepSpace
     from lenspipe.toml import read_toml
 
     space = read_toml(space_file, SweepSpace)

@@ -18,8 +18,8 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from lenspipe.errors import ConfigError
-from lenspipe.learn.space import Domain, Range, SweepSpace, Trial, Value, grid, make_trial, random_trials
-from lenspipe.learn.trials import RESULT_FILE
+from lenspipe.learn.sweep.space import Domain, Range, SweepSpace, Trial, Value, grid, make_trial, random_trials
+from lenspipe.learn.sweep.trials import RESULT_FILE
 
 JOURNAL, TRIALS = ".optuna.log", "trials"
 STALL_S = 600.0

@@ -17,9 +17,9 @@ from lenspipe.distributed.session import ray_session
 from lenspipe.errors import ConfigError, LenspipeError
 from lenspipe.learn.job import data_digest
 from lenspipe.learn.settings import TrainSettings
-from lenspipe.learn.space import SweepSpace, Trial, grid
-from lenspipe.learn.sweep_page import write_page
-from lenspipe.learn.trials import (
+from lenspipe.learn.sweep.page import write_page
+from lenspipe.learn.sweep.space import SweepSpace, Trial, grid
+from lenspipe.learn.sweep.trials import (
     AUDIT,
     ERROR_FILE,
     MODEL_FOLDER,

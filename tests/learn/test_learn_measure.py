@@ -15,8 +15,8 @@ from lenspipe.learn.fit_state import FitState, write_state
 from lenspipe.learn.losses import loss_of
 from lenspipe.learn.measure import measure
 from lenspipe.learn.settings import LossSettings
-from lenspipe.learn.space import SweepSpace
-from lenspipe.learn.trials import SCHEMA, trial_table
+from lenspipe.learn.sweep.space import SweepSpace
+from lenspipe.learn.sweep.trials import SCHEMA, trial_table
 
 SPREADS = (3.0, 0.25)
 

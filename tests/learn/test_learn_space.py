@@ -13,9 +13,9 @@ from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
 from lenspipe.learn.settings import TrainSettings
-from lenspipe.learn.space import SweepSpace, grid, random_trials
-from lenspipe.learn.sweep_page import _learning_curves, write_page
-from lenspipe.learn.trials import SCHEMA, at_chance, trial_table, write_result, write_table
+from lenspipe.learn.sweep.page import _learning_curves, write_page
+from lenspipe.learn.sweep.space import SweepSpace, grid, random_trials
+from lenspipe.learn.sweep.trials import SCHEMA, at_chance, trial_table, write_result, write_table
 from lenspipe.toml import parse_toml, read_toml
 
 SPACE = """

@@ -19,7 +19,7 @@ from lenspipe.distributed.sweep import sweep
 from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.settings import TrainSettings
-from lenspipe.learn.space import SweepSpace
+from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.checkpoint import load_model
 
 BASE = {
@@ -30,7 +30,7 @@ BASE = {
 SCRIPT = """
 import json, sys
 from lenspipe.distributed.sweep import sweep
-from lenspipe.learn.space import SweepSpace
+from lenspipe.learn.sweep.space import SweepSpace
 sweep(sys.argv[1], SweepSpace.model_validate(json.loads(sys.argv[2])), sys.argv[3], max_concurrent=1)
 """
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from lenspipe.learn.finish import HISTORY_FILE
 from lenspipe.learn.fit_state import read_state
 from lenspipe.learn.loop import STATE_FILE
-from lenspipe.learn.space import SweepSpace
+from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.rundir import atomic_path, read_json, write_json
 

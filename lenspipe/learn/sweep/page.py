@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lenspipe.learn.space import SweepSpace
+from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.rundir import atomic_path
 
 PAGE, PLOTS = "index.html", "sweep.png"
