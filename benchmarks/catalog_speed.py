@@ -33,13 +33,13 @@ import pyarrow.parquet as pq
 from benchmarks import record
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
-from lenspipe.catalog.match import nearest
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.write import write_catalogue
 from lenspipe.scan.plan import SCHEMA as PLAN
 from lenspipe.scan.plan import write_plan
 from lenspipe.schema import candidates_schema, shards_schema
+from lenspipe.sky.sphere import nearest
 
 BANDS, PER_SHARD, DUPLICATES = ("g", "r", "i"), 500, 0.05
 RADIUS_ARCSEC, N_WORKER = 1.0, 2

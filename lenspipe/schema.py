@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from lenspipe.bands import known_band
+
 VERSION = "1"
 
 
@@ -15,25 +17,8 @@ def field(name: str, kind: pa.DataType, description: str, *, unit: str = "", ucd
 
 def _em(band: str) -> str:
     """Spectral part of a UCD; empty for bands without one in the IVOA's list."""
-    words = {
-        "u": "em.opt.U",
-        "g": "em.opt.B",
-        "r": "em.opt.R",
-        "i": "em.opt.I",
-        "I": "em.opt.I",
-        "z": "em.opt.I",
-        "y": "em.IR.J",
-        "Y": "em.IR.J",
-        "J": "em.IR.J",
-        "H": "em.IR.H",
-        "K": "em.IR.K",
-        "Ks": "em.IR.K",
-        "VIS": "em.opt.R",
-        "F814W": "em.opt.I",
-        "F606W": "em.opt.R",
-        "F475W": "em.opt.B",
-    }
-    return f";{words[band]}" if band in words else ""
+    known = known_band(band)
+    return f";{known.ucd}" if known and known.ucd else ""
 
 
 SUBSTRUCTURE_CLASSES = ("no_substructure", "subhalo", "vortex")

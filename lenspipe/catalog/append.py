@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.hats import MAX_ROWS, Pixel, adaptive_pixels, home_of, read_pixels, write_metadata, write_pixel
-from lenspipe.catalog.healpix import ORDER, cells_around
 from lenspipe.catalog.merge import merge_duplicates
+from lenspipe.sky.healpix import ORDER, cells_around
 
 N_DETECTION = "n_detection"
 

@@ -12,6 +12,9 @@ from astropy.units import deg
 from mocpy import MOC
 from numpy.typing import NDArray
 
+from lenspipe.sky.healpix import BASE_SIDE_DEG
+from lenspipe.sky.sphere import ARCSEC_PER_DEG, separation_arcsec
+
 LOWEST_ORDER, HIGHEST_ORDER = 11, 18
 _CELLS_PER_SIDE = 64
 """Cells along the side of the median shard, at least: the MOC over-covers a lone shard by 4/64 or less."""
@@ -47,10 +50,11 @@ def footprint(shards: pa.Table) -> MOC:
 
 def _order_for(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> int:
     """Order of which `_CELLS_PER_SIDE` cells fit along the median side; a sliver does not make the MOC huge."""
-    d_dec = dec_deg - np.roll(dec_deg, 1, axis=1)
-    d_ra = ((ra_deg - np.roll(ra_deg, 1, axis=1) + 180) % 360 - 180) * np.cos(np.radians(dec_deg))
-    side_deg = float(np.median(np.hypot(d_ra, d_dec)))
-    return int(np.clip(np.ceil(np.log2(58.6323 * _CELLS_PER_SIDE / max(side_deg, 1e-6))), LOWEST_ORDER, HIGHEST_ORDER))
+    sides = separation_arcsec(ra_deg, dec_deg, np.roll(ra_deg, 1, axis=1), np.roll(dec_deg, 1, axis=1))
+    side_deg = float(np.median(sides)) / ARCSEC_PER_DEG
+    return int(
+        np.clip(np.ceil(np.log2(BASE_SIDE_DEG * _CELLS_PER_SIDE / max(side_deg, 1e-6))), LOWEST_ORDER, HIGHEST_ORDER)
+    )
 
 
 def write_footprint(moc: MOC, path: Path) -> None:

@@ -15,8 +15,8 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import DEFAULT, HEALPIX
-from lenspipe.catalog.healpix import N_BASE, ORDER
 from lenspipe.rundir import utc_now
+from lenspipe.sky.healpix import N_BASE, ORDER
 
 MAX_ROWS, HIGHEST_ORDER, SKYMAP_ORDER = 500_000, 10, 7
 

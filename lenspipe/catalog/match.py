@@ -13,10 +13,9 @@ from scipy.spatial import cKDTree
 
 from lenspipe.catalog.columns import KNOWN
 from lenspipe.catalog.footprint import inside
-from lenspipe.catalog.merge import chord, separation_arcsec, unit_vectors
 from lenspipe.schema import field
+from lenspipe.sky.sphere import arcsec_of_chord, chord, nearest, unit_vectors
 
-RADIUS_ARCSEC = 2.0
 RANKED, UNSCORED, ABSENT = "ranked", "candidate without a score", "not a candidate"
 FATES = pa.schema(
     [
@@ -34,33 +33,6 @@ FATES = pa.schema(
         field("separation_arcsec", pa.float64(), "Distance to that candidate", unit="arcsec", ucd="pos.angDistance"),
     ]
 )
-
-
-def nearest(
-    ra_deg: NDArray[np.floating],
-    dec_deg: NDArray[np.floating],
-    lens_ra_deg: NDArray[np.floating],
-    lens_dec_deg: NDArray[np.floating],
-    *,
-    radius_arcsec: float,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """
-    Nearest lens of each position within a radius.
-
-    Returns
-    -------
-    lens : array (n,)
-        Number of the lens, -1 where none is near.
-    separation_arcsec : array (n,)
-        NaN where none is near.
-    """
-    if not len(ra_deg) or not len(lens_ra_deg):
-        return np.full(len(ra_deg), -1), np.full(len(ra_deg), np.nan)
-    tree = cKDTree(unit_vectors(lens_ra_deg, lens_dec_deg))
-    limit = chord(radius_arcsec)
-    distance, lens = tree.query(unit_vectors(ra_deg, dec_deg), distance_upper_bound=np.nextafter(limit, np.inf))
-    near = np.isfinite(distance)
-    return np.where(near, lens, -1), np.where(near, separation_arcsec(np.where(near, distance, 0)), np.nan)
 
 
 def with_known_lenses(rows: pa.Table, lenses: pa.Table, *, radius_arcsec: float) -> pa.Table:
@@ -146,7 +118,7 @@ def _best_candidate(
             distance = np.linalg.norm(positions[members] - at[i], axis=1)
             place = np.where(np.isfinite(rank[members]), rank[members], np.inf)
             best = int(np.lexsort((distance, place))[0])
-            chosen[i], apart[i] = members[best], separation_arcsec(distance[best])
+            chosen[i], apart[i] = members[best], arcsec_of_chord(distance[best])
     return chosen, apart
 
 

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from lenspipe.errors import ConfigError
+from lenspipe.sky.sphere import chord, unit_vectors
 
-RADIUS_ARCSEC = 1.0
 EDGE = 2
 """Bit of ``flags`` for a source cut by the edge of the tile."""
 
@@ -35,22 +35,6 @@ class Merged:
         total = np.zeros(len(weight), np.int64)
         np.add.at(total, self.stands_for, weight)
         return total
-
-
-def unit_vectors(ra_deg: NDArray[np.floating], dec_deg: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Positions on the unit sphere, (n, 3); neither the poles nor RA 0 are special there."""
-    ra, dec = np.radians(np.asarray(ra_deg, float)), np.radians(np.asarray(dec_deg, float))
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-
-
-def chord(radius_arcsec: float) -> float:
-    """Length of the straight line between two points of the unit sphere that are ``radius_arcsec`` apart."""
-    return float(2 * np.sin(np.radians(radius_arcsec / 3600) / 2))
-
-
-def separation_arcsec(chords: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Angle of chords of the unit sphere."""
-    return np.degrees(2 * np.arcsin(np.clip(np.asarray(chords, float) / 2, 0, 1))) * 3600
 
 
 def merge_duplicates(table: pa.Table, *, radius_arcsec: float) -> Merged:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.hats import BASE, HIGHEST_ORDER, Pixel, divide, home_of
-from lenspipe.catalog.healpix import ORDER, cells_around
 from lenspipe.catalog.merge import merge_duplicates
+from lenspipe.sky.healpix import ORDER, cells_around
 
 MARGIN = 10
 """Rows this many radii outside a pixel take part in its merging; a chain of detections that is longer may be cut."""

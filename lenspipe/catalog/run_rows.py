@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.catalog.columns import HEALPIX, catalogue_schema
-from lenspipe.catalog.healpix import healpix29
 from lenspipe.catalog.merge import merge_duplicates
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
+from lenspipe.sky.healpix import healpix29
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,7 +17,6 @@ from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import catalogue_schema
 from lenspipe.catalog.finish import finish_catalogue
 from lenspipe.catalog.hats import MAX_ROWS
-from lenspipe.catalog.healpix import healpix29
 from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.merge import demand_positions
 from lenspipe.catalog.pieces import BATCH_ROWS
@@ -25,6 +24,7 @@ from lenspipe.catalog.provenance import Matching, check_append, record_of
 from lenspipe.catalog.run_rows import Run, traces_of, unmerged_entries
 from lenspipe.distributed.catalog_passes import sources_of
 from lenspipe.distributed.catalog_tree import append_tree_ray, write_tree_ray
+from lenspipe.sky.healpix import healpix29
 
 OF_THE_RUN = ".run"
 

@@ -22,10 +22,10 @@ from ray.data import DataContext, ExecutionResources
 from lenspipe.catalog.append import pixels_near
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.hats import HIGHEST_ORDER, Pixel, write_pixel
-from lenspipe.catalog.healpix import N_BASE
 from lenspipe.catalog.pieces import BATCH_ROWS, cell_counts, gather, merge_pixel, scatter
 from lenspipe.errors import ConfigError
 from lenspipe.scan.attempts import MAX_DEATHS, begin, clear, deaths
+from lenspipe.sky.healpix import N_BASE
 
 MAX_BLOCKS = 10_000
 NO_PROGRESS_S = 900

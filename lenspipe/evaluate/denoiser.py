@@ -14,6 +14,7 @@ from lenspipe.image.background import estimate_background
 from lenspipe.image.detect import detect_sep, detection_sum
 from lenspipe.image.photometry import ab_magnitude, kron_apertures
 from lenspipe.image.sources import Sources
+from lenspipe.robust import robust_sigma
 from lenspipe.stats.denoising import (
     Array,
     aperture_fluxes,
@@ -298,4 +299,4 @@ def _at_purity(image: Image, x_px: Array, y_px: Array, *, purity: float | None) 
 
 def _spread(values: NDArray[np.float64]) -> float:
     """1.48 times the median absolute deviation."""
-    return float(1.4826 * np.median(np.abs(values - np.median(values)))) if len(values) else float("nan")
+    return float(robust_sigma(values)) if len(values) else float("nan")

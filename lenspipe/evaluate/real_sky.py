@@ -20,6 +20,7 @@ from lenspipe.learn.ground_hosts import KIDS_FWHM_ARCSEC, KIDS_ROWS, KIDS_SCALE_
 from lenspipe.learn.hosts import Host
 from lenspipe.learn.real_hosts import cfhtls_tile, kids_tile, tile_hosts
 from lenspipe.simulate.inject import inject_tile
+from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.splits import half_of
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval
@@ -198,8 +199,8 @@ def spacewarps_stamps(real: Path, *, reserved: bool = False) -> tuple[NDArray[np
         row = by_name[name]
         if odd != reserved or row["zoo_id"] == "ASW0006wpc":
             continue
-        away = np.hypot((ra - row["ra_deg"]) * np.cos(np.radians(row["dec_deg"])), dec - row["dec_deg"])
-        if not (np.isclose(stored["grade"][k], 0.3) and away.min() * 3600 < NEAR_KNOWN_ARCSEC):
+        away = separation_arcsec(ra, dec, row["ra_deg"], row["dec_deg"])
+        if not (np.isclose(stored["grade"][k], 0.3) and away.min() < NEAR_KNOWN_ARCSEC):
             rows.append(k)
     composite = stored["images"][rows][:, ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
     counts = humvi_inverse(composite, band_scales=HUMVI_SCALES, alpha=HUMVI_ALPHA, q=HUMVI_Q)

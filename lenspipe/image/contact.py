@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lenspipe.robust import robust_sigma
+
 MARGIN_PX = 2
 
 
@@ -25,7 +27,7 @@ def colour_stamps(images_njy: NDArray[np.floating], *, reddest_first: Sequence[i
     scaled = images_njy[:, order].astype(np.float64) * weight[:, None, None]
     intensity = scaled.mean(axis=1, keepdims=True)
     flat = intensity.reshape(n, -1)
-    spread = 1.4826 * np.median(np.abs(flat - np.median(flat, axis=1, keepdims=True)), axis=1)
+    spread = robust_sigma(flat, 1)
     noise = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0  # blank stamps have none
     stretch = np.arcsinh(np.clip(intensity / noise + 0.7, 0, None) / 4.0) / np.arcsinh(25.0)
     colour = stretch * np.where(intensity > 0, scaled / np.where(intensity > 0, intensity, 1), 1)

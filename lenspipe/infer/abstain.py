@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.nn.outputs import Abstention
+from lenspipe.robust import robust_sigma
 
 LEAST_COVERED = 0.9
 """Part of a stamp that must hold data, and be free of masks, for its class to be asked at all."""
-MAD_TO_SIGMA = 1.4826
 REASONS = ("psf", "masked", "snr", "radius", "confidence")
 """Why a classifier abstains; the first that holds is given."""
 
@@ -22,7 +22,7 @@ def light_facts(
     """
     Signal-to-noise and size of the light of stamps, as the stamps themselves show them.
 
-    With the noise sigma of a band, from 1.4826 times the median absolute deviation in the outer eighth of the field,
+    With the noise sigma of a band, from `robust_sigma` in the outer eighth of the field,
     S/N^2 = sum (f / sigma)^2 - 1 over bands and over the pixels of the circle inside the field, which for white noise
     is that of the light without noise on average. The radius is weighted by the same summand: of arcs without light of
     the lens it lies near the Einstein radius; a lens that is not subtracted, or a neighbour, counts as light.
@@ -77,7 +77,7 @@ def _scatter(outside: NDArray[np.float64]) -> NDArray[np.float64]:
     for b, pixels in enumerate(outside):
         known = pixels[np.isfinite(pixels)]
         if len(known):
-            found[b] = MAD_TO_SIGMA * np.median(np.abs(known - np.median(known)))
+            found[b] = robust_sigma(known)
     return found
 
 

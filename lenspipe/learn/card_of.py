@@ -14,6 +14,7 @@ from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSetting
 from lenspipe.learn.truth import TURNING, Truth
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import Classify, Find, Outputs, Regress
+from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import ImageSpec, StampSet
 
 N_NOISE = 256
@@ -78,7 +79,7 @@ def noise_levels(stamps_njy: NDArray[np.floating], bands: tuple[str, ...], pixel
     """
     Noise of a pixel in each band, nJy / arcsec^2: median over stamps of the scatter in their outer frame.
 
-    The scatter is 1.4826 times the median absolute deviation in a frame an eighth of the side wide.
+    The scatter is `robust_sigma` in a frame an eighth of the side wide.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def noise_levels(stamps_njy: NDArray[np.floating], bands: tuple[str, ...], pixel
     levels = []
     for k, band in enumerate(bands):
         pixels = stamps_njy[:, k][:, frame].astype(np.float64)
-        scatter = 1.4826 * np.median(np.abs(pixels - np.median(pixels, axis=1, keepdims=True)), axis=1)
+        scatter = robust_sigma(pixels, 1)
         levels.append(float(np.median(scatter)) / pixel_scale_arcsec**2)
         if not levels[-1] > 0:
             raise DataError("the stamps have no noise in this band: give input.band_scales", band=band)

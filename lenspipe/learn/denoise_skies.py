@@ -16,6 +16,7 @@ from lenspipe.image.background import estimate_background
 from lenspipe.learn.denoise_colour import noise_correlation
 from lenspipe.learn.denoise_pairs import Image, Sky
 from lenspipe.learn.real_hosts import NJY_AT_ZERO_POINT_30
+from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs
 
 GRID_STEP_PX = 16
@@ -55,7 +56,7 @@ def cutout_skies(cutouts_njy: Sequence[Image]) -> list[Sky]:
     for cutout in cutouts_njy:
         sky = np.median(cutout, axis=(1, 2), keepdims=True)
         images.append((cutout - sky).astype(np.float32))
-        noise.append((1.4826 * np.median(np.abs(cutout - sky), axis=(1, 2))).astype(np.float64))
+        noise.append(robust_sigma(cutout, (1, 2)).astype(np.float64))
     some = [k for k in range(min(len(images), N_CORRELATION)) if (noise[k] > 0).all()]
     correlation = noise_correlation([images[k] for k in some], [noise[k] for k in some])
     return [Sky("image", image, rms, correlation=correlation) for image, rms in zip(images, noise, strict=True)]

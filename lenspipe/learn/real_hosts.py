@@ -14,6 +14,7 @@ from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.detect import detect_sep, detection_sum
 from lenspipe.image.photometry import ab_magnitude, kron_apertures, kron_fluxes
 from lenspipe.learn.hosts import Host
+from lenspipe.robust import robust_sigma
 
 NJY_PER_MAGGY = 3631e9
 NJY_AT_ZERO_POINT_30 = 10 ** (0.4 * (31.4 - 30.0))
@@ -114,7 +115,7 @@ def des_hosts(real: Path, size_px: int, rng: np.random.Generator) -> list[Host]:
 def _des_host(name: str, stamp: NDArray[np.float32], size_px: int, rng: np.random.Generator) -> Host:
     stamp = stamp[:, : stamp.shape[1] - (stamp.shape[1] + 1) % 2, : stamp.shape[2] - (stamp.shape[2] + 1) % 2]
     sky = np.median(stamp, axis=(1, 2), keepdims=True)
-    rms = 1.4826 * np.median(np.abs(stamp - sky), axis=(1, 2))
+    rms = robust_sigma(stamp, (1, 2))
     side = stamp.shape[1]
     pixels = rng.normal(0, 1, (3, size_px, size_px)).astype(np.float32) * rms[:, None, None]
     inner, outer = max(0, (side - size_px) // 2), max(0, (size_px - side) // 2)

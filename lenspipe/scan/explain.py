@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lenspipe.catalog.gallery.stamps import channels_of, cut_stamps
+from lenspipe.bands import colour_bands
+from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
@@ -166,7 +167,7 @@ def _same_bits(one: Any, two: Any, fields: list[pa.Field], name: str) -> bool:
 def _stamp(
     stored: dict[str, Any], task: ShardTask, config: ScanConfig, layout: SurveyLayout, bands: tuple[str, ...]
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float64] | None, tuple[str, ...]]:
-    window, channels = task.shard.window, channels_of(bands)
+    window, channels = task.shard.window, colour_bands(bands)
     row = {f"window_{edge}_px": [getattr(window, edge)] for edge in ("x0", "y0", "x1", "y1")}
     rows = pa.table({**row, "row": [0], "x_px": [stored["x_px"]], "y_px": [stored["y_px"]]})
     stamps = next(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lenspipe.errors import TileError
 from lenspipe.rundir import atomic_path, write_json
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.measure import measure_core, subtract_sky
+from lenspipe.sky.sphere import tangent_plane
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
@@ -86,18 +88,9 @@ def why_absent(run: Run, ra_deg: np.ndarray, dec_deg: np.ndarray, *, radius_arcs
 
 def _inside(shard: dict[str, Any], ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Positions inside the core's corners, on the plane tangent at its first corner."""
-    ra0, dec0 = np.radians(shard["corner_ra_deg"][0]), np.radians(shard["corner_dec_deg"][0])
-
-    def plane(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-        d_ra, dec = np.radians(ra) - ra0, np.radians(dec)
-        z = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(d_ra)
-        x = np.cos(dec) * np.sin(d_ra)
-        y = np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(d_ra)
-        z = np.where(z > 0.5, z, np.nan)  # the far side of the sky is in no shard
-        return np.stack([x / z, y / z], axis=1)
-
-    corners = plane(np.array(shard["corner_ra_deg"]), np.array(shard["corner_dec_deg"]))
-    return np.asarray(Polygon(corners).contains_points(plane(ra_deg, dec_deg)))
+    ra, dec = shard["corner_ra_deg"], shard["corner_dec_deg"]
+    plane = partial(tangent_plane, centre_ra_deg=ra[0], centre_dec_deg=dec[0])
+    return np.asarray(Polygon(plane(ra, dec)).contains_points(plane(ra_deg, dec_deg)))
 
 
 def _look(

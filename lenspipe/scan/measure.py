@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from lenspipe.bands import selection_band
 from lenspipe.errors import TileError
 from lenspipe.image.background import estimate_background
 from lenspipe.image.detect import DETECTORS, detection_sum
@@ -15,8 +16,6 @@ from lenspipe.image.sources import Sources
 from lenspipe.scan.config import BackgroundConfig, DetectConfig, SelectConfig
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
-
-SELECTION_BANDS = ("i", "I", "VIS", "F814W", "r", "z", "Y", "y", "J", "H", "Ks", "K", "g", "u")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,11 +183,6 @@ def select(
     if config.star_cut > 0 and widths:
         keep &= radius >= config.star_cut * min(widths) / 2
     return keep & (measured.apertures.mask_fraction <= config.mask_fraction_max)
-
-
-def selection_band(bands: tuple[str, ...]) -> str:
-    """The band of the magnitude limits where none is named: red, deep and common comes first."""
-    return next((band for band in SELECTION_BANDS if band in bands), bands[0])
 
 
 def _too_few(values: NDArray[np.float32]) -> bool:

@@ -16,6 +16,7 @@ from astropy.wcs import WCS
 
 from lenspipe.scan.finalize import CANDIDATES
 from lenspipe.simulate.field import simulate_field
+from lenspipe.sky.sphere import first_of_each, separation_arcsec
 from lenspipe.sky.wcs import sky_position
 
 BANDS = ("g", "r", "i")
@@ -109,22 +110,13 @@ def ranks_of_truth(folder: Path) -> list[dict[str, Any]]:
     truth = pq.read_table(folder / "sample" / TRUTH)
     truth = truth.filter(truth["is_lens"])
     found = pq.read_table(folder / CANDIDATES, columns=["ra", "dec", "score"])
-    xy = _plane(found)
-    sources: list[int] = []
-    for i in range(len(xy)):
-        if not len(sources) or np.hypot(*(xy[sources] - xy[i]).T).min() > MATCH_ARCSEC:
-            sources.append(i)
+    ra, dec = found["ra"].to_numpy(), found["dec"].to_numpy()
+    sources = first_of_each(ra, dec, radius_arcsec=MATCH_ARCSEC)
     rows = []
-    for number, (lens, at) in enumerate(zip(truth.to_pylist(), _plane(truth), strict=True), 1):
-        apart = np.hypot(*(xy[sources] - at).T)
+    for number, lens in enumerate(truth.to_pylist(), 1):
+        apart = separation_arcsec(ra[sources], dec[sources], lens["ra"], lens["dec"])
         near = np.flatnonzero(apart < MATCH_ARCSEC)
         rank = int(near[0]) + 1 if len(near) else None
         score = found["score"][sources[near[0]]].as_py() if len(near) else None
         rows.append({"lens": number, **lens, "rank": rank, "score": score})
     return rows
-
-
-def _plane(table: pa.Table) -> np.ndarray:
-    """Positions on the tangent plane, arcsec; good to a milliarcsecond over the sample's field."""
-    ra, dec = table["ra"].to_numpy(), table["dec"].to_numpy()
-    return np.stack([(ra - CENTRE_DEG[0]) * np.cos(np.radians(CENTRE_DEG[1])), dec - CENTRE_DEG[1]], axis=1) * 3600

@@ -14,6 +14,7 @@ from lenspipe.errors import TileError
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.finalize import CANDIDATES
+from lenspipe.sky.sphere import first_of_each
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
@@ -32,16 +33,8 @@ def best_candidates(file: pq.ParquetFile, n: int) -> pa.Table:
     if head is None:
         return file.schema_arrow.empty_table()
     table = pa.Table.from_batches([head])
-    keep: list[int] = []
-    ra, dec = np.radians(table["ra"].to_numpy()), np.radians(table["dec"].to_numpy())
-    for i in range(table.num_rows):
-        east = (ra[keep] - ra[i] + np.pi) % (2 * np.pi) - np.pi
-        apart = np.degrees(np.hypot(east * np.cos(dec[i]), dec[keep] - dec[i])) * 3600
-        if not (apart < SAME_SOURCE_ARCSEC).any():
-            keep.append(i)
-        if len(keep) == n:
-            break
-    return table.take(keep)
+    ra, dec = table["ra"].to_numpy(), table["dec"].to_numpy()
+    return table.take(first_of_each(ra, dec, radius_arcsec=SAME_SOURCE_ARCSEC)[:n])
 
 
 def write_sheet(folder: Path, plan: pa.Table, layout: SurveyLayout, zero_point_ab: float | None) -> None:

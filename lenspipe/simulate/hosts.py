@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter, label
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.robust import robust_sigma
 from lenspipe.simulate.population import SourceImage, half_light_radius_px
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.stamps.format import StampSet
@@ -147,7 +148,7 @@ def isolate(pixels: NDArray[Any]) -> NDArray[np.float32] | None:
     sky = np.median(border)
     image = image - sky
     smooth = gaussian_filter(image, 1.5)
-    noise = 1.4826 * np.median(np.abs(border - sky)) / (2 * np.sqrt(np.pi) * 1.5)
+    noise = robust_sigma(border) / (2 * np.sqrt(np.pi) * 1.5)
     parts, _ = label(smooth > max(3.0 * noise, 0.02 * smooth.max()))
     y, x = image.shape[0] // 2, image.shape[1] // 2
     near = parts[y - 3 : y + 4, x - 3 : x + 4]

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lenspipe import bands as known_bands
 from lenspipe.errors import ConfigError
 from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 BANDS = ("u", "g", "r", "i", "z", "Y", "J", "H")
-"""Bands a colour is known for, blue to red; ``VIS`` is the mean flux of r, i and z, F814W is i, F160W is H."""
+"""Bands of the spectra, blue to red; `lenspipe.bands` says which of them a survey's band is the mean of."""
 COLOURS = ("u_g", "g_r", "r_i", "i_z", "z_Y", "Y_J", "J_H")
 """Colours between neighbours of `BANDS`, AB mag."""
 
@@ -70,8 +71,7 @@ def band_fluxes_njy(mag_r: float, colours: Mapping[str, float], bands: Sequence[
     mags = -np.concatenate([[0.0], np.cumsum(steps)])
     mags += mag_r - mags[BANDS.index("r")]
     flux = dict(zip(BANDS, njy_of_magnitude(mags), strict=True))
-    flux["VIS"] = (flux["r"] + flux["i"] + flux["z"]) / 3
-    flux |= {"y": flux["Y"], "F814W": flux["i"], "F160W": flux["H"]}
-    if unknown := [band for band in bands if band not in flux]:
-        raise ConfigError("no colour is known for these bands", bands=",".join(unknown), known=",".join(flux))
-    return np.array([flux[band] for band in bands])
+    known = {band.name: band.flux_of for band in known_bands.TABLE if band.flux_of}
+    if unknown := [band for band in bands if band not in known]:
+        raise ConfigError("no colour is known for these bands", bands=",".join(unknown), known=",".join(known))
+    return np.array([sum(flux[b] for b in known[band]) / len(known[band]) for band in bands])

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import astropy.units as u
 import numpy as np
-from astropy.coordinates import Latitude, Longitude
-from cdshealpix.nested import lonlat_to_healpix
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError
+from lenspipe.sky.healpix import cells_of
+from lenspipe.sky.sphere import ring_around
 from lenspipe.stamps.spec import SPLITS
 
 Half = Literal["even", "odd"]
@@ -94,20 +93,10 @@ def splits_by_position(
         As in `splits_by_key`.
     """
     ra, dec = np.atleast_1d(np.asarray(ra_deg, float)), np.atleast_1d(np.asarray(dec_deg, float))
-    splits = _splits_of_cells(_cells(ra, dec), seed, fractions)
-    radius_deg = margin_arcsec / 3600
-    shrink = np.maximum(np.cos(np.radians(dec)), 1e-6)
-    for angle in np.radians(np.arange(0, 360, 22.5)):
-        near_dec = dec + radius_deg * np.sin(angle)
-        near_ra = ra + radius_deg * np.cos(angle) / shrink + np.where(abs(near_dec) > 90, 180.0, 0.0)
-        folded = np.where(near_dec > 90, 180 - near_dec, np.where(near_dec < -90, -180 - near_dec, near_dec))
-        splits[_splits_of_cells(_cells(near_ra, folded), seed, fractions) != splits] = None
+    splits = _splits_of_cells(cells_of(ra, dec, SKY_ORDER), seed, fractions)
+    for near_ra, near_dec in ring_around(ra, dec, radius_arcsec=margin_arcsec, n=16):
+        splits[_splits_of_cells(cells_of(near_ra, near_dec, SKY_ORDER), seed, fractions) != splits] = None
     return splits
-
-
-def _cells(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDArray[Any]:
-    cells: NDArray[Any] = lonlat_to_healpix(Longitude(ra_deg, u.deg), Latitude(dec_deg, u.deg), SKY_ORDER)
-    return cells
 
 
 def _splits_of_cells(cells: NDArray[Any], seed: int, fractions: Mapping[str, float]) -> NDArray[np.object_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from lenspipe.sky.sphere import nearest
 from lenspipe.stamps.duplicates import copied_bands, duplicate_groups, fingerprints
 from lenspipe.stamps.format import StampSet, image_array
 from lenspipe.stamps.spec import SPLITS
@@ -126,18 +127,14 @@ def _shared_sky(
     dec_deg: NDArray[np.float64],
     radius_arcsec: float,
 ) -> Problem:
-    """Nearest stamp of another split for each stamp, by chords on the unit sphere."""
-    known = np.isfinite(ra_deg.astype(float)) & np.isfinite(dec_deg.astype(float))
-    ra, dec = np.radians(ra_deg.astype(float)), np.radians(dec_deg.astype(float))
-    sphere = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    chord = 2 * np.sin(np.radians(radius_arcsec / 3600) / 2)
+    """Nearest stamp of another split for each stamp."""
+    ra, dec = ra_deg.astype(float), dec_deg.astype(float)
+    known = np.isfinite(ra) & np.isfinite(dec)
     rows = {split: np.flatnonzero(known & (splits == split)) for split in SPLITS}
     pairs: list[tuple[int, int]] = []
-    for k, one in enumerate(SPLITS):
-        for other in SPLITS[k + 1 :]:
-            if len(rows[one]) and len(rows[other]):
-                found, nearest = cKDTree(sphere[rows[one]]).query(sphere[rows[other]], distance_upper_bound=chord)
-                close = np.flatnonzero(np.isfinite(found))
-                pairs += [(int(rows[one][nearest[j]]), int(rows[other][j])) for j in close]
+    for one, other in itertools.combinations(SPLITS, 2):
+        here, there = rows[one], rows[other]
+        close, _ = nearest(ra[there], dec[there], ra[here], dec[here], radius_arcsec=radius_arcsec)
+        pairs += [(int(here[close[j]]), int(there[j])) for j in np.flatnonzero(close >= 0)]
     examples = tuple(f"{names[a]} ({splits[a]}) and {names[b]} ({splits[b]})" for a, b in pairs[:EXAMPLES])
     return Problem(f"sky position within {radius_arcsec:g} arcsec of a stamp in another split", len(pairs), examples)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from lenspipe.robust import robust_sigma
+
 Array = NDArray[np.float64]
 
 
@@ -89,7 +91,7 @@ def flux_errors(
                 "bias": middle,
                 "bias_interval95": np.quantile(boots, [0.025, 0.975]).tolist(),
                 "error": float(np.abs(relative).mean()),
-                "scatter": float(1.4826 * np.median(np.abs(relative - middle))),
+                "scatter": float(robust_sigma(relative)),
             }
         else:
             row |= dict.fromkeys(("bias", "bias_interval95", "error", "scatter"))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from lenspipe.bands import file_name_pattern
 from lenspipe.errors import ConfigError
 from lenspipe.toml import Table, parse_toml, read_toml
 
@@ -23,7 +24,8 @@ class FileRule(Table):
 
     pattern: str
     """Regular expression searched in the file's path (with / between folders), with a named group ``tile``
-    and, where the name says so, ``band``."""
+    and, where the name says so, ``band``; ``{band}`` stands for such a group of every band that
+    `lenspipe.bands` knows in file names."""
     band: str | None = None
     """Band of the image, for files that hold several: of the rules that match a file, the first counts, and
     rules with a ``band`` of their own all count."""
@@ -44,6 +46,7 @@ class FileRule(Table):
     @field_validator("pattern")
     @classmethod
     def _has_a_tile(cls, pattern: str) -> str:
+        pattern = pattern.replace("{band}", file_name_pattern())
         try:
             groups = re.compile(pattern).groupindex
         except re.error as error:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from lenspipe.bands import by_wavelength
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.survey.files import glob_files, is_url, read_header
 from lenspipe.survey.layout import FileRule, Hdu, SurveyLayout
@@ -135,22 +136,17 @@ def demand_bands(tiles: Iterable[Tile | BadTile], bands: tuple[str, ...]) -> Ite
 
 
 def bands_of(tiles: Iterable[Tile | BadTile], layout: SurveyLayout) -> tuple[str, ...]:
-    """Bands that any tile has, in the layout's order, others after them by name."""
+    """Bands that any tile has, in the layout's order, others after them from blue to red."""
     found = {b.band for tile in tiles if isinstance(tile, Tile) for b in tile.bands}
     ordered = [band for band in layout.bands if band in found]
-    return (*ordered, *sorted(found - set(ordered), key=_by_wavelength))
-
-
-def _by_wavelength(band: str) -> tuple[int, str]:
-    order = ("u", "g", "r", "i", "VIS", "z", "y", "Y", "J", "H", "K", "Ks")
-    return (order.index(band) if band in order else len(order), band)
+    return (*ordered, *sorted(found - set(ordered), key=by_wavelength))
 
 
 def _tile(name: str, members: list[BandFiles | TileError]) -> Tile | BadTile:
     for member in members:
         if isinstance(member, TileError):
             return BadTile(name, str(member.facts.get("file")), member)
-    bands = sorted((m for m in members if isinstance(m, BandFiles)), key=lambda b: _by_wavelength(b.band))
+    bands = sorted((m for m in members if isinstance(m, BandFiles)), key=lambda b: by_wavelength(b.band))
     for one, two in itertools.pairwise(bands):
         if one.band == two.band:
             error = TileError(

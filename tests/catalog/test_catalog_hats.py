@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lenspipe.catalog.append import append_rows
 from lenspipe.catalog.columns import catalogue_schema
 from lenspipe.catalog.hats import adaptive_pixels, read_pixels, write_tree
-from lenspipe.catalog.healpix import healpix29
 from lenspipe.catalog.write import read_tree
+from lenspipe.sky.healpix import healpix29
 
 hats = pytest.importorskip("hats")
 lsdb = pytest.importorskip("lsdb")

@@ -9,11 +9,12 @@ from catalog_runs import scan
 from mocpy import MOC
 
 from lenspipe.catalog.known import SNAPSHOT, read_known_lenses
-from lenspipe.catalog.match import fates, nearest, with_known_lenses
+from lenspipe.catalog.match import fates, with_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalogue
 from lenspipe.errors import ConfigError
+from lenspipe.sky.sphere import nearest
 
 
 def test_the_nearest_lens_is_the_one_astropy_finds(rng):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenspipe.catalog.healpix import cells_around, healpix29
 from lenspipe.catalog.names import iau_names
+from lenspipe.sky.healpix import cells_around, healpix29
 
 PATTERN = re.compile(r"LPC J(\d\d)(\d\d)(\d\d\.\d\d)([+-])(\d\d)(\d\d)(\d\d\.\d)$")
 

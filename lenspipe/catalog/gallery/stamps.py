@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,6 @@ from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import Tile
 
-CHANNELS = ("i", "r", "g")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stamps:
@@ -31,24 +29,6 @@ class Stamps:
     noise: NDArray[np.float64] | None
     """(channel,) sky noise, nJy / arcsec^2."""
     reason: str | None = None
-
-
-def channels_of(bands: Sequence[str]) -> tuple[str, ...]:
-    """
-    Bands shown as red, green and blue; one band alone is shown in grey.
-
-    i r g where they are there, else the reddest, middle and bluest (the bands of a run are ordered by wavelength).
-
-    Examples
-    --------
-    >>> channels_of(["u", "g", "r", "i", "z"]), channels_of(["VIS"]), channels_of(["VIS", "Y", "J", "H"])
-    (('i', 'r', 'g'), ('VIS',), ('H', 'J', 'VIS'))
-    """
-    if set(CHANNELS) <= set(bands):
-        return CHANNELS
-    if len(bands) == 1:
-        return tuple(bands)
-    return bands[-1], bands[len(bands) // 2], bands[0]
 
 
 def cut_stamps(

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lenspipe.bands import colour_bands
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import KNOWN, bands_of
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
-from lenspipe.catalog.gallery.stamps import channels_of, cut_stamps
+from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.read import best_rows
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
@@ -87,7 +88,7 @@ def write_gallery(
     record = read_json(catalogue / names.PROVENANCE)
     rows = best_rows(catalogue, count)
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
-    channels = channels_of(bands_of(rows.schema))
+    channels = colour_bands(bands_of(rows.schema))
     noise = _noise(pq.read_table(catalogue / names.SHARDS), channels)
     codes = np.zeros((rows.num_rows, len(channels), stamp_px, stamp_px), np.uint8)
     has_stamp = np.zeros(rows.num_rows, bool)
@@ -151,7 +152,7 @@ def write_page(
         Facts of the catalogue: ``catalogue``, ``catalogue_id``, ``total_rows``, ``stamp_arcsec`` and others.
     """
     bands = bands_of(rows.schema)
-    channels = channels_of(bands)
+    channels = colour_bands(bands)
     gains = [g * float(s / noise[len(noise) // 2]) for g, s in zip(GAINS[len(channels)], noise, strict=True)]
     meta = {
         **meta,

@@ -1,4 +1,4 @@
-"""HEALPix of catalogue rows: NESTED, order 29, as signed 64-bit integers (what HATS wants)."""
+"""HEALPix: NESTED, order 29, as signed 64-bit integers (what HATS wants)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 ORDER = 29
 N_BASE = 12
-_SIDE_DEG = 58.6323
+BASE_SIDE_DEG = 58.6323
 """Side of a base pixel, the square root of its area; order k is 2^k times smaller."""
 
 
@@ -23,10 +23,15 @@ def healpix29(ra_deg: NDArray[np.floating], dec_deg: NDArray[np.floating]) -> ND
     >>> healpix29(np.array([0.0, 360.0, 90.0]), np.array([0.0, 0.0, 90.0])) >> 58
     array([4, 4, 1])
     """
+    return cells_of(ra_deg, dec_deg, ORDER)
+
+
+def cells_of(ra_deg: NDArray[np.floating], dec_deg: NDArray[np.floating], order: int) -> NDArray[np.int64]:
+    """NESTED cells of an order that hold ICRS positions in degrees."""
     if len(ra_deg) == 0:
         return np.empty(0, np.int64)
     index = lonlat_to_healpix(
-        Longitude(np.asarray(ra_deg, float), u.deg), Latitude(np.asarray(dec_deg, float), u.deg), ORDER
+        Longitude(np.asarray(ra_deg, float), u.deg), Latitude(np.asarray(dec_deg, float), u.deg), order
     )
     return np.asarray(index).astype(np.int64)
 
@@ -49,7 +54,7 @@ def cells_around(index29: NDArray[np.int64], radius_arcsec: float) -> tuple[NDAr
     order : int
         Their order; the cells are at least four radii wide, so that thin ones still cover the circle.
     """
-    order = int(np.clip(np.floor(np.log2(_SIDE_DEG * 3600 / (4 * radius_arcsec))), 0, ORDER))
+    order = int(np.clip(np.floor(np.log2(BASE_SIDE_DEG * 3600 / (4 * radius_arcsec))), 0, ORDER))
     own = (index29 >> (2 * (ORDER - order))).astype(np.uint64)
     cells: NDArray[np.int64] = np.asarray(neighbours(own, order)).astype(np.int64)
     return cells, order
