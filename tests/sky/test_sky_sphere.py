@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.sky.sphere import (
@@ -18,12 +18,14 @@ from lenspipe.sky.sphere import (
 RA, DEC = st.floats(0, 360, exclude_max=True), st.floats(-90, 90)
 
 
+@settings(deadline=None, max_examples=40)
 @given(RA, DEC, RA, DEC)
 def test_separations_are_astropys(ra, dec, other_ra, other_dec):
     want = SkyCoord(ra, dec, unit="deg").separation(SkyCoord(other_ra, other_dec, unit="deg")).arcsec
     assert float(separation_arcsec(ra, dec, other_ra, other_dec)) == pytest.approx(want, rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None, max_examples=40)
 @given(RA, DEC, st.floats(1e-3, 3600), st.floats(0, 360))
 def test_a_chord_is_as_long_as_its_angle_wherever_it_lies(ra, dec, radius_arcsec, angle_deg):
     one = SkyCoord(ra, dec, unit="deg")
