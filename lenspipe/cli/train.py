@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,7 @@ from lenspipe.errors import ConfigError
 if TYPE_CHECKING:
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.learn.job import TrainJob
-    from lenspipe.learn.settings import Task, TrainSettings
+    from lenspipe.learn.settings import TrainSettings
 
 
 @click.command()
@@ -85,7 +85,7 @@ def command(
         card = train(
             data,
             model=model,
-            task=cast("Task", task),
+            task=task,
             out=out,
             settings=settings,
             seed=seed,

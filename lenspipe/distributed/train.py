@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lenspipe.distributed.session import prepare_environment, ray_session
 from lenspipe.errors import ConfigError, LenspipeError
 from lenspipe.learn.job import TrainJob, data_digest, make_job, refuse_pickle
-from lenspipe.learn.settings import Task, TrainSettings
+from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.card import CARD_FILE, ModelCard, read_card
 from lenspipe.rundir import open_run, read_json, write_json
 from lenspipe.stamps.format import StampSet
@@ -34,7 +34,7 @@ def train(
     data: str | Path,
     *,
     model: str,
-    task: Task,
+    task: str,
     out: str | Path,
     settings: TrainSettings,
     seed: int = 0,

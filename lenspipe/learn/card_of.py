@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.learn.augment_batch import VIEWS_ONLY
+from lenspipe.learn.objectives import Objective
 from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSettings
 from lenspipe.learn.truth import TURNING, Truth
 from lenspipe.nn.card import ModelCard, Stretch
-from lenspipe.nn.outputs import Classify, Find, Outputs, Regress
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import ImageSpec, StampSet
 
@@ -55,7 +54,7 @@ def choose_image(data: StampSet, settings: InputSettings) -> tuple[str, ImageSpe
     return name, spec
 
 
-def augmentation(settings: TrainSettings, task: str) -> AugmentSettings:
+def augmentation(settings: TrainSettings, objective: Objective) -> AugmentSettings:
     """
     Augmentation of a training; what would change the answer is refused.
 
@@ -64,7 +63,7 @@ def augmentation(settings: TrainSettings, task: str) -> AugmentSettings:
     ConfigError
         A regression target turns with the stamp.
     """
-    chosen = settings.augment or (VIEWS_ONLY if task == "regress" else AugmentSettings())
+    chosen = settings.augment or objective.augment
     turning = [name for name in settings.labels.targets if any(part in f"{name}_" for part in TURNING)]
     if turning and (chosen.dihedral or chosen.affine_fraction > 0):
         raise ConfigError(
@@ -103,6 +102,7 @@ def noise_levels(stamps_njy: NDArray[np.floating], bands: tuple[str, ...], pixel
 def make_card(
     name: str,
     family: str,
+    objective: Objective,
     spec: ImageSpec,
     truth: Truth,
     settings: TrainSettings,
@@ -125,7 +125,7 @@ def make_card(
             name=name,
             family=family,
             settings=settings.model | ({"n_feature": len(shown.features)} if shown.features else {}),
-            outputs=outputs_of(truth, settings),
+            outputs=objective.card_outputs(truth, settings),
             bands=bands,
             pixel_scale_arcsec=scale,
             scale_tolerance=shown.scale_tolerance,
@@ -147,17 +147,3 @@ def make_card(
         )
     except ValidationError as error:
         raise ConfigError(f"the settings do not make a model: {error.errors()[0]['msg']}") from error
-
-
-def outputs_of(truth: Truth, settings: TrainSettings) -> Outputs:
-    """What the network is to give."""
-    if truth.task == "find":
-        return Find()
-    if truth.task == "classify":
-        return Classify(classes=truth.classes)
-    return Regress(
-        targets=settings.labels.targets,
-        target_means=truth.target_means,
-        target_spreads=truth.target_spreads,
-        uncertainty=settings.labels.uncertainty,
-    )

@@ -19,6 +19,7 @@ from lenspipe.learn.order import Rows, in_turn
 from lenspipe.learn.stream import batches_of
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.families.kernel import KernelMachine
+from lenspipe.nn.outputs import Classify, Find
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
 
@@ -126,7 +127,7 @@ def train_kernel(job: TrainJob, kind: Kind) -> ModelCard:
     DataError
         The landmarks are all alike.
     """
-    if job.task == "regress":
+    if not isinstance(job.card.outputs, Find | Classify):
         raise ConfigError("kernel machines find or classify; regression needs a network", model=job.card.family)
     if job.pretrained is not None or job.card.features:
         raise ConfigError("kernel machines take neither pretrained weights nor features", model=job.card.family)

@@ -16,15 +16,12 @@ from torch import nn
 
 from lenspipe.learn.job import TrainJob, facts_of
 from lenspipe.learn.loop import measure_on
-from lenspipe.learn.measure import score_counts, scores_of
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.export import plain_card, to_plain
 from lenspipe.rundir import atomic_path
-from lenspipe.stats.counts import ScoreCounts
-from lenspipe.stats.curves import roc
 
-HISTORY_FILE, LOSS_PLOT, ROC_PLOT, FIT_PLOT = "history.parquet", "loss.png", "roc.png", "targets.png"
+HISTORY_FILE, LOSS_PLOT = "history.parquet", "loss.png"
 Array = NDArray[np.float64]
 
 
@@ -50,10 +47,9 @@ def finish(
     write_history(out / HISTORY_FILE, history)
     plot_history(out / LOSS_PLOT, history)
     rows = job.truth.validation
-    if job.task == "regress":
-        plot_targets(out / FIT_PLOT, job, outputs)
-    else:
-        plot_roc(out / ROC_PLOT, job, outputs)
+    for name, picture in job.objective.pictures(outputs, job.truth, rows).items():
+        with atomic_path(out / name) as temporary:
+            temporary.write_bytes(picture)
     measured = measure_on(job, outputs, rows)
     card = job.card.model_copy(
         update={
@@ -99,51 +95,6 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
         right.set(xlabel="epoch", ylabel="validation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False, loc="lower right")
-    _save(figure, path)
-
-
-def plot_roc(path: Path, job: TrainJob, outputs: Array) -> None:
-    """True against false positive rate on the validation stamps; of a classifier one curve a class."""
-    labels = job.truth.labels[job.truth.validation]
-    if job.task == "find":
-        curves = {"lens": score_counts(outputs, labels, "find")}
-    else:
-        scores = scores_of(outputs, job.task)
-        curves = {name: ScoreCounts.of(scores[:, k], labels == k) for k, name in enumerate(job.card.classes)}
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.add_subplot()
-    least = 1.0
-    for name, counts in curves.items():
-        false, true, _ = roc(counts)
-        least = min(least, 1 / counts.n_other)
-        rates = np.maximum(false / counts.n_other, 0.5 / counts.n_other)
-        axes.step(
-            rates,
-            true / counts.n_lens,
-            where="post",
-            label=f"{name} ({counts.n_lens} of {counts.n_lens + counts.n_other})",
-        )
-    chance = np.geomspace(least, 1, 50)
-    axes.plot(chance, chance, color="0.6", linestyle=":", label="chance")
-    axes.set(
-        xscale="log", xlim=(least / 2, 1), ylim=(0, 1.02), xlabel="false positive rate", ylabel="true positive rate"
-    )
-    axes.legend(frameon=False, loc="lower right")
-    _save(figure, path)
-
-
-def plot_targets(path: Path, job: TrainJob, outputs: Array) -> None:
-    """Predicted against true targets of the validation stamps."""
-    card, rows = job.card, job.truth.validation[:20_000]
-    values = outputs.reshape(len(outputs), -1)
-    figure = Figure(figsize=(4 * len(card.targets), 3.8), layout="constrained")
-    for k, name in enumerate(card.targets):
-        mean, spread = card.target_means[k], card.target_spreads[k]
-        truth = job.truth.targets[rows, k] * spread + mean
-        axes = figure.add_subplot(1, len(card.targets), k + 1)
-        axes.plot(truth, values[: len(rows), k] * spread + mean, ".", markersize=3, alpha=0.5)
-        axes.axline((mean, mean), slope=1, color="0.6", linestyle=":")
-        axes.set(xlabel=f"true {name}", ylabel="predicted")
     _save(figure, path)
 
 

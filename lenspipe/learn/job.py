@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.card_of import N_NOISE, augmentation, choose_image, make_card, noise_levels
-from lenspipe.learn.losses import loss_of
-from lenspipe.learn.settings import AugmentSettings, Task, TrainSettings
+from lenspipe.learn.objectives import Objective, objective_of
+from lenspipe.learn.settings import AugmentSettings, TrainSettings
 from lenspipe.learn.stream import StampIndex, read_rows
 from lenspipe.learn.truth import Truth, read_truth
 from lenspipe.nn.card import PICKLES, ModelCard
@@ -51,15 +51,15 @@ class TrainJob:
     """Weights to begin from."""
 
     @property
-    def task(self) -> Task:
-        """What the network is to do."""
-        return self.truth.task
+    def objective(self) -> Objective:
+        """What the training is for."""
+        return objective_of(self.card.outputs)
 
 
 def make_job(
     data_folder: str | Path,
     model: str,
-    task: Task,
+    task: str,
     out: str | Path,
     settings: TrainSettings,
     *,
@@ -77,7 +77,7 @@ def make_job(
     model : str
         Network family.
     task : str
-        ``find``, ``classify`` or ``regress``.
+        Name in `lenspipe.learn.objectives.OBJECTIVES`.
     out : path
         Folder of the model.
     settings : TrainSettings
@@ -92,10 +92,11 @@ def make_job(
     ConfigError, DataError, ModelError
         Whatever is wrong with the request, the data or the network, before any work.
     """
+    objective = objective_of(task)
     data = StampSet.open(data_folder)
     image, spec = choose_image(data, settings.input)
-    loss_of(settings.loss, task, settings.labels.uncertainty)
-    augment = augmentation(settings, task)
+    objective.loss(settings)
+    augment = augmentation(settings, objective)
     refuse_pickle(pretrained)
     batch_size = settings.sampling.batch_size
     if batch_size % n_worker:
@@ -103,7 +104,11 @@ def make_job(
             "sampling.batch_size must be a multiple of the number of workers", got=batch_size, workers=n_worker
         )
     truth = read_truth(
-        data, task, settings.labels, features=settings.input.features, fraction=settings.sampling.fraction, seed=seed
+        data,
+        lambda train: objective.answers(data, settings.labels, train),
+        features=settings.input.features,
+        fraction=settings.sampling.fraction,
+        seed=seed,
     )
     index = StampIndex.of(data, image)
     names = settings.input.bands or spec.bands
@@ -125,7 +130,7 @@ def make_job(
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
     }
-    card = make_card(settings.name or Path(out).name, model, spec, truth, settings, noise, training)
+    card = make_card(settings.name or Path(out).name, model, objective, spec, truth, settings, noise, training)
     return TrainJob(
         out=str(out),
         seed=seed,
@@ -136,7 +141,7 @@ def make_job(
         bands=None if bands == list(range(len(spec.bands))) else tuple(bands),
         noise=tuple(noise),
         augment=augment,
-        curriculum=_curriculum(data, settings.sampling.curriculum, truth),
+        curriculum=_curriculum(data, settings.sampling.curriculum, objective, truth),
         steps=settings.sampling.steps_per_epoch or max(1, len(truth.train) // batch_size),
         pretrained=pretrained,
     )
@@ -158,12 +163,10 @@ def refuse_pickle(path: str | None) -> None:
         raise ConfigError("no such file of weights; nothing is downloaded", got=path)
 
 
-def _curriculum(data: StampSet, column: str | None, truth: Truth) -> NDArray[np.float64] | None:
+def _curriculum(data: StampSet, column: str | None, objective: Objective, truth: Truth) -> NDArray[np.float64] | None:
     if column is None:
         return None
-    values = np.asarray(data.column(column), np.float64)
-    if truth.task == "find":
-        values = np.where(truth.labels == 1, values, np.nan)  # others have sizes too, and are to stay
+    values = objective.curriculum(np.asarray(data.column(column), np.float64), truth)
     if not np.isfinite(values[truth.train]).any():
         raise DataError("sampling.curriculum: no training stamp has a value", column=column)
     return values

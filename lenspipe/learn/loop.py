@@ -19,8 +19,7 @@ from lenspipe.learn.device_input import device_input
 from lenspipe.learn.fit import Batch, FitSettings, FitState, fit
 from lenspipe.learn.fit_state import read_state, write_state
 from lenspipe.learn.job import TrainJob
-from lenspipe.learn.losses import Tensors, loss_of
-from lenspipe.learn.measure import measure
+from lenspipe.learn.losses import Tensors
 from lenspipe.learn.network import fresh_network
 from lenspipe.learn.order import Order, Rows, class_weights, curriculum_mask, epoch_order, in_turn
 from lenspipe.learn.stream import batches_of
@@ -90,7 +89,7 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[nn.Module, 
     state_path = Path(job.out) / STATE_FILE
     state = read_state(state_path) if state_path.exists() else None
     watch = _Watch(job, world, notify, state.history if state else [])
-    loss = loss_of(settings.loss, job.task, settings.labels.uncertainty)
+    loss = job.objective.loss(settings)
 
     def validate(average: nn.Module) -> dict[str, Any]:
         world.same_buffers(average)
@@ -154,7 +153,7 @@ def order_of(job: TrainJob, epoch: int) -> Order:
             job.curriculum[rows], epoch=epoch, start=sampling.curriculum_start, epochs=sampling.curriculum_epochs
         )
     labels = job.truth.labels[rows]
-    balanced = sampling.balance == "equal" and job.task != "regress"
+    balanced = sampling.balance == "equal" and job.objective.balanced
     weights = class_weights(labels, allowed) if balanced else allowed.astype(float)
     return epoch_order(
         rows,
@@ -233,15 +232,7 @@ def outputs_on(job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Ar
 
 def measure_on(job: TrainJob, outputs: Array, rows: Rows) -> dict[str, Any]:
     """Numbers of outputs against the truth of their rows."""
-    return measure(
-        outputs,
-        job.truth.labels[rows],
-        job.truth.targets[rows],
-        task=job.task,
-        loss=loss_of(job.settings.loss, job.task, job.settings.labels.uncertainty),
-        target_names=job.settings.labels.targets,
-        target_spreads=job.truth.target_spreads,
-    )
+    return job.objective.numbers(outputs, job.truth, rows, job.objective.loss(job.settings))
 
 
 class _Watch:

@@ -9,17 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lenspipe.errors import ConfigError
-from lenspipe.learn.settings import LossSettings, Task
-
 Tensors = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensors], Tensor]
-
-LOSSES: dict[Task, tuple[str, ...]] = {
-    "find": ("bce", "focal"),
-    "classify": ("cross-entropy",),
-    "regress": ("mse", "gaussian-nll"),
-}
 
 
 def binary_cross_entropy(smoothing: float = 0.0, from_epoch: int = 0) -> Loss:
@@ -69,36 +60,6 @@ def gaussian_nll(outputs: Tensor, batch: Tensors) -> Tensor:
     log_variance = log_variance.clamp(-10.0, 10.0)
     square = (value - batch["target"]) ** 2
     return 0.5 * (log_variance + square * torch.exp(-log_variance)).mean() + 0.5 * math.log(2 * math.pi)
-
-
-def loss_of(settings: LossSettings, task: Task, uncertainty: str = "none") -> Loss:
-    """
-    Loss of a task.
-
-    Raises
-    ------
-    ConfigError
-        The loss is not one of the task's, or does not go with the outputs.
-    """
-    first = "gaussian-nll" if uncertainty == "gaussian" else LOSSES[task][0]
-    name = settings.name or first
-    if name not in LOSSES[task] or (name == "gaussian-nll") != (uncertainty == "gaussian"):
-        raise ConfigError(
-            f"this loss does not go with the task; {task} takes {' or '.join(LOSSES[task])}, gaussian-nll with "
-            "labels.uncertainty = 'gaussian' only",
-            loss=name,
-            task=task,
-            uncertainty=uncertainty,
-        )
-    smoothing = (settings.label_smoothing, settings.smooth_from_epoch)
-    made: dict[str, Loss] = {
-        "bce": binary_cross_entropy(*smoothing),
-        "focal": focal(settings.focal_gamma),
-        "cross-entropy": cross_entropy(*smoothing),
-        "mse": mean_square,
-        "gaussian-nll": gaussian_nll,
-    }
-    return made[name]
 
 
 def _epoch(batch: Tensors) -> int:

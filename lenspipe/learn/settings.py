@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from lenspipe.toml import Table
 
-Task = Literal["find", "classify", "regress"]
-
 
 def less_is_better(number: str) -> bool:
     """Whether a number of the history, by its name, is a loss or an error."""

@@ -1,7 +1,8 @@
-"""What the stamps of a data set are to be called: labels, targets and features of its rows, by split."""
+"""The answers that belong to the stamps of a data set: labels, targets and features of its rows, by split."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.order import Rows
-from lenspipe.learn.settings import LabelSettings, Task
 from lenspipe.stamps.format import StampSet
 
 TURNING = ("angle", "_x_", "_y_")
@@ -18,45 +18,58 @@ TURNING = ("angle", "_x_", "_y_")
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Truth by row of the data set, some bytes a row; images are not held."""
+class Answers:
+    """What an objective reads from the columns of a data set."""
 
-    task: Task
-    """What the numbers are."""
-    classes: tuple[str, ...]
-    """Names of the classes, in the order of the labels."""
+    known: NDArray[np.bool_]
+    """Rows that have an answer ``(n,)``; targets are looked at beside it."""
     labels: NDArray[np.int16]
     """Class of each row ``(n,)``; -1 where it has none."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in the order of the labels; none where the answers are no classes."""
+    targets: tuple[str, ...] = ()
+    """Columns of numbers to predict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """Truth by row of the data set, some bytes per row; images are not held."""
+
+    labels: NDArray[np.int16]
+    """Class of each row ``(n,)``; -1 where it has none."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in the order of the labels."""
     targets: NDArray[np.float32]
     """Targets ``(n, target)``, less their mean, over their spread; NaN where missing."""
-    target_means: tuple[float, ...]
+    target_names: tuple[str, ...] = ()
+    """Their columns."""
+    target_means: tuple[float, ...] = ()
     """Mean of each target in the training split."""
-    target_spreads: tuple[float, ...]
+    target_spreads: tuple[float, ...] = ()
     """Its standard deviation."""
     features: NDArray[np.float32]
     """Features ``(n, feature)``, scaled likewise."""
-    feature_means: tuple[float, ...]
+    feature_means: tuple[float, ...] = ()
     """Mean of each feature in the training split."""
-    feature_spreads: tuple[float, ...]
+    feature_spreads: tuple[float, ...] = ()
     """Its standard deviation."""
     train: Rows
     """Rows to train on."""
     validation: Rows
     """Rows to measure on while training."""
-    n_left_out: int
+    n_left_out: int = 0
     """Rows of the two splits without a label, target or feature."""
 
     def counts(self, rows: Rows) -> dict[str, int]:
-        """Stamps of each class among some rows."""
-        if self.task == "regress":
+        """Stamps of each class among some rows; all of them where there are no classes."""
+        if not self.classes:
             return {"stamps": len(rows)}
         return {name: int((self.labels[rows] == k).sum()) for k, name in enumerate(self.classes)}
 
 
 def read_truth(
     data: StampSet,
-    task: Task,
-    settings: LabelSettings,
+    answers: Callable[[NDArray[np.bool_]], Answers],
     *,
     features: tuple[str, ...] = (),
     fraction: float = 1.0,
@@ -68,8 +81,8 @@ def read_truth(
     Parameters
     ----------
     data : StampSet
-    task : str
-    settings : LabelSettings
+    answers : function of the rows of the training split, bool (n,)
+        What the objective reads (`lenspipe.learn.objectives.contract.Objective.answers`).
     features : tuple of str
         Columns of numbers that the network takes.
     fraction : float
@@ -84,64 +97,35 @@ def read_truth(
         A split is empty, or has one class only.
     """
     split = data.column("split")
-    labels, classes, known = _labels(data, task, settings, split == "train")
-    raw_targets = _columns(data, settings.targets, "labels.targets")
+    said = answers(split == "train")
+    raw_targets = _columns(data, said.targets, "labels.targets")
     raw_features = _columns(data, features, "input.features")
-    known = known & np.isfinite(raw_targets).all(axis=1) & np.isfinite(raw_features).all(axis=1)
+    known = said.known & np.isfinite(raw_targets).all(axis=1) & np.isfinite(raw_features).all(axis=1)
     rows = {name: np.flatnonzero((split == name) & known) for name in ("train", "validation")}
     left_out = int(np.isin(split, ("train", "validation")).sum()) - sum(map(len, rows.values()))
-    rows["train"] = _part(rows["train"], labels, fraction, seed)
+    rows["train"] = _part(rows["train"], said.labels, fraction, seed)
     for name, chosen in rows.items():
         if not len(chosen):
             raise DataError(f"the data set has no usable stamps in its {name} split", n=data.n, left_out=left_out)
-        if task != "regress" and len(np.unique(labels[chosen])) < len(classes):
-            counts = ", ".join(f"{c}: {(labels[chosen] == k).sum()}" for k, c in enumerate(classes))
+        if len(np.unique(said.labels[chosen])) < len(said.classes):
+            counts = ", ".join(f"{c}: {(said.labels[chosen] == k).sum()}" for k, c in enumerate(said.classes))
             raise DataError(f"the {name} split lacks stamps of a class: a network learns from several", got=counts)
-    targets, target_means, target_spreads = _scaled(raw_targets, rows["train"], settings.targets)
+    targets, target_means, target_spreads = _scaled(raw_targets, rows["train"], said.targets)
     scaled, feature_means, feature_spreads = _scaled(raw_features, rows["train"], features)
     return Truth(
-        task,
-        classes,
-        labels,
-        targets,
-        target_means,
-        target_spreads,
-        scaled,
-        feature_means,
-        feature_spreads,
-        rows["train"],
-        rows["validation"],
-        left_out,
+        labels=said.labels,
+        classes=said.classes,
+        targets=targets,
+        target_names=said.targets,
+        target_means=target_means,
+        target_spreads=target_spreads,
+        features=scaled,
+        feature_means=feature_means,
+        feature_spreads=feature_spreads,
+        train=rows["train"],
+        validation=rows["validation"],
+        n_left_out=left_out,
     )
-
-
-def _labels(
-    data: StampSet, task: Task, settings: LabelSettings, train: NDArray[np.bool_]
-) -> tuple[NDArray[np.int16], tuple[str, ...], NDArray[np.bool_]]:
-    if (task == "regress") != bool(settings.targets):
-        raise ConfigError("labels.targets belong to the task regress, and it needs them", task=task)
-    if task == "regress":
-        return np.full(data.n, -1, np.int16), (), np.ones(data.n, bool)
-    label = data.column("label")
-    known = np.array([value is not None for value in label], bool)
-    there = sorted(set(label[known & train]))
-    if task == "find":
-        classes: tuple[str, ...] = ("nonlens", "lens")
-        if not set(settings.lens_labels) & set(there) or not set(there) - set(settings.lens_labels):
-            raise DataError(
-                "to find lenses the training split needs lenses and others; labels.lens_labels says which are lenses",
-                labels=",".join(there),
-                lens_labels=",".join(settings.lens_labels),
-            )
-        return np.isin(label, settings.lens_labels).astype(np.int16), classes, known
-    classes = settings.classes or tuple(there)
-    if unknown := [name for name in classes if name not in there]:
-        raise ConfigError("labels.classes that no training stamp has", unknown=",".join(unknown), has=",".join(there))
-    if len(classes) < 2:
-        raise DataError("stamps of one class only: there is nothing to tell apart", labels=",".join(there))
-    number = {name: k for k, name in enumerate(classes)}
-    labels = np.array([number.get(value, -1) for value in label], np.int16)
-    return labels, classes, labels >= 0
 
 
 def _columns(data: StampSet, names: tuple[str, ...], key: str) -> NDArray[np.float64]:

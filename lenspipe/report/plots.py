@@ -145,6 +145,17 @@ def regression_plot(
     return _png(figure)
 
 
+def target_plot(names: Sequence[str], truth: NDArray[np.float64], values: NDArray[np.float64]) -> bytes:
+    """Estimates ``(n, target)`` against truth, a panel per target, with the line where they agree."""
+    figure = Figure(figsize=(4 * len(names), 3.8), layout="constrained")
+    for k, (name, axes) in enumerate(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True)):
+        mean = float(truth[:, k].mean())
+        axes.plot(truth[:, k], values[:, k], ".", markersize=3, alpha=0.5)
+        axes.axline((mean, mean), slope=1, color="0.6", linestyle=":")
+        axes.set(xlabel=f"true {name}", ylabel="predicted")
+    return _png(figure)
+
+
 def audit_plot(models: Mapping[str, Mapping[str, dict[str, float]]]) -> bytes:
     """Mean (bar) and largest (tick) change of the output by kind of change of the image, one colour a name."""
     kinds = list(next(iter(models.values())))

@@ -38,13 +38,13 @@ def test_noise_is_measured_around_the_galaxy(rng):
 
 
 def test_classes_and_targets_go_to_the_card(toy_stamps):
-    assert job(toy_stamps, "classify").card.classes == ("lens", "nonlens")
+    assert job(toy_stamps, "classify").card.outputs.classes == ("lens", "nonlens")
     card = job(toy_stamps, "regress", labels={"targets": ["theta_e_arcsec"], "uncertainty": "gaussian"}).card
-    assert (card.targets, card.n_out) == (("theta_e_arcsec",), 2)
+    assert (card.outputs.targets, card.n_out) == (("theta_e_arcsec",), 2)
     data = StampSet.open(toy_stamps)
     theta = data.column("theta_e_arcsec").astype(float)[data.column("split") == "train"]
-    assert card.target_means[0] == pytest.approx(np.nanmean(theta))
-    assert card.target_spreads[0] == pytest.approx(np.nanstd(theta))
+    assert card.outputs.target_means[0] == pytest.approx(np.nanmean(theta))
+    assert card.outputs.target_spreads[0] == pytest.approx(np.nanstd(theta))
 
 
 def test_part_of_the_training_split_keeps_the_classes(toy_stamps):

@@ -10,28 +10,31 @@ import pytest
 import torch
 from scipy import stats
 
+from lenspipe.errors import ModelError
 from lenspipe.learn.finish import write_history
 from lenspipe.learn.fit_state import FitState, write_state
-from lenspipe.learn.losses import loss_of
-from lenspipe.learn.measure import measure
-from lenspipe.learn.settings import LossSettings
+from lenspipe.learn.objectives import OBJECTIVES
+from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.learn.sweep.trials import SCHEMA, trial_table
+from lenspipe.learn.truth import Truth
 
 SPREADS = (3.0, 0.25)
 
 
 def measured(outputs, labels, targets=None, *, task, names=()):
     targets = np.zeros((len(labels), len(names)), np.float32) if targets is None else targets
-    return measure(
-        outputs,
-        labels,
-        targets,
-        task=task,
-        loss=loss_of(LossSettings(), task, "none"),
+    rows, objective = np.arange(len(labels)), OBJECTIVES[task]
+    truth = Truth(
+        labels=labels,
+        targets=targets,
         target_names=names,
         target_spreads=SPREADS[: len(names)],
+        features=np.empty((len(labels), 0), np.float32),
+        train=rows,
+        validation=rows,
     )
+    return objective.numbers(outputs, truth, rows, objective.loss(TrainSettings()))
 
 
 def edges(facts, name):
@@ -93,6 +96,11 @@ def test_every_number_but_the_loss_lies_in_its_interval(rng, task):
     values = {name for name in facts if not name.endswith(("_low", "_high"))} - {"val_loss"}
     assert set(facts) == {"val_loss"} | {name + end for name in values for end in ("", "_low", "_high")}
     assert all(facts[f"{name}_low"] < facts[name] < facts[f"{name}_high"] for name in values)
+
+
+def test_outputs_that_are_not_finite_are_refused(rng):
+    with pytest.raises(ModelError, match=r"not finite: lower the learning rate \[n=20\]"):
+        measured(np.where(np.arange(20) == 3, np.nan, 0.0), np.repeat([0, 1], 10), task="find")
 
 
 def test_the_history_has_a_column_for_each_end_and_a_null_where_there_was_none(rng, tmp_path):

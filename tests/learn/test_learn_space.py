@@ -12,6 +12,7 @@ from torch import nn
 from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
+from lenspipe.learn.objectives import OBJECTIVES, objective_of
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.page import _learning_curves, write_page
 from lenspipe.learn.sweep.space import SweepSpace, grid, random_trials
@@ -81,11 +82,19 @@ def test_the_shipped_spaces_are_spaces():
 
 
 def test_chance_is_one_half_of_an_area_and_one_of_a_scaled_rmse():
-    assert at_chance("auc", 0.49, 0.7)
-    assert not at_chance("auc", 0.51, 0.7)
-    assert at_chance("val_rmse", 0.8, 1.01)
-    assert not at_chance("val_rmse", 0.8, 0.99)
-    assert at_chance("auc", None, None)
+    area, rmse = OBJECTIVES["find"].chance, OBJECTIVES["regress"].chance
+    assert at_chance(area, 0.49, 0.7)
+    assert not at_chance(area, 0.51, 0.7)
+    assert at_chance(rmse, 0.8, 1.01)
+    assert not at_chance(rmse, 0.8, 0.99)
+    assert at_chance(area, None, None)
+
+
+def test_a_task_that_nothing_is_trained_for_is_refused_with_those_that_there_are():
+    with pytest.raises(ConfigError, match="no such task; known: find, classify, regress"):
+        space('task = "fund"\n' + SPACE)
+    with pytest.raises(ConfigError, match=r"no such task of a training; known: find.*task='fund'"):
+        objective_of("fund")
 
 
 def begun(folder, name, *, error=None):

@@ -130,7 +130,7 @@ def test_an_interrupted_state_file_is_refused_by_name(toy_stamps, finder, tmp_pa
 def test_three_classes_learn_with_their_shares(stamp_maker, tmp_path):
     data = stamp_maker(tmp_path / "three", 240, labels=("ring", "blob", "wide"))
     card = run(data, tmp_path / "classes", "classify")
-    assert card.classes == ("blob", "ring", "wide")
+    assert card.outputs.classes == ("blob", "ring", "wide")
     measured = card.metrics["validation"]
     assert measured["auc"] > 0.85
     assert measured["auc_low"] < measured["auc"] <= measured["auc_high"]

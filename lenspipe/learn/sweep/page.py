@@ -129,7 +129,7 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
         drawn.append(panels[0, 2])
     for panel in drawn:
         panel.set_ylabel(space.metric_name)
-        panel.axhline(1.0 if space.task == "regress" else 0.5, color="0.6", linestyle=":", linewidth=1)
+        panel.axhline(space.chance.value, color="0.6", linestyle=":", linewidth=1)
     handles = [Line2D([], [], color=colour[family], marker="o", label=family) for family in families]
     handles.append(Line2D([], [], color="0.3", marker="x", linestyle="", label="no better than chance"))
     handles.append(Line2D([], [], color="0.6", linestyle=":", label="chance"))

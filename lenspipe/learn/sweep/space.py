@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lenspipe.errors import ConfigError
-from lenspipe.learn.settings import Task, TrainSettings, less_is_better
+from lenspipe.learn.objectives import OBJECTIVES, objective_of
+from lenspipe.learn.objectives.contract import Chance
+from lenspipe.learn.settings import TrainSettings, less_is_better
+from lenspipe.nn.outputs import TASKS
 from lenspipe.toml import Table, validate
 
 Value = bool | int | float | str
@@ -66,10 +69,10 @@ class AshaSettings(Table):
 class SweepSpace(Table):
     """A space file."""
 
-    task: Task = "find"
+    task: str = TASKS[0]
     """What the networks are to do."""
     metric: str | None = None
-    """Number of the history that counts: ``auc`` or, for ``regress``, ``val_rmse`` where null."""
+    """Number of the history that counts; the objective's where null (``auc``, or ``val_rmse`` to regress)."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """``grid``: every combination; ``random`` and ``optuna`` (TPE): `samples` of them."""
     samples: int = Field(default=16, ge=1)
@@ -83,10 +86,22 @@ class SweepSpace(Table):
     model: tuple[ModelSpace, ...] = Field(min_length=1)
     """Families."""
 
+    @field_validator("task")
+    @classmethod
+    def _known(cls, task: str) -> str:
+        if task not in OBJECTIVES:
+            raise ValueError(f"no such task; known: {', '.join(OBJECTIVES)}")
+        return task
+
     @property
     def metric_name(self) -> str:
         """Number of the history that counts."""
-        return self.metric or ("val_rmse" if self.task == "regress" else "auc")
+        return self.metric or objective_of(self.task).metric
+
+    @property
+    def chance(self) -> Chance:
+        """What a trial must be better than."""
+        return objective_of(self.task).chance
 
     @property
     def mode(self) -> Literal["min", "max"]:

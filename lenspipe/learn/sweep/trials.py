@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from lenspipe.learn.finish import HISTORY_FILE
 from lenspipe.learn.fit_state import read_state
 from lenspipe.learn.loop import STATE_FILE
+from lenspipe.learn.objectives.contract import Chance
+from lenspipe.learn.settings import less_is_better
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.rundir import atomic_path, read_json, write_json
@@ -60,16 +62,11 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULT_FILE).exists() or (folder / ERROR_FILE).exists()
 
 
-def at_chance(name: str, low: float | None, high: float | None) -> bool:
-    """
-    Whether a result is no better than chance within its interval.
-
-    Chance is 0.5 for an area under the ROC curve, and 1 for an RMSE in units of the spread, which the mean has. Other
-    numbers have no chance level of their own, and the area or the RMSE is asked in their place.
-    """
+def at_chance(chance: Chance, low: float | None, high: float | None) -> bool:
+    """Whether a result with this interval is no better than chance, as the objective has it; so where there is none."""
     if low is None or high is None:
         return True
-    return high >= 1.0 if name.startswith("val_rmse") else low <= 0.5
+    return high >= chance.value if less_is_better(chance.number) else low <= chance.value
 
 
 def trial_history(folder: Path) -> list[dict[str, Any]]:
@@ -104,11 +101,11 @@ def trial_row(folder: Path, space: SweepSpace, *, stopped: bool) -> dict[str, An
         row |= {"status": "done"} | {k: v for k, v in read_json(folder / RESULT_FILE).items() if k in row}
     if (folder / ERROR_FILE).exists():
         row |= {"status": "error", "error": read_json(folder / ERROR_FILE)["error"]}
-    chance = "val_rmse" if space.task == "regress" else "auc"
+    chance = space.chance
     name = space.metric_name
     row |= {"metric": facts.get(name), "metric_low": facts.get(f"{name}_low"), "metric_high": facts.get(f"{name}_high")}
     if facts:
-        row["at_chance"] = at_chance(chance, facts.get(f"{chance}_low"), facts.get(f"{chance}_high"))
+        row["at_chance"] = at_chance(chance, facts.get(f"{chance.number}_low"), facts.get(f"{chance.number}_high"))
     row["metrics"] = json.dumps(facts)
     row["stamps_per_s"] = history[-1].get("stamps_per_s") if history else None
     return row

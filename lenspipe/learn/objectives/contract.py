@@ -1,0 +1,150 @@
+"""What a training is for, as an object: the rows that it reads, the card's outputs, losses, numbers and picture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lenspipe.errors import ConfigError, ModelError
+from lenspipe.learn.losses import Loss
+from lenspipe.learn.settings import AugmentSettings, LabelSettings, TrainSettings
+from lenspipe.learn.truth import Answers, Truth
+from lenspipe.nn.outputs import Outputs
+from lenspipe.stamps.format import StampSet
+
+if TYPE_CHECKING:
+    from lenspipe.learn.order import Rows
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """A number of the history, and what it is where nothing was learnt."""
+
+    number: str
+    """Name of the number; it comes with its interval, as ``NAME_low`` and ``NAME_high``."""
+    value: float
+    """Its value at chance."""
+
+
+class Objective(ABC):
+    """
+    One task of a training; no other file of `lenspipe.learn` asks which task it is.
+
+    What has a default here is the way of a supervised network: one player, a stream of labelled stamps, one view.
+    """
+
+    outputs: ClassVar[type[Any]]
+    """Class of `lenspipe.nn.outputs` that the card gets; its task is the objective's name."""
+    metric: ClassVar[str]
+    """Number of the history by which a sweep ranks; `lenspipe.learn.settings.less_is_better` has its direction."""
+    chance: ClassVar[Chance]
+    """What a trial of a sweep must be better than, within its interval, to have a rank."""
+    augment: ClassVar[AugmentSettings] = AugmentSettings()
+    """Augmentation where the settings name none."""
+    balanced: ClassVar[bool] = True
+    """Whether classes may be given equal shares of an epoch (``sampling.balance``)."""
+    n_view: ClassVar[int] = 1
+    """Augmented copies of each stamp in a batch: ``image``, ``image_1``, ..."""
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.outputs.model_fields["task"].default)
+
+    @abstractmethod
+    def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
+        """
+        Labels or targets of the rows of a data set.
+
+        Parameters
+        ----------
+        data : StampSet
+        settings : LabelSettings
+        train : bool array (n,)
+            Rows of the training split.
+
+        Raises
+        ------
+        ConfigError, DataError
+            What is asked for is not there, or there is nothing to learn.
+        """
+
+    @abstractmethod
+    def card_outputs(self, truth: Truth, settings: TrainSettings) -> Outputs:
+        """What the network is to give."""
+
+    @abstractmethod
+    def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
+        """Losses that go with the settings by name, the default one first."""
+
+    @abstractmethod
+    def measure(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, Any]:
+        """
+        What a training watches beside its loss, each number with its 95 % interval as ``NAME_low``, ``NAME_high``.
+
+        Parameters
+        ----------
+        outputs : array (n,) or (n, n_out)
+            What the network gives for the rows.
+        truth : Truth
+        rows : array (n,)
+        """
+
+    @abstractmethod
+    def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
+        """PNG files to look at, by name, of outputs as `measure` takes them."""
+
+    def curriculum(self, values: Array, truth: Truth) -> Array:
+        """Values ``(n,)`` of the column of a curriculum; NaN for rows that are shown from the first epoch on."""
+        return values
+
+    def loss(self, settings: TrainSettings) -> Loss:
+        """
+        The loss that the settings name, or the first.
+
+        Raises
+        ------
+        ConfigError
+            It is not one of the objective's, or does not go with the outputs.
+        """
+        there = self.losses(settings)
+        name = str(settings.loss.name or next(iter(there)))
+        if name not in there:
+            raise ConfigError(
+                f"this loss does not go with the task; {self.task} takes {' or '.join(there)} with these settings",
+                loss=name,
+                task=self.task,
+            )
+        return there[name]
+
+    def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
+        """
+        Loss and measured numbers of the validation split.
+
+        Raises
+        ------
+        ModelError
+            An output is not finite.
+        """
+        if not np.isfinite(outputs).all():
+            raise ModelError("the network gave numbers that are not finite: lower the learning rate", n=len(outputs))
+        batch = {
+            "label": torch.from_numpy(truth.labels[rows].astype(np.int64)),
+            "target": torch.from_numpy(truth.targets[rows]),
+        }
+        value = float(loss(torch.from_numpy(outputs).float(), batch))
+        return {"val_loss": value} | self.measure(outputs, truth, rows)
+
+
+def no_targets(settings: LabelSettings, task: str) -> None:
+    """Raise `ConfigError` where targets are given to a task that has none."""
+    if settings.targets:
+        raise ConfigError("labels.targets belong to the task regress", task=task, got=",".join(settings.targets))
