@@ -15,6 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for a run of everything; none beside this one for the few tests that are named."""
+    named = (str(argument).partition("::")[0] for argument in config.invocation_params.args)
+    return 0 if any(Path(name).exists() for name in named) else 2
+
+
 RAY, BROWSER, REAL = {"ray_local", "cluster"}, {"browser", "open_browser"}, {"real_data"}
 
 
