@@ -17,8 +17,9 @@ from astropy.io import fits
 from scipy.spatial import cKDTree
 
 from benchmarks.record import write
-from lenspipe.scan.config import BackgroundConfig, DetectConfig
-from lenspipe.scan.measure import measure_core, subtract_sky
+from lenspipe.image.sky import subtract_sky
+from lenspipe.scan.config import DetectConfig
+from lenspipe.scan.measure import measure_core
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
 
@@ -37,7 +38,8 @@ def ours(image: np.ndarray) -> tuple[float, np.ndarray]:
     pixels = Pixels(("r",), image[None].copy(), (None,), np.zeros((1, *image.shape), bool))
     box = Box(0, 0, image.shape[1], image.shape[0])
     begun = time.process_time()
-    measured = measure_core(subtract_sky(pixels, BackgroundConfig()), pixels, DetectConfig(), core=box, window=box)
+    flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, mesh_px=64, filter_mesh=3)
+    measured = measure_core(flat, pixels, DetectConfig(), core=box, window=box)
     return time.process_time() - begun, np.c_[measured.sources.x_px, measured.sources.y_px]
 
 

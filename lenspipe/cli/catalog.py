@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from lenspipe.scan.catalogue import CatalogueSettings
+    from lenspipe.scan.after.catalogue import CatalogueSettings
 
 
 @click.command()
@@ -52,7 +52,7 @@ def command(
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import write_catalogue
     from lenspipe.errors import ConfigError
-    from lenspipe.scan.catalogue import CatalogueSettings, matching_of, settings_from
+    from lenspipe.scan.after.catalogue import CatalogueSettings, matching_of, settings_from
 
     if not 0 < match_radius_arcsec < 3600:
         raise ConfigError("--match-radius must lie between 0 and 3600 arcsec", got=match_radius_arcsec)
@@ -82,7 +82,7 @@ def command(
             matching=matching_of(settings),
         )
         if record["known_lenses"]:
-            from lenspipe.scan.known import examine_absent
+            from lenspipe.scan.after.known import examine_absent
 
             record = examine_absent(opened, out, record)
     print_catalogue(out, record)
@@ -94,7 +94,7 @@ def _distributed(
 ) -> dict[str, Any]:
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.distributed.session import ray_session
-    from lenspipe.scan.catalogue import matching_of
+    from lenspipe.scan.after.catalogue import matching_of
 
     opened = open_run_folder(run)
     with ray_session(n_worker=workers) as n_worker:
@@ -114,7 +114,7 @@ def _distributed(
 
 def _partial(run: Path, scratch: Path) -> Path:
     from lenspipe.rundir import read_json
-    from lenspipe.scan.partial import finalize_partial
+    from lenspipe.scan.after.partial import finalize_partial
 
     if not (run / "run.json").exists() or read_json(run / "run.json")["status"] != "running":
         return run  # it has ended, or is none: the ordinary way says so

@@ -38,7 +38,8 @@ def command(
     """
     from lenspipe.infer.denoise import Denoiser
     from lenspipe.nn.card import find_model, read_card, verdict
-    from lenspipe.scan.config import BackgroundConfig
+    from lenspipe.scan.config import ScanConfig
+    from lenspipe.scan.context import ScanContext
     from lenspipe.scan.denoise_tiles import denoise_files, file_of, outside_training
     from lenspipe.survey.files import find_files
     from lenspipe.survey.layout import read_layout
@@ -71,21 +72,13 @@ def command(
     if outside_training(denoiser, ratio):
         low, high = card.exposure_ratios or (1.0, 1.0)
         click.echo(f"Warning: ratio {ratio:g} is outside the training ({low:g} to {high:g}); DNEXTRAP is set", err=True)
+    context = ScanContext(ScanConfig(zero_point_ab=zero_point_ab), layout, bands, None, Path())
     failed = 0
     for tile in demand_bands(found, card.bands):
         try:
             if isinstance(tile, BadTile):
                 raise tile.error
-            done = denoise_files(
-                tile,
-                layout,
-                denoiser,
-                out,
-                ratio=ratio,
-                background=BackgroundConfig(),
-                assumed_zero_point_ab=zero_point_ab,
-                window_px=window_px,
-            )
+            done = denoise_files(tile, context, denoiser, out, ratio=ratio, window_px=window_px)
         except TileError as error:
             failed += 1
             click.echo(f"{tile.name}: {error}", err=True)

@@ -27,7 +27,7 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
     from rich.console import Console
     from rich.table import Table
 
-    from lenspipe.scan.explain import draw, explain, to_json
+    from lenspipe.scan.after.explain import draw, explain, to_json
 
     found = explain(_run_of(folder, candidate_id), candidate_id)
     if as_json:

@@ -69,7 +69,7 @@ def command(
 
 
 def _write_stamps(run: Run, table: pa.Table, out: Path, seed: int) -> int:
-    from lenspipe.scan.graded import graded_stamps
+    from lenspipe.scan.after.graded import graded_stamps
 
     done = graded_stamps(run, table, out, seed=seed)
     click.echo(f"{out}  {done.n} labelled stamps")

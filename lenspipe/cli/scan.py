@@ -147,7 +147,7 @@ def command(
 
 def _catalogue(run: Path) -> None:
     from lenspipe.cli.catalog import print_catalogue
-    from lenspipe.scan.catalogue import FOLDER, MAX_ROWS_IN_MEMORY, catalogue_run
+    from lenspipe.scan.after.catalogue import FOLDER, MAX_ROWS_IN_MEMORY, catalogue_run
 
     record = catalogue_run(run)
     if record is None:

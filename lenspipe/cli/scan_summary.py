@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
 from lenspipe.scan.run import RUN, ScanRequest, ScanResult, expected_candidates, find_tiles
-from lenspipe.scan.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.tile import Tile
 

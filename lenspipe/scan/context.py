@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lenspipe.errors import ConfigError
 from lenspipe.infer.prepare import cutout_size_px
@@ -12,6 +14,9 @@ from lenspipe.scan.config import ScanConfig
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.shards import Shard
 from lenspipe.survey.tile import Tile
+
+if TYPE_CHECKING:
+    from lenspipe.scan.read import ReadShard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,8 @@ class ScanContext:
     """The checkpoint that cutouts go through before they are scored."""
     substructure: tuple[ChosenModel, ...] = ()
     """Classifier and regression of substructure, for candidates above ``substructure.above``."""
+    change: Callable[[ReadShard], ReadShard] | None = None
+    """Changes pixels between reading and search, such as painting arcs into them; picklable."""
 
 
 @dataclasses.dataclass(frozen=True)

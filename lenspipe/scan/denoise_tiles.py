@@ -16,10 +16,9 @@ from lenspipe.errors import ModelError, TileError
 from lenspipe.infer.denoise import FLAG_BOUND, FLAG_BRIGHT, FLAG_MASKED, Denoiser, denoise_tile
 from lenspipe.nn.card import verdict
 from lenspipe.rundir import atomic_path
-from lenspipe.scan.config import BackgroundConfig
-from lenspipe.scan.measure import subtract_sky
-from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.read import TileFacts, read_facts, read_window
+from lenspipe.scan.context import ScanContext
+from lenspipe.scan.read import facts_of, flatten, read_shard, task_of
+from lenspipe.survey.read import TileFacts
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import Tile
 
@@ -50,15 +49,7 @@ def file_of(folder: Path, tile: str, band: str) -> Path:
 
 
 def denoise_files(
-    tile: Tile,
-    layout: SurveyLayout,
-    denoiser: Denoiser,
-    folder: Path,
-    *,
-    ratio: float,
-    background: BackgroundConfig,
-    assumed_zero_point_ab: float | None,
-    window_px: int,
+    tile: Tile, context: ScanContext, denoiser: Denoiser, folder: Path, *, ratio: float, window_px: int
 ) -> DenoisedTile:
     """
     Denoise the model's bands of a tile and write them.
@@ -71,16 +62,16 @@ def denoise_files(
     TileError
         The tile cannot be read, or its bands or pixel scale do not fit the model.
     """
-    facts = read_facts(tile, layout, assumed_zero_point_ab=assumed_zero_point_ab)
+    facts = facts_of(tile, context)
     bands = tuple(band.band for band in tile.bands)
     try:
         order = denoiser.order(bands, facts.pixel_scale_arcsec)
     except ModelError as error:
         raise TileError(error.message, tile=tile.name, file=tile.file) from error
     height, width = facts.shape
-    pixels = read_window(tile, facts, layout, Box(0, 0, width, height))
-    measured = pixels.image[order].copy()
-    flat = subtract_sky(pixels, background)
+    read = read_shard(task_of(tile, Box(0, 0, width, height)), context, facts=facts)
+    measured = read.pixels.image[order].copy()
+    flat = flatten(read, context)
     begun = time.perf_counter()
     sky_free, rms, mask = flat.image[order], np.stack([flat.rms[b] for b in order]), flat.mask[order]
     image, flags = denoise_tile(denoiser, sky_free, rms, mask, ratio=ratio, window_px=window_px)

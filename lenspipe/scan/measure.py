@@ -9,23 +9,13 @@ from numpy.typing import NDArray
 
 from lenspipe.bands import selection_band
 from lenspipe.errors import TileError
-from lenspipe.image.background import estimate_background
 from lenspipe.image.detect import DETECTORS, detection_sum
 from lenspipe.image.photometry import Apertures, ab_magnitude, kron_apertures, kron_fluxes, photometry_flags
+from lenspipe.image.sky import Flat
 from lenspipe.image.sources import Sources
-from lenspipe.scan.config import BackgroundConfig, DetectConfig, SelectConfig
+from lenspipe.scan.config import DetectConfig, SelectConfig
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Flat:
-    """A window without its sky: images (band, y, x) in nJy, 0 where masked; noise; masks."""
-
-    image: NDArray[np.float32]
-    rms: list[NDArray[np.float32]]
-    mask: NDArray[np.bool_]
-    median_rms: list[float | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,46 +41,6 @@ class Measured:
             self.flags[rows],
             self.index[rows],
         )
-
-
-def subtract_sky(pixels: Pixels, config: BackgroundConfig) -> Flat:
-    """
-    Subtract the background of each band, in place.
-
-    A band that is masked throughout, or so far that no sky can be measured, stays, with zeros and infinite noise.
-
-    Raises
-    ------
-    TileError
-        A band is constant where it is not masked: there is no noise to detect anything against.
-    """
-    noise: list[NDArray[np.float32]] = []
-    medians: list[float | None] = []
-    for b, band in enumerate(pixels.bands):
-        image, mask = pixels.image[b], pixels.mask[b]
-        if mask.all():
-            noise.append(np.full(image.shape, np.inf, np.float32))
-            medians.append(None)
-            continue
-        background = estimate_background(image, mask, mesh_px=config.mesh_px, filter_mesh=config.filter_mesh)
-        if background is None and _too_few(image[~mask]):
-            mask[:] = True
-            image[:] = 0
-            noise.append(np.full(image.shape, np.inf, np.float32))
-            medians.append(None)
-            continue
-        if background is None:
-            raise TileError(
-                "the image is constant: there is no noise to detect sources against; leave the tile out",
-                band=band,
-                value_njy=float(image[~mask][0]),
-            )
-        background.subtract_from(image)
-        if mask.any():
-            image[mask] = 0
-        noise.append(background.rms)
-        medians.append(background.median_rms)
-    return Flat(pixels.image, noise, pixels.mask, medians)
 
 
 def measure_core(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Box, window: Box) -> Measured:
@@ -183,11 +133,6 @@ def select(
     if config.star_cut > 0 and widths:
         keep &= radius >= config.star_cut * min(widths) / 2
     return keep & (measured.apertures.mask_fraction <= config.mask_fraction_max)
-
-
-def _too_few(values: NDArray[np.float32]) -> bool:
-    """Whether a band without a background is masked too far, rather than constant where it is not."""
-    return len(values) == 0 or bool(np.ptp(values) > 0)
 
 
 def _noise(invvar: NDArray[np.float32], rms: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,19 +17,22 @@ import pyarrow as pa
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.nn.card import verdict
 from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.scan.after.sheet import write_sheet
 from lenspipe.scan.chosen import check_prior, denoiser_note, models_of, same_models, substructure_of
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ChosenModel, ScanContext, ShardTask
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
+from lenspipe.scan.read import facts_of, read_shard, task_of
 from lenspipe.scan.scoring import calibration_of
-from lenspipe.scan.sheet import write_sheet
+from lenspipe.scan.search import search
 from lenspipe.scan.substructure import check_scale
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.files import find_files
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.manifest import is_manifest, read_manifest
+from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles
 
 PLAN, RUN, MODEL = "plan.parquet", "run.json", "model.json"
@@ -192,7 +195,7 @@ def run_scan(
         totals, inputs = finalize(folder, plan, bands)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
         if totals.scored:
-            write_sheet(folder, plan, request.layout, request.config.zero_point_ab)
+            write_sheet(folder, plan, settings)
         seconds["finalize"] = time.perf_counter() - begun
         seconds["total"] = time.perf_counter() - started
         progress.advance({"shards": 1})
@@ -299,26 +302,13 @@ def expected_candidates(
     tiles: Sequence[Tile | BadTile], request: ScanRequest, *, n_test: int, test_px: int
 ) -> Iterator[tuple[Tile, int, int]]:
     """For up to ``n_test`` tiles: the tile, candidates in its middle window of ``test_px``, pixels of that window."""
-    from lenspipe.scan.measure import measure_core, select, subtract_sky
-    from lenspipe.survey.read import read_facts, read_window
-    from lenspipe.survey.shards import Box
-
     good = [t for t in tiles if isinstance(t, Tile)]
-    config, layout = request.config, request.layout
+    context = ScanContext(request.config, request.layout, (), None, Path())
     for tile in good[:: max(1, len(good) // n_test)][:n_test]:
         with contextlib.suppress(TileError):
-            facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
+            facts = facts_of(tile, context)
             height, width = facts.shape
             x0, y0 = max(0, (width - test_px) // 2), max(0, (height - test_px) // 2)
             window = Box(x0, y0, min(width, x0 + test_px), min(height, y0 + test_px))
-            pixels = read_window(tile, facts, layout, window)
-            flat = subtract_sky(pixels, config.background)
-            measured = measure_core(flat, pixels, config.detect, core=window, window=window)
-            keep = select(
-                measured,
-                config.select,
-                bands=pixels.bands,
-                pixel_scale_arcsec=facts.pixel_scale_arcsec,
-                psf_fwhm_arcsec=layout.psf_fwhm_arcsec,
-            )
-            yield tile, int(keep.sum()), window.n_px
+            found = search(read_shard(task_of(tile, window), context, facts=facts), context)
+            yield tile, len(found.candidates.sources), window.n_px

@@ -9,12 +9,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import TileError
-from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.photometry import ab_magnitude, ab_magnitude_error
+from lenspipe.image.sky import Flat
 from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.scan import attempts
 from lenspipe.scan.context import (
-    ChosenModel,
     ScanContext,
     ShardTask,
     model_for,
@@ -22,12 +21,14 @@ from lenspipe.scan.context import (
     substructure_fits,
     substructure_side_px,
 )
-from lenspipe.scan.measure import Flat, Measured, measure_core, select, subtract_sky
+from lenspipe.scan.measure import Measured
+from lenspipe.scan.read import read_shard
 from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
+from lenspipe.scan.search import cut_out, search
 from lenspipe.schema import measured_fields, nothing
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.files import checksum, size_bytes
-from lenspipe.survey.read import TileFacts, read_facts, read_window
+from lenspipe.survey.read import TileFacts
 from lenspipe.survey.tile import Tile
 
 
@@ -69,74 +70,43 @@ def scan_shard(task: ShardTask, settings: ScanContext) -> pa.Table:
 
 def _scan(task: ShardTask, settings: ScanContext) -> pa.Table:
     started = time.perf_counter()
-    config, shard = settings.config, task.shard
     try:
-        facts = read_facts(task.tile, settings.layout, assumed_zero_point_ab=config.zero_point_ab)
-        pixels = read_window(task.tile, facts, settings.layout, shard.window)
-        inputs = _inputs(task.tile) if shard.first_of_tile else None
+        read = read_shard(task, settings)
+        inputs = _inputs(task.tile) if task.shard.first_of_tile else None
     except TileError as error:
         error.facts["stage"] = "read"
         raise
-    read = time.perf_counter()
-    flat = subtract_sky(pixels, config.background)
-    measured = measure_core(flat, pixels, config.detect, core=shard.core, window=shard.window)
-    n_source = len(measured.sources)
-    chosen = measured.take(
-        select(
-            measured,
-            config.select,
-            bands=pixels.bands,
-            pixel_scale_arcsec=facts.pixel_scale_arcsec,
-            psf_fwhm_arcsec=settings.layout.psf_fwhm_arcsec,
-        )
-    )
-    model = model_for(settings, pixels.bands, facts.pixel_scale_arcsec)
+    read_s = time.perf_counter() - started
+    if settings.change is not None:
+        read = settings.change(read)
+    facts, bands = read.facts, read.pixels.bands
+    found = search(read, settings)
+    model = model_for(settings, bands, facts.pixel_scale_arcsec)
     cut: dict[str, object] = {}
     covered: NDArray[np.float32] | None = None
-    if model is not None and all(flat.median_rms[pixels.bands.index(b)] is not None for b in model.card.bands):
-        cutouts, covered = _cut_out(flat, chosen, pixels.bands, model, facts)
+    if model is not None and all(found.flat.median_rms[bands.index(b)] is not None for b in model.card.bands):
+        side_px = cutout_size_px(model.card, facts.pixel_scale_arcsec)
+        cutouts, covered = cut_out(found, read, model.card.bands, side_px)
         cut = {**pack_cutouts(cutouts), "model": model.digest}
         if settings.denoiser is not None:
-            cut["cutout_rms_njy"] = [flat.median_rms[pixels.bands.index(b)] for b in model.card.bands]
-        if substructure_fits(settings, pixels.bands, facts.pixel_scale_arcsec):
-            cut |= pack_cutouts(_cut_wide(flat, chosen, pixels.bands, settings, facts), wide=True)
+            cut["cutout_rms_njy"] = [found.flat.median_rms[bands.index(b)] for b in model.card.bands]
+        if substructure_fits(settings, bands, facts.pixel_scale_arcsec):
+            side_px = substructure_side_px(settings.substructure, facts.pixel_scale_arcsec)
+            wide, _ = cut_out(found, read, substructure_bands(settings.substructure), side_px)
+            cut |= pack_cutouts(wide, wide=True)
     values = {
         **identity(task),
         **cut,
-        **_searched(task, facts, flat, pixels.bands),
+        **_searched(task, facts, found.flat, bands),
         "status": "ok",
-        "n_source": n_source,
-        "n_candidate": len(chosen.sources),
+        "n_source": len(found.sources.sources),
+        "n_candidate": len(found.candidates.sources),
         "inputs": inputs,
-        "candidates": nested(_candidates(task, facts, chosen, pixels.bands, settings.bands, covered)),
-        "read_s": read - started,
-        "detect_s": time.perf_counter() - read,
+        "candidates": nested(_candidates(task, facts, found.candidates, bands, settings.bands, covered)),
+        "read_s": read_s,
+        "detect_s": time.perf_counter() - started - read_s,
     }
     return one_row(values, wire_schema(settings.bands))
-
-
-def _cut_out(
-    flat: Flat, chosen: Measured, bands: tuple[str, ...], model: ChosenModel, facts: TileFacts
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rows = [bands.index(band) for band in model.card.bands]
-    return extract_cutouts(
-        flat.image[rows],
-        flat.mask[rows],
-        chosen.sources.x_px,
-        chosen.sources.y_px,
-        size_px=cutout_size_px(model.card, facts.pixel_scale_arcsec),
-    )
-
-
-def _cut_wide(
-    flat: Flat, chosen: Measured, bands: tuple[str, ...], settings: ScanContext, facts: TileFacts
-) -> NDArray[np.float32]:
-    rows = [bands.index(band) for band in substructure_bands(settings.substructure)]
-    side_px = substructure_side_px(settings.substructure, facts.pixel_scale_arcsec)
-    cutouts, _ = extract_cutouts(
-        flat.image[rows], flat.mask[rows], chosen.sources.x_px, chosen.sources.y_px, size_px=side_px
-    )
-    return cutouts
 
 
 def _candidates(

@@ -12,7 +12,7 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalogue
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError, TileError
-from lenspipe.scan.explain import explain
+from lenspipe.scan.after.explain import explain
 
 
 @pytest.fixture

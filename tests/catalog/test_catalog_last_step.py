@@ -7,7 +7,7 @@ from catalog_runs import scan, write_overlapping_tiles
 from click.testing import CliRunner
 
 from lenspipe.catalog.known import read_known_lenses
-from lenspipe.scan.catalogue import FOLDER, catalogue_run, n_absent
+from lenspipe.scan.after.catalogue import FOLDER, catalogue_run, n_absent
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_catalogue_of_less_than_the_run_is_replaced(run):
 
 
 def test_more_candidates_than_one_process_holds_give_no_catalogue(run, monkeypatch):
-    import lenspipe.scan.catalogue as module
+    import lenspipe.scan.after.catalogue as module
 
     monkeypatch.setattr(module, "MAX_ROWS_IN_MEMORY", 3)
     assert catalogue_run(run) is None
@@ -72,7 +72,7 @@ def test_more_candidates_than_one_process_holds_give_no_catalogue(run, monkeypat
 
 
 def test_many_absent_lenses_are_left_unexamined(tmp_path, monkeypatch):
-    import lenspipe.scan.catalogue as module
+    import lenspipe.scan.after.catalogue as module
 
     lenses = read_known_lenses("lenscat")
     ra, dec = lenses["ra"].to_numpy(), lenses["dec"].to_numpy()

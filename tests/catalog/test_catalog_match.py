@@ -108,7 +108,7 @@ def test_the_known_candidate_of_the_cfhtls_tile_is_found_in_real_pixels(real_dat
 
 
 def test_every_known_row_in_the_abell_370_image_has_a_fate(real_data, tmp_path):
-    from lenspipe.scan.known import examine_absent
+    from lenspipe.scan.after.known import examine_absent
 
     scan(real_data / "tiles" / "cfht_a370", tmp_path / "run", zero_point_ab=30.0)
     run = open_run_folder(tmp_path / "run")

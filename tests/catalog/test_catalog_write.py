@@ -25,7 +25,7 @@ from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import read_card, write_card
 from lenspipe.nn.outputs import Calibration
-from lenspipe.scan.known import RIM
+from lenspipe.scan.after.known import RIM
 from lenspipe.scan.run import run_scan
 from lenspipe.stats.calibrate import probability
 

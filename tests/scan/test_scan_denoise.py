@@ -17,7 +17,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import read_card, write_card
-from lenspipe.scan.explain import explain
+from lenspipe.scan.after.explain import explain
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from lenspipe.cli.scan import command
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import read_card, write_card
 from lenspipe.nn.outputs import Calibration
-from lenspipe.scan.explain import explain
+from lenspipe.scan.after.explain import explain
 from lenspipe.stats.calibrate import calibration_digest
 
 CALIBRATION = Calibration(

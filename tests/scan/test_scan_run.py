@@ -240,11 +240,11 @@ def test_the_selection_decides_which_sources_are_rows(tmp_path):
 
 
 def test_a_bug_stops_the_run_names_the_shard_and_keeps_what_was_written(tmp_path, monkeypatch):
-    import lenspipe.scan.shard as shard_module
+    import lenspipe.scan.search as search_module
 
     for i in range(6):
         write_tile(tmp_path / "tiles", f"t{i}", seed=i, shape=(140, 140))
-    real = shard_module.measure_core
+    real = search_module.measure_core
 
     def buggy(flat, pixels, *args, **kwargs):
         if buggy.calls == 5:
@@ -253,7 +253,7 @@ def test_a_bug_stops_the_run_names_the_shard_and_keeps_what_was_written(tmp_path
         return real(flat, pixels, *args, **kwargs)
 
     buggy.calls = 0
-    monkeypatch.setattr(shard_module, "measure_core", buggy)
+    monkeypatch.setattr(search_module, "measure_core", buggy)
     with pytest.raises(RuntimeError, match="a bug stopped the scan at shard t5_x0y0c128"):
         scan(tmp_path / "tiles", tmp_path / "run")
     monkeypatch.undo()
@@ -314,7 +314,7 @@ def test_astropy_pandas_polars_and_duckdb_open_the_catalogue(tmp_path, tiny_mode
 def test_the_picture_of_the_best_shows_each_object_once(tmp_path, tiny_model):
     from PIL import Image
 
-    from lenspipe.scan.sheet import N_COLUMN, SIDE_PX, best_candidates
+    from lenspipe.scan.after.sheet import N_COLUMN, SIDE_PX, best_candidates
 
     write_tile(tmp_path / "tiles", "a", shape=(300, 300), n_source=30)
     for band in "gri":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lenspipe.errors import TileError
-from lenspipe.image.background import estimate_background
+from lenspipe.image.sky import subtract_sky
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
@@ -72,20 +72,15 @@ def cut_stamps(
         try:
             facts = read_facts(tile, layout, assumed_zero_point_ab=zero_point_ab)
             pixels = read_window(tile, facts, layout, window)
+            flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, mesh_px=mesh_px, filter_mesh=filter_mesh)
         except TileError as error:
             yield Stamps(members, None, None, str(error))
             continue
-        sky_rms: list[float] = []
-        for image, mask in zip(pixels.image, pixels.mask, strict=True):
-            sky = estimate_background(image, mask, mesh_px=mesh_px, filter_mesh=filter_mesh)
-            sky_rms.append(sky.median_rms if sky else np.nan)
-            if sky:
-                sky.subtract_from(image)
-                image[mask] = 0
+        sky_rms = [np.nan if rms is None else rms for rms in flat.median_rms]
         x_px = np.array(group["x_px_list"]) - window.x0
         y_px = np.array(group["y_px_list"]) - window.y0
         step_px = stamp_arcsec / stamp_px / facts.pixel_scale_arcsec
-        cut = np.stack([_sample(image, x_px, y_px, stamp_px, step_px) for image in pixels.image], axis=1)
+        cut = np.stack([_sample(image, x_px, y_px, stamp_px, step_px) for image in flat.image], axis=1)
         order = [pixels.bands.index(c) if c in pixels.bands else None for c in channels]
         per_arcsec2 = 1 / facts.pixel_scale_arcsec**2
         shown = [cut.mean(axis=1) if b is None else cut[:, b] for b in order]

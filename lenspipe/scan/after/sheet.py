@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from lenspipe.errors import TileError
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.rundir import atomic_path
+from lenspipe.scan.context import ScanContext
 from lenspipe.scan.finalize import CANDIDATES
+from lenspipe.scan.read import facts_of, flatten, read_shard, task_of
 from lenspipe.sky.sphere import first_of_each
-from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import Tile
 
@@ -37,7 +37,7 @@ def best_candidates(file: pq.ParquetFile, n: int) -> pa.Table:
     return table.take(first_of_each(ra, dec, radius_arcsec=SAME_SOURCE_ARCSEC)[:n])
 
 
-def write_sheet(folder: Path, plan: pa.Table, layout: SurveyLayout, zero_point_ab: float | None) -> None:
+def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
     """
     Write ``best.png``: the best 24, 14 arcsec a side, with rank and score.
 
@@ -58,7 +58,7 @@ def write_sheet(folder: Path, plan: pa.Table, layout: SurveyLayout, zero_point_a
         if row["score"] is None:
             break
         try:
-            stamps.append(colour_stamps(_stamp(tiles[row["tile"]], row, layout, zero_point_ab)[None])[0])
+            stamps.append(colour_stamps(_stamp(tiles[row["tile"]], row, context)[None])[0])
             labels.append(f"{rank}  {row['score']:.3f}")
         except TileError:
             continue
@@ -73,21 +73,19 @@ def write_sheet(folder: Path, plan: pa.Table, layout: SurveyLayout, zero_point_a
         Image.fromarray(contact_sheet(np.stack(pictures), n_column=N_COLUMN)).save(path, format="PNG", optimize=True)
 
 
-def _stamp(tile: Tile, row: dict[str, float], layout: SurveyLayout, zero_point_ab: float | None) -> NDArray[np.float32]:
-    facts = read_facts(tile, layout, assumed_zero_point_ab=zero_point_ab)
+def _stamp(tile: Tile, row: dict[str, float], context: ScanContext) -> NDArray[np.float32]:
+    facts = facts_of(tile, context)
     half = int(SIDE_ARCSEC / facts.pixel_scale_arcsec / 2)
     x, y = round(row["x_px"]), round(row["y_px"])
     reach = half + SKY_MARGIN_PX
     window = Box(
         max(0, x - reach), max(0, y - reach), min(facts.shape[1], x + reach + 1), min(facts.shape[0], y + reach + 1)
     )
-    pixels = read_window(tile, facts, layout, window)
-    for image, mask in zip(pixels.image, pixels.mask, strict=True):
-        if not mask.all():
-            image -= np.median(image[~mask])
-            image[mask] = 0
-    at = np.array([x - window.x0]), np.array([y - window.y0])
-    cut, _ = extract_cutouts(pixels.image, pixels.mask, *at, size_px=2 * half + 1)
-    wanted = [b for b in ("g", "r", "i") if b in pixels.bands]
-    rows = [pixels.bands.index(b) for b in wanted] if len(wanted) == 3 else list(range(len(pixels.bands)))
+    read = read_shard(task_of(tile, window), context, facts=facts)
+    bands, flat = read.pixels.bands, flatten(read, context)
+    cut, _ = extract_cutouts(
+        flat.image, flat.mask, np.array([x - window.x0]), np.array([y - window.y0]), size_px=2 * half + 1
+    )
+    wanted = [b for b in ("g", "r", "i") if b in bands]
+    rows = [bands.index(b) for b in wanted] if len(wanted) == 3 else list(range(len(bands)))
     return cut[0][rows]

@@ -17,13 +17,12 @@ from lenspipe.catalog.match import ABSENT, FATES, recall
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import TileError
 from lenspipe.rundir import atomic_path, write_json
-from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.measure import measure_core, subtract_sky
+from lenspipe.scan.after.context import context_of
+from lenspipe.scan.context import ScanContext, ShardTask
+from lenspipe.scan.plan import tasks_of
+from lenspipe.scan.read import read_shard
+from lenspipe.scan.search import search
 from lenspipe.sky.sphere import tangent_plane
-from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.read import read_facts, read_window
-from lenspipe.survey.shards import Box
-from lenspipe.survey.tile import Tile
 
 MASKED, NOT_SELECTED, NOT_DETECTED = "masked", "detected, not selected", "not detected"
 NOT_OPENED, RIM = "tile cannot be opened", "outside the shards, in the rim of the footprint"
@@ -71,16 +70,14 @@ def why_absent(run: Run, ra_deg: np.ndarray, dec_deg: np.ndarray, *, radius_arcs
 
     The shard is measured again: a source within the radius means that the selection refused it.
     """
-    config = ScanConfig.model_validate(run.record["request"]["config"])
-    layout = SurveyLayout.model_validate(run.record["request"]["survey"])
+    context = context_of(run)
     words: list[str | None] = [None] * len(ra_deg)
-    planned = {row["shard_id"]: row for row in run.plan.to_pylist() if row["shard_id"]}
+    planned = {task.shard.shard_id: task for task in tasks_of(run.plan)}
     for shard in run.shards.filter(pc.equal(run.shards["status"], "ok")).to_pylist():
         members = np.flatnonzero(_inside(shard, ra_deg, dec_deg))
         members = np.array([i for i in members if words[i] is None], int)
         if len(members):
-            row = planned[shard["shard_id"]]
-            found = _look(row, config, layout, ra_deg[members], dec_deg[members], radius_arcsec)
+            found = _look(planned[shard["shard_id"]], context, ra_deg[members], dec_deg[members], radius_arcsec)
             for i, word in zip(members, found, strict=True):
                 words[i] = word
     return words
@@ -94,22 +91,15 @@ def _inside(shard: dict[str, Any], ra_deg: np.ndarray, dec_deg: np.ndarray) -> n
 
 
 def _look(
-    row: dict[str, Any],
-    config: ScanConfig,
-    layout: SurveyLayout,
-    ra_deg: np.ndarray,
-    dec_deg: np.ndarray,
-    radius_arcsec: float,
+    task: ShardTask, context: ScanContext, ra_deg: np.ndarray, dec_deg: np.ndarray, radius_arcsec: float
 ) -> list[str]:
-    tile = Tile.from_json(row["files"])
-    core, window = Box(*row["core"]), Box(*row["window"])
+    window = task.shard.window
     try:
-        facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
-        pixels = read_window(tile, facts, layout, window)
-        flat = subtract_sky(pixels, config.background)
-        sources = measure_core(flat, pixels, config.detect, core=core, window=window).sources
+        read = read_shard(task, context)
+        found = search(read, context)
     except TileError:
         return [NOT_OPENED] * len(ra_deg)
+    facts, masks, sources = read.facts, found.flat.mask, found.sources.sources
     x_px, y_px = facts.wcs.all_world2pix(ra_deg, dec_deg, 0)
     x_px, y_px = x_px - window.x0, y_px - window.y0
     radius_px = radius_arcsec / facts.pixel_scale_arcsec
@@ -119,7 +109,7 @@ def _look(
         r = int(np.ceil(radius_px))
         box = np.s_[max(0, int(y) - r) : int(y) + r + 2, max(0, int(x) - r) : int(x) + r + 2]
         circle = np.hypot(columns[box] - x, rows[box] - y) <= radius_px
-        masked = max((float(mask[box][circle].mean()) for mask in flat.mask), default=1.0) if circle.any() else 1.0
+        masked = max((float(mask[box][circle].mean()) for mask in masks), default=1.0) if circle.any() else 1.0
         apart = np.hypot(sources.x_px - x, sources.y_px - y)
         if len(apart) and apart.min() <= radius_px:
             words.append(NOT_SELECTED)

@@ -20,6 +20,7 @@ from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
+from lenspipe.scan.after.context import context_of
 from lenspipe.scan.chosen import substructure_of
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ChosenModel, ScanContext, ShardTask, choose_denoiser, choose_model
@@ -73,8 +74,8 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     plan = run.plan.filter(pc.equal(run.plan["shard_id"], stored["shard_id"]))
     task = tasks_of(plan)[0]
     changed = [*_changed_versions(run), *_changed_files(run, task)]
-    config = ScanConfig.model_validate(run.record["request"]["config"])
-    layout = SurveyLayout.model_validate(run.record["request"]["survey"])
+    context = context_of(run)
+    config, layout = context.config, context.layout
     model = _model(run, config, changed)
     with tempfile.TemporaryDirectory() as scratch:
         denoiser = _denoiser(run, config, model, changed)
@@ -87,7 +88,7 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     again = next((c for c in scored["candidates"][0].as_py() if c["candidate_id"] == candidate_id), None)
     names = [f.name for f in measured_fields(run.bands)]
     differs = tuple(n for n in names if again and not _same_bits(stored[n], again[n], measured_fields(run.bands), n))
-    stamp, noise, channels = _stamp(stored, task, config, layout, run.bands)
+    stamp, noise, channels = _stamp(stored, task, context)
     return Explanation(stored, again, differs, tuple(changed), stamp, noise, channels)
 
 
@@ -165,16 +166,16 @@ def _same_bits(one: Any, two: Any, fields: list[pa.Field], name: str) -> bool:
 
 
 def _stamp(
-    stored: dict[str, Any], task: ShardTask, config: ScanConfig, layout: SurveyLayout, bands: tuple[str, ...]
+    stored: dict[str, Any], task: ShardTask, context: ScanContext
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float64] | None, tuple[str, ...]]:
-    window, channels = task.shard.window, colour_bands(bands)
+    config, window, channels = context.config, task.shard.window, colour_bands(context.bands)
     row = {f"window_{edge}_px": [getattr(window, edge)] for edge in ("x0", "y0", "x1", "y1")}
     rows = pa.table({**row, "row": [0], "x_px": [stored["x_px"]], "y_px": [stored["y_px"]]})
     stamps = next(
         cut_stamps(
             rows,
             task.tile,
-            layout,
+            context.layout,
             channels=channels,
             zero_point_ab=config.zero_point_ab,
             stamp_px=STAMP_PX,

@@ -15,7 +15,7 @@ from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalogue
 from lenspipe.rundir import read_json
-from lenspipe.scan.known import examine_absent
+from lenspipe.scan.after.known import examine_absent
 
 FOLDER = "catalog"
 MAX_ROWS_IN_MEMORY = 2_000_000

@@ -15,16 +15,14 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.nn.card import ModelCard
-from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.after.context import context_of
 from lenspipe.scan.context import ShardTask
-from lenspipe.scan.measure import subtract_sky
 from lenspipe.scan.plan import tasks_of
+from lenspipe.scan.read import facts_of, flatten, read_shard
 from lenspipe.stamps.convert import Converted, convert
 from lenspipe.stamps.readers.stream import Stamp, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.stamps.splits import DEFAULT_FRACTIONS
-from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.read import read_facts, read_window
 
 LABELS = {1: "lens", 0: "nonlens"}
 STAMP_PX = 65
@@ -99,8 +97,7 @@ class _Cutter:
 
     def __init__(self, run: Run, spec: ImageSpec) -> None:
         self.run_id, self.spec = run.run_id, spec
-        self.config = ScanConfig.model_validate(run.record["request"]["config"])
-        self.layout = SurveyLayout.model_validate(run.record["request"]["survey"])
+        self.context = context_of(run)
         self.tasks = {task.shard.shard_id: task for task in tasks_of(run.plan)}
         self._shard_id = ""
         self._pixels: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
@@ -124,7 +121,7 @@ class _Cutter:
         return Stamp(name, {"image": stamps[0]}, LABELS[row["label"]], name, values)
 
     def _read(self, task: ShardTask) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        facts = read_facts(task.tile, self.layout, assumed_zero_point_ab=self.config.zero_point_ab)
+        facts = facts_of(task.tile, self.context)
         if abs(facts.pixel_scale_arcsec / self.spec.pixel_scale_arcsec - 1) > SAME_SCALE:
             raise DataError(
                 "the tile has another pixel scale than most; its stamps need a data set of their own",
@@ -132,9 +129,10 @@ class _Cutter:
                 got_arcsec=facts.pixel_scale_arcsec,
                 want_arcsec=self.spec.pixel_scale_arcsec,
             )
-        pixels = read_window(task.tile, facts, self.layout, task.shard.window)
-        if missing := [band for band in self.spec.bands if band not in pixels.bands]:
+        read = read_shard(task, self.context, facts=facts)
+        bands = read.pixels.bands
+        if missing := [band for band in self.spec.bands if band not in bands]:
             raise DataError("the tile lacks a band of the stamps", tile=task.tile.name, missing=" ".join(missing))
-        flat = subtract_sky(pixels, self.config.background)
-        rows = [pixels.bands.index(band) for band in self.spec.bands]
+        flat = flatten(read, self.context)
+        rows = [bands.index(band) for band in self.spec.bands]
         return flat.image[rows], flat.mask[rows]
