@@ -1,7 +1,9 @@
 """
 What every group keeps when the sky is turned, mirrored or shifted: the audit of `lenspipe evaluate` on short trainings.
 
-    python -m benchmarks.audit_groups --data STAMPS --config jobs/finder_ground.toml [--groups ...] [--also MODEL ...]
+    python -m benchmarks.audit_groups --data STAMPS --config TRAIN.toml [--groups ...] [--also MODEL ...]
+
+The record was made with `benchmarks/studies/finder_ground/train.toml`.
 
 Each equivariant family, and `small-cnn` beside them, sees the same few batches of stamps of lenses and others, enough
 for a score that is not constant; then its plain form is audited on validation stamps. `--also` adds trained models of

@@ -20,13 +20,13 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.studies.data import kids_tile
 from lenspipe.cli import run_command
 from lenspipe.errors import ConfigError
 from lenspipe.learn.denoise_losses import LOSSES
 from lenspipe.learn.denoise_pairs import Sky, simulated_sky
 from lenspipe.learn.denoise_skies import cutout_skies, des_cutouts, frame_skies, read_frames, real_sky
 from lenspipe.learn.denoise_train import DenoiseSettings, train_denoiser
-from lenspipe.learn.real_hosts import kids_tile
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import Denoise
 from lenspipe.sky.wcs import pixel_scale_arcsec

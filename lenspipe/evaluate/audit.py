@@ -11,8 +11,8 @@ from scipy import ndimage
 from torch.nn import functional
 
 from lenspipe.evaluate.stream import Member, feature_values, iter_stamps
+from lenspipe.image.resample import cubic_matrix
 from lenspipe.infer.committee import N_VIEW, dihedral_view
-from lenspipe.infer.prepare import cubic_matrix
 from lenspipe.infer.stamps import stamp_brightness
 from lenspipe.nn.outputs import Prediction
 from lenspipe.nn.preprocess import network_input

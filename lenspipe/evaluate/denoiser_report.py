@@ -42,7 +42,7 @@ def gate_report(
     Run the gate with finders that exist and a data set of labelled stamps, and write ``gate.json``.
 
     Finders that were trained on raw stamps score raw and denoised ones: that is a harder test than finders trained
-    on each, which `run_gate` takes too (``benchmarks/denoise_finder.py`` trains them). Several finders count as seeds.
+    on each, which `run_gate` takes too (``benchmarks.studies.denoiser`` trains them). Several finders count as seeds.
 
     Parameters
     ----------

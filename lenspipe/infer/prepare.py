@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -10,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
+from lenspipe.image.resample import KERNEL_REACH
 from lenspipe.nn.card import ModelCard, fits
-from lenspipe.nn.preprocess import channels, network_input
-
-KERNEL_REACH = 2
-"""Half-width of the cubic kernel, in pixels of the coarser of the two grids."""
+from lenspipe.nn.preprocess import channels, network_input, resamples, surface_brightness
 
 
 def prepare_stamps(
@@ -80,26 +77,6 @@ def prepare_stamps(
     return out
 
 
-def surface_brightness(
-    stamp_njy: NDArray[np.float32], cutout_scale_arcsec: float, *, size_px: int, card: ModelCard
-) -> NDArray[np.float32]:
-    """
-    One stamp ``(band, y, x)`` on the card's pixels, ``size_px`` a side, in nJy / arcsec^2.
-
-    Cropped within the card's tolerance, resampled beyond it. Pixels that the kernel would need from outside the stamp
-    are left out of the weighted mean; where it lies mostly outside, the sky is empty.
-    """
-    side = stamp_njy.shape[-1]
-    if resamples(card, cutout_scale_arcsec):
-        matrix = cubic_matrix(side, cutout_scale_arcsec, size_px, card.pixel_scale_arcsec)
-        on_grid: NDArray[np.float32] = np.matmul(np.matmul(matrix, stamp_njy), matrix.T)
-    else:
-        edge = (side - size_px) // 2
-        on_grid = stamp_njy[:, edge : edge + size_px, edge : edge + size_px].copy()
-    on_grid /= np.float32(cutout_scale_arcsec**2)
-    return on_grid
-
-
 def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
     """
     Number of the data's pixels that a model needs around a source; odd where its stamps are odd.
@@ -119,25 +96,3 @@ def field_px(card: ModelCard, pixel_scale_arcsec: float) -> int:
     if not resamples(card, pixel_scale_arcsec):
         return card.stamp_px
     return max(1, round(card.stamp_px * card.pixel_scale_arcsec / pixel_scale_arcsec))
-
-
-def resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
-    """Whether pixels of this scale lie outside the card's tolerance and are resampled."""
-    return abs(pixel_scale_arcsec / card.pixel_scale_arcsec - 1) > card.scale_tolerance
-
-
-@functools.lru_cache(maxsize=32)
-def cubic_matrix(n_in: int, scale_in: float, n_out: int, scale_out: float) -> NDArray[np.float32]:
-    """Rows of weights ``(n_out, n_in)``, each of unit sum, that map a line of pixels onto another concentric grid."""
-    at = (np.arange(n_out) - (n_out - 1) / 2) * scale_out / scale_in + (n_in - 1) / 2
-    stretch = max(1.0, scale_out / scale_in)
-    t = np.abs(np.arange(n_in)[None, :] - at[:, None]) / stretch
-    near = (1.5 * t - 2.5) * t**2 + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
-    weights = np.where(t < 1, near, np.where(t < KERNEL_REACH, far, 0.0))
-    total = weights.sum(axis=1, keepdims=True)
-    # a row mostly outside the stamp is empty sky: normalising its few outer, negative weights would blow them up
-    weights = np.where(total > 0.5, weights / np.where(total > 0.5, total, 1.0), 0.0)
-    matrix: NDArray[np.float32] = weights.astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.infer.prepare import cubic_matrix, resamples
+from lenspipe.image.resample import cubic_matrix
 from lenspipe.nn.card import ModelCard, fits
-from lenspipe.nn.preprocess import network_input
+from lenspipe.nn.preprocess import network_input, resamples
 
 LEAST_FIELD = 0.6
 """Part of the side of the model's field that a stamp must cover; what is missing around it is empty sky."""

@@ -15,10 +15,10 @@ from lenspipe.errors import DataError
 from lenspipe.image.background import estimate_background
 from lenspipe.learn.denoise_colour import noise_correlation
 from lenspipe.learn.denoise_pairs import Image, Sky
-from lenspipe.learn.real_hosts import NJY_AT_ZERO_POINT_30
 from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs
 
+NJY_AT_ZERO_POINT_30 = 10 ** (0.4 * (31.4 - 30.0))
 GRID_STEP_PX = 16
 N_CORRELATION = 100
 

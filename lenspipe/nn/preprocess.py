@@ -1,12 +1,38 @@
-"""From surface brightness to a network's input, as a card asks for it."""
+"""From pixels in nJy to a network's input, as a card asks for it: its grid, then its stretch."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lenspipe.image.resample import cubic_matrix
 from lenspipe.image.stretch import humvi_composite
-from lenspipe.nn.card import Stretch
+from lenspipe.nn.card import ModelCard, Stretch
+
+
+def resamples(card: ModelCard, pixel_scale_arcsec: float) -> bool:
+    """Whether pixels of this scale lie outside the card's tolerance and are resampled."""
+    return abs(pixel_scale_arcsec / card.pixel_scale_arcsec - 1) > card.scale_tolerance
+
+
+def surface_brightness(
+    stamp_njy: NDArray[np.float32], cutout_scale_arcsec: float, *, size_px: int, card: ModelCard
+) -> NDArray[np.float32]:
+    """
+    One stamp ``(band, y, x)`` on the card's pixels, ``size_px`` a side, in nJy / arcsec^2.
+
+    Cropped within the card's tolerance, resampled beyond it. Pixels that the kernel would need from outside the stamp
+    are left out of the weighted mean; where it lies mostly outside, the sky is empty.
+    """
+    side = stamp_njy.shape[-1]
+    if resamples(card, cutout_scale_arcsec):
+        matrix = cubic_matrix(side, cutout_scale_arcsec, size_px, card.pixel_scale_arcsec)
+        on_grid: NDArray[np.float32] = np.matmul(np.matmul(matrix, stamp_njy), matrix.T)
+    else:
+        edge = (side - size_px) // 2
+        on_grid = stamp_njy[:, edge : edge + size_px, edge : edge + size_px].copy()
+    on_grid /= np.float32(cutout_scale_arcsec**2)
+    return on_grid
 
 
 def channels(stretch: Stretch) -> int:

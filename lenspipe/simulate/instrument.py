@@ -168,3 +168,15 @@ def add_noise(
         noise += photons * gain - image.clip(0)
     observed: NDArray[np.float32] = (image + noise).astype(np.float32)
     return observed
+
+
+def photon_noise(
+    flux_njy: NDArray[np.floating], njy_per_electron: ArrayLike | None, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Model flux ``(band, y, x)`` with its photon noise, or as it is where no gain is given."""
+    flux = np.asarray(flux_njy, np.float64)
+    if njy_per_electron is None:
+        return flux
+    gain = np.asarray(njy_per_electron, float).reshape(-1, 1, 1)
+    counted: NDArray[np.float64] = rng.poisson(flux.clip(0) / gain) * gain
+    return counted

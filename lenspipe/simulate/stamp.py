@@ -16,7 +16,7 @@ from lenspipe.simulate.catalogue import catalogue_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
 from lenspipe.simulate.hosts import HostStamps
 from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
-from lenspipe.simulate.inject import photon_noise
+from lenspipe.simulate.instrument import photon_noise
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.negatives import NEGATIVES, Sky, companions
 from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of, observe

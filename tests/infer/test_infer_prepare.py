@@ -10,8 +10,9 @@ from scipy.integrate import quad
 from scipy.ndimage import map_coordinates
 
 from lenspipe.image.stretch import humvi_composite, humvi_inverse
-from lenspipe.infer.prepare import cutout_size_px, prepare_stamps, surface_brightness
+from lenspipe.infer.prepare import cutout_size_px, prepare_stamps
 from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.preprocess import surface_brightness
 
 CARD = ModelCard(
     name="small",

@@ -71,11 +71,11 @@ def test_the_candidate_of_the_cfhtls_tile_is_among_the_best_five_of_its_sources(
     ground: Scorer, real_data: Path
 ) -> None:
     """SL2SJ142209+524652; the tile was never trained on."""
-    from lenspipe.learn.real_hosts import cfhtls_tile, tile_hosts
+    from benchmarks.studies.data import cfhtls_tile, study_hosts
 
     scale, size = 0.186, cutout_size_px(ground.card, 0.186)
     image = cfhtls_tile(real_data)
-    hosts, at = tile_hosts(image, name="c", pixel_scale_arcsec=scale, psf_fwhm_arcsec=np.full(3, 0.8), size_px=size)
+    hosts, at = study_hosts(image, name="c", pixel_scale_arcsec=scale, psf_fwhm_arcsec=np.full(3, 0.8), size_px=size)
     score = ground.score(np.stack([host.pixels_njy for host in hosts]), pixel_scale_arcsec=scale)
     distance_arcsec = np.hypot(at[:, 0] - 222, at[:, 1] - 230) * scale
     assert len(score) >= 40

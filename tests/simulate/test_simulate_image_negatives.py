@@ -88,10 +88,9 @@ def test_the_halves_of_a_real_folder_share_no_galaxy_and_miss_none(real_data):
 
 
 def test_the_space_finder_is_judged_on_its_own_recipe_with_fewer_lenses():
-    jobs = Path(__file__).resolve().parents[2] / "jobs"
+    study = Path(__file__).resolve().parents[2] / "benchmarks/studies/finder_space"
     learnt, judged = (
-        read_recipe(str(jobs / name)).model_dump(exclude={"name"})
-        for name in ("finder_space_recipe.toml", "finder_space_test_recipe.toml")
+        read_recipe(str(study / name)).model_dump(exclude={"name"}) for name in ("recipe.toml", "test_recipe.toml")
     )
     assert judged["classes"].pop("lens") < learnt["classes"].pop("lens")
     assert judged == learnt

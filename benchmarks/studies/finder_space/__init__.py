@@ -1,0 +1,1 @@
+"""The finder from space `space-vis`: recipes of its stamps, settings. Page: `docs/results/finder_space.md`."""

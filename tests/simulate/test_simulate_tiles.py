@@ -1,0 +1,69 @@
+"""Hosts of a tile: found where they are, told apart by the cuts, searched as the caller says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lenspipe.errors import DataError
+from lenspipe.simulate.paint import HostCuts, search_tile, tile_hosts
+
+SEARCH = {
+    "mesh_px": 64,
+    "filter_mesh": 3,
+    "threshold_sigma": 1.5,
+    "min_area_px": 5,
+    "deblend_levels": 32,
+    "deblend_contrast": 0.005,
+}
+CUTS = HostCuts(
+    early_mag=(15.5, 20.8),
+    early_colour=(1.35, 3.3),
+    early_radius_arcsec=(0.62, 3.0),
+    star_mag_max=17.5,
+    star_radius_max_arcsec=0.70,
+)
+
+
+@pytest.fixture
+def image():
+    """Two red galaxies on noise, and a strip of one band without data."""
+    image = np.random.default_rng(0).normal(0, 10, (3, 300, 300)).astype(np.float32)
+    y, x = np.indices((300, 300))
+    for x0, y0 in ((80, 200), (220, 90)):
+        light = 4000 * np.array([0.2, 0.7, 1.0])[:, None, None] * np.exp(-np.hypot(x - x0, y - y0) / 3)
+        image += light.astype(np.float32)
+    image[1, :20] = np.nan
+    return image
+
+
+def hosts_of(image, cuts=CUTS, **changes):
+    found = search_tile(image, **(SEARCH | changes))
+    return tile_hosts(found, name="t", pixel_scale_arcsec=0.3, psf_fwhm_arcsec=np.ones(3), size_px=65, cuts=cuts)
+
+
+def test_sources_are_found_where_they_were_put(image):
+    hosts, at = hosts_of(image)
+    bright = at[[h.mag < 20 for h in hosts]]
+    np.testing.assert_allclose(sorted(bright.tolist()), [[80, 200], [220, 90]], atol=0.2)
+    assert all(np.isfinite(host.pixels_njy).all() for host in hosts)
+    assert {h.kind for h in hosts if h.mag < 20} == {"early"}
+
+
+def test_the_search_is_the_callers_and_a_higher_threshold_finds_fewer(image):
+    image[:, 150, 150] += 300  # one pixel: large enough for a search by single pixels alone
+    deep, shallow = hosts_of(image, min_area_px=1)[0], hosts_of(image, threshold_sigma=20.0)[0]
+    assert 2 <= len(shallow) < len(deep)
+    with pytest.raises(TypeError, match="threshold_sigma"):
+        search_tile(image, **{key: value for key, value in SEARCH.items() if key != "threshold_sigma"})
+
+
+def test_the_cuts_decide_what_is_early(image):
+    blue = HostCuts(**(vars(CUTS) | {"early_colour": (-1.0, 0.5)}))
+    assert {h.kind for h in hosts_of(image, cuts=blue)[0] if h.mag < 20} == {"source"}
+
+
+def test_a_band_without_data_is_refused(image):
+    image[2] = np.nan
+    with pytest.raises(DataError, match=r"holds no data.*band=2"):
+        search_tile(image, **SEARCH)
