@@ -26,17 +26,12 @@ import pyarrow.parquet as pq
 from astropy.io import fits
 
 from benchmarks.record import write
+from lenspipe.runner import Silent
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
 
 N_TILE, TILE_PX, CORE_PX, N_WORKER, REPEATS, TIMES = 4, 2048, 1024, 2, 3, 4
-
-
-class Silent:
-    def stage(self, name: str, total: int, done: int = 0) -> None: ...
-    def advance(self, counts: dict[str, int]) -> None: ...
-    def say(self, message: str) -> None: ...
 
 
 def make_tiles(folder: Path) -> None:

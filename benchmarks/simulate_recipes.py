@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks import record
-from lenspipe.distributed.simulate import simulate
 from lenspipe.simulate.recipe import read_recipe, recipe_names
+from lenspipe.simulate.run import simulate
 from lenspipe.stamps.format import StampSet
 
 COUNT = {"finder": 400, "substructure": 900}
@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
         recipe = read_recipe(name)
         count = COUNT[recipe.kind]
         begun = time.process_time()
-        simulate(recipe, count=count, seed=1, out=folder / name, runner="local")
+        simulate(recipe, count=count, seed=1, out=folder / name)
         cost = 1000 * (time.process_time() - begun) / count
         result[name] = {"stamps": count, "cpu_ms_a_stamp": round(cost, 1), "probe_auc": probe(folder / name)}
     record.write("simulate_recipes", result)

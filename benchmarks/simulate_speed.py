@@ -8,6 +8,7 @@ all by default, and fails where a claim does not hold. `workers` needs two free 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import multiprocessing
 import os
@@ -25,13 +26,15 @@ import psutil
 
 from benchmarks import record
 from lenspipe.distributed.session import ray_session
-from lenspipe.distributed.simulate import PartTask, plan_parts, simulate
+from lenspipe.runner import Start, here
 from lenspipe.simulate.instrument import gaussian_kernel
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic
+from lenspipe.simulate.parts import PartTask, plan_parts
 from lenspipe.simulate.photometry import njy_of_magnitude
 from lenspipe.simulate.recipe import Recipe, read_recipe
 from lenspipe.simulate.render import Grid, convolve, render, render_galaxy, shoot_rays
+from lenspipe.simulate.run import Runner, simulate
 from lenspipe.stamps.format import StampSet
 
 SIZE_PX, SCALE, SUPERSAMPLING = 64, 0.2, 4
@@ -196,20 +199,27 @@ def plain_processes(recipe: Recipe, folder: Path, n_process: int) -> None:
             pass
 
 
+def on_ray(n_worker: int) -> Start[Runner]:
+    """Runner on the Ray that runs."""
+    from lenspipe.distributed.simulate import simulate_ray
+
+    return here(functools.partial(simulate_ray, n_worker=n_worker))
+
+
 def two_workers() -> dict:
     recipe = read_recipe("ground-gri").model_copy(update={"part_rows": PART_ROWS})
     rates: dict[str, list[float]] = {f"{how} {n}": [] for how in ("ray", "plain") for n in (1, 2)}
     cores: dict[str, list[dict[str, float]]] = {name: [] for name in rates}
     with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
         # workers start, modules load
-        simulate(recipe, count=4 * PART_ROWS, seed=1, out=Path(folder) / "warm", n_worker=2)
+        simulate(recipe, count=4 * PART_ROWS, seed=1, out=Path(folder) / "warm", runner=on_ray(2))
         for turn in range(MAX_TURNS):
             for name in rates:
                 how, n = name.split()[0], int(name.split()[1])
                 out = Path(folder) / f"{name}-{turn}"
                 with Cpu() as used:
                     if how == "ray":
-                        simulate(recipe, count=PART_ROWS * N_PART, seed=2, out=out, n_worker=n)
+                        simulate(recipe, count=PART_ROWS * N_PART, seed=2, out=out, runner=on_ray(n))
                     else:
                         plain_processes(recipe, out, n)
                 rates[name].append(rows_per_s(out, n))
@@ -239,7 +249,7 @@ def memory() -> dict:
     with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
         for n in (N_PART // 2, 6 * N_PART):
             with PeakMemory() as memory:
-                simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", n_worker=2)
+                simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", runner=on_ray(2))
             peaks[str(PART_ROWS * n)] = memory.peak_mib
     return {"peak_mib_of_both_workers_by_rows": peaks}
 

@@ -13,14 +13,14 @@ LINE_EVERY_S = 10.0
 
 
 class ShownProgress:
-    """Progress of a command's stages on stderr; a context manager."""
+    """`lenspipe.runner.Progress` on stderr; a context manager."""
 
     def __init__(self, unit: str) -> None:
         self._console = Console(stderr=True)
         self._unit = unit
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._name, self._total, self._done = "", 0, 0
+        self._name, self._total, self._done, self._new = "", 0, 0, 0
         self._counts: dict[str, int] = {}
         self._begun = self._last_line = time.monotonic()
         if self._console.is_terminal:
@@ -46,25 +46,24 @@ class ShownProgress:
 
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """Begin a stage of ``total`` units, ``done`` of which are there already."""
-        self._name, self._total, self._done, self._counts = name, total, done, {}
+        self._name, self._total, self._done, self._new, self._counts = name, total, done, 0, {}
         self._begun = time.monotonic()
         if self._bar:
             self._task = self._bar.add_task(name, total=total, completed=done, note="")
         else:
             self.say(f"{name}: {done}/{total} {self._unit}s" if total != 1 else name)
 
-    def advance(self, counts: dict[str, int]) -> None:
-        """Count finished units (``shards``) and whatever else is counted."""
+    def advance(self, n: int = 1, **counts: int) -> None:
+        """Count ``n`` finished units, and what is in them."""
+        self._done, self._new = self._done + n, self._new + n
         for key, value in counts.items():
             self._counts[key] = self._counts.get(key, 0) + value
-        n_new = counts.get("shards", 1)
-        self._done += n_new
         if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=n_new, note=self._note())
+            self._bar.update(self._task, advance=n, note=self._note())
         elif time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             elapsed = self._last_line - self._begun
-            left = elapsed / max(1, self._counts.get("shards", 0)) * (self._total - self._done)
+            left = elapsed / max(1, self._new) * (self._total - self._done)
             parts = [f"{self._done}/{self._total} {self._unit}s", self._note(), f"about {left:.0f} s left"]
             self.say(f"{self._name}: {', '.join(part for part in parts if part)}")
 
@@ -74,7 +73,7 @@ class ShownProgress:
 
         def count(done: int, total: int) -> None:
             if last:
-                self.advance({"shards": done - last[-1]})
+                self.advance(done - last[-1])
             else:
                 self.stage(name, total, done)
             last[:] = [done]

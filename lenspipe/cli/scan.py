@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ import click
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lenspipe.runner import Start
     from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.run import Runner
 
@@ -136,7 +135,7 @@ def command(
         if dry_run:
             print_plan(request)
             return 0
-        result = run_scan(request, folder, _runner(runner, workers), progress, resume=resume)
+        result = run_scan(request, folder, _start(runner, workers), progress, resume=resume)
     print_result(result, request)
     if sample:
         print_sample_truth(result)
@@ -219,22 +218,15 @@ def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
 
 
-def _runner(name: str, workers: int | None) -> Any:
-    return _local if name == "local" else partial(_ray, workers)
-
-
-@contextlib.contextmanager
-def _local() -> Iterator[Runner]:
+def _start(name: str, workers: int | None) -> Start[Runner]:
+    from lenspipe.distributed.session import on_ray
+    from lenspipe.runner import here
     from lenspipe.scan.local import scan_local
 
-    yield scan_local
+    return here(scan_local) if name == "local" else on_ray(_on_ray, n_worker=workers)
 
 
-@contextlib.contextmanager
-def _ray(workers: int | None) -> Iterator[Runner]:
-    from lenspipe.distributed.session import ray_session
+def _on_ray(n_worker: int) -> Runner:
+    from lenspipe.distributed.scan import scan_ray
 
-    with ray_session(n_worker=workers) as n_worker:
-        from lenspipe.distributed.scan import scan_ray
-
-        yield partial(scan_ray, n_worker=n_worker)
+    return partial(scan_ray, n_worker=n_worker)

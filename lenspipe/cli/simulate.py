@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from lenspipe.simulate.run import Runner
 
 
 @click.command()
@@ -67,25 +71,19 @@ def command(
     recipe = read_recipe(recipe_name, pixel_scale_arcsec=pixel_scale, survey=survey)
 
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.distributed.simulate import CONTACT_SHEET, simulate
+    from lenspipe.distributed.session import on_ray
+    from lenspipe.runner import here
+    from lenspipe.simulate.local import simulate_local
+    from lenspipe.simulate.run import simulate
+    from lenspipe.simulate.sheet import CONTACT_SHEET
 
-    with ShownProgress("stamp") as shown:
-        before: list[int] = []
-
-        def progress(done: int, total: int) -> None:
-            if before:
-                shown.advance({"shards": done - before[-1]})
-            else:
-                shown.stage("Simulating", total, done)
-            before[:] = [done]
-
+    with ShownProgress("stamp") as progress:
         result = simulate(
             recipe,
             count=count,
             seed=seed,
             out=out,
-            runner="local" if runner == "local" else "ray",
-            n_worker=workers,
+            runner=here(simulate_local) if runner == "local" else on_ray(_on_ray, n_worker=workers),
             source_folder=source_images,
             source_half=source_half,
             host_folder=hosts,
@@ -97,3 +95,9 @@ def command(
         f"{out}, {Path(out) / CONTACT_SHEET}"
     )
     return 0
+
+
+def _on_ray(n_worker: int) -> Runner:
+    from lenspipe.distributed.simulate import simulate_ray
+
+    return partial(simulate_ray, n_worker=n_worker)

@@ -50,15 +50,6 @@ def command(
 
     space = read_toml(space_file, SweepSpace)
     with ShownProgress("trial") as shown:
-        before: list[int] = []
-
-        def progress(done: int, total: int) -> None:
-            if before:
-                shown.advance({"shards": done - before[-1]})
-            else:
-                shown.stage("Sweep", total, done)
-            before[:] = [done]
-
         table = sweep(
             data,
             space,
@@ -68,7 +59,7 @@ def command(
             gpus_per_trial=gpus_per_trial,
             max_concurrent=max_concurrent,
             resume=resume,
-            progress=progress,
+            progress=shown.counter("Sweep"),
         )
     rows = table.to_pylist()
     print_rows(rows, space.metric_name)

@@ -143,7 +143,7 @@ class _Show:
             self._done, self._epochs = done, len(history)
             if self._epochs:
                 self._shown.say(f"going on after epoch {self._epochs}")
-        self._shown.advance({"shards": max(0, done - self._done)})
+        self._shown.advance(max(0, done - self._done))
         self._done = max(done, self._done)
         for row in history[self._epochs :]:
             self._shown.say(f"epoch {row['epoch']}: " + said({k: v for k, v in row.items() if k != "epoch"}))

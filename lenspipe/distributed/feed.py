@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from ray.data import DataContext, Datasource, ReadTask, read_datasource
+from ray.data import Datasource, ReadTask, read_datasource
 from ray.data.block import BlockMetadata
 
+from lenspipe.distributed.data import data_context
 from lenspipe.learn.order import Order, Rows
 from lenspipe.learn.stream import StampIndex, read_rows
 
@@ -29,11 +30,7 @@ def ray_batches(
     blocks = order.blocks(batch_size)
     if not blocks:
         return
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    context.execution_options.verbose_progress = False
-    with DataContext.current(context):
+    with data_context(preserve_order=True):
         stamps = read_datasource(
             StampWindows(index, blocks), override_num_blocks=len(blocks), num_cpus=0, concurrency=n_reader
         )

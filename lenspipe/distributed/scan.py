@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Datasource, ExecutionResources, ReadTask
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from lenspipe.distributed.data import MAX_BLOCKS, NO_PROGRESS_S, data_context
 from lenspipe.errors import ConfigError
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
@@ -21,8 +22,6 @@ from lenspipe.scan.plan import table_of, tasks_of
 from lenspipe.scan.scoring import ScoreShards, without_cutouts
 from lenspipe.scan.shard import scan_shard
 
-MAX_BLOCKS = 10_000
-NO_PROGRESS_S = 900
 ROW_BYTES = 4 << 20
 """A guess at a shard row with its cutouts, for Ray's budget before it has seen one."""
 CALLS_A_WORKER = 4
@@ -75,7 +74,7 @@ def scan_ray(
     on_gpu = settings.model is not None and settings.config.score.device != "cpu" and n_gpu > 0
     if settings.config.score.device == "cuda" and settings.model is not None and not on_gpu:
         raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu", gpus=n_gpu)
-    with DataContext.current(_context(n_worker)):
+    with data_context(n_worker, no_progress_s=NO_PROGRESS_S):
         if on_gpu if separate_scorers is None else separate_scorers:
             dataset = _read_then_score(tasks, settings, parts, session, n_worker, n_gpu if on_gpu else 0)
         else:
@@ -123,17 +122,6 @@ def _read_then_score(
         compute=ActorPoolStrategy(min_size=1, max_size=n_gpu or (n_worker + 1) // 2),
         **scorer,
     )
-
-
-def _context(n_worker: int) -> DataContext:
-    """Ray Data's settings for a scan; the caller's own stay as they are."""
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    context.retried_io_errors = [*context.retried_io_errors, "Stale file handle"]
-    if n_worker < ray.cluster_resources().get("CPU", 0):
-        context.execution_options.resource_limits = ExecutionResources.for_limits(cpu=n_worker)
-    return context
 
 
 class ShardSource(Datasource):

@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lenspipe.errors import ConfigError
+from lenspipe.runner import RunnerT, Start
 
 # Ray reads these when it is imported, so they are set before the first import of ray below.
 _SETTINGS = {
@@ -87,6 +88,27 @@ def ray_session(*, n_worker: int | None = None, keep_idle: bool = False) -> Iter
     finally:
         if not joined:
             ray.shutdown()
+
+
+def on_ray(load: Callable[[int], RunnerT], *, n_worker: int | None = None, keep_idle: bool = False) -> Start[RunnerT]:
+    """
+    Start of a runner on Ray.
+
+    Parameters
+    ----------
+    load : callable
+        Makes the runner for a number of CPUs, once Ray runs. It is what imports the module of the runner, for Ray reads
+        its settings when it is imported.
+    n_worker, keep_idle
+        As of `ray_session`.
+    """
+
+    @contextlib.contextmanager
+    def start() -> Iterator[RunnerT]:
+        with ray_session(n_worker=n_worker, keep_idle=keep_idle) as n_cpu:
+            yield load(n_cpu)
+
+    return start
 
 
 def _start(address: str | None, n_cpu: int) -> None:

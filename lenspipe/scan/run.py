@@ -17,6 +17,7 @@ import pyarrow as pa
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.nn.card import verdict
 from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import write_sheet
 from lenspipe.scan.chosen import check_prior, denoiser_note, models_of, same_models, substructure_of
 from lenspipe.scan.config import ScanConfig
@@ -52,22 +53,6 @@ class Runner(Protocol):
         on_part: Callable[[dict[str, int]], None],
     ) -> None:
         """Scan ``tasks``."""
-        ...
-
-
-class Progress(Protocol):
-    """What a run tells while it works; `lenspipe.cli` draws it."""
-
-    def stage(self, name: str, total: int, done: int = 0) -> None:
-        """A stage begins."""
-        ...
-
-    def advance(self, counts: dict[str, int]) -> None:
-        """Some units of the stage are done (``shards``, ``failed``, ``candidates``)."""
-        ...
-
-    def say(self, message: str) -> None:
-        """One line for the reader."""
         ...
 
 
@@ -131,12 +116,7 @@ def find_tiles(
 
 
 def run_scan(
-    request: ScanRequest,
-    folder: Path,
-    runner: Callable[[], contextlib.AbstractContextManager[Runner]],
-    progress: Progress,
-    *,
-    resume: bool,
+    request: ScanRequest, folder: Path, runner: Start[Runner], progress: Progress, *, resume: bool
 ) -> ScanResult:
     """
     Carry out a scan in a run folder.
@@ -146,8 +126,8 @@ def run_scan(
     request : ScanRequest
     folder : Path
         Run folder; new, or one of the same request with ``resume``.
-    runner : callable
-        Gives a context that starts and stops the runner; not entered when everything is done.
+    runner : Start
+        Not entered where everything is done.
     progress : Progress
     resume : bool
         Go on with what the folder holds.
@@ -198,7 +178,7 @@ def run_scan(
             write_sheet(folder, plan, settings)
         seconds["finalize"] = time.perf_counter() - begun
         seconds["total"] = time.perf_counter() - started
-        progress.advance({"shards": 1})
+        progress.advance()
         exit_code = WITH_FAILURES if totals.failures else DONE
         write_json(
             folder / RUN,
@@ -240,7 +220,7 @@ def _plan(
     else:
         tiles, bands = found or find_tiles(request)
         progress.stage("plan", len(tiles))
-        plan = plan_tiles(tiles, request.layout, request.config, on_tile=lambda: progress.advance({"shards": 1}))
+        plan = plan_tiles(tiles, request.layout, request.config, on_tile=progress.advance)
     write_plan(path, plan, bands=bands)
     return plan, bands
 
@@ -249,7 +229,7 @@ def _scan(
     plan: pa.Table,
     settings: ScanContext,
     folder: Path,
-    runner: Callable[[], contextlib.AbstractContextManager[Runner]],
+    runner: Start[Runner],
     progress: Progress,
     session: str,
     seconds: dict[str, float],
@@ -259,12 +239,16 @@ def _scan(
     todo = [task for task in tasks if task.shard.shard_id not in done]
     if not todo:
         return
+
+    def on_part(counts: dict[str, int]) -> None:
+        progress.advance(counts["shards"], failed=counts["failed"], candidates=counts["candidates"])
+
     begun = time.perf_counter()
     with runner() as run:
         seconds["start"] = time.perf_counter() - begun
         begun = time.perf_counter()
         progress.stage("scan", len(tasks), done=len(tasks) - len(todo))
-        run(todo, settings, folder / PARTS, session=session, on_part=progress.advance)
+        run(todo, settings, folder / PARTS, session=session, on_part=on_part)
         seconds["scan"] = time.perf_counter() - begun
 
 

@@ -1,26 +1,16 @@
 """Run folders to make catalogues of: two tiles that overlap, scanned by the plain loop."""
 
-import contextlib
-
 import numpy as np
 from astropy.io import fits
 from sky import NOISE_NJY, gaussian_sources, tan_wcs
 
+from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
 
-
-class Silent:
-    def stage(self, name, total, done=0): ...
-    def advance(self, counts): ...
-    def say(self, message): ...
-
-
-@contextlib.contextmanager
-def local():
-    yield scan_local
+local = here(scan_local)
 
 
 def scan_request(tiles, *, model="none", survey="generic", **config):

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sky import write_tile
 
+from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
@@ -21,15 +22,7 @@ from lenspipe.survey.layout import read_layout
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 
-class Silent:
-    def stage(self, name, total, done=0): ...
-    def advance(self, counts): ...
-    def say(self, message): ...
-
-
-@contextlib.contextmanager
-def local():
-    yield scan_local
+local = here(scan_local)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,20 @@
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
-from lenspipe.distributed.simulate import CONTACT_SHEET, Part, plan_parts, simulate
 from lenspipe.errors import ConfigError
+from lenspipe.runner import Silent, here
+from lenspipe.simulate.local import simulate_local
+from lenspipe.simulate.parts import Part, plan_parts
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.rows import simulate_rows
+from lenspipe.simulate.run import simulate
+from lenspipe.simulate.sheet import CONTACT_SHEET
 from lenspipe.stamps.format import StampSet
 
 
@@ -26,16 +31,30 @@ def rows_of(folder):
     )
 
 
+def on_ray(n_worker):
+    from lenspipe.distributed.simulate import simulate_ray
+
+    return here(partial(simulate_ray, n_worker=n_worker))
+
+
+class Counted(Silent):
+    def stage(self, name, total, done=0):
+        self.total, self.at_first, self.done = total, done, done
+
+    def advance(self, n=1, **counts):
+        self.done += n
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     out = tmp_path_factory.mktemp("plain") / "run"
-    simulate(small_recipe(), count=23, seed=3, out=out, runner="local")
+    simulate(small_recipe(), count=23, seed=3, out=out)
     return rows_of(out)
 
 
 @pytest.mark.parametrize("n_worker", [1, 3])
 def test_any_number_of_workers_gives_the_rows_of_the_plain_loop(ray_local, reference, tmp_path, n_worker):
-    result = simulate(small_recipe(), count=23, seed=3, out=tmp_path / "run", n_worker=n_worker)
+    result = simulate(small_recipe(), count=23, seed=3, out=tmp_path / "run", runner=on_ray(n_worker))
     assert result["rows"] == 23
     assert rows_of(tmp_path / "run") == reference
 
@@ -48,14 +67,14 @@ def test_real_sources_and_hosts_reach_the_workers_of_ray(ray_local, tmp_path, rn
         fits.writeto(tmp_path / "sources" / f"galaxy-{k}.fits", galaxy.astype(np.float32))
     recipe = read_recipe("ground-gri", survey="kids")
     hosts = recipe.model_copy(update={"classes": {"early_type": 1.0}, "image": small_recipe().image})
-    simulate(hosts, count=4, seed=8, out=tmp_path / "hosts", runner="local")
+    simulate(hosts, count=4, seed=8, out=tmp_path / "hosts")
     painted = hosts.model_copy(update={"classes": {"lens": 1.0}, "part_rows": 2, "min_arc_snr": 10.0})
     painted = painted.model_copy(update={"sources": painted.sources.model_copy(update={"image_fraction": 1.0})})
     real = {"source_folder": tmp_path / "sources", "host_folder": tmp_path / "hosts"}
     runs = {}
-    for runner, n_worker in (("local", None), ("ray", 1)):
-        simulate(painted, count=6, seed=5, out=tmp_path / runner, runner=runner, n_worker=n_worker, **real)
-        runs[runner] = rows_of(tmp_path / runner)
+    for name, runner in (("local", here(simulate_local)), ("ray", on_ray(1))):
+        simulate(painted, count=6, seed=5, out=tmp_path / name, runner=runner, **real)
+        runs[name] = rows_of(tmp_path / name)
     assert runs["ray"] == runs["local"]
     assert {row["source_image"] for row in runs["ray"]} == {"galaxy-0", "galaxy-1"}
     assert {row["host"] for row in runs["ray"]} <= {f"ground-gri-8-{k:08d}" for k in range(4)}
@@ -63,7 +82,7 @@ def test_real_sources_and_hosts_reach_the_workers_of_ray(ray_local, tmp_path, rn
 
 @pytest.mark.parametrize("part_rows", [1, 7, 50])
 def test_rows_do_not_depend_on_the_size_of_the_parts(reference, tmp_path, part_rows):
-    simulate(small_recipe(part_rows), count=23, seed=3, out=tmp_path / "run", runner="local")
+    simulate(small_recipe(part_rows), count=23, seed=3, out=tmp_path / "run")
     assert rows_of(tmp_path / "run") == reference
 
 
@@ -75,33 +94,30 @@ def test_rows_can_be_made_in_any_order(reference):
 
 def test_a_run_that_was_cut_off_is_resumed_and_made_longer(reference, tmp_path):
     out = tmp_path / "run"
-    simulate(small_recipe(), count=12, seed=3, out=out, runner="local")
+    simulate(small_recipe(), count=12, seed=3, out=out)
     (out / "part-000000005.parquet").unlink()
     (out / ".part-000000005.parquet.99.tmp").write_bytes(b"half a part")
-    done = []
-    result = simulate(
-        small_recipe(), count=23, seed=3, out=out, runner="local", resume=True, progress=lambda *a: done.append(a)
-    )
+    heard = Counted()
+    result = simulate(small_recipe(), count=23, seed=3, out=out, resume=True, progress=heard)
     assert result["new_rows"] == 18  # the lost part, the short last one, and the new ones
-    assert done[0] == (5, 23)
-    assert done[-1] == (23, 23)
+    assert (heard.at_first, heard.total, heard.done) == (5, 23, 23)
     assert rows_of(out) == reference
-    again = simulate(small_recipe(), count=23, seed=3, out=out, runner="local", resume=True)
+    again = simulate(small_recipe(), count=23, seed=3, out=out, resume=True)
     assert again["new_rows"] == 0
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
     out = tmp_path / "run"
-    simulate(small_recipe(), count=3, seed=3, out=out, runner="local")
+    simulate(small_recipe(), count=3, seed=3, out=out)
     with pytest.raises(ConfigError, match="--resume"):
-        simulate(small_recipe(), count=3, seed=3, out=out, runner="local")
+        simulate(small_recipe(), count=3, seed=3, out=out)
     with pytest.raises(ConfigError, match="another request"):
-        simulate(small_recipe(), count=3, seed=4, out=out, runner="local", resume=True)
+        simulate(small_recipe(), count=3, seed=4, out=out, resume=True)
 
 
 def test_the_folder_holds_parts_a_contact_sheet_and_no_other_parquet(tmp_path):
     out = tmp_path / "run"
-    simulate(small_recipe(), count=6, seed=3, out=out, runner="local")
+    simulate(small_recipe(), count=6, seed=3, out=out)
     assert sorted(p.name for p in out.rglob("*.parquet")) == ["part-000000000.parquet", "part-000000005.parquet"]
     assert (out / CONTACT_SHEET).read_bytes().startswith(b"\x89PNG")
     assert not list(out.glob(".*.tmp"))

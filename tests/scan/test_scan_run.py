@@ -10,29 +10,22 @@ from sky import write_tile
 
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
+from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
 
 
-class Silent:
+class Heard(Silent):
     def __init__(self):
         self.said = []
-
-    def stage(self, name, total, done=0):
-        pass
-
-    def advance(self, counts):
-        pass
 
     def say(self, message):
         self.said.append(message)
 
 
-@contextlib.contextmanager
-def local():
-    yield scan_local
+local = here(scan_local)
 
 
 def config_of(model="none", core_px=128, **more):
@@ -192,7 +185,7 @@ def test_a_tile_without_a_source_is_no_failure(tmp_path):
 
 def test_where_no_model_fits_the_scan_goes_on_without_scores_and_says_so_once(tmp_path):
     write_tile(tmp_path / "tiles", "a", bands="H")
-    progress = Silent()
+    progress = Heard()
     result = scan(tmp_path / "tiles", tmp_path / "run", model="auto", progress=progress)
     assert result.totals.candidates > 0
     assert rows(tmp_path / "run")["score"].null_count == result.totals.candidates

@@ -22,6 +22,7 @@ from lenspipe.nn.card import ModelCard, read_card, write_card
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.outputs import Abstention, Calibration
 from lenspipe.nn.registry import build
+from lenspipe.runner import Silent, here
 from lenspipe.scan.chosen import substructure_of
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ScanContext, choose_model
@@ -36,12 +37,6 @@ from lenspipe.survey.layout import read_layout
 CLASSES = ("no_substructure", "subhalo", "vortex")
 RULE = Abstention(least_snr=0.0, least_radius_arcsec=0.0, least_confidence=0.0, accuracy=0.5, n=1, data="made")
 NAMES = [f.name for f in substructure_fields()]
-
-
-class Silent:
-    def stage(self, name, total, done=0): ...
-    def advance(self, counts): ...
-    def say(self, message): ...
 
 
 def model(folder: Path, **card) -> Path:
@@ -105,9 +100,7 @@ def request(
     return ScanRequest((str(made["tiles"]),), chosen, config, None)
 
 
-@contextlib.contextmanager
-def local():
-    yield scan_local
+local = here(scan_local)
 
 
 @contextlib.contextmanager

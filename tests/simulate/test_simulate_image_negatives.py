@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lenspipe.distributed.simulate import simulate
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.hosts import read_source_images
 from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES, MAG_R_ALONE
@@ -12,6 +11,7 @@ from lenspipe.simulate.population import DeflectorPopulation, SourceImage, half_
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.render import Grid, render_galaxy
 from lenspipe.simulate.rows import simulate_rows, truth_fields
+from lenspipe.simulate.run import simulate
 from lenspipe.simulate.stamp import draw_stamp
 from lenspipe.stamps.splits import half_of
 
@@ -63,10 +63,10 @@ def test_a_stamp_of_a_real_galaxy_has_it_as_host_and_is_refused_without_images(i
 def test_images_that_are_needed_or_halved_and_not_given_are_refused_before_any_work(tmp_path):
     recipe = read_recipe("ground-gri")
     with pytest.raises(ConfigError, match="give --source-images"):
-        simulate(recipe, count=2, seed=1, out=tmp_path / "half", runner="local", source_half="even")
+        simulate(recipe, count=2, seed=1, out=tmp_path / "half", source_half="even")
     mixed = recipe.model_copy(update={"classes": {"lens": 1.0, "satellite_images": 0.01}})
     with pytest.raises(ConfigError, match="satellite_images"):
-        simulate(mixed, count=2, seed=1, out=tmp_path / "mixed", runner="local")
+        simulate(mixed, count=2, seed=1, out=tmp_path / "mixed")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,48 @@
+"""What every command with runners shares: how a runner is started, and what work tells while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, TypeVar
+
+RunnerT = TypeVar("RunnerT")
+Start: TypeAlias = Callable[[], contextlib.AbstractContextManager[RunnerT]]
+"""Gives a context that starts a runner and stops it. A run enters it only where work is left: Ray takes seconds."""
+
+
+def here(runner: RunnerT) -> Start[RunnerT]:
+    """Start of a runner that has nothing to start: the plain loop, or Ray where it runs already."""
+    return lambda: contextlib.nullcontext(runner)
+
+
+class Progress(Protocol):
+    """What work tells while it goes on; `lenspipe.cli.progress` draws it."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """A stage of ``total`` units begins, ``done`` of which are there already."""
+        ...
+
+    def advance(self, n: int = 1, **counts: int) -> None:
+        """``n`` more units of the stage are done; ``counts`` of what is in them (``failed``, ``candidates``)."""
+        ...
+
+    def say(self, message: str) -> None:
+        """One line for the reader."""
+        ...
+
+
+class Silent:
+    """Progress that nobody is shown."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """Nothing."""
+
+    def advance(self, n: int = 1, **counts: int) -> None:
+        """Nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+
+SILENT = Silent()
