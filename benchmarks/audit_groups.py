@@ -22,7 +22,7 @@ from benchmarks import record
 from lenspipe.cli.train import read_settings
 from lenspipe.distributed.train import train
 from lenspipe.evaluate.audit import audit
-from lenspipe.evaluate.stream import open_members
+from lenspipe.evaluate.judging import open_members
 from lenspipe.nn.registry import families
 from lenspipe.stamps.format import StampSet
 

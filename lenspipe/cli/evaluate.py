@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from lenspipe.evaluate.report import Report
 
 RULES = click.Choice(["mean", "product", "calibrated"])
 
@@ -51,7 +54,9 @@ RULES = click.Choice(["mean", "product", "calibrated"])
     help="Run the gate of this denoiser with the models as finders, instead of the report.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=None, help="Stamps a batch. [default: by the device]")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=None, help="Stamps per batch. [default: by the device]"
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of a CPU.")
 @click.option("--overwrite", is_flag=True, help="Write over a report in --out.")
 def command(
@@ -93,15 +98,8 @@ def command(
         threads=threads,
     )
     with ShownProgress("stamp") as shown:
-        counters: dict[str, Any] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in counters:
-                counters[stage] = shown.counter(stage.capitalize())
-            counters[stage](done, total)
-
-        record = evaluate_models(models, data, out, settings, overwrite=overwrite, progress=progress)
-    print_report(record)
+        report = evaluate_models(models, data, out, settings, overwrite=overwrite, progress=shown.counters())
+    print_report(report)
     click.echo(f"{out / PAGE}")
     return 0
 
@@ -121,44 +119,21 @@ def print_gate(models: tuple[str, ...], denoiser: str, data: Path, out: Path, sp
     return 0
 
 
-def print_report(record: dict[str, Any]) -> None:
-    """Print the numbers that count, one row a model."""
+def print_report(report: Report) -> None:
+    """Print the numbers that count, as the judge gives them."""
     import sys
 
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from lenspipe.report.page import number, with_interval
-
-    task = record["task"]
-    table = Table(box=box.SIMPLE, title=f"{record['data']['folder']}, split {record['data']['split'] or 'all'}")
-    if task == "find":
-        rates = list(record["tpr_at_fpr"])
-        headings = ["model", "AUROC", *(f"TPR at {r}" for r in rates), "TPR0", "TPR10", "ECE"]
-    elif task == "classify":
-        headings = ["model", "accuracy", "AUROC macro", "micro", *record["data"]["classes"]]
-    else:
-        headings = ["model", "target", "MAE", "MSE", "RMSE", "RMSE of the mean / RMSE", "inside 1 sigma"]
-    for heading in headings:
+    data, printed = report.record["data"], report.printed
+    table = Table(box=box.SIMPLE, title=f"{data['folder']}, split {data['split'] or 'all'}")
+    for heading in printed.heading:
         table.add_column(heading)
-    for result in record["models"]:
-        m = result["metrics"]
-        if task == "find":
-            cells = [number(m["tpr_at_fpr"][r]["value"], 3) for r in rates]
-            area = with_interval(m["auroc"], m["auroc_interval95"])
-            table.add_row(result["name"], area, *cells, *(number(m[k], 3) for k in ("tpr0", "tpr10", "ece")))
-        elif task == "classify":
-            areas = [with_interval(c["auroc"], c["auroc_interval95"]) for c in m["per_class"].values()]
-            found = (number(m[k]) for k in ("accuracy", "auroc_macro", "auroc_micro"))
-            table.add_row(result["name"], *found, *areas)
-        else:
-            for target, t in m["targets"].items():
-                held = (t["coverage"] or {}).get("1sigma")
-                inside = with_interval(held["value"], held["interval95"]) if held else "-"
-                found = (number(t[k]) for k in ("mae", "mse", "rmse", "mean_rmse_over_rmse"))
-                table.add_row(result["name"], target, *found, inside)
+    for row in printed.rows:
+        table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     console.print(table)
-    if task == "find":
-        console.print(f"{record['n_lens']} lenses, {record['n_other']} others; - where a rate is not measurable.")
+    if printed.note:
+        console.print(printed.note)

@@ -80,6 +80,17 @@ class ShownProgress:
 
         return count
 
+    def counters(self) -> Callable[[str, int, int], None]:
+        """A function of a stage, units done and units in all, which begins each stage at its first call."""
+        known: dict[str, Callable[[int, int], None]] = {}
+
+        def count(stage: str, done: int, total: int) -> None:
+            if stage not in known:
+                known[stage] = self.counter(stage.capitalize())
+            known[stage](done, total)
+
+        return count
+
     def say(self, message: str) -> None:
         """One line."""
         (self._bar.console if self._bar else self._console).print(

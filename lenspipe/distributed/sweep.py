@@ -236,7 +236,7 @@ def run_trial(config: dict[str, Any], *, begun: dict[str, Any]) -> None:
 def weigh(model: Path, data: Path) -> dict[str, Any]:
     """Cost of a finished model, and its equivariance audit on some validation stamps."""
     from lenspipe.evaluate.audit import audit
-    from lenspipe.evaluate.stream import open_members
+    from lenspipe.evaluate.judging import open_members
     from lenspipe.learn.cost import count_parameters, multiply_adds
     from lenspipe.nn.checkpoint import load_model
 

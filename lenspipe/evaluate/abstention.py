@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lenspipe.errors import ConfigError, DataError
+from lenspipe.errors import DataError
 from lenspipe.evaluate.stream import Member, Pixels, count_rows, iter_stamps, numbers, words
 from lenspipe.infer.abstain import REASONS, light_facts, reasons_to_abstain
+from lenspipe.infer.predict import Predictor
 from lenspipe.infer.prepare import field_px
-from lenspipe.nn.outputs import Abstention
+from lenspipe.nn.outputs import Abstention, Classify
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.intervals import fraction
 from lenspipe.stats.selective import confidence_for, hopeless_below
@@ -24,6 +25,7 @@ PSF_SLACK = 1.05
 """The widest PSF of the training, and a little: seeing is not stated more exactly."""
 LEAST_STAMPS = 60
 Array = NDArray[np.float64]
+ClassifyMember = Member[Classify, Predictor]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ def psf_columns(stamps: StampSet, bands: tuple[str, ...]) -> dict[str, str]:
 
 
 def facts_of(
-    member: Member, stamps: StampSet, table: pa.Table, pixels: Pixels, probability: Array, right: NDArray[np.bool_]
+    member: ClassifyMember,
+    stamps: StampSet,
+    table: pa.Table,
+    pixels: Pixels,
+    probability: Array,
+    right: NDArray[np.bool_],
 ) -> Facts:
     """Facts of a batch of stamps, as a scan would know them."""
     spec, card = stamps.images[member.image], member.card
@@ -67,7 +74,7 @@ def facts_of(
 
 
 def collect(
-    member: Member,
+    member: ClassifyMember,
     stamps: StampSet,
     *,
     split: str | None,
@@ -78,28 +85,29 @@ def collect(
 
     Raises
     ------
-    ConfigError
-        The model is no classifier.
     DataError
         The split is empty, or a label is none of the classes.
     """
-    card = member.card
-    if card.task != "classify":
-        raise ConfigError("only a classifier abstains", model=member.name, task=card.task)
+    card, classes = member.card, member.outputs.classes
     done, total = 0, count_rows(stamps, split)
     found: list[Facts] = []
     columns = [*card.features, *psf_columns(stamps, card.bands).values()]
     for table, pixels in iter_stamps(stamps, [member.image], columns, split=split):
         labels = words(table, "label")
-        if unknown := sorted(set(labels) - set(card.classes)):
-            raise DataError("a label is none of the model's classes", label=unknown[0], classes=",".join(card.classes))
+        demand_known(labels, classes)
         p = member.predict(table, member.prepared(stamps, pixels)).probability
         assert p is not None
-        right = np.array(card.classes, object)[p.argmax(axis=1)] == labels
+        right = np.array(classes, object)[p.argmax(axis=1)] == labels
         found.append(facts_of(member, stamps, table, pixels[member.image], p, right))
         done += table.num_rows
         progress(done, total)
     return joined(found)
+
+
+def demand_known(labels: NDArray[np.object_], classes: tuple[str, ...]) -> None:
+    """Raise `DataError` where a label ``(n,)`` is none of a classifier's classes."""
+    if unknown := sorted(set(labels) - set(classes)):
+        raise DataError("a label is none of the model's classes", label=unknown[0], classes=",".join(classes))
 
 
 def joined(parts: Sequence[Facts]) -> Facts:

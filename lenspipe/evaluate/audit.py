@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
 
+from lenspipe.evaluate.judges import judge_for
 from lenspipe.evaluate.stream import Member, feature_values, iter_stamps
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.infer.committee import N_VIEW, dihedral_view
+from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_brightness
-from lenspipe.nn.outputs import Prediction
 from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet
 
@@ -23,11 +25,12 @@ SHIFTS_PX = (0.25, 0.5)
 N_RANDOM = 12
 UPSAMPLE = 3
 Change = dict[str, float]
+AuditMember = Member[Any, Predictor]
 Run = Callable[[NDArray[np.float32]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 def audit(
-    member: Member, stamps: StampSet, *, split: str | None, n_stamp: int = 200, seed: int = 0
+    member: AuditMember, stamps: StampSet, *, split: str | None, n_stamp: int = 200, seed: int = 0
 ) -> dict[str, Change]:
     """
     Change of a model's output under turns, mirrors and shifts of the first stamps of a split.
@@ -116,7 +119,7 @@ def _circle(n: int) -> NDArray[np.float32]:
 
 
 def _first(
-    member: Member, stamps: StampSet, split: str | None, n_stamp: int
+    member: AuditMember, stamps: StampSet, split: str | None, n_stamp: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
     pixels, features, have = [], [], 0
     for table, images in iter_stamps(stamps, [member.image], member.card.features, split=split):
@@ -131,20 +134,11 @@ def _first(
 
 
 def _outputs(
-    member: Member, prepared: NDArray[np.float32], features: NDArray[np.float64] | None
+    member: AuditMember, prepared: NDArray[np.float32], features: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     raw = member.predictor.outputs(prepared, features)
-    return _shown(member, member.card.outputs.read(raw)), raw
-
-
-def _shown(member: Member, said: Prediction) -> NDArray[np.float64]:
-    if said.score is not None:
-        return said.score[:, None]
-    if said.probability is not None:
-        return said.probability
-    assert said.value is not None
-    scaled: NDArray[np.float64] = said.value / np.array(member.card.target_spreads)
-    return scaled
+    said = member.outputs.read(raw)
+    return judge_for(member.outputs).shown(member.outputs, said), raw
 
 
 def _change(

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lenspipe.errors import ConfigError
 from lenspipe.evaluate.stream import Member, count_rows, iter_stamps, words
-from lenspipe.nn.outputs import Calibration
+from lenspipe.infer.predict import Predictor
+from lenspipe.nn.outputs import Calibration, Find
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.calibrate import Method, fit_calibration, probability
 from lenspipe.stats.counts import ScoreCounts, Tally
@@ -37,8 +37,8 @@ class Fitted:
     after: dict[str, Any] | None
 
 
-def calibrate_finder(
-    member: Member,
+def fit_on_halves(
+    member: Member[Find, Predictor],
     stamps: StampSet,
     *,
     split: str | None,
@@ -53,18 +53,16 @@ def calibrate_finder(
     Raises
     ------
     ConfigError
-        The model is no finder, or its score falls with the truth.
+        The score falls with the truth.
     DataError
         The split is empty, or holds one class only.
     """
-    if member.card.task != "find":
-        raise ConfigError("only the score of a finder is calibrated", model=member.name, task=member.card.task)
     done, total = 0, count_rows(stamps, split)
     halves = (Tally(), Tally())
     for table, pixels in iter_stamps(stamps, [member.image], member.card.features, split=split):
         score = member.predict(table, member.prepared(stamps, pixels)).score
         assert score is not None
-        is_lens = words(table, "label") == member.card.classes[-1]
+        is_lens = words(table, "label") == member.outputs.classes[-1]
         digests = (hashlib.blake2b(str(name).encode(), digest_size=1).digest() for name in words(table, "stamp_id"))
         half = np.array([digest[0] % 2 for digest in digests])
         for k, tally in enumerate(halves):

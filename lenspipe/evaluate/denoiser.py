@@ -16,6 +16,7 @@ from lenspipe.image.photometry import ab_magnitude, kron_apertures
 from lenspipe.image.sources import Sources
 from lenspipe.robust import robust_sigma
 from lenspipe.stats.denoising import (
+    PSNR_RANGE_SIGMA,
     Array,
     aperture_fluxes,
     blank_positions,
@@ -36,8 +37,6 @@ RADIUS_PX, MATCH_PX = 4.0, 2.0
 N_BLANK = 2000
 N_THRESHOLD = 9
 STAR_RADIUS_FACTOR = 1.15
-PSNR_RANGE_SIGMA = 100.0
-"""Data range of PSNR and SSIM, in units of the short exposure's sky noise; images are clipped to it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from lenspipe.infer.score import Scorer
 from lenspipe.infer.stamps import stamp_input
 from lenspipe.learn.denoise_pairs import exposure_pair, simulated_sky
 from lenspipe.nn.card import find_model
-from lenspipe.robust import robust_sigma
 from lenspipe.rundir import write_json
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats.denoising import noise_of
 from lenspipe.stats.denoising_finder import finder_gain, invented_arcs
 
 REPORT = "gate.json"
@@ -106,17 +106,6 @@ def gate_report(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / REPORT, json.loads(json.dumps(report)))
     return report
-
-
-def noise_of(images_njy: NDArray[np.float32]) -> NDArray[np.float64]:
-    """
-    Noise of the sky of each stamp and band, ``(n, band, 1, 1)``, from differences of pixels two apart.
-
-    1.48 times their median absolute value over the square root of 2: the light of a galaxy is smooth beside its noise.
-    """
-    apart = images_njy[..., 2:] - images_njy[..., :-2]
-    noise = robust_sigma(apart, (2, 3), around=0.0, keepdims=True) / np.sqrt(2)
-    return np.asarray(np.maximum(noise, 1e-6 * np.abs(images_njy).max() + 1e-12), np.float64)
 
 
 def simulated_fields() -> list[GateField]:

@@ -15,42 +15,47 @@ import pyarrow.parquet as pq
 
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
-from lenspipe.evaluate.finder import Entry, assess_finders
-from lenspipe.evaluate.pictures import pictures_of
-from lenspipe.evaluate.stream import Member, open_members
-from lenspipe.evaluate.summary import report_page
-from lenspipe.evaluate.tasks import ClassEntry, ValueEntry, assess_classifiers, assess_regressions
-from lenspipe.infer.committee import Rule
+from lenspipe.evaluate.judges import judge_for
+from lenspipe.evaluate.judges.contract import Judge, JudgeSettings, Metrics, Printed, Progress
+from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.evaluate.stream import Member
+from lenspipe.evaluate.summary import audit_section, report_page
+from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path, utc_now, versions, write_json
 from lenspipe.stamps.format import StampSet
-from lenspipe.stats.curves import RATES, rate_name
 
 METRICS, MODELS, SCORES, PAGE, PICTURES = "metrics.json", "models.csv", "scores.parquet", "report.html", "plots"
-AnyEntry = Entry | ClassEntry | ValueEntry
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings:
-    """How models are judged."""
+class ReportSettings(JudgeSettings):
+    """How models are judged, and where they run."""
 
-    split: str | None = "test"
-    """Rows of the data set; None for all."""
-    threshold: float = 0.5
-    """Score from which a source is called a lens."""
-    beta: float = 1.0
-    """Weight of recall in F_beta."""
-    committees: tuple[Rule, ...] = ()
-    """Rules of committees of all models."""
-    views: Rule | None = None
-    """Rule by which the eight orientations are combined."""
     n_audit: int = 0
     """Stamps of the equivariance audit; 0 for none."""
     device: str = "auto"
     """Where models run."""
     batch_size: int | None = None
-    """Stamps a batch."""
+    """Stamps per batch."""
     threads: int = 1
     """Threads of torch on the CPU."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    What was written.
+
+    Attributes
+    ----------
+    record : dict
+        What ``metrics.json`` holds: the metrics of the first model, and under ``models`` those of each.
+    printed : Printed
+        The numbers that count.
+    """
+
+    record: dict[str, Any]
+    printed: Printed
 
 
 def evaluate_models(
@@ -60,8 +65,8 @@ def evaluate_models(
     settings: ReportSettings,
     *,
     overwrite: bool = False,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> dict[str, Any]:
+    progress: Progress = lambda stage, done, total: None,
+) -> Report:
     """
     Judge models on a data set of stamps and write the report.
 
@@ -79,11 +84,6 @@ def evaluate_models(
     progress : callable
         Called with a stage, its stamps done and in all.
 
-    Returns
-    -------
-    dict
-        What ``metrics.json`` holds: the metrics of the first model, and under ``models`` those of each.
-
     Raises
     ------
     ConfigError
@@ -99,100 +99,69 @@ def evaluate_models(
     members = open_members(
         models, stamps, device=settings.device, batch_size=settings.batch_size, threads=settings.threads
     )
+    if settings.n_audit and not judge_for(members[0].outputs).audited:
+        raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
     out.mkdir(parents=True, exist_ok=True)
     (out / PICTURES).mkdir(exist_ok=True)
     with _scores_file(out / SCORES) as on_rows:
-        entries = _assess(members, stamps, settings, on_rows, lambda k, n: progress("scoring", k, n))
-    results = [_result(entry, members, settings) for entry in entries]
+        judge = judged(members, stamps, settings, on_rows=on_rows, progress=lambda k, n: progress("scoring", k, n))
+        metrics = judge.metrics()
+    by_name = {member.name: member for member in members}
+    results = [{"name": name, "model": _facts(by_name.get(name)), "metrics": m} for name, m in metrics.items()]
     if settings.n_audit:
         for k, (member, result) in enumerate(zip(members, results, strict=False)):
             progress("audit", k * settings.n_audit, len(members) * settings.n_audit)
             result["audit"] = audit(member, stamps, split=settings.split, n_stamp=settings.n_audit)
         progress("audit", len(members) * settings.n_audit, len(members) * settings.n_audit)
-    record = {
-        **{key: value for key, value in results[0]["metrics"].items() if key not in ("recall_by", "by_kind")},
-        "task": members[0].card.task,
-        "data": _data(stamps, members, settings),
+    record = _record(judge, metrics, results)
+    sections = [*judge.sections(metrics), *audit_section(results)]
+    for name, png in (picture for section in sections for picture in section.pictures):
+        write_png(out / PICTURES / name, png)
+    with atomic_path(out / MODELS) as path:
+        path.write_text(models_csv(results, judge), encoding="utf-8")
+    with atomic_path(out / PAGE) as path:
+        path.write_text(report_page(record, sections), encoding="utf-8")
+    write_json(out / METRICS, record)
+    return Report(record, judge.printed(metrics))
+
+
+def _facts(member: Member[Any, Any] | None) -> dict[str, Any] | None:
+    if member is None:
+        return None
+    card = member.card
+    return {
+        "folder": str(member.folder),
+        "digest": member.predictor.digest,
+        "family": card.family,
+        "settings": card.settings,
+        "n_parameter": member.predictor.n_parameter,
+        "bands": list(card.bands),
+        "stamp_px": card.stamp_px,
+        "pixel_scale_arcsec": card.pixel_scale_arcsec,
+        "stretch": card.stretch.model_dump(mode="json"),
+        "training": card.training,
+        "image": member.image,
+    }
+
+
+def _record(judge: Judge[Any, Any], metrics: dict[str, Metrics], results: list[dict[str, Any]]) -> dict[str, Any]:
+    stamps, first = judge.stamps, next(iter(metrics.values()))
+    images = {
+        name: {"bands": list(s.bands), "size_px": s.size_px, "pixel_scale_arcsec": s.pixel_scale_arcsec, "unit": s.unit}
+        for name, s in stamps.images.items()
+    }
+    return {
+        **{key: value for key, value in first.items() if key not in judge.only_by_model},
+        "task": judge.members[0].card.task,
+        "data": {
+            "folder": str(stamps.folder),
+            "split": judge.settings.split,
+            "images": images,
+            "classes": list(judge.classes),
+        },
         "written": utc_now(),
         "versions": versions(),
         "models": results,
-    }
-    pictures = pictures_of(entries, results, stamps)
-    for name, png in pictures:
-        with atomic_path(out / PICTURES / name) as path:
-            path.write_bytes(png)
-    with atomic_path(out / MODELS) as path:
-        path.write_text(models_csv(results), encoding="utf-8")
-    with atomic_path(out / PAGE) as path:
-        path.write_text(report_page(record, pictures), encoding="utf-8")
-    write_json(out / METRICS, record)
-    return record
-
-
-def _assess(
-    members: list[Member],
-    stamps: StampSet,
-    settings: ReportSettings,
-    on_rows: Callable[[pa.Table], None],
-    progress: Callable[[int, int], None],
-) -> Sequence[AnyEntry]:
-    task = members[0].card.task
-    if task != "find" and (settings.committees or settings.views):
-        raise ConfigError("committees and views are for finders", task=task)
-    if task == "classify":
-        return assess_classifiers(members, stamps, split=settings.split, on_rows=on_rows, progress=progress)
-    if task == "regress":
-        return assess_regressions(members, stamps, split=settings.split, on_rows=on_rows, progress=progress)
-    return assess_finders(
-        members,
-        stamps,
-        split=settings.split,
-        committees=settings.committees,
-        views=settings.views,
-        on_rows=on_rows,
-        progress=progress,
-    )
-
-
-def _result(entry: AnyEntry, members: list[Member], settings: ReportSettings) -> dict[str, Any]:
-    if isinstance(entry, Entry):
-        metrics = entry.metrics(threshold=settings.threshold, beta=settings.beta)
-    else:
-        metrics = entry.metrics()
-    member = next((m for m in members if m.name == entry.name), None)
-    facts: dict[str, Any] = {"name": entry.name, "model": None}
-    if member is not None:
-        card = member.card
-        facts["model"] = {
-            "folder": str(member.folder),
-            "digest": member.predictor.digest,
-            "family": card.family,
-            "settings": card.settings,
-            "n_parameter": member.predictor.n_parameter,
-            "bands": list(card.bands),
-            "stamp_px": card.stamp_px,
-            "pixel_scale_arcsec": card.pixel_scale_arcsec,
-            "stretch": card.stretch.model_dump(mode="json"),
-            "training": card.training,
-            "image": member.image,
-        }
-    return {**facts, "metrics": metrics}
-
-
-def _data(stamps: StampSet, members: list[Member], settings: ReportSettings) -> dict[str, Any]:
-    return {
-        "folder": str(stamps.folder),
-        "split": settings.split,
-        "images": {
-            name: {
-                "bands": list(s.bands),
-                "size_px": s.size_px,
-                "pixel_scale_arcsec": s.pixel_scale_arcsec,
-                "unit": s.unit,
-            }
-            for name, s in stamps.images.items()
-        },
-        "classes": list(members[0].card.classes),
     }
 
 
@@ -209,14 +178,14 @@ def _scores_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
         yield write
 
 
-def models_csv(results: Sequence[dict[str, Any]]) -> str:
+def models_csv(results: Sequence[dict[str, Any]], judge: Judge[Any, Any]) -> str:
     """
-    One row a model: what it is, how it was built and trained, its confusion and its rates.
+    One row per model: what it is, how it was built and trained, and what its judge found.
 
     Settings of the network are columns ``setting.NAME``. Settings and facts of the training are ``training.NAME``,
     nested ones ``training.TABLE.NAME``, where they are plain values or lists of them, joined by blanks.
     """
-    rows = [_csv_row(result) for result in results]
+    rows = [_csv_row(result, judge.csv_fields(result["metrics"])) for result in results]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -225,22 +194,12 @@ def models_csv(results: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _csv_row(result: dict[str, Any]) -> dict[str, Any]:
-    metrics, model = result["metrics"], result["model"] or {}
+def _csv_row(result: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    model = result["model"] or {}
     row: dict[str, Any] = {"model": result["name"]}
     row |= {key: model.get(key, "") for key in ("family", "digest", "n_parameter", "stamp_px", "pixel_scale_arcsec")}
     row["bands"] = " ".join(model.get("bands", []))
-    named = (
-        *("n_lens", "n_other", "n", "tp", "fp", "tn", "fn", "threshold", "accuracy", "precision", "recall", "f1"),
-        *("f_beta", "beta", "auroc", "auroc_micro", "f1_macro", "tpr0", "tpr10", "ece", "mae", "mse", "rmse"),
-    )
-    short = {"tp": "TP", "fp": "FP", "tn": "TN", "fn": "FN"}
-    row |= {short.get(key, key): "" if metrics[key] is None else metrics[key] for key in named if key in metrics}
-    if "auroc_interval95" in metrics:
-        row["auroc_low95"], row["auroc_high95"] = metrics["auroc_interval95"]
-    for rate in map(rate_name, RATES) if "tpr_at_fpr" in metrics else ():
-        value = metrics["tpr_at_fpr"][rate]["value"]
-        row[f"tpr_at_fpr_{rate}"] = "" if value is None else value
+    row |= found
     row |= {f"setting.{key}": value for key, value in model.get("settings", {}).items()}
     training = _flat("training", model.get("training", {}))
     return row | {key.replace("training.settings.", "training."): value for key, value in training.items()}

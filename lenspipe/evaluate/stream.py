@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,16 +15,30 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError, ModelError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import covered_side, stamp_input
-from lenspipe.nn.card import ModelCard, find_model, fits
+from lenspipe.nn.card import ModelCard, fits
 from lenspipe.nn.outputs import Prediction
 from lenspipe.stamps.format import StampSet, image_array
+from lenspipe.toml import Table
 
 BATCH_BYTES = 16 << 20
 Pixels = NDArray[np.float32]
 
 
+class Runner(Protocol):
+    """A loaded checkpoint, whatever it gives."""
+
+    card: ModelCard
+    digest: str
+    n_parameter: int
+
+
+OutputsT = TypeVar("OutputsT", bound=Table)
+"""Class of outputs (`lenspipe.nn.outputs`)."""
+RunnerT = TypeVar("RunnerT", bound=Runner)
+
+
 @dataclass(frozen=True)
-class Member:
+class Member(Generic[OutputsT, RunnerT]):
     """
     A model that is judged, and the image column that it takes.
 
@@ -32,13 +47,17 @@ class Member:
     name : str
         Of the card; with a number where two models share it.
     folder : Path
-    predictor : Predictor
+    outputs : Outputs
+        Of the card.
+    predictor : Runner
+        The loaded checkpoint.
     image : str
     """
 
     name: str
     folder: Path
-    predictor: Predictor
+    outputs: OutputsT
+    predictor: RunnerT
     image: str
 
     @property
@@ -53,43 +72,9 @@ class Member:
             pixels[self.image], bands=spec.bands, pixel_scale_arcsec=spec.pixel_scale_arcsec, card=self.card
         )
 
-    def predict(self, table: pa.Table, prepared: Pixels) -> Prediction:
+    def predict(self: Member[Any, Predictor], table: pa.Table, prepared: Pixels) -> Prediction:
         """What the model says of a batch."""
         return self.predictor.predict(prepared, feature_values(self.card, table))
-
-
-def open_members(
-    models: Sequence[str | Path],
-    stamps: StampSet,
-    *,
-    device: str = "auto",
-    batch_size: int | None = None,
-    threads: int = 1,
-) -> list[Member]:
-    """
-    Load models that are to be judged on one data set.
-
-    Raises
-    ------
-    ConfigError
-        No model, or models of different tasks.
-    ModelError, DataError
-        A model is broken, or the stamps do not fit it.
-    """
-    members: list[Member] = []
-    for model in models:
-        folder = find_model(model)
-        predictor = Predictor(folder, device=device, batch_size=batch_size, threads=threads)
-        demand_columns(predictor.card, stamps)
-        taken = [member.name for member in members]
-        name, number = predictor.card.name, 2
-        while name in taken:
-            name, number = f"{predictor.card.name} ({number})", number + 1
-        members.append(Member(name, folder, predictor, image_for(predictor.card, stamps)))
-    tasks = sorted({member.card.task for member in members})
-    if len(tasks) != 1:
-        raise ConfigError("models of one task are compared; evaluate the others apart", tasks=" ".join(tasks))
-    return members
 
 
 def image_for(card: ModelCard, stamps: StampSet) -> str:
@@ -105,22 +90,23 @@ def image_for(card: ModelCard, stamps: StampSet) -> str:
     DataError
         The stamps are too small for the model.
     """
-    if card.sees != "raw" or card.task == "denoise":
-        raise ConfigError("only models of raw stamps that find, classify or regress are evaluated", model=card.name)
+    if card.sees != "raw":
+        raise ConfigError("only models of raw stamps are evaluated", model=card.name, sees=card.sees)
+    name = fitting_image(card, stamps)
+    spec = stamps.images[name]
+    covered_side(card, spec.size_px, spec.pixel_scale_arcsec)
+    return name
+
+
+def fitting_image(card: ModelCard, stamps: StampSet) -> str:
+    """Name of the first image column that has a model's bands and a pixel scale that it takes; else `ModelError`."""
     reasons = []
     for name, spec in stamps.images.items():
         reason = fits(card, spec.bands, spec.pixel_scale_arcsec)
         if reason is None:
-            covered_side(card, spec.size_px, spec.pixel_scale_arcsec)
             return name
         reasons.append(f"{name}: {reason}")
     raise ModelError(f"the stamps do not fit the model: {'; '.join(reasons)}", data=str(stamps.folder))
-
-
-def demand_columns(card: ModelCard, stamps: StampSet) -> None:
-    """Raise `DataError` where the data set lacks columns that a card's features or targets name."""
-    if missing := [name for name in (*card.features, *card.targets) if name not in stamps.schema.names]:
-        raise DataError("the data set lacks columns that the model needs", model=card.name, missing=",".join(missing))
 
 
 def count_rows(stamps: StampSet, split: str | None) -> int:

@@ -41,6 +41,8 @@ class Denoiser:
     card : ModelCard
     digest : str
         Name of the checkpoint's exact content.
+    n_parameter : int
+        Weights that were fitted.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class Denoiser:
         if not isinstance(module, UNet):
             raise ModelError("the model is no denoiser: it needs task denoise", folder=str(folder), task=self.card.task)
         self.digest = digest(folder)
+        self.n_parameter = sum(parameter.numel() for parameter in module.parameters())
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError("no CUDA device on this machine: use device 'auto' or 'cpu'", got=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lenspipe.report.picture import png_of
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import roc
 
@@ -25,12 +25,6 @@ def _axes(width: float = 6.4, height: float = 4.8) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.grid(alpha=0.25)
     return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
 
 
 def roc_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
@@ -49,7 +43,7 @@ def roc_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
     axes.plot(chance, chance, ":", color="0.5", lw=1, label="chance")
     axes.set(xscale="log", xlim=(lowest / 2, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="recall (TPR)")
     axes.legend(fontsize=8, loc="upper left")
-    return _png(figure)
+    return png_of(figure)
 
 
 def _corners(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -75,7 +69,7 @@ def score_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
         axes.grid(alpha=0.25)
     panels[0].legend(fontsize=8)
     panels[-1].set_xlabel("log$_{10}$ of score / (1 - score)")
-    return _png(figure)
+    return png_of(figure)
 
 
 def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, Any]]], at: str) -> bytes:
@@ -99,7 +93,7 @@ def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, An
     if logarithmic:
         axes.set_xscale("log")
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png_of(figure)
 
 
 def reliability_plot(models: Mapping[str, dict[str, Any]]) -> bytes:
@@ -114,7 +108,7 @@ def reliability_plot(models: Mapping[str, dict[str, Any]]) -> bytes:
         axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=label)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="stated probability", ylabel="observed fraction")
     figure.legend(fontsize=8, loc="outside lower center")
-    return _png(figure)
+    return png_of(figure)
 
 
 def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
@@ -130,7 +124,7 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> b
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="said", ylabel="true")
-    return _png(figure)
+    return png_of(figure)
 
 
 def regression_plot(
@@ -142,7 +136,7 @@ def regression_plot(
     axes.plot(ends, ends, ":", color="0.5", lw=1)
     axes.errorbar(truth, value, sigma, fmt=".", ms=3, lw=0.5, alpha=0.4, color=COLOURS[0])
     axes.set(xlabel=f"true {name}", ylabel=f"estimated {name}")
-    return _png(figure)
+    return png_of(figure)
 
 
 def target_plot(names: Sequence[str], truth: NDArray[np.float64], values: NDArray[np.float64]) -> bytes:
@@ -173,4 +167,54 @@ def audit_plot(models: Mapping[str, Mapping[str, dict[str, float]]]) -> bytes:
     lowest = 10 ** np.floor(np.log10(max(least, 1e-9)) - 0.3)
     axes.set(xscale="log", xlim=(lowest, 1.5), xlabel="change of the output: mean (bar), largest (tick)")
     figure.legend(fontsize=8, loc="outside lower center")
-    return _png(figure)
+    return png_of(figure)
+
+
+def errors_plot(models: Mapping[str, Sequence[Mapping[str, Any]]], quantity: str, label: str) -> bytes:
+    """
+    One quantity in bins of the signal-to-noise of a pixel, one line per name; the first is drawn in grey.
+
+    Parameters
+    ----------
+    models : mapping
+        By name, the bins: ``low`` and ``high`` (null where open) and the quantity, null where there is no pixel.
+    """
+    figure, axes = _axes(6.4, 4.0)
+    bins = next(iter(models.values()))
+    names = [bin_name(row) for row in bins]
+    for colour, (name, rows) in zip(("0.5", *COLOURS * 9), models.items(), strict=False):
+        y = [np.nan if row[quantity] is None else row[quantity] for row in rows]
+        axes.plot(range(len(rows)), y, "o-", ms=4, lw=1, color=colour, label=name)
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel="signal-to-noise of the pixel", ylabel=label, ylim=(0, None))
+    axes.legend(fontsize=8)
+    return png_of(figure)
+
+
+def bin_name(row: Mapping[str, Any]) -> str:
+    """
+    Words for a bin that may be open.
+
+    Examples
+    --------
+    >>> bin_name({"low": None, "high": 1.0}), bin_name({"low": 1.0, "high": 3.0}), bin_name({"low": 3.0, "high": None})
+    ('below 1', '1 to 3', '3 and more')
+    """
+    low, high = row["low"], row["high"]
+    if low is None:
+        return f"below {high:g}"
+    return f"{low:g} and more" if high is None else f"{low:g} to {high:g}"
+
+
+def stamps_plot(columns: Sequence[str], stamps: NDArray[np.floating]) -> bytes:
+    """Stamps ``(row, column, y, x)`` in units of noise, one arcsinh stretch for all, row 0 at the bottom."""
+    n_row, n_column = stamps.shape[:2]
+    figure = Figure(figsize=(1.9 * n_column, 1.8 * n_row + 0.3), layout="constrained")
+    panels = figure.subplots(n_row, n_column, squeeze=False)
+    for k, row in enumerate(panels):
+        for axes, name, stamp in zip(row, columns, stamps[k], strict=True):
+            axes.imshow(np.arcsinh(stamp / 2), cmap="gray_r", vmin=-1, vmax=4, origin="lower")
+            axes.set_axis_off()
+            if not k:
+                axes.set_title(name, fontsize=9)
+    return png_of(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,94 @@ from scipy.spatial import cKDTree
 from lenspipe.robust import robust_sigma
 
 Array = NDArray[np.float64]
+PSNR_RANGE_SIGMA = 100.0
+"""Data range of PSNR and SSIM, in units of the short exposure's sky noise."""
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class PixelErrors:
+    """
+    Sums over pixels of errors in units of the noise; they add up over any split.
+
+    Attributes
+    ----------
+    n : int
+        Pixels.
+    bias, absolute, huber, square : float
+        Sums of e, |e|, Huber's function of e (half its square to 1, linear above) and e^2.
+    """
+
+    n: int = 0
+    bias: float = 0.0
+    absolute: float = 0.0
+    huber: float = 0.0
+    square: float = 0.0
+
+    @classmethod
+    def of(cls, errors: NDArray[np.floating]) -> PixelErrors:
+        """Sum up errors, an array of any shape."""
+        e = np.asarray(errors, np.float64)
+        size = np.abs(e)
+        huber = np.where(size <= 1, e**2 / 2, size - 0.5)
+        return cls(e.size, float(e.sum()), float(size.sum()), float(huber.sum()), float((e**2).sum()))
+
+    def __add__(self, other: PixelErrors) -> PixelErrors:
+        return PixelErrors(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def metrics(self) -> dict[str, float | int | None]:
+        """``n_pixel``; ``bias``, ``l1``, ``huber`` and ``rmse``, means per pixel, null where there is none."""
+        if not self.n:
+            return {"n_pixel": 0, **dict.fromkeys(("bias", "l1", "huber", "rmse"))}
+        return {
+            "n_pixel": self.n,
+            "bias": self.bias / self.n,
+            "l1": self.absolute / self.n,
+            "huber": self.huber / self.n,
+            "rmse": (self.square / self.n) ** 0.5,
+        }
+
+
+@dataclass(frozen=True)
+class RatioSums:
+    """
+    Sums for the ratio of two means over the same items, with an interval; they add up.
+
+    Attributes
+    ----------
+    n : int
+        Items.
+    a, b, aa, ab, bb : float
+        Sums of both quantities, and of their products.
+    """
+
+    n: int = 0
+    a: float = 0.0
+    b: float = 0.0
+    aa: float = 0.0
+    ab: float = 0.0
+    bb: float = 0.0
+
+    @classmethod
+    def of(cls, a: Array, b: Array) -> RatioSums:
+        """Sum up two quantities ``(n,)``."""
+        return cls(len(a), *(float(s) for s in (a.sum(), b.sum(), (a * a).sum(), (a * b).sum(), (b * b).sum())))
+
+    def __add__(self, other: RatioSums) -> RatioSums:
+        return RatioSums(*(x + y for x, y in zip(astuple(self), astuple(other), strict=True)))
+
+    def metrics(self) -> dict[str, Any]:
+        """
+        ``value``, the mean of a over that of b, and ``interval95``, by the linearised variance of a ratio of means.
+
+        Items count as independent; null where there are fewer than two, or b is nothing.
+        """
+        if self.n < 2 or self.b <= 0:
+            return {"value": None, "interval95": None, "n": self.n}
+        ratio = self.a / self.b
+        residual = max(0.0, self.aa - 2 * ratio * self.ab + ratio**2 * self.bb)
+        half = Z95 * (residual * self.n / (self.n - 1)) ** 0.5 / self.b
+        return {"value": ratio, "interval95": [ratio - half, ratio + half], "n": self.n}
 
 
 def match_nearest(
@@ -169,3 +258,14 @@ def residual_structure(residual: NDArray[np.floating], blank: NDArray[np.bool_])
     fourth = float(np.mean((inside - centre) ** 4))
     out["kurtosis"] = fourth / spread**4 - 3 if spread > 0 else 0.0
     return out
+
+
+def noise_of(images_njy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """
+    Noise of the sky of each stamp and band, ``(n, band, 1, 1)``, from differences of pixels two apart.
+
+    1.48 times their median absolute value over the square root of 2: the light of a galaxy is smooth beside its noise.
+    """
+    apart = images_njy[..., 2:] - images_njy[..., :-2]
+    noise = robust_sigma(apart, (2, 3), around=0.0, keepdims=True) / np.sqrt(2)
+    return np.asarray(np.maximum(noise, 1e-6 * np.abs(images_njy).max() + 1e-12), np.float64)

@@ -45,7 +45,7 @@ def test_the_rule_keeps_the_accuracy_that_was_asked_and_its_cost_is_measured_on_
     said = run(model, "--data", data, "--accuracy", "0.8", "--in-place")
     assert "split test: " in said and "PSF up to not known" in said
     card = read_card(model)
-    assert card.abstention is not None and card.abstention.least_confidence is not None
+    assert card.outputs.abstention is not None and card.outputs.abstention.least_confidence is not None
     out = tmp_path / "report"
     done = CliRunner().invoke(evaluate, [str(model), "--data", str(data), "--out", str(out)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -55,7 +55,7 @@ def test_the_rule_keeps_the_accuracy_that_was_asked_and_its_cost_is_measured_on_
     rows = pq.read_table(out / "scores.parquet").to_pandas()
     p = rows[[f"probability_{name}" for name in CLASSES]].to_numpy()
     right = rows["said"].to_numpy() == rows["label"].to_numpy()
-    kept = p.max(axis=1) >= card.abstention.least_confidence
+    kept = p.max(axis=1) >= card.outputs.abstention.least_confidence
     masked = sum(n for reason, n in found["reasons"].items() if reason != "confidence")
     assert masked < 0.1 * len(rows)  # the faintest and smallest by the limits of what was seen
     assert found["kept"]["n"] == len(rows)

@@ -40,23 +40,23 @@ def test_the_calibrated_copy_loads_and_its_probabilities_hold_on_other_stamps(
     said = run(str(model), "--data", str(data[0]), "--method", method, "--out", str(tmp_path / "copy"))
     assert "calibrated on the other half: ECE" in said
     _, card = load_model(tmp_path / "copy")
-    assert card.calibration is not None and card.calibration.method == method
-    assert digest(tmp_path / "copy") != digest(model) and digest(model) in card.calibration.data
-    assert read_card(model).calibration is None
+    assert card.outputs.calibration is not None and card.outputs.calibration.method == method
+    assert digest(tmp_path / "copy") != digest(model) and digest(model) in card.outputs.calibration.data
+    assert read_card(model).outputs.calibration is None
     result = CliRunner().invoke(
         evaluate, [str(tmp_path / "copy"), "--data", str(data[0]), "--out", str(tmp_path / "out")]
     )
     assert result.exit_code == 0, result.output
     table = pq.read_table(tmp_path / "out" / "scores.parquet")
     score, stated = table["score"].to_numpy(), table["probability"].to_numpy()
-    np.testing.assert_allclose(stated, probability(score, card.calibration))
+    np.testing.assert_allclose(stated, probability(score, card.outputs.calibration))
     truth = table["is_lens"].to_numpy(zero_copy_only=False)
     assert np.mean((stated - truth) ** 2) < 0.8 * np.mean((score - truth) ** 2)
 
 
 def test_platt_finds_what_a_logistic_regression_on_the_truth_finds(data: Data, model: Path, tmp_path: Path) -> None:
     run(str(model), "--data", str(data[0]), "--split", "all", "--out", str(tmp_path / "copy"))
-    fitted = read_card(tmp_path / "copy").calibration
+    fitted = read_card(tmp_path / "copy").outputs.calibration
     assert fitted is not None
     made = data[1]
     odds = 20 * made["stamps"][:, 1].astype(float).mean(axis=(1, 2)) - 10
@@ -75,7 +75,7 @@ def test_in_place_writes_the_card_alone(data: Data, tmp_path: Path) -> None:
     mine = make_model(tmp_path / "mine", [[0, 3, 0, 0]], -1.0)
     weights = (mine / "weights.safetensors").read_bytes()
     run(str(mine), "--data", str(data[0]), "--in-place")
-    assert load_model(mine)[1].calibration is not None
+    assert load_model(mine)[1].outputs.calibration is not None
     assert (mine / "weights.safetensors").read_bytes() == weights
 
 

@@ -13,9 +13,9 @@ from sky import gaussian_sources
 from lenspipe.cli import group
 from lenspipe.evaluate import denoiser_report
 from lenspipe.evaluate.denoiser import GateField, GateLimits, judge, measure_field, run_gate
-from lenspipe.evaluate.denoiser_report import noise_of
 from lenspipe.stamps.format import write_part
 from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
+from lenspipe.stats.denoising import noise_of
 
 RMS = np.array([5.0, 5.0, 5.0])
 HELPS = {

@@ -22,8 +22,8 @@ from click.testing import CliRunner
 
 from benchmarks import record
 from lenspipe.cli.simulate import command as simulate
-from lenspipe.evaluate.finder import assess_finders
-from lenspipe.evaluate.stream import open_members
+from lenspipe.evaluate.judges.contract import JudgeSettings
+from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats import curves
 from lenspipe.stats.counts import ScoreCounts
@@ -107,7 +107,7 @@ def survey_of(seeing: float, deeper: float) -> str:
 def cells_of(model: str, data: StampSet, scale: float) -> list[dict[str, Any]]:
     """Numbers of each seeing and depth."""
     rows: list[pa.Table] = []
-    assess_finders(open_members([model], data), data, split=None, on_rows=rows.append)
+    judged(open_members([model], data), data, JudgeSettings(split=None), on_rows=rows.append)
     table = pa.concat_tables(rows)
     of_stamp = dict(zip(data.column("stamp_id"), data.column("survey"), strict=True))
     survey = np.array([of_stamp[name] for name in table["stamp_id"].to_pylist()])

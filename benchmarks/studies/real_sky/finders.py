@@ -27,8 +27,9 @@ from scipy.special import expit
 from benchmarks import record
 from benchmarks.studies.real_sky.ground import BANDS, ground_real_sky
 from benchmarks.studies.real_sky.space import space_real_sky
-from lenspipe.evaluate.finder import assess_finders
-from lenspipe.evaluate.stream import Member, iter_stamps, open_members, words
+from lenspipe.evaluate.judges.contract import JudgeSettings
+from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.evaluate.stream import Member, iter_stamps, words
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats import curves
 from lenspipe.stats.counts import ScoreCounts
@@ -81,7 +82,7 @@ def scores_of(
 ) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]:
     """Truth and score of every row, in order, by model; the stamps are read once."""
     rows: list[pa.Table] = []
-    assess_finders(members, stamps, split=split, on_rows=rows.append)
+    judged(members, stamps, JudgeSettings(split=split), on_rows=rows.append)
     table = pa.concat_tables(rows)
     of_model = {member.name: table.filter(pc.equal(table["model"], member.name)) for member in members}
     return {name: (mine["is_lens"].to_numpy(), mine["score"].to_numpy()) for name, mine in of_model.items()}

@@ -20,8 +20,8 @@ from benchmarks.studies.real_sky.ground import BANDS, ground_real_sky
 from benchmarks.studies.real_sky.page import real_sky_page
 from benchmarks.studies.real_sky.space import space_real_sky
 from lenspipe.errors import LenspipeError
-from lenspipe.evaluate.finder import assess_finders
-from lenspipe.evaluate.stream import open_members
+from lenspipe.evaluate.judges.contract import JudgeSettings
+from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import find_model, write_card
 from lenspipe.stamps.format import StampSet
@@ -80,8 +80,7 @@ def main(
 def simulated(model: str, data: Path) -> dict[str, Any]:
     """The numbers of `lenspipe evaluate` on simulated stamps that are set beside those of the real sky."""
     stamps = StampSet.open(data)
-    (entry,) = assess_finders(open_members([model], stamps), stamps, split="test")
-    metrics = entry.metrics(threshold=0.5, beta=1.0)
+    (metrics,) = judged(open_members([model], stamps), stamps, JudgeSettings(split="test")).metrics().values()
     kept = ("n_lens", "n_other", "auroc", "auroc_interval95", "tpr0", "tpr10", "tpr_at_fpr", "by_kind")
     return {"data": data.name, **{key: metrics[key] for key in kept}}
 

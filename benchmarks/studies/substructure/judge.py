@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks import record
 from benchmarks.studies.real_sky.finders import speed_ms
-from lenspipe.evaluate.stream import Member, open_members
-from lenspipe.evaluate.tasks import assess_classifiers, assess_regressions
+from lenspipe.evaluate.judges.contract import JudgeSettings
+from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.evaluate.stream import Member
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats import curves
 from lenspipe.stats.counts import ScoreCounts
@@ -55,17 +56,17 @@ def main(data: Path, split: str, classifiers: tuple[str, ...], regressions: tupl
 def classifier_results(models: tuple[str, ...], stamps: StampSet, split: str) -> list[dict[str, Any]]:
     """Metrics of each classifier, and its areas by the strength of the perturbation."""
     members, rows = open_members(models, stamps), []
-    entries = assess_classifiers(members, stamps, split=split, on_rows=rows.append)
+    found = judged(members, stamps, JudgeSettings(split=split), on_rows=rows.append).metrics()
     table = pa.concat_tables(rows)
     snr = dict(zip(stamps.column("stamp_id"), stamps.column("perturbation_snr"), strict=True))
     results = []
-    for given, member, entry in zip(models, members, entries, strict=True):
-        mine = table.filter(pc.equal(table["model"], entry.name))
-        classes = member.card.classes
+    for given, member in zip(models, members, strict=True):
+        mine = table.filter(pc.equal(table["model"], member.name))
+        classes = member.outputs.classes
         p = np.stack([mine[f"probability_{c}"].to_numpy() for c in classes], axis=1)
         label = np.array(mine["label"].to_pylist())
         strength = np.array([snr[i] for i in mine["stamp_id"].to_pylist()], float)
-        metrics = entry.metrics()
+        metrics = found[member.name]
         assert abs(metrics["accuracy"] - (np.array(classes)[p.argmax(1)] == label).mean()) < 1e-9
         metrics["auroc_micro_interval95"] = micro_interval(p, label[:, None] == np.array(classes))
         results.append(facts_of(given, member) | {"metrics": metrics, "by_snr": by_snr(p, classes, label, strength)})
@@ -108,10 +109,9 @@ def by_snr(
 def regression_results(models: tuple[str, ...], stamps: StampSet, split: str) -> list[dict[str, Any]]:
     """Metrics of each regression."""
     members = open_members(models, stamps)
-    entries = assess_regressions(members, stamps, split=split)
+    found = judged(members, stamps, JudgeSettings(split=split)).metrics()
     return [
-        facts_of(given, member) | {"metrics": entry.metrics()}
-        for given, member, entry in zip(models, members, entries, strict=True)
+        facts_of(given, member) | {"metrics": found[member.name]} for given, member in zip(models, members, strict=True)
     ]
 
 

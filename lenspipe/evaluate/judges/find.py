@@ -1,0 +1,310 @@
+"""Finders: recall at low false positive rates, by what a lens is like and by what is taken for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.evaluate.calibration import fit_on_halves
+from lenspipe.evaluate.finders import Finder, FindMember, Scored, Single, Together, Views
+from lenspipe.evaluate.judges.contract import (
+    Array,
+    Calibrated,
+    CalibrateSettings,
+    JudgeSettings,
+    Metrics,
+    NumbersJudge,
+    Printed,
+    Progress,
+    demand_no_accuracy,
+    fields,
+)
+from lenspipe.evaluate.stream import Pixels, numbers, words
+from lenspipe.nn.outputs import Find, Prediction
+from lenspipe.report import plots
+from lenspipe.report.page import Section, number, rate, with_interval
+from lenspipe.stamps.format import StampSet
+from lenspipe.stats.calibrate import probability
+from lenspipe.stats.counts import Tally
+from lenspipe.stats.groups import Groups, quantity_columns
+from lenspipe.stats.metrics import finder_metrics, thresholds_of
+
+SCORES = pa.schema(
+    [
+        pa.field("model", pa.string(), metadata={"description": "model, its views, or a committee"}),
+        pa.field("stamp_id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("is_lens", pa.bool_()),
+        pa.field("score", pa.float64(), metadata={"description": "raw score"}),
+        pa.field("probability", pa.float64(), metadata={"description": "calibrated, at the prior of its calibration"}),
+    ]
+)
+
+
+@dataclass
+class Entry:
+    """A finder and what is counted about it."""
+
+    finder: Finder
+    groups: Groups
+    tally: Tally = field(default_factory=Tally)
+
+
+class FindJudge(NumbersJudge[Find]):
+    """A stamp is a lens where its label is the last of the models' classes; every other label is none."""
+
+    only_by_model = ("recall_by", "by_kind")
+
+    def __init__(self, members: Sequence[FindMember], stamps: StampSet, settings: JudgeSettings) -> None:
+        super().__init__(members, stamps, settings)
+        self.quantities = quantity_columns(stamps.schema.names, next(iter(stamps.images.values())).bands)
+        self.kind = "kind" if "kind" in stamps.schema.names else "label"
+        singles = [Single(member) for member in members]
+        views = [Views(single, settings.views) for single in singles] if settings.views else []
+        committees = [Together(singles, rule) for rule in settings.committees]
+        by_model = [finder for group in zip(singles, views, strict=True) for finder in group] if views else singles
+        self._in_rows: list[Finder] = [*by_model, *committees]
+        judged: list[Finder] = [*singles, *views, *committees]
+        self.entries = {finder.name: Entry(finder, Groups(self.quantities)) for finder in judged}
+
+    def check(self) -> None:
+        """Raise `ConfigError` for a committee of one, a calibrated one without calibrations, or other lens labels."""
+        committees, views = self.settings.committees, self.settings.views
+        if committees and len(self.members) < 2:
+            raise ConfigError("a committee has two models or more", models=len(self.members))
+        wanted = {member.outputs.classes[-1] for member in self.members}
+        if len(wanted) > 1:
+            raise ConfigError("the models call lenses by different labels", labels=",".join(sorted(wanted)))
+        bare = [member.name for member in self.members if member.outputs.calibration is None]
+        if bare and ("calibrated" in committees or views == "calibrated"):
+            raise ConfigError("no calibration on the card; fit one by `lenspipe calibrate`", model=bare[0])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those of the first model; the last is the lens."""
+        return self.members[0].outputs.classes
+
+    def columns(self) -> list[str]:
+        """Quantities that lenses are binned by, kinds, and features."""
+        return [*self.quantities.values(), self.kind, *super().columns()]
+
+    def count(self, table: pa.Table, pixels: dict[str, Pixels]) -> Iterator[pa.Table]:
+        """Count the scores of every finder; rows of `SCORES`."""
+        is_lens = words(table, "label") == self.classes[-1]
+        kinds, values = words(table, self.kind), {q: numbers(table, c) for q, c in self.quantities.items()}
+        batch = Scored(self.stamps, table, pixels)
+        for finder in self._in_rows:
+            score, entry = batch.of(finder), self.entries[finder.name]
+            entry.tally.add(score, is_lens)
+            entry.groups.add(score, is_lens, kinds, values)
+            n = table.num_rows
+            stated = None if finder.calibration is None else probability(score, finder.calibration)
+            yield pa.table(
+                {
+                    "model": pa.array([finder.name] * n, pa.string()),
+                    "stamp_id": table["stamp_id"],
+                    "label": table["label"],
+                    "is_lens": is_lens,
+                    "score": score,
+                    "probability": pa.nulls(n, pa.float64()) if stated is None else pa.array(stated),
+                },
+                schema=SCORES,
+            )
+
+    def metrics(self) -> dict[str, Metrics]:
+        """Models, then their views, then committees; raises `DataError` where all stamps are lenses, or none."""
+        counts = next(iter(self.entries.values())).tally.total
+        if not (counts.n_lens and counts.n_other):
+            raise DataError(
+                "stamps of one class only: a finder is judged by lenses and others",
+                lens_label=self.classes[-1],
+                n_lens=counts.n_lens,
+                n=counts.n_lens + counts.n_other,
+                split=self.settings.split,
+            )
+        return {name: self._metrics(entry) for name, entry in self.entries.items()}
+
+    def _metrics(self, entry: Entry) -> Metrics:
+        counts, settings = entry.tally.total, self.settings
+        found = finder_metrics(
+            counts, threshold=settings.threshold, beta=settings.beta, calibration=entry.finder.calibration
+        )
+        at = thresholds_of(found)
+        found["recall_by"] = entry.groups.recall_by(at)
+        found["by_kind"] = entry.groups.by_kind(at)
+        return found | entry.finder.facts(counts.n_lens + counts.n_other)
+
+    def sections(self, metrics: Mapping[str, Metrics]) -> list[Section]:
+        """Rates, recall by quantity, kinds, the confusion at one score, and reliability."""
+        at = deepest_rate(next(iter(metrics.values())))
+        return [
+            self._rates(metrics),
+            self._recall(metrics, at),
+            _kinds(metrics, at),
+            self._confusion(metrics),
+            _reliability(metrics),
+        ]
+
+    def _rates(self, metrics: Mapping[str, Metrics]) -> Section:
+        first = next(iter(metrics.values()))
+        text = f"{first['n_lens']} lenses and {first['n_other']} others."
+        if first["auroc_error_max"]:
+            text += f" Scores are counted in steps; the area is within {first['auroc_error_max']:.1e} of the exact one."
+        rates = list(first["tpr_at_fpr"])
+        heading = ["model", "AUROC", *(f"TPR at FPR {name}" for name in rates), "TPR0", "TPR10"]
+        rows = [
+            [
+                name,
+                with_interval(m["auroc"], m["auroc_interval95"]),
+                *(rate(m["tpr_at_fpr"][r]) for r in rates),
+                rate(m["tpr0_detail"]),
+                rate(m["tpr10_detail"]),
+            ]
+            for name, m in metrics.items()
+        ]
+        counts = {name: entry.tally.total for name, entry in self.entries.items()}
+        return Section(
+            "Recall at low false positive rates", text, [(heading, rows)], [("roc.png", plots.roc_plot(counts))]
+        )
+
+    def _recall(self, metrics: Mapping[str, Metrics], at: str) -> Section:
+        section = Section(f"Recall by what the lens is like, at {at}")
+        for quantity, bins in next(iter(metrics.values()))["recall_by"].items():
+            rows = [
+                [f"{b['low']:g} to {b['high']:g}", str(b["n"])]
+                + [_recalled(m["recall_by"][quantity][k], at) for m in metrics.values()]
+                for k, b in enumerate(bins)
+            ]
+            section.tables.append(([quantity, "lenses", *metrics], rows))
+        for quantity, column in self.quantities.items():
+            known = {name: m["recall_by"][quantity] for name, m in metrics.items() if quantity in m["recall_by"]}
+            if known:
+                unit = (self.stamps.schema.field(column).metadata or {}).get(b"unit", b"").decode()
+                section.pictures.append((f"recall_{quantity}.png", plots.recall_plot(column, unit, known, at)))
+        return section
+
+    def _confusion(self, metrics: Mapping[str, Metrics]) -> Section:
+        first = next(iter(metrics.values()))
+        columns = ["tp", "fp", "tn", "fn", "accuracy", "precision", "recall", "f1", "f_beta"]
+        heading = [*(c.upper() for c in columns[:4]), *columns[4:-1], f"F (beta {first['beta']:g})"]
+        rows = [
+            [
+                name,
+                *(number(m[c]) for c in columns),
+                number(m["best_f_beta"]["f_beta"]),
+                number(m["best_f_beta"]["threshold"]),
+            ]
+            for name, m in metrics.items()
+        ]
+        counts = {name: entry.tally.total for name, entry in self.entries.items()}
+        return Section(
+            f"At a score of {first['threshold']:g}",
+            tables=[(["model", *heading, "best F", "at score"], rows)],
+            pictures=[("scores.png", plots.score_plot(counts))],
+        )
+
+    def csv_fields(self, metrics: Metrics) -> dict[str, Any]:
+        """Confusion, rates and areas."""
+        row = fields(metrics, ("n_lens", "n_other"))
+        row |= {name.upper(): metrics[name] for name in ("tp", "fp", "tn", "fn")}
+        row |= fields(metrics, ("threshold", "accuracy", "precision", "recall", "f1", "f_beta", "beta", "auroc"))
+        row |= fields(metrics, ("tpr0", "tpr10", "ece"))
+        row["auroc_low95"], row["auroc_high95"] = metrics["auroc_interval95"]
+        values = {name: found["value"] for name, found in metrics["tpr_at_fpr"].items()}
+        return row | {f"tpr_at_fpr_{name}": "" if value is None else value for name, value in values.items()}
+
+    def printed(self, metrics: Mapping[str, Metrics]) -> Printed:
+        """Area and rates."""
+        first = next(iter(metrics.values()))
+        rates = list(first["tpr_at_fpr"])
+        rows = [
+            [
+                name,
+                with_interval(m["auroc"], m["auroc_interval95"]),
+                *(number(m["tpr_at_fpr"][r]["value"], 3) for r in rates),
+                *(number(m[k], 3) for k in ("tpr0", "tpr10", "ece")),
+            ]
+            for name, m in metrics.items()
+        ]
+        return Printed(
+            ["model", "AUROC", *(f"TPR at {r}" for r in rates), "TPR0", "TPR10", "ECE"],
+            rows,
+            f"{first['n_lens']} lenses, {first['n_other']} others; - where a rate is not measurable.",
+        )
+
+    @classmethod
+    def shown(cls, outputs: Find, said: Prediction) -> Array:
+        """The score."""
+        assert said.score is not None
+        return said.score[:, None]
+
+    @classmethod
+    def calibrate(
+        cls, member: FindMember, stamps: StampSet, settings: CalibrateSettings, progress: Progress
+    ) -> Calibrated:
+        """Fit the map from score to probability, and judge it on the halves that it was not fitted on."""
+        demand_no_accuracy(member, settings)
+        fitted = fit_on_halves(
+            member,
+            stamps,
+            split=settings.split,
+            method=settings.method,
+            progress=lambda done, total: progress("Scoring", done, total),
+        )
+        c, before, after = fitted.calibration, fitted.before, fitted.after
+        form = f"log odds of the probability = {c.slope:.4f} x log odds of the score {c.intercept:+.4f}"
+        held = (
+            "too few stamps to judge it on a half that it was not fitted on"
+            if after is None
+            else f"calibrated on the other half: ECE {after['ece']:.4f}, Brier {after['brier']:.4f}"
+        )
+        said = (
+            f"{member.name}: {c.method} on {c.n_lens} lenses and {c.n_other} others ({c.data})",
+            f"  {len(c.scores)} knots" if c.method == "isotonic" else f"  {form}",
+            f"  raw score: ECE {before['ece']:.4f}, Brier {before['brier']:.4f}",
+            f"  {held}",
+        )
+        return Calibrated(member.card.with_outputs(calibration=c), said)
+
+
+def deepest_rate(metrics: Metrics) -> str:
+    """Name of the lowest false positive rate down to 1e-3 that was measured; the threshold on the score if none."""
+    rates = [name for name, found in metrics["tpr_at_fpr"].items() if found["value"] is not None and name != "1e-4"]
+    return f"fpr {rates[-1]}" if rates else f"score {metrics['threshold']:g}"
+
+
+def _kinds(metrics: Mapping[str, Metrics], at: str) -> Section:
+    rows = [
+        [kind, row["class"], str(row["n"]), *(_recalled(m["by_kind"][kind], at) for m in metrics.values())]
+        for kind, row in next(iter(metrics.values()))["by_kind"].items()
+    ]
+    text = f"Part of each kind with a score above the threshold of {at}."
+    return Section("Which kinds pass", text, [(["kind", "class", "n", *metrics], rows)])
+
+
+def _recalled(row: dict[str, Any], at: str) -> str:
+    return with_interval(row[at]["value"], row[at]["interval95"]) if at in row else "-"
+
+
+def _reliability(metrics: Mapping[str, Metrics]) -> Section:
+    heading = ["model", "ECE of the score", "Brier score", "calibration", "ECE calibrated", "Brier calibrated"]
+    rows = [
+        [name, number(m["ece"]), number(m["reliability"]["brier"]), *_calibrated(m["calibrated"])]
+        for name, m in metrics.items()
+    ]
+    stated = {name: m["reliability"] for name, m in metrics.items()}
+    stated |= {f"{name}, calibrated": m["calibrated"] for name, m in metrics.items() if m["calibrated"]}
+    return Section(
+        "Reliability",
+        "Probabilities are at the fraction of lenses in these data.",
+        [(heading, rows)],
+        [("reliability.png", plots.reliability_plot(stated))],
+    )
+
+
+def _calibrated(found: dict[str, Any] | None) -> tuple[str, str, str]:
+    return (found["method"], number(found["ece"]), number(found["brier"])) if found else ("none", "-", "-")

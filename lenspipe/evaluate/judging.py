@@ -1,0 +1,100 @@
+"""Open the models that are judged on one data set, and stream its stamps through their judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.evaluate.judges import judge_for
+from lenspipe.evaluate.judges.contract import Judge, JudgeSettings
+from lenspipe.evaluate.stream import Member, count_rows, iter_stamps
+from lenspipe.nn.card import find_model, read_card
+from lenspipe.stamps.format import StampSet
+
+
+def open_members(
+    models: Sequence[str | Path],
+    stamps: StampSet,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    threads: int = 1,
+) -> list[Member[Any, Any]]:
+    """
+    Load models that are to be judged on one data set.
+
+    Raises
+    ------
+    ConfigError
+        No model, or models of different tasks.
+    ModelError, DataError
+        A model is broken, or the stamps do not fit it.
+    """
+    members: list[Member[Any, Any]] = []
+    for model in models:
+        folder = find_model(model)
+        judge = judge_for(read_card(folder).outputs)
+        predictor = judge.load(folder, device=device, batch_size=batch_size, threads=threads)
+        card = predictor.card
+        if missing := [name for name in judge.needs(card, card.outputs) if name not in stamps.schema.names]:
+            raise DataError(
+                "the data set lacks columns that the model needs", model=card.name, missing=",".join(missing)
+            )
+        taken = [member.name for member in members]
+        name, number = card.name, 2
+        while name in taken:
+            name, number = f"{card.name} ({number})", number + 1
+        members.append(Member(name, folder, card.outputs, predictor, judge.image_of(card, stamps)))
+    tasks = sorted({member.card.task for member in members})
+    if len(tasks) != 1:
+        raise ConfigError("models of one task are compared; evaluate the others apart", tasks=" ".join(tasks))
+    return members
+
+
+def judged(
+    members: Sequence[Member[Any, Any]],
+    stamps: StampSet,
+    settings: JudgeSettings,
+    *,
+    on_rows: Callable[[pa.Table], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Judge[Any, Any]:
+    """
+    Stream the labelled stamps of a split through all models once, in bounded memory.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        Of one task (`open_members`).
+    stamps : StampSet
+    settings : JudgeSettings
+    on_rows : callable
+        Called with the rows of ``scores.parquet`` of each batch.
+    progress : callable
+        Called with stamps done and stamps in all.
+
+    Returns
+    -------
+    Judge
+        With everything counted.
+
+    Raises
+    ------
+    ConfigError
+        The models or the settings do not go together.
+    DataError
+        The split is empty, or its labels are not the models'.
+    """
+    judge = judge_for(members[0].outputs)(members, stamps, settings)
+    done, total = 0, count_rows(stamps, settings.split)
+    progress(done, total)
+    for table, pixels in iter_stamps(stamps, [m.image for m in members], judge.columns(), split=settings.split):
+        for rows in judge.count(table, pixels):
+            on_rows(rows)
+        done += table.num_rows
+        progress(done, total)
+    return judge
