@@ -89,12 +89,25 @@ def judged(
     DataError
         The split is empty, or its labels are not the models'.
     """
-    judge = judge_for(members[0].outputs)(members, stamps, settings)
-    done, total = 0, count_rows(stamps, settings.split)
+    judge = judge_of(members, stamps, settings)
+    stream(judge, on_rows=on_rows, progress=progress)
+    return judge
+
+
+def judge_of(members: Sequence[Member[Any, Any]], stamps: StampSet, settings: JudgeSettings) -> Judge[Any, Any]:
+    """The judge of some models, with nothing counted; raises `ConfigError` where they do not go together."""
+    return judge_for(members[0].outputs)(members, stamps, settings)
+
+
+def stream(
+    judge: Judge[Any, Any], *, on_rows: Callable[[pa.Table], None], progress: Callable[[int, int], None]
+) -> None:
+    """Count all stamps of a judge's split; see `judged`."""
+    split, images = judge.settings.split, [member.image for member in judge.members]
+    done, total = 0, count_rows(judge.stamps, split)
     progress(done, total)
-    for table, pixels in iter_stamps(stamps, [m.image for m in members], judge.columns(), split=settings.split):
+    for table, pixels in iter_stamps(judge.stamps, images, judge.columns(), split=split):
         for rows in judge.count(table, pixels):
             on_rows(rows)
         done += table.num_rows
         progress(done, total)
-    return judge

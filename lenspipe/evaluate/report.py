@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
-from lenspipe.evaluate.judges import judge_for
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings, Metrics, Printed, Progress
-from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.evaluate.judging import judge_of, open_members, stream
 from lenspipe.evaluate.stream import Member
 from lenspipe.evaluate.summary import audit_section, report_page
 from lenspipe.report.picture import write_png
@@ -99,12 +98,13 @@ def evaluate_models(
     members = open_members(
         models, stamps, device=settings.device, batch_size=settings.batch_size, threads=settings.threads
     )
-    if settings.n_audit and not judge_for(members[0].outputs).audited:
+    judge = judge_of(members, stamps, settings)
+    if settings.n_audit and not judge.audited:
         raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
     out.mkdir(parents=True, exist_ok=True)
     (out / PICTURES).mkdir(exist_ok=True)
     with _scores_file(out / SCORES) as on_rows:
-        judge = judged(members, stamps, settings, on_rows=on_rows, progress=lambda k, n: progress("scoring", k, n))
+        stream(judge, on_rows=on_rows, progress=lambda k, n: progress("scoring", k, n))
         metrics = judge.metrics()
     by_name = {member.name: member for member in members}
     results = [{"name": name, "model": _facts(by_name.get(name)), "metrics": m} for name, m in metrics.items()]

@@ -147,7 +147,7 @@ def target_plot(names: Sequence[str], truth: NDArray[np.float64], values: NDArra
         axes.plot(truth[:, k], values[:, k], ".", markersize=3, alpha=0.5)
         axes.axline((mean, mean), slope=1, color="0.6", linestyle=":")
         axes.set(xlabel=f"true {name}", ylabel="predicted")
-    return _png(figure)
+    return png_of(figure)
 
 
 def audit_plot(models: Mapping[str, Mapping[str, dict[str, float]]]) -> bytes:
