@@ -234,8 +234,9 @@ def run_trial(config: dict[str, Any], *, begun: dict[str, Any]) -> None:
 
 
 def weigh(model: Path, data: Path) -> dict[str, Any]:
-    """Cost of a finished model, and its equivariance audit on some validation stamps."""
+    """Cost of a finished model, and where it gives numbers its equivariance audit on some validation stamps."""
     from lenspipe.evaluate.audit import audit
+    from lenspipe.evaluate.judges import judge_for
     from lenspipe.evaluate.judging import open_members
     from lenspipe.learn.cost import count_parameters, multiply_adds
     from lenspipe.nn.checkpoint import load_model
@@ -245,6 +246,8 @@ def weigh(model: Path, data: Path) -> dict[str, Any]:
         "parameters": card.training.get("n_parameter") or count_parameters(module),
         "multiply_adds": multiply_adds(module, card.n_channel, card.stamp_px, len(card.features)),
     }
+    if not judge_for(card.outputs).audited:
+        return result
     stamps = StampSet.open(data)
     (member,) = open_members([model], stamps, device="cpu")
     changes = audit(member, stamps, split="validation", n_stamp=N_AUDIT)
