@@ -57,6 +57,91 @@ def validate(raw: Mapping[str, Any], table: type[TableT], *, origin: str) -> Tab
         raise ConfigError("; ".join(_explain(e, table, origin) for e in error.errors())) from None
 
 
+def put_over(table: TableT, values: Mapping[str, Any], *, origin: str) -> TableT:
+    """
+    A table with other values in some places.
+
+    Parameters
+    ----------
+    table : Table
+        What stands where nothing is put over it.
+    values : mapping
+        By dotted name: ``optim.epochs``; ``image.0.size_px`` for the first of several tables. A nested table that is
+        null so far is made with its defaults.
+    origin : str
+        Names the source in messages.
+
+    Raises
+    ------
+    ConfigError
+        A name or a value is not allowed, as `read_toml` says it.
+    """
+    raw: dict[str, Any] = table.model_dump()
+    for key, value in values.items():
+        _put(raw, key, value, origin)
+    return validate(raw, type(table), origin=origin)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """
+    ``KEY=VALUE`` as a command line has it: the value is TOML, ``null``, or a bare word.
+
+    Raises
+    ------
+    ConfigError
+        There is no key or no value, or the value begins like a list, a table or a quoted text and is none.
+
+    Examples
+    --------
+    >>> [parse_assignment(text) for text in ("optim.epochs=5", "select.mag_max=null", "score.model=none")]
+    [('optim.epochs', 5), ('select.mag_max', None), ('score.model', 'none')]
+    """
+    key, separator, value = (part.strip() for part in text.partition("="))
+    if not (separator and key and value):
+        raise ConfigError("--set needs KEY=VALUE", got=text)
+    if value == "null":
+        return key, None
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+        if set(parsed) == {"value"}:
+            return key, parsed["value"]
+    except tomllib.TOMLDecodeError as error:
+        if value[0] in "[{\"'":
+            raise ConfigError(f"--set: the value is not TOML: {error}", got=text) from error
+    return key, value
+
+
+def _put(raw: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    *parents, last = key.split(".")
+    at: Any = raw
+    for part in parents:
+        at = _step(at, part, key, origin)
+    if isinstance(at, list):
+        at[_place(at, last, key, origin)] = value
+    else:
+        at[last] = value
+
+
+def _step(at: Any, part: str, key: str, origin: str) -> Any:
+    """The table or list named ``part``, made where it is null, and open to change."""
+    where: Any = _place(at, part, key, origin) if isinstance(at, list) else part
+    inner = at[where] if isinstance(at, list) else at.get(where)
+    if inner is None:
+        inner = {}
+    elif isinstance(inner, tuple):
+        inner = list(inner)
+    elif not isinstance(inner, dict | list):
+        raise ConfigError(f"{origin}: {part!r} is a value, not a table", key=key)
+    at[where] = inner
+    return inner
+
+
+def _place(at: list[Any], part: str, key: str, origin: str) -> int:
+    if not part.isdigit() or int(part) >= len(at):
+        raise ConfigError(f"{origin}: give the number of one of {len(at)} tables, from 0, not {part!r}", key=key)
+    return int(part)
+
+
 def _explain(error: Any, table: type[BaseModel], origin: str) -> str:
     *parents, key = [str(part) for part in error["loc"]] or [""]
     place = ":".join([origin, ".".join(parents)]) if parents else origin
