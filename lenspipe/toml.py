@@ -54,7 +54,10 @@ def validate(raw: Mapping[str, Any], table: type[TableT], *, origin: str) -> Tab
     try:
         return table.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e, table, origin) for e in error.errors())) from None
+        found = error.errors()
+        # what holds a faulty table may be called faulty too, such as a list that is empty without it
+        outer = {e["loc"][:n] for e in found for n in range(len(e["loc"]))}
+        raise ConfigError("; ".join(_explain(e, table, origin) for e in found if e["loc"] not in outer)) from None
 
 
 def put_over(table: TableT, values: Mapping[str, Any], *, origin: str) -> TableT:

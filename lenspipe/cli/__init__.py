@@ -26,6 +26,7 @@ COMMANDS = {
     "denoise": "Denoise whole tiles, window by window, without seams.",
     "evaluate": "Judge models on a data set of labelled stamps.",
     "calibrate": "Fit a finder's map from score to probability on held-out stamps.",
+    "settings": "Print a commented settings file with every key.",
     "models": "List the model families and the models that ship with the package.",
 }
 

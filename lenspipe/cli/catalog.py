@@ -9,37 +9,43 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenspipe.cli.options import set_option, settings_of
+
 if TYPE_CHECKING:
-    from lenspipe.scan.after.catalogue import CatalogueSettings
+    from lenspipe.scan.config import CatalogueSettings
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalogue.")
+@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings catalog`).")
+@set_option("radius_arcsec=0.5", settings="catalog")
 @click.option("--append", is_flag=True, help="Add the run to the catalogue in --out.")
 @click.option("--partial", is_flag=True, help="Take what is done of a run that has not ended.")
-@click.option("--radius", "radius_arcsec", type=float, default=1.0, show_default=True, help="Merge within, arcsec.")
+@click.option("--radius", "radius_arcsec", type=float, default=None, help="Merge within, arcsec. [default: 1]")
 @click.option(
     "--match", "lists", multiple=True, metavar="FILE", help="Known lenses; 'none' for none. [default: lenscat]"
 )
 @click.option(
-    "--match-radius", "match_radius_arcsec", type=float, default=2.0, show_default=True, help="Match within, arcsec."
+    "--match-radius", "match_radius_arcsec", type=float, default=None, help="Match within, arcsec. [default: 2]"
 )
 @click.option("--trained-on", metavar="FILE", default=None, help="Positions used in training, left out of the recall.")
-@click.option("--acronym", default="LPC", show_default=True, help="Leading word of the names.")
+@click.option("--acronym", default=None, help="Leading word of the names. [default: LPC]")
 @click.option("--allow-other-model", is_flag=True, help="Append a run that another model scored.")
 @click.option("--distributed", is_flag=True, help="By Ray, for more rows than one machine holds: the HATS tree alone.")
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs for --distributed. [default: all]")
 def command(
     run: Path,
     out: Path,
+    config_file: str | None,
+    assignments: tuple[str, ...],
     append: bool,
     partial: bool,
-    radius_arcsec: float,
+    radius_arcsec: float | None,
     lists: tuple[str, ...],
-    match_radius_arcsec: float,
+    match_radius_arcsec: float | None,
     trained_on: str | None,
-    acronym: str,
+    acronym: str | None,
     allow_other_model: bool,
     distributed: bool,
     workers: int | None,
@@ -52,19 +58,23 @@ def command(
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import write_catalogue
     from lenspipe.errors import ConfigError
-    from lenspipe.scan.after.catalogue import CatalogueSettings, matching_of, settings_from
+    from lenspipe.scan.after.catalogue import matching_of
+    from lenspipe.scan.config import CatalogueSettings
 
-    if not 0 < match_radius_arcsec < 3600:
-        raise ConfigError("--match-radius must lie between 0 and 3600 arcsec", got=match_radius_arcsec)
     if distributed and partial:
         raise ConfigError("--distributed takes runs that have ended; leave --partial out, or finish the run")
     out = out.absolute()
-    settings = CatalogueSettings(
-        radius_arcsec=radius_arcsec,
-        acronym=acronym,
-        lists=settings_from(lists),
-        match_radius_arcsec=match_radius_arcsec,
-        trained_on=trained_on,
+    settings = settings_of(
+        CatalogueSettings,
+        config_file,
+        assignments,
+        {
+            "radius_arcsec": radius_arcsec,
+            "acronym": acronym,
+            "lists": () if lists == ("none",) else lists or None,
+            "match_radius_arcsec": match_radius_arcsec,
+            "trained_on": trained_on,
+        },
     )
     if distributed:
         record = _distributed(run, out, settings, workers, append=append, other_model=allow_other_model)
@@ -75,8 +85,8 @@ def command(
         record = write_catalogue(
             opened,
             out,
-            radius_arcsec=radius_arcsec,
-            acronym=acronym,
+            radius_arcsec=settings.radius_arcsec,
+            acronym=settings.acronym,
             append=append,
             other_model=allow_other_model,
             matching=matching_of(settings),

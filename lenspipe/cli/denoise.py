@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from lenspipe.cli.options import assigned, for_survey, set_option
 from lenspipe.errors import ConfigError, TileError
+from lenspipe.toml import put_over
 
 
 @click.command()
@@ -14,6 +16,7 @@ from lenspipe.errors import ConfigError, TileError
 @click.option("--model", required=True, metavar="NAME|DIR", help="Denoiser: a shipped model or a folder.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the denoised files.")
 @click.option("--survey", default="generic", show_default=True, metavar="NAME|FILE", help="Survey layout.")
+@set_option("survey.zero_point.ab=25", settings="survey")
 @click.option("--ratio", type=float, default=2.0, show_default=True, help="Exposure time wanted over that of the tile.")
 @click.option("--window-px", type=click.IntRange(min=64, max=8192), default=512, show_default=True)
 @click.option("--zero-point-ab", type=float, default=None, help="Zero-point for images that have none.")
@@ -24,6 +27,7 @@ def command(
     model: str,
     out: Path,
     survey: str,
+    assignments: tuple[str, ...],
     ratio: float,
     window_px: int,
     zero_point_ab: float | None,
@@ -51,7 +55,10 @@ def command(
     card = read_card(folder)
     if card.task != "denoise":
         raise ConfigError("the model is no denoiser; choose one of task denoise", model=card.name, task=card.task)
-    layout = read_layout(survey)
+    about_others, about_layout = for_survey(assignments)
+    if about_others:
+        raise ConfigError("--set takes keys of the survey layout here: survey.KEY=VALUE", got=about_others[0])
+    layout = put_over(read_layout(survey), assigned(about_layout), origin="--set survey")
     found = group_tiles(find_files(list(tiles)), layout)
     bands = bands_of(found, layout)
     if missing := [band for band in card.bands if band not in bands]:

@@ -6,15 +6,16 @@ import datetime
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe.cli.options import assigned, for_survey, set_option, settings_of
 from lenspipe.errors import ConfigError
+from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
     from lenspipe.runner import Start
-    from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.run import Runner
 
 RAY_COPY = "/runtime_resources/working_dir_files/"
@@ -64,7 +65,8 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
 )
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings as TOML (see docs/scan.md).")
+@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings scan`).")
+@set_option("detect.threshold_sigma=2 or survey.zero_point.ab=25", settings="scan")
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="Scan only the first N tiles.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--sample", is_flag=True, help="Scan a small simulated survey that is made on the spot.")
@@ -94,6 +96,7 @@ def command(
     workers: int | None,
     resume: bool,
     config_file: str | None,
+    assignments: tuple[str, ...],
     limit: int | None,
     dry_run: bool,
     sample: bool,
@@ -109,6 +112,7 @@ def command(
     """
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_truth
+    from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.run import ScanRequest, run_scan
     from lenspipe.survey.layout import read_layout
 
@@ -118,11 +122,25 @@ def command(
         raise ConfigError("nothing to scan: give TILES, or --sample")
     if resume and out is None:
         raise ConfigError("--resume needs the --out of the run to go on with")
+    assignments_to_config, assignments_to_layout = for_survey(assignments)
     layout = read_layout(survey or ("sample" if sample else "generic"))
+    layout = put_over(layout, assigned(assignments_to_layout), origin="--set survey")
     if substructure_above is not None and not (substructure or config_file):
         raise ConfigError("--substructure-above is about --substructure, which is not given")
-    config = _config(
-        config_file, model, denoiser, prior, shard_px, zero_point_ab, detector, substructure, substructure_above
+    config = settings_of(
+        ScanConfig,
+        config_file,
+        assignments_to_config,
+        {
+            "score.model": model and _path_or_name(model),
+            "score.denoiser": denoiser and _path_or_name(denoiser),
+            "score.prior": prior,
+            "substructure.models": tuple(map(_path_or_name, substructure)) or None,
+            "substructure.above": substructure_above,
+            "shard.core_px": shard_px,
+            "zero_point_ab": zero_point_ab,
+            "detect.detector": detector,
+        },
     )
     folder = _run_folder(out, layout.name)
     with ShownProgress("shard") as progress:
@@ -156,41 +174,6 @@ def _catalogue(run: Path) -> None:
         )
         return
     print_catalogue(run / FOLDER, record)
-
-
-def _config(
-    file: str | None,
-    model: str | None,
-    denoiser: str | None,
-    prior: float | None,
-    shard_px: int | None,
-    zero_point_ab: float | None,
-    detector: str | None,
-    substructure: tuple[str, ...],
-    substructure_above: float | None,
-) -> ScanConfig:
-    from lenspipe.scan.config import ScanConfig
-    from lenspipe.toml import read_toml, validate
-
-    config = read_toml(file, ScanConfig) if file else ScanConfig()
-    raw: dict[str, Any] = config.model_dump()
-    if model is not None:
-        raw["score"]["model"] = _path_or_name(model)
-    if denoiser is not None:
-        raw["score"]["denoiser"] = _path_or_name(denoiser)
-    if substructure:
-        raw["substructure"]["models"] = tuple(map(_path_or_name, substructure))
-    if substructure_above is not None:
-        raw["substructure"]["above"] = substructure_above
-    if prior is not None:
-        raw["score"]["prior"] = prior
-    if shard_px is not None:
-        raw["shard"]["core_px"] = shard_px
-    if zero_point_ab is not None:
-        raw["zero_point_ab"] = zero_point_ab
-    if detector is not None:
-        raw["detect"]["detector"] = detector
-    return validate(raw, ScanConfig, origin="command line")
 
 
 def _path_or_name(model: str) -> str:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from lenspipe.cli.options import assigned, set_option
+
 if TYPE_CHECKING:
     from lenspipe.simulate.run import Runner
 
 
 @click.command()
 @click.option("--recipe", "recipe_name", metavar="NAME|FILE.toml", help="A shipped recipe, or a TOML file.")
+@set_option("image.0.size_px=48", settings="recipe")
 @click.option("--count", type=click.IntRange(min=1), help="Number of stamps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same rows.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the data set.")
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--list", "list_recipes", is_flag=True, help="List the shipped recipes and stop.")
 def command(
     recipe_name: str | None,
+    assignments: tuple[str, ...],
     count: int | None,
     seed: int,
     out: Path | None,
@@ -68,7 +72,7 @@ def command(
         return 0
     if recipe_name is None or count is None or out is None:
         raise click.UsageError("--recipe, --count and --out are needed (or --list).")
-    recipe = read_recipe(recipe_name, pixel_scale_arcsec=pixel_scale, survey=survey)
+    recipe = read_recipe(recipe_name, changes=assigned(assignments), pixel_scale_arcsec=pixel_scale, survey=survey)
 
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.session import on_ray

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES
+from lenspipe.cli.options import assigned
 from lenspipe.errors import ConfigError
 from lenspipe.toml import validate as validate_options
 
@@ -119,7 +120,7 @@ def convert(
 
     chosen = READERS[reader]
     raw = _options(options) if options else {}
-    raw |= dict(_setting(text) for text in settings)
+    raw |= assigned(settings)
     stream = chosen.read(folder, validate_options(raw, chosen.options, origin=f"options of {reader}"))
     with _progress("converting", stream.n) as progress:
         done = convert_stamps(
@@ -199,16 +200,6 @@ def _options(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file of options is not TOML: {error}", file=str(file)) from error
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigError("--set needs KEY=VALUE", got=text)
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value  # a bare word: --set label=lens
 
 
 def _fractions(text: str) -> dict[str, float]:

@@ -7,13 +7,18 @@ from typing import Any
 
 import click
 
+from lenspipe.cli.options import set_option, settings_of
+
 LOG_COLUMNS = 110
 """Width of the table where it is not printed on a terminal, which knows its own."""
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
-@click.option("--space", "space_file", required=True, metavar="FILE.toml", help="What to try (docs/sweeps.md).")
+@click.option(
+    "--space", "space_file", required=True, metavar="FILE.toml", help="What to try (`lenspipe settings sweep`)."
+)
+@set_option("base.optim.epochs=5", settings="sweep")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search and the trainings."
@@ -31,6 +36,7 @@ LOG_COLUMNS = 110
 def command(
     data: Path,
     space_file: str,
+    assignments: tuple[str, ...],
     out: Path,
     seed: int,
     max_concurrent: int | None,
@@ -46,9 +52,8 @@ def command(
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.sweep import sweep
     from lenspipe.learn.sweep.space import SweepSpace
-    from lenspipe.toml import read_toml
 
-    space = read_toml(space_file, SweepSpace)
+    space = settings_of(SweepSpace, space_file, assignments)
     with ShownProgress("trial") as shown:
         table = sweep(
             data,

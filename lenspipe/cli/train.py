@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenspipe.cli.options import set_option, settings_of
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     "--task", type=click.Choice(["find", "classify", "regress", "denoise"]), default="find", show_default=True
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
-@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings as TOML (docs/training.md).")
+@click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings train`).")
+@set_option("optim.weight_decay=0.1", settings="train")
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")
 @click.option("--batch-size", type=click.IntRange(min=2), default=None, help="Stamps a step. [default: 64]")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate. [default: 0.001]")
@@ -42,6 +45,7 @@ def command(
     task: str,
     out: Path,
     config_file: str | None,
+    assignments: tuple[str, ...],
     epochs: int | None,
     batch_size: int | None,
     learning_rate: float | None,
@@ -58,7 +62,7 @@ def command(
     Killed at any moment, the same command goes on after the last whole epoch. Exit code: 0 done, 2 bad request.
     """
     if task == "denoise":
-        if config_file or targets or pretrained or tensorboard or workers > 1:
+        if config_file or assignments or targets or pretrained or tensorboard or workers > 1:
             raise ConfigError(
                 "--task denoise takes --epochs, --batch-size, --learning-rate and --seed, and one process"
             )
@@ -75,7 +79,7 @@ def command(
         )
         click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
         return 0
-    settings = read_settings(config_file, epochs, batch_size, learning_rate, targets)
+    settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets)
     board = _tensorboard(out) if tensorboard else None
 
     from lenspipe.cli.progress import ShownProgress
@@ -100,6 +104,7 @@ def command(
 
 def read_settings(
     file: str | None,
+    assignments: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -107,19 +112,14 @@ def read_settings(
 ) -> TrainSettings:
     """Settings of a file, with what the command line says put over them."""
     from lenspipe.learn.settings import TrainSettings
-    from lenspipe.toml import read_toml, validate
 
-    raw: dict[str, Any] = (read_toml(file, TrainSettings) if file else TrainSettings()).model_dump()
-    over = {
-        ("optim", "epochs"): epochs,
-        ("sampling", "batch_size"): batch_size,
-        ("optim", "learning_rate"): learning_rate,
-        ("labels", "targets"): None if targets is None else tuple(name.strip() for name in targets.split(",")),
+    options = {
+        "optim.epochs": epochs,
+        "sampling.batch_size": batch_size,
+        "optim.learning_rate": learning_rate,
+        "labels.targets": None if targets is None else tuple(name.strip() for name in targets.split(",")),
     }
-    for (table, key), value in over.items():
-        if value is not None:
-            raw[table][key] = value
-    return validate(raw, TrainSettings, origin="command line")
+    return settings_of(TrainSettings, file, assignments, options)
 
 
 def said(numbers: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Every knob of a scan, typed and validated, unit in the name. Defaults live here and nowhere else."""
+"""Every knob of a scan and of its catalogue, typed and validated, unit in the name. Defaults live here only."""
 
 from __future__ import annotations
 
@@ -116,3 +116,18 @@ class ScanConfig(Table):
     substructure: SubstructureConfig = SubstructureConfig()
     zero_point_ab: float | None = None
     """Zero-point assumed for images whose header and layout give none; recorded as an assumption."""
+
+
+class CatalogueSettings(Table):
+    """How detections become objects, and what they are matched with."""
+
+    radius_arcsec: float = Field(default=1.0, gt=0, lt=3600)
+    """Radius within which detections of different shards are one object."""
+    acronym: str = "LPC"
+    """Leading word of the names."""
+    lists: tuple[str, ...] = ("lenscat",)
+    """Lists of known lenses: ``lenscat``, which is shipped, and files; none where empty."""
+    match_radius_arcsec: float = Field(default=2.0, gt=0, lt=3600)
+    """Radius of a match with a known lens."""
+    trained_on: str | None = None
+    """List of positions used in training, left out of the recall."""

@@ -65,6 +65,8 @@ class Section:
     """Its keys, tables below it left out."""
     optional: bool
     """Whether the table is not there unless a file gives it."""
+    required: bool = False
+    """Whether a file must give it."""
 
 
 def sections_of(table: type[Table]) -> list[Section]:
@@ -99,6 +101,7 @@ def _walk(
     meaning: str,
     optional: bool,
     many: bool = False,
+    required: bool = False,
 ) -> Iterator[Section]:
     keys, below = [], []
     for name, field in table.model_fields.items():
@@ -108,7 +111,7 @@ def _walk(
         else:
             below.append((name, field, form, inner))
     header = f"[[{'.'.join(path)}]]" if many else f"[{'.'.join(path)}]" if path else ""
-    yield Section(header, meaning, tuple(keys), optional)
+    yield Section(header, meaning, tuple(keys), optional, required)
     for name, field, form, inner in below:
         default = defaults[name]
         absent = optional or form != "one" or default is None
@@ -119,6 +122,7 @@ def _walk(
             meaning=_sentence(field.description) or _doc(inner),
             optional=absent,
             many=form == "many",
+            required=field.is_required(),
         )
 
 
@@ -150,7 +154,9 @@ def _defaults(table: type[Table]) -> dict[str, Any]:
 
 
 def _key(name: str, field: FieldInfo, default: Any) -> Key:
-    values = _words(field.annotation)
+    extra = field.json_schema_extra
+    choices = extra.get("enum") if isinstance(extra, dict) else None  # of a text that a validator checks
+    values = " | ".join(map(toml_value, choices)) if isinstance(choices, list) else _words(field.annotation)
     low_high = _bounds(field.metadata)
     word = name.removesuffix("_min").removesuffix("_max").rsplit("_", 1)[-1]
     unit = UNITS.get(word, "") if "number" in values else ""

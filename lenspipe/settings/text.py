@@ -38,8 +38,7 @@ def reference_page(table: type[Table], *, title: str, lead: str, leave_out: Sequ
         if section.header.strip("[]").split(".")[0] in leave_out:
             continue
         if section.header:
-            there = "; not there by default" if section.optional else ""
-            parts.append(f"## `{section.header}`\n\n{section.meaning}{there and f' ({there[2:]})'}")
+            parts.append(f"## `{section.header}`\n\n{_about(section)}")
         if section.keys:
             rows = [
                 f"| `{k.name}` | {_default_words(k)} | {_cell(k.values)} | {_cell(k.meaning)} |" for k in section.keys
@@ -52,7 +51,7 @@ def _section_text(section: Section) -> str:
     lines = []
     mark = "#" if section.optional else ""
     if section.header:
-        lines += [*_comment(section.meaning), f"{mark}{section.header}"]
+        lines += [*_comment(_about(section)), f"{mark}{section.header}"]
     else:
         lines += _comment(section.meaning)
     for key in section.keys:
@@ -62,6 +61,12 @@ def _section_text(section: Section) -> str:
         else:
             lines.append(f"{mark}{bare_key(key.name)} = {toml_value(key.default)}")
     return "\n".join(lines)
+
+
+def _about(section: Section) -> str:
+    return section.meaning + (
+        " (required)" if section.required else " (not there by default)" if section.optional else ""
+    )
 
 
 def _note(key: Key) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.population import DeflectorPopulation, Range, SourcePopulation
-from lenspipe.toml import Table, parse_toml, read_toml
+from lenspipe.toml import Table, parse_toml, put_over, read_toml
 
 
 class ImageTable(Table):
@@ -149,7 +150,13 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None, survey: str | None = None) -> Recipe:
+def read_recipe(
+    name_or_file: str,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    pixel_scale_arcsec: float | None = None,
+    survey: str | None = None,
+) -> Recipe:
     """
     Read a shipped recipe by name, or a TOML file.
 
@@ -157,6 +164,8 @@ def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None, s
     ----------
     name_or_file : str
         One of `recipe_names`, or a path that ends in ``.toml``.
+    changes : mapping, optional
+        Values by dotted key, put over the recipe before anything else (`lenspipe.toml.put_over`).
     pixel_scale_arcsec : float, optional
         Replaces the pixel scale of a recipe with one image.
     survey : str, optional
@@ -174,6 +183,8 @@ def read_recipe(name_or_file: str, *, pixel_scale_arcsec: float | None = None, s
         recipe = parse_toml(file.read_text(encoding="utf-8"), Recipe, origin=f"{name_or_file}.toml")
     else:
         raise ConfigError("no such recipe", recipe=name_or_file, shipped=", ".join(recipe_names()))
+    if changes:
+        recipe = put_over(recipe, changes, origin="--set")
     if survey is not None:
         kept = tuple(one for one in recipe.survey if one.name == survey)
         if not kept:

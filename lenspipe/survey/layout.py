@@ -72,7 +72,7 @@ class ZeroPoint(Table):
 
 
 class SurveyLayout(Table):
-    """One survey; the fields are documented in ``docs/surveys.md`` and in ``generic.toml``."""
+    """One survey; the shipped ``generic.toml`` is a commented example."""
 
     name: str
     """Short name, used for run folders."""

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -18,7 +18,7 @@ from lenspipe.learn.objectives import OBJECTIVES, objective_of
 from lenspipe.learn.objectives.contract import Chance
 from lenspipe.learn.settings import TrainSettings, less_is_better
 from lenspipe.nn.outputs import TASKS
-from lenspipe.toml import Table, validate
+from lenspipe.toml import Table, put_over
 
 Value = bool | int | float | str
 
@@ -69,7 +69,7 @@ class AshaSettings(Table):
 class SweepSpace(Table):
     """A space file."""
 
-    task: str = TASKS[0]
+    task: str = Field(default=TASKS[0], json_schema_extra={"enum": [*OBJECTIVES]})
     """What the networks are to do."""
     metric: str | None = None
     """Number of the history that counts; the objective's where null (``auc``, or ``val_rmse`` to regress)."""
@@ -140,20 +140,8 @@ def make_trial(space: SweepSpace, suggest: Callable[[str, Domain], Value], numbe
     settings = {key: suggest(f"{model.family}.{key}", domain) for key, domain in model.settings.items()}
     own = {key: suggest(f"{model.family}.{key}", domain) for key, domain in model.train.items()}
     shared = {key: suggest(key, domain) for key, domain in space.shared.items() if key not in own}
-    raw: dict[str, Any] = space.base.model_dump()
-    raw["model"] = raw["model"] | settings
-    for key, value in (shared | own).items():
-        *tables, last = key.split(".")
-        at = raw
-        for table in tables:
-            if at.get(table) is None:
-                at[table] = {}  # a table that is null so far, such as augment
-            at = at[table]
-            if not isinstance(at, dict):
-                raise ConfigError("no such setting of a training", key=key)
-        at[last] = value
     choice = {f"model.{key}": value for key, value in settings.items()} | shared | own
-    return Trial(model.family, choice, validate(raw, TrainSettings, origin=f"sweep:{model.family}"))
+    return Trial(model.family, choice, put_over(space.base, choice, origin=f"sweep:{model.family}"))
 
 
 def grid(space: SweepSpace) -> list[Trial]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,13 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalogue
 from lenspipe.rundir import read_json
 from lenspipe.scan.after.known import examine_absent
+from lenspipe.scan.config import CatalogueSettings
 
 FOLDER = "catalog"
 MAX_ROWS_IN_MEMORY = 2_000_000
 """Candidates that a scan makes a catalogue of by itself; it takes about 1 GiB for a million (docs/catalog.md)."""
 MAX_EXAMINED = 50
 """Known lenses that are no candidates, up to which a scan measures their shards again before it ends."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CatalogueSettings:
-    """How detections become objects, and what they are matched with; the defaults of `lenspipe catalog`."""
-
-    radius_arcsec: float = 1.0
-    """Radius within which detections of different shards are one object."""
-    acronym: str = "LPC"
-    """Leading word of the names."""
-    lists: tuple[str, ...] = ("lenscat",)
-    """Lists of known lenses; empty for none."""
-    match_radius_arcsec: float = 2.0
-    """Radius of a match with a known lens."""
-    trained_on: str | None = None
-    """List of positions used in training, left out of the recall."""
 
 
 def matching_of(settings: CatalogueSettings) -> Matching | None:
@@ -86,8 +69,3 @@ def catalogue_run(run: Path) -> dict[str, Any] | None:
 def n_absent(recall: dict[str, Any]) -> int:
     """Known lenses inside the footprint that are no candidates."""
     return int(recall["counted"] - recall["candidates"])
-
-
-def settings_from(lists: Sequence[str]) -> tuple[str, ...]:
-    """Names of lists as an option gives them: none is ``none``."""
-    return () if tuple(lists) == ("none",) else tuple(lists) or ("lenscat",)
