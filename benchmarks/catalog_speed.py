@@ -35,7 +35,7 @@ from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import Run, open_run_folder
-from lenspipe.catalog.write import write_catalogue
+from lenspipe.catalog.write import write_catalog
 from lenspipe.scan.plan import SCHEMA as PLAN
 from lenspipe.scan.plan import write_plan
 from lenspipe.schema import candidates_schema, shards_schema
@@ -127,7 +127,7 @@ def finalise(scratch: Path) -> dict[str, float]:
     """The whole catalogue folder, in one process."""
     run, how = _request(scratch)
     started = Clock()
-    made = write_catalogue(run, scratch / "cat", **how)
+    made = write_catalog(run, scratch / "cat", **how)
     return {**started.stop(), "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
 
 
@@ -137,10 +137,10 @@ def finalise_by_ray(scratch: Path) -> dict[str, float]:
 
     run, how = _request(scratch)
     with ray_session(n_worker=N_WORKER):
-        from lenspipe.distributed.catalog import write_catalogue_ray
+        from lenspipe.distributed.catalog import write_catalog_ray
 
         started = Clock()
-        made = write_catalogue_ray(run, scratch / "cat_ray", **how)
+        made = write_catalog_ray(run, scratch / "cat_ray", **how)
         seconds = started.stop()["seconds"]
     return {"seconds": seconds, "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
 

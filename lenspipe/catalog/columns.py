@@ -15,7 +15,7 @@ RUN_ID = field(
 )
 
 
-def catalogue_schema(bands: tuple[str, ...]) -> pa.Schema:
+def catalog_schema(bands: tuple[str, ...]) -> pa.Schema:
     """
     Columns of the catalogue, sorted by `HEALPIX` in the HATS tree and by score in the flat files.
 

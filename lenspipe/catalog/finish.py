@@ -24,7 +24,7 @@ FULL_SKY_DEG2 = 41252.96125
 _READ = ["candidate_id", "run_id", "ra", "dec", "rank", "score", "n_detection", KNOWN[-1]]
 
 
-def finish_catalogue(
+def finish_catalog(
     new: Path,
     run: Run,
     *,
@@ -53,7 +53,7 @@ def finish_catalogue(
     n_new, n_merged : int
         Rows that the run adds, and detections that are no row of their own for it.
     radius_arcsec, acronym, matching
-        As in `lenspipe.catalog.write.write_catalogue`.
+        As in `lenspipe.catalog.write.write_catalog`.
 
     Returns
     -------

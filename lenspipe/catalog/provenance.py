@@ -124,7 +124,7 @@ def provenance(
     searched : pa.Table
         Shards of all runs.
     radius_arcsec, acronym, matching
-        As in `write_catalogue`.
+        As in `write_catalog`.
     found : dict or None
         Recall of known lenses.
     """

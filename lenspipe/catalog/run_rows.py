@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lenspipe.catalog.columns import HEALPIX, catalogue_schema
+from lenspipe.catalog.columns import HEALPIX, catalog_schema
 from lenspipe.catalog.merge import merge_duplicates
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
@@ -110,9 +110,9 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def catalogue_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
+def catalog_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
     """
-    Rows of a run in `catalogue_schema`, duplicates merged, best score first.
+    Rows of a run in `catalog_schema`, duplicates merged, best score first.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def entries(
     traces : pa.Table
         One row a ``shard_id`` with the columns that trace a candidate to its pixels and code.
     bands, radius_arcsec, acronym
-        As in `catalogue_rows`.
+        As in `catalog_rows`.
     """
     merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
     kept = np.flatnonzero(merged.kept)
@@ -187,7 +187,7 @@ def unmerged_entries(
         Rows of the file before them. ``rank`` counts on from it: it is the place among all scored candidates of the
         run, so merging leaves gaps.
     run_id, bands, acronym
-        As in `catalogue_rows`.
+        As in `catalog_rows`.
     """
     n = rows.num_rows
     rows = _with_run_id(_nan_as_null(rows), run_id)
@@ -210,7 +210,7 @@ def _as_entries(rows: pa.Table, rank: pa.Array, traces: pa.Table, *, bands: tupl
         made["probability"] = stated
         for about in {"prior", "calibration"} & made.keys():
             made[about] = pc.if_else(pc.is_null(stated), None, made[about])
-    schema = catalogue_schema(bands)
+    schema = catalog_schema(bands)
     columns = []
     for f in schema:
         column = made[f.name] if f.name in made else rows[f.name] if f.name in rows.column_names else None

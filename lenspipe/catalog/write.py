@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.append import append_rows
-from lenspipe.catalog.finish import finish_catalogue
+from lenspipe.catalog.finish import finish_catalog
 from lenspipe.catalog.hats import MAX_ROWS, read_pixels, write_tree
 from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.provenance import Matching, check_append, record_of
-from lenspipe.catalog.run_rows import Run, catalogue_rows
+from lenspipe.catalog.run_rows import Run, catalog_rows
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.errors import ConfigError
 
@@ -26,7 +26,7 @@ MAX_CANDIDATES = 20_000_000
 SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
 
 
-def write_catalogue(
+def write_catalog(
     run: Run,
     out: Path,
     *,
@@ -89,7 +89,7 @@ def write_catalogue(
             candidates=n_candidate,
             most=MAX_CANDIDATES,
         )
-    rows = catalogue_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
+    rows = catalog_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
     if matching:
         rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
     n_new, n_merged = rows.num_rows, run.record["counts"]["candidates"] - rows.num_rows
@@ -106,7 +106,7 @@ def write_catalogue(
         facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
         write_voparquet(rows, new / names.FLAT, name=out.name, description=DESCRIPTION, facts=facts)
         write_fits(rows, new / names.FITS, name="candidates", facts=facts)
-        record = finish_catalogue(
+        record = finish_catalog(
             new,
             run,
             out=out,

@@ -12,7 +12,7 @@ import click
 from lenspipe.cli.options import set_option, settings_of
 
 if TYPE_CHECKING:
-    from lenspipe.scan.config import CatalogueSettings
+    from lenspipe.scan.config import CatalogSettings
 
 
 @click.command()
@@ -56,16 +56,16 @@ def command(
     Exit code: 0 done, 2 bad request.
     """
     from lenspipe.catalog.run_rows import open_run_folder
-    from lenspipe.catalog.write import write_catalogue
+    from lenspipe.catalog.write import write_catalog
     from lenspipe.errors import ConfigError
-    from lenspipe.scan.after.catalogue import matching_of
-    from lenspipe.scan.config import CatalogueSettings
+    from lenspipe.scan.after.catalog import matching_of
+    from lenspipe.scan.config import CatalogSettings
 
     if distributed and partial:
         raise ConfigError("--distributed takes runs that have ended; leave --partial out, or finish the run")
     out = out.absolute()
     settings = settings_of(
-        CatalogueSettings,
+        CatalogSettings,
         config_file,
         assignments,
         {
@@ -78,11 +78,11 @@ def command(
     )
     if distributed:
         record = _distributed(run, out, settings, workers, append=append, other_model=allow_other_model)
-        print_catalogue(out, record)
+        print_catalog(out, record)
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
-        record = write_catalogue(
+        record = write_catalog(
             opened,
             out,
             radius_arcsec=settings.radius_arcsec,
@@ -95,22 +95,22 @@ def command(
             from lenspipe.scan.after.known import examine_absent
 
             record = examine_absent(opened, out, record)
-    print_catalogue(out, record)
+    print_catalog(out, record)
     return 0
 
 
 def _distributed(
-    run: Path, out: Path, settings: CatalogueSettings, workers: int | None, *, append: bool, other_model: bool
+    run: Path, out: Path, settings: CatalogSettings, workers: int | None, *, append: bool, other_model: bool
 ) -> dict[str, Any]:
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.distributed.session import ray_session
-    from lenspipe.scan.after.catalogue import matching_of
+    from lenspipe.scan.after.catalog import matching_of
 
     opened = open_run_folder(run)
     with ray_session(n_worker=workers) as n_worker:
-        from lenspipe.distributed.catalog import write_catalogue_ray
+        from lenspipe.distributed.catalog import write_catalog_ray
 
-        return write_catalogue_ray(
+        return write_catalog_ray(
             opened,
             out,
             radius_arcsec=settings.radius_arcsec,
@@ -133,7 +133,7 @@ def _partial(run: Path, scratch: Path) -> Path:
     return scratch
 
 
-def print_catalogue(out: Path, record: dict[str, Any]) -> None:
+def print_catalog(out: Path, record: dict[str, Any]) -> None:
     """Print what a catalogue holds and where its files are."""
     from rich import box
     from rich.console import Console

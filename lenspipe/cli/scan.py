@@ -158,22 +158,22 @@ def command(
     if sample:
         print_sample_truth(result)
     if catalog:
-        _catalogue(result.folder)
+        _catalog(result.folder)
     return result.exit_code
 
 
-def _catalogue(run: Path) -> None:
-    from lenspipe.cli.catalog import print_catalogue
-    from lenspipe.scan.after.catalogue import FOLDER, MAX_ROWS_IN_MEMORY, catalogue_run
+def _catalog(run: Path) -> None:
+    from lenspipe.cli.catalog import print_catalog
+    from lenspipe.scan.after.catalog import FOLDER, MAX_ROWS_IN_MEMORY, catalog_run
 
-    record = catalogue_run(run)
+    record = catalog_run(run)
     if record is None:
         click.echo(
             f"No catalogue yet: there are more than {MAX_ROWS_IN_MEMORY:,} candidates. Write it by "
             f"`lenspipe catalog {run} --out DIR` (about 1 GiB of memory a million), or with --distributed on a cluster."
         )
         return
-    print_catalogue(run / FOLDER, record)
+    print_catalog(run / FOLDER, record)
 
 
 def _path_or_name(model: str) -> str:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog import folder as names
-from lenspipe.catalog.columns import catalogue_schema
-from lenspipe.catalog.finish import finish_catalogue
+from lenspipe.catalog.columns import catalog_schema
+from lenspipe.catalog.finish import finish_catalog
 from lenspipe.catalog.hats import MAX_ROWS
 from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.merge import demand_positions
@@ -66,7 +66,7 @@ class RunRows:
                 yield rows
 
 
-def write_catalogue_ray(
+def write_catalog_ray(
     run: Run,
     out: Path,
     *,
@@ -82,7 +82,7 @@ def write_catalogue_ray(
     """
     Write the catalogue of a run that one machine does not hold, or add the run to one, on the Ray that runs.
 
-    The HATS tree, footprint, shards, tiles, known lenses and provenance of `lenspipe.catalog.write.write_catalogue`;
+    The HATS tree, footprint, shards, tiles, known lenses and provenance of `lenspipe.catalog.write.write_catalog`;
     no single table of all rows. The driver holds the traces of shards, some columns of one pixel and eight bytes for
     each row.
 
@@ -92,7 +92,7 @@ def write_catalogue_ray(
     out : Path
         Folder of the catalogue, on a disk that all nodes see.
     radius_arcsec, acronym, matching, append, other_model, max_rows
-        As in `write_catalogue`; ``max_rows`` counts rows before they are merged.
+        As in `write_catalog`; ``max_rows`` counts rows before they are merged.
     batch_rows : int
         Rows that a task makes at a time.
     n_worker : int, optional
@@ -106,13 +106,13 @@ def write_catalogue_ray(
     Raises
     ------
     ConfigError
-        Before anything is written: as `write_catalogue`.
+        Before anything is written: as `write_catalog`.
     """
     names.put_back(out)
     before = record_of(out) if append and out.exists() else None
     if before:
         check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
-    schema = catalogue_schema(run.bands)
+    schema = catalog_schema(run.bands)
     reader = RunRows(run.run_id, traces_of(run), run.bands, acronym, matching, batch_rows)
     how: dict[str, Any] = {"name": out.name, "max_rows": max_rows}
     merging: dict[str, Any] = {"radius_arcsec": radius_arcsec, "n_worker": n_worker}
@@ -127,7 +127,7 @@ def write_catalogue_ray(
             result = append_tree_ray(out / names.HATS, added, new / names.HATS, **how, **merging)
             n_new, n_merged = result.n_new, n_merged + result.n_merged
             shutil.rmtree(tree)
-        return finish_catalogue(
+        return finish_catalog(
             new,
             run,
             out=out,

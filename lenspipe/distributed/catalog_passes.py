@@ -46,7 +46,7 @@ class Reader(Protocol):
         ...
 
 
-class CatalogueRows:
+class CatalogRows:
     """Rows that are in catalogue schema already."""
 
     def index(self, source: dict[str, Any]) -> NDArray[np.int64]:

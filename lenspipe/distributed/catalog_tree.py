@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from lenspipe.catalog.append import Appended, link_pixels
 from lenspipe.catalog.hats import MAX_ROWS, Pixel, read_pixels, write_metadata
 from lenspipe.catalog.pieces import cells_in, pixels_of_counts
-from lenspipe.distributed.catalog_passes import CatalogueRows, Passes, Reader, sources_of
+from lenspipe.distributed.catalog_passes import CatalogRows, Passes, Reader, sources_of
 
 
 def write_tree_ray(
@@ -66,7 +66,7 @@ def write_tree_ray(
     ConfigError
         A row has no position, or a task's process died again and again.
     """
-    work = Passes(root, reader or CatalogueRows(), radius_arcsec, n_worker)
+    work = Passes(root, reader or CatalogRows(), radius_arcsec, n_worker)
     with work.scratch():
         pixels = pixels_of_counts(work.histogram(sources)[0], max_rows=max_rows)
         written = [p for p, found in work.merge(sources, pixels) if found["n_row"]]
@@ -107,7 +107,7 @@ def append_tree_ray(
     """
     schema = pq.read_schema(old / "dataset" / "_common_metadata")
     pixels = read_pixels(old)
-    work = Passes(new, CatalogueRows(), radius_arcsec, n_worker)
+    work = Passes(new, CatalogRows(), radius_arcsec, n_worker)
     with work.scratch():
         counts, numbers = work.histogram(added, near=pixels)
         near = [pixels[i] for i in numbers]

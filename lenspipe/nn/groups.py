@@ -35,19 +35,6 @@ def group_order(group: str) -> int:
     return int(group[1:]) * (2 if group[0] == "d" else 1)
 
 
-def quarter_turns(group: str) -> list[int]:
-    """
-    Quarter turns 1, 2, 3 that belong to a group.
-
-    Examples
-    --------
-    >>> quarter_turns("d6"), quarter_turns("c4"), quarter_turns("d1")
-    ([2], [1, 2, 3], [])
-    """
-    n = 4 if group in CONTINUOUS else int(group[1:])
-    return [k for k in (1, 2, 3) if k * n % 4 == 0]
-
-
 def has_reflections(group: str) -> bool:
     """Whether a group holds mirror images (about the vertical axis, and that turned by its own rotations)."""
     return group[0] in "do"

@@ -118,7 +118,7 @@ class ScanConfig(Table):
     """Zero-point assumed for images whose header and layout give none; recorded as an assumption."""
 
 
-class CatalogueSettings(Table):
+class CatalogSettings(Table):
     """How detections become objects, and what they are matched with."""
 
     radius_arcsec: float = Field(default=1.0, gt=0, lt=3600)

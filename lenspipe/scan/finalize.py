@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.rundir import atomic_path
-from lenspipe.scan.ledger import PARTS, Entry, iter_counted, part_files, rows_that_count
+from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
 from lenspipe.schema import FAILURES, candidates_schema, shards_schema
 
@@ -90,7 +90,7 @@ def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Tota
 
 
 def _shards(
-    parts: list[Path], counted: dict[str, Entry], bands: tuple[str, ...]
+    parts: list[Path], counted: dict[str, RowPlace], bands: tuple[str, ...]
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
     schema = shards_schema(bands)
     tables, inputs = [schema.empty_table()], []
@@ -102,7 +102,7 @@ def _shards(
 
 
 def _failures(
-    parts: list[Path], counted: dict[str, Entry], plan: pa.Table, shards: pa.Table, bands: tuple[str, ...]
+    parts: list[Path], counted: dict[str, RowPlace], plan: pa.Table, shards: pa.Table, bands: tuple[str, ...]
 ) -> pa.Table:
     rows = [
         {**{key: row[key] for key in ("tile", "file", "error_type", "message")}, "shard_id": None, "stage": "plan"}
@@ -146,7 +146,7 @@ def _tiles_without_data(shards: pa.Table, plan: pa.Table, bands: tuple[str, ...]
     return rows
 
 
-def _candidate_chunks(parts: list[Path], counted: dict[str, Entry], bands: tuple[str, ...]) -> Iterator[pa.Table]:
+def _candidate_chunks(parts: list[Path], counted: dict[str, RowPlace], bands: tuple[str, ...]) -> Iterator[pa.Table]:
     schema = candidates_schema(bands)
     for table in iter_counted(parts, counted, ["shard_id", "tile", "model", "candidates"]):
         column = table["candidates"].combine_chunks()

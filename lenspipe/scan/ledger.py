@@ -49,29 +49,31 @@ def done_shards(folder: Path) -> set[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class RowPlace:
     """Where the row that counts for a shard lies."""
 
     part: int
     row: int
 
 
-def rows_that_count(parts: list[Path], planned: set[str]) -> dict[str, Entry]:
+def rows_that_count(parts: list[Path], planned: set[str]) -> dict[str, RowPlace]:
     """
     For each planned shard the row that counts: the first ``ok`` one, else the last failed one.
 
     A shard has several rows when it failed and was tried again, or when a retried write raced a committed one.
     """
-    chosen: dict[str, tuple[bool, Entry]] = {}
+    chosen: dict[str, tuple[bool, RowPlace]] = {}
     for p, path in enumerate(parts):
         table = pq.read_table(path, columns=["shard_id", "status"])
         for r, (shard_id, status) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
             if shard_id in planned and not (shard_id in chosen and chosen[shard_id][0]):
-                chosen[shard_id] = (status == "ok", Entry(p, r))
+                chosen[shard_id] = (status == "ok", RowPlace(p, r))
     return {shard_id: entry for shard_id, (_, entry) in chosen.items()}
 
 
-def iter_counted(parts: list[Path], counted: dict[str, Entry], columns: list[str] | None = None) -> Iterator[pa.Table]:
+def iter_counted(
+    parts: list[Path], counted: dict[str, RowPlace], columns: list[str] | None = None
+) -> Iterator[pa.Table]:
     """The rows that count, part by part: memory holds one part."""
     rows: dict[int, list[int]] = {}
     for entry in counted.values():

@@ -54,7 +54,7 @@ class Key:
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class SettingsTable:
     """One table: a header and the keys below it."""
 
     header: str
@@ -69,7 +69,7 @@ class Section:
     """Whether a file must give it."""
 
 
-def sections_of(table: type[Table]) -> list[Section]:
+def sections_of(table: type[Table]) -> list[SettingsTable]:
     """All tables of a settings file, outer ones first, in the order of the class."""
     return list(_walk(table, _defaults(table), path=(), meaning=_doc(table), optional=False))
 
@@ -102,7 +102,7 @@ def _walk(
     optional: bool,
     many: bool = False,
     required: bool = False,
-) -> Iterator[Section]:
+) -> Iterator[SettingsTable]:
     keys, below = [], []
     for name, field in table.model_fields.items():
         form, inner = _nested(field.annotation)
@@ -111,7 +111,7 @@ def _walk(
         else:
             below.append((name, field, form, inner))
     header = f"[[{'.'.join(path)}]]" if many else f"[{'.'.join(path)}]" if path else ""
-    yield Section(header, meaning, tuple(keys), optional, required)
+    yield SettingsTable(header, meaning, tuple(keys), optional, required)
     for name, field, form, inner in below:
         default = defaults[name]
         absent = optional or form != "one" or default is None

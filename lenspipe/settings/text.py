@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from lenspipe.settings.keys import Key, Section, bare_key, sections_of, toml_value
+from lenspipe.settings.keys import Key, SettingsTable, bare_key, sections_of, toml_value
 from lenspipe.toml import Table
 
 WIDTH = 110
@@ -47,7 +47,7 @@ def reference_page(table: type[Table], *, title: str, lead: str, leave_out: Sequ
     return "\n\n".join(parts) + "\n"
 
 
-def _section_text(section: Section) -> str:
+def _section_text(section: SettingsTable) -> str:
     lines = []
     mark = "#" if section.optional else ""
     if section.header:
@@ -63,7 +63,7 @@ def _section_text(section: Section) -> str:
     return "\n".join(lines)
 
 
-def _about(section: Section) -> str:
+def _about(section: SettingsTable) -> str:
     return section.meaning + (
         " (required)" if section.required else " (not there by default)" if section.optional else ""
     )

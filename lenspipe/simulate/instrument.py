@@ -100,42 +100,6 @@ def sky_rms_of_depth_njy(
     return rms
 
 
-def sky_rms_of_exposure_njy(
-    *,
-    sky_mag_arcsec2: float,
-    zero_point_e_mag: float,
-    exposure_s: float,
-    n_exposure: int,
-    read_noise_e: float,
-    pixel_scale_arcsec: float,
-) -> tuple[float, float]:
-    """
-    Sky and read noise of one pixel, and the flux of one electron, from the observing set-up.
-
-    Variance in electrons: sky electrons of all exposures plus ``n_exposure * read_noise_e^2`` (CCD equation).
-
-    Parameters
-    ----------
-    sky_mag_arcsec2 : float
-        Sky brightness, AB mag per square arcsec.
-    zero_point_e_mag : float
-        Magnitude that gives one electron a second.
-    exposure_s : float
-        One exposure, seconds.
-    n_exposure : int
-        Exposures that are added.
-    read_noise_e : float
-        Read noise of one exposure, electrons.
-
-    Returns
-    -------
-    sky_rms_njy, njy_per_electron : float
-    """
-    njy_per_electron = float(njy_of_magnitude(zero_point_e_mag)) / (exposure_s * n_exposure)
-    sky_e = float(njy_of_magnitude(sky_mag_arcsec2)) * pixel_scale_arcsec**2 / njy_per_electron
-    return float(np.sqrt(sky_e + n_exposure * read_noise_e**2) * njy_per_electron), njy_per_electron
-
-
 def add_noise(
     image_njy: NDArray[np.floating],
     *,

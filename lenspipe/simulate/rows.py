@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lenspipe.simulate.catalogue import COLUMNS, INTEGERS
+from lenspipe.simulate.catalog import COLUMNS, INTEGERS
 from lenspipe.simulate.hosts import HostStamps
 from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
 from lenspipe.simulate.population import SourceImage

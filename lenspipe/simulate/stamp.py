@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.arcs import Arcs, draw_arcs, lens_again
 from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
-from lenspipe.simulate.catalogue import catalogue_row
+from lenspipe.simulate.catalog import catalog_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
 from lenspipe.simulate.hosts import HostStamps
 from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
@@ -133,7 +133,7 @@ def draw_stamp(
         )
         if recipe.catalogue:
             arcs = lensed.arcs if lensed else None
-            facts |= catalogue_row(
+            facts |= catalog_row(
                 recipe,
                 item,
                 facts,

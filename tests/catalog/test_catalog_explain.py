@@ -9,7 +9,7 @@ from PIL import Image
 from sky import write_tile
 
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import write_catalogue
+from lenspipe.catalog.write import write_catalog
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.scan.after.explain import explain
@@ -52,7 +52,7 @@ def test_the_command_draws_a_picture_and_says_that_all_is_the_same(run, tmp_path
     assert result.return_value == 0
     assert "bit for bit" in result.output
     assert Image.open(tmp_path / "x.png").size[0] > 1000
-    write_catalogue(open_run_folder(run), tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=None)
+    write_catalog(open_run_folder(run), tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=None)
     call = ["explain", candidate_id, "--run", str(tmp_path / "cat"), "--json"]
     result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
     assert json.loads(result.output)["same"] is True

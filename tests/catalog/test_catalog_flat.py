@@ -12,7 +12,7 @@ from astropy.table import Table
 from astropy.units import Unit
 from catalog_rows import BANDS, candidates, entries_of, on_sphere
 
-from lenspipe.catalog.columns import catalogue_schema
+from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.match import FATES
 from lenspipe.catalog.votable import fixed_width, write_fits, write_voparquet
 from lenspipe.schema import FAILURES, candidates_schema, shards_schema
@@ -69,7 +69,7 @@ def test_pandas_polars_and_duckdb_read_the_flat_file(made):
 
 
 def test_an_empty_catalogue_has_its_columns_in_both_files(tmp_path):
-    empty = catalogue_schema(BANDS).empty_table()
+    empty = catalog_schema(BANDS).empty_table()
     write_voparquet(empty, tmp_path / "c.parquet", name="cat", description="test", facts={})
     write_fits(empty, tmp_path / "c.fits", name="candidates", facts={})
     assert Table.read(tmp_path / "c.fits").colnames == empty.column_names
@@ -79,7 +79,7 @@ def test_an_empty_catalogue_has_its_columns_in_both_files(tmp_path):
 @pytest.mark.parametrize(
     "schema",
     [
-        catalogue_schema(("u", "g", "r", "i", "z", "VIS", "J", "F814W")),
+        catalog_schema(("u", "g", "r", "i", "z", "VIS", "J", "F814W")),
         candidates_schema(BANDS),
         shards_schema(("g", "VIS")),
         FAILURES,

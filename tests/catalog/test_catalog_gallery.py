@@ -16,13 +16,13 @@ from sky import write_tile
 from lenspipe.catalog.gallery.sprites import FLOOR, RANGE, decode, encode
 from lenspipe.catalog.gallery.write import write_gallery
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import write_catalogue
+from lenspipe.catalog.write import write_catalog
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 
 
 def catalogue(run, out):
-    write_catalogue(open_run_folder(run), out, radius_arcsec=1.0, acronym="LPC", matching=None)
+    write_catalog(open_run_folder(run), out, radius_arcsec=1.0, acronym="LPC", matching=None)
     return out
 
 
@@ -121,7 +121,7 @@ def test_the_page_goes_with_the_catalogue_when_it_grows(made, tmp_path):
     cat = catalogue(made / "run", tmp_path / "cat")
     write_gallery(cat, count=10, stamp_px=16, stamp_arcsec=4.0)
     scan(made / "tiles", tmp_path / "again", detect={"threshold_sigma": 3.0})
-    write_catalogue(
+    write_catalog(
         open_run_folder(tmp_path / "again"), cat, radius_arcsec=1.0, acronym="LPC", matching=None, append=True
     )
     assert (cat / "gallery" / "index.html").exists()

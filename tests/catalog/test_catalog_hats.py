@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.catalog.append import append_rows
-from lenspipe.catalog.columns import catalogue_schema
+from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.hats import adaptive_pixels, read_pixels, write_tree
 from lenspipe.catalog.write import read_tree
 from lenspipe.sky.healpix import healpix29
@@ -86,7 +86,7 @@ def test_pandas_polars_duckdb_and_pyarrow_read_the_tree(made):
 
 
 def test_a_catalogue_of_nothing_is_valid_and_opens(tmp_path):
-    write_tree(catalogue_schema(BANDS).empty_table(), tmp_path / "none", name="none")
+    write_tree(catalog_schema(BANDS).empty_table(), tmp_path / "none", name="none")
     assert valid(tmp_path / "none")
     assert len(lsdb.open_catalog(tmp_path / "none").compute()) == 0
     assert read_tree(tmp_path / "none").num_rows == 0
@@ -168,7 +168,7 @@ def test_new_pixels_keep_clear_of_those_that_are_there(seed):
 
 
 def test_appending_nothing_and_appending_to_nothing_are_valid(tmp_path, rng):
-    empty = catalogue_schema(BANDS).empty_table()
+    empty = catalog_schema(BANDS).empty_table()
     rows = entries_of(candidates(*on_sphere(20, rng), rng=rng))
     write_tree(empty, tmp_path / "none", name="sky")
     result = append_rows(tmp_path / "none", rows, tmp_path / "some", name="sky", radius_arcsec=1.0)

@@ -7,7 +7,7 @@ from catalog_runs import scan, write_overlapping_tiles
 from click.testing import CliRunner
 
 from lenspipe.catalog.known import read_known_lenses
-from lenspipe.scan.after.catalogue import FOLDER, catalogue_run, n_absent
+from lenspipe.scan.after.catalog import FOLDER, catalog_run, n_absent
 
 
 @pytest.fixture
@@ -45,34 +45,34 @@ def test_without_the_step_there_is_no_catalogue(tmp_path):
 
 
 def test_a_catalogue_that_holds_all_of_the_run_stays_as_it_is(run):
-    first = catalogue_run(run)
-    again = catalogue_run(run)
+    first = catalog_run(run)
+    again = catalog_run(run)
     assert first is not None
     assert again == json.loads((run / FOLDER / "provenance.json").read_text())
     assert again["written"] == first["written"]
 
 
 def test_a_catalogue_of_less_than_the_run_is_replaced(run):
-    catalogue_run(run)
+    catalog_run(run)
     path = run / FOLDER / "provenance.json"
     record = json.loads(path.read_text())
     record["runs"][0]["counts"]["sources"] -= 1  # as a run that was resumed since
     path.write_text(json.dumps(record))
-    again = catalogue_run(run)
+    again = catalog_run(run)
     assert again is not None
     assert again["runs"][0]["counts"]["sources"] == record["runs"][0]["counts"]["sources"] + 1
 
 
 def test_more_candidates_than_one_process_holds_give_no_catalogue(run, monkeypatch):
-    import lenspipe.scan.after.catalogue as module
+    import lenspipe.scan.after.catalog as module
 
     monkeypatch.setattr(module, "MAX_ROWS_IN_MEMORY", 3)
-    assert catalogue_run(run) is None
+    assert catalog_run(run) is None
     assert not (run / FOLDER).exists()
 
 
 def test_many_absent_lenses_are_left_unexamined(tmp_path, monkeypatch):
-    import lenspipe.scan.after.catalogue as module
+    import lenspipe.scan.after.catalog as module
 
     lenses = read_known_lenses("lenscat")
     ra, dec = lenses["ra"].to_numpy(), lenses["dec"].to_numpy()
@@ -83,17 +83,17 @@ def test_many_absent_lenses_are_left_unexamined(tmp_path, monkeypatch):
     write_overlapping_tiles(tmp_path / "tiles", ra_deg=at[0], dec_deg=at[1])
     scan(tmp_path / "tiles", tmp_path / "run")
     monkeypatch.setattr(module, "MAX_EXAMINED", 0)
-    record = catalogue_run(tmp_path / "run")
+    record = catalog_run(tmp_path / "run")
     assert record is not None
     assert n_absent(record["known_lenses"]["recall"]) == 1
     assert record["known_lenses"]["recall"]["fates"] == {"not a candidate": 1}
 
 
 def test_a_scan_killed_while_it_wrote_its_catalogue_is_resumed_to_a_whole_one(run):
-    catalogue_run(run)
+    catalog_run(run)
     want = pq.read_table(run / FOLDER / "candidates.parquet")
     (run / FOLDER).rename(run / f".{FOLDER}.12345678.tmp")  # its scratch folder, as SIGKILL leaves it
     scan(run.parent / "tiles", run, resume=True)
-    catalogue_run(run)
+    catalog_run(run)
     assert pq.read_table(run / FOLDER / "candidates.parquet").equals(want)
     assert not list(run.glob(f".{FOLDER}*"))

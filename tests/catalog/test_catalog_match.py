@@ -12,7 +12,7 @@ from lenspipe.catalog.known import SNAPSHOT, read_known_lenses
 from lenspipe.catalog.match import fates, with_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import write_catalogue
+from lenspipe.catalog.write import write_catalog
 from lenspipe.errors import ConfigError
 from lenspipe.sky.sphere import nearest
 
@@ -94,7 +94,7 @@ def test_candidates_without_a_lens_near_have_nulls(rng):
 def test_the_known_candidate_of_the_cfhtls_tile_is_found_in_real_pixels(real_data, tmp_path):
     scan(real_data / "tiles" / "cfhtls", tmp_path / "run", survey="cfhtls")
     lenses = read_known_lenses("lenscat")
-    record = write_catalogue(
+    record = write_catalog(
         open_run_folder(tmp_path / "run"),
         tmp_path / "cat",
         radius_arcsec=1.0,
@@ -113,7 +113,7 @@ def test_every_known_row_in_the_abell_370_image_has_a_fate(real_data, tmp_path):
     scan(real_data / "tiles" / "cfht_a370", tmp_path / "run", zero_point_ab=30.0)
     run = open_run_folder(tmp_path / "run")
     matching = Matching(source="lenscat", lenses=read_known_lenses("lenscat"), radius_arcsec=2.0)
-    record = write_catalogue(run, tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=matching)
+    record = write_catalog(run, tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=matching)
     found = examine_absent(run, tmp_path / "cat", record)["known_lenses"]["recall"]
     assert found["inside"] == 7
     assert sum(found["fates"].values()) == 7

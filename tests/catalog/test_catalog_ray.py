@@ -68,10 +68,10 @@ def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, 
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_killed_worker_costs_no_row_and_one_that_always_dies_ends_the_work(rows, tmp_path):
-    from lenspipe.distributed.catalog_passes import CatalogueRows, sources_of
+    from lenspipe.distributed.catalog_passes import CatalogRows, sources_of
     from lenspipe.distributed.catalog_tree import write_tree_ray
 
-    class Deadly(CatalogueRows):
+    class Deadly(CatalogRows):
         """Reading the first row group kills the process, as often as told, with half of the rows scattered."""
 
         def __init__(self, folder, times):
@@ -174,8 +174,8 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     from lenspipe.catalog.provenance import Matching
     from lenspipe.catalog.read import best_rows, runs_of_candidate
     from lenspipe.catalog.run_rows import open_run_folder
-    from lenspipe.catalog.write import write_catalogue
-    from lenspipe.distributed.catalog import write_catalogue_ray
+    from lenspipe.catalog.write import write_catalog
+    from lenspipe.distributed.catalog import write_catalog_ray
 
     lsdb = pytest.importorskip("lsdb")
     truth = write_overlapping_tiles(tmp_path / "tiles")
@@ -185,8 +185,8 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     matching = Matching(source="three", lenses=read_known_lenses(lenses), radius_arcsec=2.0)
     run = open_run_folder(tmp_path / "run")
     how = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": matching, "max_rows": 20}
-    one = write_catalogue(run, tmp_path / "one", **how)
-    by_ray = write_catalogue_ray(run, tmp_path / "ray", **how, batch_rows=17)
+    one = write_catalog(run, tmp_path / "one", **how)
+    by_ray = write_catalog_ray(run, tmp_path / "ray", **how, batch_rows=17)
     a, b = (read_tree(tmp_path / n / "hats").sort_by("candidate_id") for n in ("one", "ray"))
     assert one["counts"]["merged"] > 10  # the overlap has objects to merge
     assert b.equals(a)
@@ -202,11 +202,11 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     scan(tmp_path / "tiles", tmp_path / "again", model=tiny_model, detect={"threshold_sigma": 3.0})
     again = open_run_folder(tmp_path / "again")
     with pytest.raises(ConfigError, match="append with --distributed"):
-        write_catalogue(again, tmp_path / "ray", **how, append=True)
+        write_catalog(again, tmp_path / "ray", **how, append=True)
     with pytest.raises(ConfigError, match="in the catalogue already"):
-        write_catalogue_ray(run, tmp_path / "ray", **how, append=True)
-    one = write_catalogue(again, tmp_path / "one", **how, append=True)
-    by_ray = write_catalogue_ray(again, tmp_path / "ray", **how, append=True)
+        write_catalog_ray(run, tmp_path / "ray", **how, append=True)
+    one = write_catalog(again, tmp_path / "one", **how, append=True)
+    by_ray = write_catalog_ray(again, tmp_path / "ray", **how, append=True)
     keys = [("candidate_id", "ascending"), ("run_id", "ascending")]
     a, b = (read_tree(tmp_path / n / "hats").sort_by(keys) for n in ("one", "ray"))
     assert b.equals(a)

@@ -20,7 +20,7 @@ from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import read_tree, write_catalogue
+from lenspipe.catalog.write import read_tree, write_catalog
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import read_card, write_card
@@ -42,7 +42,7 @@ def made(tmp_path_factory, tiny_model):
 
 def write(run, out, **options):
     options = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": None, **options}
-    return write_catalogue(open_run_folder(run), out, **options)
+    return write_catalog(open_run_folder(run), out, **options)
 
 
 def table(out):
@@ -248,7 +248,7 @@ def test_known_lenses_inside_have_a_fate_and_those_of_the_training_are_left_out(
 def test_a_catalogue_names_its_run_from_the_root_so_that_it_is_found_from_anywhere(made, tmp_path, monkeypatch):
     folder, _ = made
     monkeypatch.chdir(folder)
-    record = write_catalogue(
+    record = write_catalog(
         open_run_folder(Path("run")), tmp_path / "cat", radius_arcsec=1.0, acronym="LPC", matching=None
     )
     assert record["runs"][0]["folder"] == str(folder / "run")

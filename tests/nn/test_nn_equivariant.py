@@ -24,7 +24,8 @@ TINY = {"width": 1, "depth": 2, "dropout": 0.0}
 
 def symmetric_views(group: str, stamps: Tensor) -> list[Tensor]:
     """Stamps under every quarter turn and mirror image of a group that maps pixels to pixels."""
-    turns = [0, *groups.quarter_turns(group)]
+    n = 4 if group in groups.CONTINUOUS else int(group[1:])
+    turns = [k for k in (0, 1, 2, 3) if k * n % 4 == 0]
     mirrors = [stamps.flip(-1)] if groups.has_reflections(group) else []
     return [torch.rot90(x, k, (-2, -1)) for x in [stamps, *mirrors] for k in turns]
 

@@ -3,14 +3,7 @@ import pytest
 from astropy.io import fits
 
 from lenspipe.errors import ConfigError
-from lenspipe.simulate.instrument import (
-    add_noise,
-    gaussian_kernel,
-    image_kernel,
-    moffat_kernel,
-    sky_rms_of_depth_njy,
-    sky_rms_of_exposure_njy,
-)
+from lenspipe.simulate.instrument import add_noise, gaussian_kernel, image_kernel, moffat_kernel, sky_rms_of_depth_njy
 from lenspipe.simulate.negatives import Sky
 from lenspipe.simulate.observe import draw_conditions, observe
 from lenspipe.simulate.photometry import magnitude_of_njy, njy_of_magnitude
@@ -52,32 +45,6 @@ def test_depth_is_five_sigma_in_a_two_arcsec_aperture(rng):
     aperture = np.hypot(x, y) <= 4.0
     spread = noise[:, aperture].sum(axis=1).std() * np.sqrt(np.pi / 0.25**2 / aperture.sum())
     assert magnitude_of_njy(5 * spread) == pytest.approx(25.0, abs=0.05)
-
-
-def test_exposure_gives_the_noise_of_lenstronomys_instrument():
-    from lenstronomy.SimulationAPI.observation_api import SingleBand
-
-    band = SingleBand(
-        pixel_scale=0.2,
-        exposure_time=90.0,
-        magnitude_zero_point=27.0,
-        read_noise=8.0,
-        ccd_gain=1.0,
-        sky_brightness=21.0,
-        seeing=0.7,
-        num_exposures=4,
-        psf_type="NONE",
-    )
-    rms, per_electron = sky_rms_of_exposure_njy(
-        sky_mag_arcsec2=21.0,
-        zero_point_e_mag=27.0,
-        exposure_s=90.0,
-        n_exposure=4,
-        read_noise_e=8.0,
-        pixel_scale_arcsec=0.2,
-    )
-    assert rms / njy_of_magnitude(27.0) == pytest.approx(band.background_noise, rel=1e-6)
-    assert per_electron == pytest.approx(float(njy_of_magnitude(27.0)) / 360)
 
 
 def test_psf_images_must_have_flux_and_odd_sides():

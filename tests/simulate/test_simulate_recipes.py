@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lenspipe.errors import ConfigError
-from lenspipe.simulate.catalogue import COLUMNS
+from lenspipe.simulate.catalog import COLUMNS
 from lenspipe.simulate.recipe import read_recipe, recipe_names
 from lenspipe.simulate.rows import simulate_rows
 from lenspipe.stamps.format import image_array

@@ -8,7 +8,7 @@ from lenspipe.errors import DataError
 from lenspipe.stamps.convert import convert
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stamps.readers import stream as stream_module
-from lenspipe.stamps.readers.stream import Stamp, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, stream_stamps
 from lenspipe.stamps.splits import splits_by_key, splits_by_position
 from lenspipe.stamps.validate import validate
 
@@ -22,7 +22,9 @@ def stamps(n, *, split=None, fail_at=None, **values):
         if k == fail_at:
             raise ZeroDivisionError("a bug")
         pixels = np.random.default_rng(k).normal(size=SPEC.shape)
-        return Stamp(f"s{k}", {"image": pixels}, "lens", f"h{k // 2}", {c: v[k] for c, v in values.items()}, split)
+        return LabelledStamp(
+            f"s{k}", {"image": pixels}, "lens", f"h{k // 2}", {c: v[k] for c, v in values.items()}, split
+        )
 
     return stream_stamps("made", {"image": SPEC}, SKY if values else [], range(n), read, n=n)
 

@@ -57,7 +57,7 @@ def write_gallery(
     Parameters
     ----------
     catalogue : Path
-        Folder of `write_catalogue`.
+        Folder of `write_catalog`.
     count : int
         The best so many rows; the others are not on the page.
     stamp_px : int

@@ -20,7 +20,7 @@ from lenspipe.scan.context import ShardTask
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import facts_of, flatten, read_shard
 from lenspipe.stamps.convert import Converted, convert
-from lenspipe.stamps.readers.stream import Stamp, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.stamps.splits import DEFAULT_FRACTIONS
 
@@ -102,7 +102,7 @@ class _Cutter:
         self._shard_id = ""
         self._pixels: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
 
-    def __call__(self, row: dict[str, Any]) -> Stamp:
+    def __call__(self, row: dict[str, Any]) -> LabelledStamp:
         """Cut one candidate; masked pixels are NaN."""
         task = self.tasks[row["shard_id"]]
         if row["shard_id"] != self._shard_id or self._pixels is None:
@@ -118,7 +118,7 @@ class _Cutter:
             "dec_deg": row["dec"],
             **{key: row[key] for key in ("candidate_id", "mean_grade", "n_grader", "score")},
         }
-        return Stamp(name, {"image": stamps[0]}, LABELS[row["label"]], name, values)
+        return LabelledStamp(name, {"image": stamps[0]}, LABELS[row["label"]], name, values)
 
     def _read(self, task: ShardTask) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         facts = facts_of(task.tile, self.context)

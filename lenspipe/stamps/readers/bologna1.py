@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.stamps.readers.catalogue import Catalogue, read_catalogue
+from lenspipe.stamps.readers.catalog import Catalog, read_catalog
 from lenspipe.stamps.readers.planes import MAGGIE_NJY, native
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.readers.walk import files_matching
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
@@ -54,10 +54,10 @@ def read_bologna1(folder: Path, options: Bologna1Options) -> StampStream:
             f"{what} (imageSDSS_R-<ID>.fits in Band folders, or imageEUC_VIS-<ID>.fits)", folder=str(folder)
         )
     spec = SPACE if sets == {True} else GROUND
-    catalogue = _catalogue(folder, options)
+    catalogue = _catalog(folder, options)
     kind = "space" if spec is SPACE else "ground"
 
-    def read(item: tuple[Path, str]) -> Stamp:
+    def read(item: tuple[Path, str]) -> LabelledStamp:
         top, number = item
         planes = [_plane(folders, top, band, number) for band in spec.bands]
         row = catalogue.row(number) if catalogue else None
@@ -65,7 +65,7 @@ def read_bologna1(folder: Path, options: Bologna1Options) -> StampStream:
             raise DataError("the stamp is not in the catalogue", stamp=number)
         label = ("lens" if row["is_lens"] else "nonlens") if row else _class_of(top, folder)
         name = f"bologna1-{kind}/{number}"
-        return Stamp(name, {"image": np.stack(planes)}, label, name, row or {})
+        return LabelledStamp(name, {"image": np.stack(planes)}, label, name, row or {})
 
     extra = catalogue.fields(leave_out=("ID", "is_lens")) if catalogue else []
     return stream_stamps("bologna1", {"image": spec}, extra, found, read, n=len(found))
@@ -84,11 +84,11 @@ def _find(folder: Path) -> tuple[dict[tuple[Path, str], Path], list[tuple[Path, 
     return folders, stamps
 
 
-def _catalogue(folder: Path, options: Bologna1Options) -> Catalogue | None:
+def _catalog(folder: Path, options: Bologna1Options) -> Catalog | None:
     if options.catalogue:
-        return read_catalogue(folder / options.catalogue, "ID")
+        return read_catalog(folder / options.catalogue, "ID")
     default = folder / "classifications.csv"
-    return read_catalogue(default, "ID") if default.exists() else None
+    return read_catalog(default, "ID") if default.exists() else None
 
 
 def _class_of(top: Path, folder: Path) -> str | None:

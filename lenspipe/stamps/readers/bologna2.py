@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.stamps.readers.catalogue import Catalogue, read_catalogue
+from lenspipe.stamps.readers.catalog import Catalog, read_catalog
 from lenspipe.stamps.readers.planes import native
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
 from lenspipe.toml import Table
@@ -51,7 +51,7 @@ def read_bologna2(folder: Path, options: Bologna2Options) -> StampStream:
     if options.zero_point_ab is not None:
         scale, unit = 10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - options.zero_point_ab)), "nJy"
     images = {"image_vis": ImageSpec(("VIS",), 200, 0.1, unit), "image_nir": ImageSpec(NIR_BANDS, 66, 0.3, unit)}
-    catalogue = _catalogue(folder, options)
+    catalogue = _catalog(folder, options)
 
     def plane(band: str, number: str) -> np.ndarray:
         if number not in names[band]:
@@ -59,14 +59,14 @@ def read_bologna2(folder: Path, options: Bologna2Options) -> StampStream:
         with open_fits(str(public / f"EUC_{band}" / names[band][number])) as hdus:
             return native(hdus[0].data) * np.float32(scale)
 
-    def read(number: str) -> Stamp:
+    def read(number: str) -> LabelledStamp:
         row = catalogue.row(number) if catalogue else None
         if catalogue and row is None:
             raise DataError("the stamp is not in the catalogue", stamp=number)
         pixels = {"image_vis": plane("VIS", number)[None], "image_nir": np.stack([plane(b, number) for b in NIR_BANDS])}
         name = f"bologna2/{number}"
         label = None if row is None else ("lens" if row.pop("_is_lens") else "nonlens")
-        return Stamp(name, pixels, label, name, row or {})
+        return LabelledStamp(name, pixels, label, name, row or {})
 
     extra = catalogue.fields(leave_out=("ID", "_is_lens")) if catalogue else []
     return stream_stamps("bologna2", images, extra, numbers, read, n=len(numbers))
@@ -83,15 +83,15 @@ def _names_by_id(folder: Path) -> dict[str, str]:
     return {path.stem.rsplit("-", 1)[-1]: path.name for path in files}
 
 
-def _catalogue(folder: Path, options: Bologna2Options) -> Catalogue | None:
+def _catalog(folder: Path, options: Bologna2Options) -> Catalog | None:
     files = [folder / options.catalogue] if options.catalogue else sorted(folder.glob("*.csv"))
     if len(files) > 1:
         raise ConfigError("several catalogues: name one", option="catalogue", found=",".join(f.name for f in files))
     if not files:
         return None
-    found = read_catalogue(files[0], "ID")
+    found = read_catalog(files[0], "ID")
     if missing := {"n_source_im", "mag_eff", "n_pix_source"} - set(found.table.schema.names):
         raise ConfigError(
             "the catalogue cannot tell what a lens is", file=str(files[0]), missing=",".join(sorted(missing))
         )
-    return Catalogue(found.table.append_column("_is_lens", is_lens(found.table)), found.row_of)
+    return Catalog(found.table.append_column("_is_lens", is_lens(found.table)), found.row_of)

@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.stamps.readers.catalogue import read_catalogue
+from lenspipe.stamps.readers.catalog import read_catalog
 from lenspipe.stamps.readers.npy import open_array
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.toml import Table
 
@@ -62,7 +62,7 @@ def read_colour_npz(folder: Path, options: ColourNpzOptions) -> StampStream:
         raise ConfigError(
             "the folder needs one .npz and one CSV (or name the catalogue)", npz=len(archives), csv=len(catalogues)
         )
-    catalogue = read_catalogue(catalogues[0], options.key)
+    catalogue = read_catalog(catalogues[0], options.key)
     column = options.label or options.grade
     if column not in catalogue.table.schema.names:
         raise ConfigError("the catalogue has no column for the class", column=column, file=catalogues[0].name)
@@ -78,13 +78,13 @@ def read_colour_npz(folder: Path, options: ColourNpzOptions) -> StampStream:
         with open_array(archives[0], options.images) as array:
             yield from map(_Picture, names, array.rows())
 
-    def read(picture: _Picture) -> Stamp:
+    def read(picture: _Picture) -> LabelledStamp:
         row = catalogue.row(picture.name)
         if row is None:
             raise DataError("the stamp is not in the catalogue", stamp=picture.name)
         pixels = np.moveaxis(picture.pixels[::-1] if options.flip_y else picture.pixels, -1, 0)
         label = _class_of(row[column], options)
-        return Stamp(picture.name, {"image": pixels.astype(np.float32)}, label, picture.name, row)
+        return LabelledStamp(picture.name, {"image": pixels.astype(np.float32)}, label, picture.name, row)
 
     extra = [_described(f) for f in catalogue.fields(leave_out=(options.key,))]
     return stream_stamps("colour-npz", {"image": spec}, extra, items(), read, n=len(names))

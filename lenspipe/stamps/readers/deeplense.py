@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.readers.npy import members, open_array
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.readers.walk import files_matching
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.toml import Table
@@ -87,7 +87,7 @@ def read_deeplense(folder: Path, options: DeeplenseOptions) -> StampStream:
             else:
                 yield _Item(base, label, here / name)
 
-    def read(item: _Item) -> Stamp:
+    def read(item: _Item) -> LabelledStamp:
         values: dict[str, float] = {}
         pixels = item.pixels
         if isinstance(pixels, Path):
@@ -97,7 +97,9 @@ def read_deeplense(folder: Path, options: DeeplenseOptions) -> StampStream:
         image = np.asarray(pixels, np.float32)
         if options.channels_last and image.ndim == 3:
             image = np.moveaxis(image, -1, 0)
-        return Stamp(item.name, {"image": image[None] if image.ndim == 2 else image}, item.label, item.name, values)
+        return LabelledStamp(
+            item.name, {"image": image[None] if image.ndim == 2 else image}, item.label, item.name, values
+        )
 
     extra = [pa.field(name, pa.float64(), metadata={"description": "scalar stored with the image"}) for name in scalars]
     return stream_stamps("deeplense", {"image": spec}, extra, items(), read, n=None if stacks else len(files))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.readers.fits_folder import SKY_FIELDS
 from lenspipe.stamps.readers.planes import central_crop, centre_and_scale, native, njy_per_count
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
 from lenspipe.survey.layout import ZeroPoint
@@ -50,14 +50,14 @@ def read_euclid_q1(folder: Path, options: EuclidQ1Options) -> StampStream:
         raise ConfigError("no FITS files in this folder", folder=str(folder))
     spec = ImageSpec(options.bands, options.size_px, PIXEL_SCALE_ARCSEC)
 
-    def read(path: Path) -> Stamp:
+    def read(path: Path) -> LabelledStamp:
         with open_fits(str(path)) as hdus:
             planes = [_plane(hdus, band, options.size_px, path.name) for band in options.bands]
             ra_deg, dec_deg, scale = centre_and_scale(_image(hdus, options.bands[0], path.name).header, file=path.name)
         if abs(scale / PIXEL_SCALE_ARCSEC - 1) > 0.01:
             raise DataError("the pixel scale is not Euclid's", file=path.name, got_arcsec=scale, want_arcsec=0.1)
         values = {"ra_deg": ra_deg, "dec_deg": dec_deg}
-        return Stamp(path.stem, {"image": np.stack(planes)}, options.label or None, path.stem, values)
+        return LabelledStamp(path.stem, {"image": np.stack(planes)}, options.label or None, path.stem, values)
 
     return stream_stamps("euclid-q1", {"image": spec}, SKY_FIELDS, files, read, n=len(files))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.stamps.readers.planes import native
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
 from lenspipe.toml import Table
@@ -53,11 +53,11 @@ def read_fits_cubes(folder: Path, options: FitsCubesOptions) -> StampStream:
     scale = np.float32(10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - options.zero_point_ab)))
     spec = ImageSpec(options.bands, size_px, options.pixel_scale_arcsec)
 
-    def read(row: int) -> Stamp:
+    def read(row: int) -> LabelledStamp:
         planes = [_plane(folder / f"{band}.fits", row) for band in options.bands]
         name = f"{folder.name}/{row:06d}"
         parameters = {column: float(array[row]) for column, array in values.items()}
-        return Stamp(name, {"image": np.stack(planes) * scale}, options.label or None, name, parameters)
+        return LabelledStamp(name, {"image": np.stack(planes) * scale}, options.label or None, name, parameters)
 
     extra = [pa.field(name, pa.float64()) for name in values]
     return stream_stamps("fits-cubes", {"image": spec}, extra, range(n), read, n=n)

@@ -12,9 +12,9 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.stamps.readers.catalogue import Catalogue, read_catalogue
+from lenspipe.stamps.readers.catalog import Catalog, read_catalog
 from lenspipe.stamps.readers.planes import central_crop, centre_and_scale, native, njy_per_count
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import SPLITS, ImageSpec
 from lenspipe.survey.files import image_hdu, open_fits
 from lenspipe.survey.layout import ZeroPoint
@@ -72,7 +72,7 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
     files = sorted(p for p in folder.iterdir() if p.name.endswith((".fits", ".fits.gz", ".fits.fz", ".fit")))
     if not files:
         raise ConfigError("no FITS files in this folder", folder=str(folder))
-    catalogue = read_catalogue(folder / options.labels, options.key) if options.labels else None
+    catalogue = read_catalog(folder / options.labels, options.key) if options.labels else None
     _check(options, catalogue)
     spec = ImageSpec(
         tuple(options.bands), options.size_px, options.pixel_scale_arcsec or _scale(files[0], options), options.unit
@@ -83,7 +83,7 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
     extra = [*SKY_FIELDS] if positions else []
     extra += catalogue.fields(leave_out) if catalogue else []
 
-    def read(path: Path) -> Stamp:
+    def read(path: Path) -> LabelledStamp:
         name = path.name.split(".fit")[0]
         row = _row(catalogue, name, options)
         with open_fits(str(path)) as hdus:
@@ -95,14 +95,14 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
                 _check_scale(scale, spec, options, path.name)
         label = row.get(options.label_column) if catalogue and not options.label else options.label
         host = str(row[options.host_column]) if options.host_column else name
-        return Stamp(
+        return LabelledStamp(
             name, {"image": np.stack(planes)}, None if label in (None, "") else str(label), host, row, _split(row)
         )
 
     return stream_stamps("fits-folder", {"image": spec}, extra, files, read, n=len(files))
 
 
-def _check(options: FitsFolderOptions, catalogue: Catalogue | None) -> None:
+def _check(options: FitsFolderOptions, catalogue: Catalog | None) -> None:
     columns = catalogue.table.schema.names if catalogue else []
     wanted = [options.host_column] if options.host_column else []
     if catalogue and not options.label:
@@ -137,7 +137,7 @@ def _check_scale(scale: float, spec: ImageSpec, options: FitsFolderOptions, file
         )
 
 
-def _row(catalogue: Catalogue | None, name: str, options: FitsFolderOptions) -> dict[str, object]:
+def _row(catalogue: Catalog | None, name: str, options: FitsFolderOptions) -> dict[str, object]:
     if catalogue is None:
         return {}
     match = re.fullmatch(options.stem, name)

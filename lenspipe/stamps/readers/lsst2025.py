@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.readers.planes import native
-from lenspipe.stamps.readers.stream import Stamp, StampStream, stream_stamps
+from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.readers.walk import files_matching
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.survey.files import open_fits
@@ -56,7 +56,7 @@ def read_lsst2025(folder: Path, options: Lsst2025Options) -> StampStream:
         scale, unit = 10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - options.zero_point_ab)), "nJy"
     spec = ImageSpec(options.bands, SIZE_PX, PIXEL_SCALE_ARCSEC, unit)
 
-    def read(item: tuple[Path, str]) -> Stamp:
+    def read(item: tuple[Path, str]) -> LabelledStamp:
         here, stem = item
         rows = [_row(here / f"{stem}_{band}.fits") for band in options.bands]
         objects = {name for name, _ in rows}
@@ -68,7 +68,7 @@ def read_lsst2025(folder: Path, options: Lsst2025Options) -> StampStream:
         name = f"lsst2025/{here.name}/{stem}"
         host = f"lsst2025/{origin or here.name}/{objects.pop() or stem}"
         pixels = np.stack([pixels for _, pixels in rows]) * np.float32(scale)
-        return Stamp(name, {"image": pixels}, label, host, {"origin": origin})
+        return LabelledStamp(name, {"image": pixels}, label, host, {"origin": origin})
 
     return stream_stamps("lsst2025", {"image": spec}, [ORIGIN], found, read, n=len(found))
 

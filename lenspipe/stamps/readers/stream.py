@@ -20,7 +20,7 @@ ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
-class Stamp:
+class LabelledStamp:
     """One stamp as a reader found it; NaN pixels are masked ones."""
 
     stamp_id: str
@@ -68,7 +68,7 @@ def stream_stamps(
     images: Mapping[str, ImageSpec],
     extra: Sequence[pa.Field],
     items: Iterable[ItemT],
-    read: Callable[[ItemT], Stamp],
+    read: Callable[[ItemT], LabelledStamp],
     *,
     n: int | None,
 ) -> StampStream:
@@ -89,7 +89,7 @@ def stream_stamps(
     items : iterable
         What ``read`` is called with.
     read : callable
-        One item to a `Stamp`.
+        One item to a `LabelledStamp`.
     n : int or None
         Number of items where it is known.
     """
@@ -99,7 +99,7 @@ def stream_stamps(
     dropped: list[tuple[str, str]] = []
 
     def tables() -> Iterator[pa.Table]:
-        waiting: list[Stamp] = []
+        waiting: list[LabelledStamp] = []
         for item in items:
             try:
                 stamp = read(item)
@@ -117,7 +117,7 @@ def stream_stamps(
     return StampStream(schema, tables(), dropped, n)
 
 
-def _check_shapes(stamp: Stamp, images: Mapping[str, ImageSpec]) -> None:
+def _check_shapes(stamp: LabelledStamp, images: Mapping[str, ImageSpec]) -> None:
     for name, spec in images.items():
         if stamp.images[name].shape != spec.shape:
             raise DataError(
@@ -129,7 +129,7 @@ def _check_shapes(stamp: Stamp, images: Mapping[str, ImageSpec]) -> None:
             )
 
 
-def _table(stamps: list[Stamp], recipe: str, images: Mapping[str, ImageSpec], schema: pa.Schema) -> pa.Table:
+def _table(stamps: list[LabelledStamp], recipe: str, images: Mapping[str, ImageSpec], schema: pa.Schema) -> pa.Table:
     columns: dict[str, Any] = {
         "stamp_id": [stamp.stamp_id for stamp in stamps],
         "label": [stamp.label for stamp in stamps],

@@ -59,7 +59,7 @@ INTEGERS = (
 )
 
 
-def catalogue_row(
+def catalog_row(
     recipe: Recipe,
     item: int,
     facts: Mapping[str, Any],

@@ -16,7 +16,7 @@ from lenspipe.stamps.spec import FORMAT_COLUMNS
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """A table with one row a stamp."""
 
     table: pa.Table
@@ -38,7 +38,7 @@ class Catalogue:
         )
 
 
-def read_catalogue(path: str | Path, key: str) -> Catalogue:
+def read_catalog(path: str | Path, key: str) -> Catalog:
     """
     Read a CSV whose header line is the first that has the column ``key``; lines above it are comments.
 
@@ -78,4 +78,4 @@ def read_catalogue(path: str | Path, key: str) -> Catalogue:
     if len(row_of) != len(keys):
         twice = next(value for index, value in enumerate(keys) if row_of[value] != index)
         raise ConfigError("a key occurs twice in the catalogue: keep one row a stamp", file=str(path), key=twice)
-    return Catalogue(table, row_of)
+    return Catalog(table, row_of)

@@ -11,10 +11,10 @@ from lenspipe.catalog.folder import PROVENANCE
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.write import write_catalogue
+from lenspipe.catalog.write import write_catalog
 from lenspipe.rundir import read_json
 from lenspipe.scan.after.known import examine_absent
-from lenspipe.scan.config import CatalogueSettings
+from lenspipe.scan.config import CatalogSettings
 
 FOLDER = "catalog"
 MAX_ROWS_IN_MEMORY = 2_000_000
@@ -23,7 +23,7 @@ MAX_EXAMINED = 50
 """Known lenses that are no candidates, up to which a scan measures their shards again before it ends."""
 
 
-def matching_of(settings: CatalogueSettings) -> Matching | None:
+def matching_of(settings: CatalogSettings) -> Matching | None:
     """The known lenses that settings name, read."""
     if not settings.lists:
         return None
@@ -35,7 +35,7 @@ def matching_of(settings: CatalogueSettings) -> Matching | None:
     )
 
 
-def catalogue_run(run: Path) -> dict[str, Any] | None:
+def catalog_run(run: Path) -> dict[str, Any] | None:
     """
     Write ``run/catalog`` by the defaults, or leave it as it is where it holds all that the run holds.
 
@@ -44,7 +44,7 @@ def catalogue_run(run: Path) -> dict[str, Any] | None:
     dict or None
         The catalogue's record; None where the run has more candidates than `MAX_ROWS_IN_MEMORY`.
     """
-    settings = CatalogueSettings()
+    settings = CatalogSettings()
     opened, out = open_run_folder(run), run / FOLDER
     if opened.record["counts"]["candidates"] > MAX_ROWS_IN_MEMORY:
         return None
@@ -53,7 +53,7 @@ def catalogue_run(run: Path) -> dict[str, Any] | None:
         counts = before["runs"][0]["counts"]
         if before["runs"][0]["run_id"] == opened.run_id and opened.record["counts"].items() <= counts.items():
             return before
-    record = write_catalogue(
+    record = write_catalog(
         opened,
         out,
         radius_arcsec=settings.radius_arcsec,
