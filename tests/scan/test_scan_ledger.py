@@ -20,7 +20,7 @@ def test_the_first_ok_row_counts_else_the_last_failed(tmp_path):
     ledger.write_part(tmp_path, "p3", part(a="failed", x="ok"))
     parts = ledger.part_files(tmp_path)
     counted = ledger.rows_that_count(parts, {"a", "b", "c"})
-    assert counted == {"a": ledger.Entry(1, 0), "b": ledger.Entry(0, 1), "c": ledger.Entry(1, 2)}
+    assert counted == {"a": ledger.RowPlace(1, 0), "b": ledger.RowPlace(0, 1), "c": ledger.RowPlace(1, 2)}
     rows = pa.concat_tables(ledger.iter_counted(parts, counted))
     assert sorted(zip(rows["shard_id"].to_pylist(), rows["status"].to_pylist(), strict=True)) == [
         ("a", "ok"),
