@@ -42,6 +42,7 @@ def command(
     """
     from lenspipe.infer.denoise import Denoiser
     from lenspipe.nn.card import find_model, read_card, verdict
+    from lenspipe.nn.outputs import Denoise
     from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.context import ScanContext
     from lenspipe.scan.denoise_tiles import denoise_files, file_of, outside_training
@@ -53,8 +54,8 @@ def command(
         raise ConfigError("the exposure ratio must be at least 1", ratio=ratio)
     folder = find_model(model)
     card = read_card(folder)
-    if card.task != "denoise":
-        raise ConfigError("the model is no denoiser; choose one of task denoise", model=card.name, task=card.task)
+    if not isinstance(card.outputs, Denoise):
+        raise ConfigError("the model is not a denoiser; choose one of task denoise", model=card.name, task=card.task)
     about_others, about_layout = for_survey(assignments)
     if about_others:
         raise ConfigError("--set takes keys of the survey layout here: survey.KEY=VALUE", got=about_others[0])
@@ -77,7 +78,7 @@ def command(
             f"Warning: {card.name} has not passed its gate (verdict: {verdict(card)}); see docs/denoiser.md", err=True
         )
     if outside_training(denoiser, ratio):
-        low, high = card.exposure_ratios or (1.0, 1.0)
+        low, high = card.outputs.exposure_ratios
         click.echo(f"Warning: ratio {ratio:g} is outside the training ({low:g} to {high:g}); DNEXTRAP is set", err=True)
     context = ScanContext(ScanConfig(zero_point_ab=zero_point_ab), layout, bands, None, Path())
     failed = 0

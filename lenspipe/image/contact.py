@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +43,3 @@ def contact_sheet(colour: NDArray[np.uint8], *, n_column: int) -> NDArray[np.uin
         y0, x0 = y * (n_y + MARGIN_PX), x * (n_x + MARGIN_PX)
         sheet[y0 : y0 + n_y, x0 : x0 + n_x] = colour[k, ::-1]
     return sheet
-
-
-def write_png(path: Path, sheet: NDArray[np.uint8]) -> None:
-    """Write a colour image ``(y, x, 3)`` as PNG."""
-    from PIL import Image
-
-    Image.fromarray(sheet).save(path, optimize=True)

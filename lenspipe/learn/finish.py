@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from lenspipe.learn.loop import measure_on
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.export import plain_card, to_plain
+from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path
 
 HISTORY_FILE, LOSS_PLOT = "history.parquet", "loss.png"
@@ -48,8 +48,7 @@ def finish(
     plot_history(out / LOSS_PLOT, history)
     rows = job.truth.validation
     for name, picture in job.objective.pictures(outputs, job.truth, rows).items():
-        with atomic_path(out / name) as temporary:
-            temporary.write_bytes(picture)
+        write_png(out / name, picture)
     measured = measure_on(job, outputs, rows)
     card = job.card.model_copy(
         update={
@@ -95,10 +94,4 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
         right.set(xlabel="epoch", ylabel="validation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False, loc="lower right")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    write_png(path, figure)

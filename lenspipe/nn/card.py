@@ -106,9 +106,6 @@ class ModelCard(Table):
     # INTERIM: facts of the outputs as the card's own, until judges, objectives and readers ask `outputs` themselves
     classes: ClassVar[Any] = property(lambda self: getattr(self.outputs, "classes", ("nonlens", "lens")))
     targets: ClassVar[Any] = property(lambda self: getattr(self.outputs, "targets", ()))
-    target_means: ClassVar[Any] = property(lambda self: getattr(self.outputs, "target_means", ()))
-    target_spreads: ClassVar[Any] = property(lambda self: getattr(self.outputs, "target_spreads", ()))
-    uncertainty: ClassVar[Any] = property(lambda self: getattr(self.outputs, "uncertainty", "none"))
     exposure_ratios: ClassVar[Any] = property(lambda self: getattr(self.outputs, "exposure_ratios", None))
     calibration: ClassVar[Any] = property(lambda self: getattr(self.outputs, "calibration", None))
     abstention: ClassVar[Any] = property(lambda self: getattr(self.outputs, "abstention", None))

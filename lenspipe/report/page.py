@@ -6,16 +6,22 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
-h1{font-size:1.6rem;margin-bottom:.2rem} h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d5dae0}
-table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
-th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #e6e9ed;white-space:nowrap}
-th:first-child,td:first-child{text-align:left} th{color:#57606a;font-weight:600;background:#f6f8fa}
-img{max-width:min(100%,34rem);height:auto;vertical-align:top;border:1px solid #e6e9ed;margin:.3rem .3rem .3rem 0}
-.scroll{overflow-x:auto} p{max-width:50rem} .note{color:#57606a} .warn{color:#9a3412}
+BASE_STYLE = (Path(__file__).parent / "base.css").read_text(encoding="utf-8")
+"""Colours and type, shared with the page of candidates (`lenspipe.catalog.gallery`)."""
+DOCUMENT_STYLE = """body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
+table { margin: .6rem 0; }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th { color: var(--dim); font-weight: 600; background: var(--panel); }
+img { max-width: min(100%, 34rem); height: auto; vertical-align: top; border: 1px solid var(--line); }
+img { margin: .3rem .3rem .3rem 0; }
+.scroll { overflow-x: auto; }
+p { max-width: 50rem; }
+.note { color: var(--dim); }
 """
 
 
@@ -48,16 +54,31 @@ def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
         if section.text:
             parts.append(f"<p>{html.escape(section.text)}</p>")
         parts += [_table(heading, rows) for heading, rows in section.tables]
-        parts += [
-            f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-            for name, png in section.pictures
-        ]
-    body = "\n".join(parts)
+        parts += [image(name, png) for name, png in section.pictures]
+    return document(title, "\n".join(parts))
+
+
+def document(title: str, body: str, *, style: str = "") -> str:
+    """
+    A page around a body, with everything inside it.
+
+    Parameters
+    ----------
+    title : str
+        Plain text.
+    body, style : str
+        HTML, and CSS beside that of every page.
+    """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body>\n{body}\n'
-        "</body></html>\n"
+        f'<meta name="viewport" content="width=device-width">'
+        f"<style>\n{BASE_STYLE}{DOCUMENT_STYLE}{style}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def image(name: str, png: bytes) -> str:
+    """HTML of a PNG that lies inside the page."""
+    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

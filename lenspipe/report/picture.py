@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from lenspipe.rundir import atomic_path
 
+if TYPE_CHECKING:  # who writes pixels does not wait for matplotlib
+    from matplotlib.figure import Figure
+
 DPI = 110
-Picture = Figure | NDArray[np.uint8] | bytes
+Picture: TypeAlias = "Figure | NDArray[np.uint8] | bytes"
 """A figure, pixels ``(y, x)`` or ``(y, x, 3)`` with the top row first, or a PNG that is made already."""
 
 
@@ -23,16 +26,16 @@ def png_of(picture: Picture) -> bytes:
 
     Examples
     --------
-    >>> png_of(np.zeros((2, 3), np.uint8))[:4]
-    b'\\x89PNG'
+    >>> png_of(np.zeros((2, 3), np.uint8))[1:4]
+    b'PNG'
     """
     if isinstance(picture, bytes):
         return picture
     stream = io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(stream, format="png", dpi=DPI)
-    else:
+    if isinstance(picture, np.ndarray):
         Image.fromarray(picture).save(stream, format="PNG", optimize=True)
+    else:
+        picture.savefig(stream, format="png", dpi=DPI)
     return stream.getvalue()
 
 

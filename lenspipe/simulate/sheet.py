@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lenspipe.image.contact import colour_stamps, contact_sheet, write_png
+from lenspipe.image.contact import colour_stamps, contact_sheet
+from lenspipe.report.picture import write_png
 from lenspipe.stamps.format import StampSet
 
 CONTACT_SHEET = "contact_sheet.png"

@@ -23,11 +23,12 @@ from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, 
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.read import best_rows
 from lenspipe.errors import ConfigError
+from lenspipe.report.page import BASE_STYLE
 from lenspipe.rundir import read_json
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import Tile
 
-PAGE = Path(__file__).parent / "page"
+PAGE, STYLE = Path(__file__).parent / "page", "style.css"
 GAINS = {1: (1.0,), 3: (0.7, 1.0, 1.6)}
 """White balance: galaxies are red, so that equal gains show few colours."""
 
@@ -167,6 +168,8 @@ def write_page(
     with names.replaced_folder(out, replace=True) as new:
         for file in PAGE.iterdir():
             shutil.copyfile(file, new / file.name)
+        own = (PAGE / STYLE).read_text(encoding="utf-8")
+        (new / STYLE).write_text(BASE_STYLE + own, encoding="utf-8")
         _write_script(new / "data.js", "LENSPIPE.load", {"meta": meta, "columns": _columns(rows, bands, has_stamp)})
         (new / "sheets").mkdir()
         for number, start in enumerate(range(0, rows.num_rows, PER_SHEET)):

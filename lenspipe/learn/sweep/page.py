@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lenspipe.learn.sweep.space import SweepSpace
+from lenspipe.report.page import document, image
+from lenspipe.report.picture import png_of, write_png
 from lenspipe.rundir import atomic_path
 
 PAGE, PLOTS = "index.html", "sweep.png"
@@ -38,14 +37,11 @@ COLUMNS = (
     "audit_turns_90",
     "audit_any_angle",
 )
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; font-size: 13px }
-td, th { padding: .25em .7em; text-align: left; vertical-align: top }
-th { border-bottom: 1px solid #888 } tr:nth-child(even) td { background: #f5f5f5 } img { max-width: 100% }
-.chance td, .error td, .stopped td, .unfinished td { color: #777 } code { font-size: 12px }
-@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd }
-  tr:nth-child(even) td { background: #222 } }
+STYLE = """body { max-width: 75rem; }
+table { font-size: 13px; }
+td, th { text-align: left; vertical-align: top; white-space: normal; }
+img { max-width: 100%; }
+.chance td, .error td, .stopped td, .unfinished td { color: var(--dim); }
 """
 
 
@@ -64,9 +60,8 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
     space : SweepSpace
     """
     rows = table.to_pylist()
-    image = plot_trials(rows, histories, space)
-    with atomic_path(folder / PLOTS) as temporary:
-        temporary.write_bytes(image)
+    picture = plot_trials(rows, histories, space)
+    write_png(folder / PLOTS, picture)
     counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "stopped", "error")}
     n_chance = sum(row["at_chance"] is True for row in rows)
     said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
@@ -74,15 +69,14 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in COLUMNS)
     body = "".join(_row(row) for row in rows)
     text = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Sweep</title><style>{STYLE}</style>'
         f"<h1>Sweep over {len({row['family'] for row in rows})} families</h1>"
         f"<p>{len(rows)} trials: {said}.{note} {html.escape(space.metric_name)} on the validation split, which chose "
         f"the epochs and the ranks: report another split for the winner. Intervals are 95 %.</p>"
-        f'<img alt="plots of the trials" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></html>\n"
+        f"{image('plots of the trials', picture)}"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
     with atomic_path(folder / PAGE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(document("Sweep", text, style=STYLE), encoding="utf-8")
 
 
 def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, Any]]], space: SweepSpace) -> bytes:
@@ -134,10 +128,7 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     handles.append(Line2D([], [], color="0.3", marker="x", linestyle="", label="no better than chance"))
     handles.append(Line2D([], [], color="0.6", linestyle=":", label="chance"))
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _learning_curves(

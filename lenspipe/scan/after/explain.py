@@ -194,6 +194,7 @@ def draw(explanation: Explanation, path: Path) -> None:
 
     from lenspipe.catalog.gallery.write import GAINS
     from lenspipe.image.stretch import humvi_composite
+    from lenspipe.report.picture import write_png
 
     stamp, noise = explanation.stamp, explanation.noise
     if stamp is None or noise is None:
@@ -217,7 +218,7 @@ def draw(explanation: Explanation, path: Path) -> None:
         f"{explanation.stored['candidate_id']}   score {'none' if score is None else f'{score:.6f}'}, {said}"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    write_png(path, figure)
 
 
 def to_json(explanation: Explanation) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import TileError
 from lenspipe.image.cutouts import extract_cutouts
-from lenspipe.rundir import atomic_path
+from lenspipe.report.picture import write_png
 from lenspipe.scan.context import ScanContext
 from lenspipe.scan.finalize import CANDIDATES
 from lenspipe.scan.read import facts_of, flatten, read_shard, task_of
@@ -69,8 +69,7 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
         picture = Image.fromarray(stamp[::-1]).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
         ImageDraw.Draw(picture).text((4, 2), label, fill=(255, 255, 255))
         pictures.append(np.asarray(picture)[::-1])
-    with atomic_path(folder / SHEET) as path:
-        Image.fromarray(contact_sheet(np.stack(pictures), n_column=N_COLUMN)).save(path, format="PNG", optimize=True)
+    write_png(folder / SHEET, contact_sheet(np.stack(pictures), n_column=N_COLUMN))
 
 
 def _stamp(tile: Tile, row: dict[str, float], context: ScanContext) -> NDArray[np.float32]:

@@ -1,0 +1,127 @@
+"""The house keeps its order: tasks, Ray and modules are where they belong. Reads the source, runs nothing."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "lenspipe"
+TASKS = {"find", "classify", "regress", "denoise"}
+TASKS_AT_HOME = ("nn/outputs.py", "learn/objectives/", "evaluate/judges/")
+"""What a task gives, how it is trained, how it is judged: everybody else asks these."""
+STILL_TASKS = {
+    "scan/substructure.py",  # becomes readers (scan)
+    "scan/context.py",  # the same
+    "cli/train.py",  # training a denoiser becomes an objective as every other (learn)
+}
+"""Files that other work is taking tasks out of: empty this, and add nothing."""
+ENTRIES = ("lenspipe.cli", "lenspipe.__main__")
+PUBLIC = {"lenspipe.simulate.paint": "docs/simulations.md", "lenspipe.stats.recall": "docs/evaluation.md"}
+"""Modules that nothing in the package imports, and the page that tells a user to."""
+STILL_UNREACHED: set[str] = set()
+"""Modules whose caller is being written: empty this, and add nothing."""
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name_of(path: Path) -> str:
+    """Dotted name of a file's module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
+    """Modules that a file imports anywhere, and as which a name might be one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                above = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*above, base]) if base else ".".join(above)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def tasks_in(tree: ast.Module) -> list[int]:
+    """Lines with a task's name as a string, but for docstrings and the keys of the commands' list of themselves."""
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value in TASKS and id(node) not in said
+    ]
+
+
+def in_options(tree: ast.Module) -> set[int]:
+    """Lines of click's options, whose choices name tasks."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    options = [
+        call
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr in {"option", "argument", "Choice"}
+    ]
+    return {line for call in options for line in range(call.lineno, (call.end_lineno or call.lineno) + 1)}
+
+
+def test_a_task_is_named_where_it_lives_and_in_the_choices_of_a_command_only() -> None:
+    strangers = {}
+    for path in SOURCES:
+        file = path.relative_to(PACKAGE).as_posix()
+        if file.startswith(TASKS_AT_HOME) or file in STILL_TASKS or file == "cli/__init__.py":
+            continue  # the last has a command of that name
+        tree = tree_of(path)
+        allowed = in_options(tree) if file.startswith("cli/") else set()
+        if lines := [line for line in tasks_in(tree) if line not in allowed]:
+            strangers[file] = lines
+    assert not strangers, "ask card.outputs, the objective or the judge instead of comparing a task's name"
+
+
+def test_what_still_names_tasks_does() -> None:
+    gone = [file for file in STILL_TASKS if not tasks_in(tree_of(PACKAGE / file))]
+    assert not gone, "take these off STILL_TASKS"
+
+
+def test_ray_is_imported_in_distributed_only() -> None:
+    users = set()
+    for path in SOURCES:
+        module = name_of(path)
+        names = imports_of(tree_of(path), module, is_package=path.name == "__init__.py")
+        if any(name.split(".")[0] == "ray" for name in names):
+            users.add(module)
+    assert users and all(module.startswith("lenspipe.distributed") for module in users), users
+
+
+def test_no_module_is_without_a_way_from_a_command_a_job_or_a_documented_entry() -> None:
+    trees = {name_of(path): (tree_of(path), path.name == "__init__.py") for path in SOURCES}
+    edges = {
+        module: set(imports_of(tree, module, is_package=is_package)) & set(trees)
+        for module, (tree, is_package) in trees.items()
+    }
+    waiting = {module for module in trees if module.startswith(ENTRIES)} | set(PUBLIC)
+    for path in (ROOT / "jobs").glob("*.py"):
+        waiting |= set(imports_of(tree_of(path), path.stem, is_package=False)) & set(trees)
+    reached: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        parents = {module.rpartition(".")[0]} & set(trees)  # importing a module runs its packages
+        waiting |= (edges[module] | parents) - reached
+    assert set(trees) - reached == STILL_UNREACHED
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_a_public_entry_is_documented(module: str) -> None:
+    assert module in (ROOT / PUBLIC[module]).read_text()
