@@ -11,13 +11,13 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.simulate.arcs import arc_grid, draw_arcs
+from lenspipe.simulate.arcs import Optics
 from lenspipe.simulate.galaxies import draw_field_galaxy, draw_star_njy
 from lenspipe.simulate.instrument import add_noise, moffat_kernel, moffat_star
-from lenspipe.simulate.lens import MacroLens
+from lenspipe.simulate.lensed import draw_lens, from_population
 from lenspipe.simulate.light import Component
 from lenspipe.simulate.photometry import magnitude_of_njy
-from lenspipe.simulate.population import DeflectorPopulation, SourcePopulation, draw_deflector, early_type_components
+from lenspipe.simulate.population import DeflectorPopulation, SourcePopulation, deflector_light
 from lenspipe.simulate.render import add_stamp, convolve, paint_galaxy
 
 _GALAXY, _STAR, _LENS, _PLACE, _NOISE = range(5)
@@ -181,40 +181,18 @@ def _draw_lens(
     deflectors = DeflectorPopulation(
         theta_e_arcsec=theta_e_range, redshift=(0.2, 0.6), velocity_dispersion_km_s=(220, 400)
     )
-    sources = SourcePopulation(mag_r=(22.2, 25.0), red_fraction=0.0)
     offset = (at_px[0] - np.floor(at_px[0] + 0.5), at_px[1] - np.floor(at_px[1] + 0.5))
-    for _ in range(200):
-        drawn = draw_deflector(rng, deflectors, (1.0, 3.0))
-        lens = MacroLens(
-            theta_e_arcsec=drawn["theta_e_arcsec"],
-            axis_ratio=drawn["axis_ratio"],
-            angle_rad=drawn["angle_rad"],
-            shear=drawn["shear"],
-            shear_angle_rad=drawn["shear_angle_rad"],
-            x_arcsec=offset[0] * scale,
-            y_arcsec=offset[1] * scale,
-        )
-        arcs = draw_arcs(
-            rng,
-            lens,
-            bands=bands,
-            grid=arc_grid(lens.theta_e_arcsec, scale, kernels),
-            kernels=kernels,
-            sources=sources,
-            sky_rms_njy=rms,
-            min_arc_snr=min_arc_snr,
-            min_magnification=5.0,
-            z_source=drawn["z_source"],
-        )
-        if arcs is not None:
-            light, facts = early_type_components(
-                rng,
-                bands,
-                z=drawn["z_lens"],
-                velocity_dispersion_km_s=drawn["velocity_dispersion_km_s"],
-                axis_ratio=drawn["axis_ratio"],
-                angle_rad=drawn["angle_rad"],
-            )
-            keep = ("z_lens", "velocity_dispersion_km_s")
-            return light, arcs.image, {name: drawn[name] for name in keep} | facts | arcs.truth
-    raise DataError("no arc is as bright as asked in this field: lower min_arc_snr", min_arc_snr=min_arc_snr)
+    found = draw_lens(
+        rng,
+        from_population(deflectors, (1.0, 3.0), offset_arcsec=(offset[0] * scale, offset[1] * scale)),
+        Optics(bands, scale, kernels, rms),
+        sources=SourcePopulation(mag_r=(22.2, 25.0), red_fraction=0.0),
+        min_arc_snr=min_arc_snr,
+        min_magnification=5.0,
+        attempts=200,
+    )
+    if found is None:
+        raise DataError("no arc is as bright as asked in this field: lower min_arc_snr", min_arc_snr=min_arc_snr)
+    light, facts = deflector_light(rng, bands, found.drawn)
+    kept = {name: found.drawn[name] for name in ("z_lens", "velocity_dispersion_km_s")}
+    return light, found.arcs.image, kept | facts | found.arcs.truth

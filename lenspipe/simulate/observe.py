@@ -9,12 +9,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from lenspipe.simulate.arcs import Optics, lensed_source
 from lenspipe.simulate.artefacts import add_artefact
-from lenspipe.simulate.instrument import add_noise, gaussian_kernel, moffat_kernel, moffat_star, sky_rms_of_depth_njy
+from lenspipe.simulate.instrument import add_noise, gaussian_kernel, moffat_kernel, sky_rms_of_depth_njy
 from lenspipe.simulate.light import Component
 from lenspipe.simulate.negatives import Sky
 from lenspipe.simulate.recipe import ImageTable, Recipe, SurveyTable
-from lenspipe.simulate.render import Deflector, Grid, add_stamp, convolve, paint_galaxy, render, shoot_rays
+from lenspipe.simulate.render import Deflector, Grid, convolve
+from lenspipe.simulate.unlensed import View, draw_unlensed
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,31 @@ class Conditions:
         if self.survey.psf == "gaussian":
             return [gaussian_kernel(float(f), scale) for f in self.seeing_fwhm_arcsec[bands]]
         return [moffat_kernel(float(f), scale, beta=self.survey.moffat_beta) for f in self.seeing_fwhm_arcsec[bands]]
+
+    def view(self, image: ImageTable, bands: slice) -> View:
+        """Pixels of an image for what is not lensed."""
+        moffat = (self.seeing_fwhm_arcsec[bands], self.survey.moffat_beta) if self.survey.psf == "moffat" else None
+        return View(
+            image.size_px,
+            image.pixel_scale_arcsec,
+            self.kernels(image, bands),
+            self.sky_rms_njy[bands],
+            image.supersampling,
+            image.psf_sampling,
+            moffat,
+        )
+
+    def optics(self, recipe: Recipe, number: int = 0) -> Optics:
+        """Pixels of an image of a recipe, the first unless another is asked for, for what is lensed."""
+        image, bands = recipe.image[number], band_slices(recipe)[number]
+        return Optics(
+            recipe.bands if number == 0 else image.bands,
+            image.pixel_scale_arcsec,
+            self.kernels(image, bands),
+            self.sky_rms_njy[bands],
+            grid_of(image),
+            image.psf_sampling,
+        )
 
 
 def draw_conditions(rng: np.random.Generator, recipe: Recipe) -> Conditions:
@@ -98,50 +125,18 @@ def observe(
     images: dict[str, NDArray[np.float32]] = {}
     first = np.zeros(0)
     for k, (image, bands) in enumerate(zip(recipe.image, band_slices(recipe), strict=True)):
-        model = _foreground(sky, image, bands, conditions)
+        model = draw_unlensed(sky, conditions.view(image, bands), bands)
         if k == 0:
             first = model
             model = model if arcs_njy is None else model + arcs_njy
         elif source:
-            grid = grid_of(image)
-            lensed = [Component(c.profile, c.flux_njy[bands]) for c in source]
-            sharp = render(
-                lensed, shoot_rays(deflectors, grid), grid, bands.stop - bands.start, sampling=image.psf_sampling
-            )
-            model = model + convolve(sharp, conditions.kernels(image, bands), sampling=image.psf_sampling)
+            optics = conditions.optics(recipe, k)
+            here = [Component(c.profile, c.flux_njy[bands]) for c in source]
+            sharp = lensed_source(here, deflectors, optics, grid_of(image))
+            model = model + convolve(sharp, optics.kernels, sampling=optics.sampling)
         rms = conditions.sky_rms_njy[bands]
         noisy = add_noise(model, sky_rms_njy=rms, njy_per_electron=conditions.njy_per_electron[bands], rng=rng)
         if sky.artefact:
-            add_artefact(sky.artefact, noisy, rng, rms)
+            add_artefact(sky.artefact, noisy, rng, rms, pixel_scale_arcsec=image.pixel_scale_arcsec)
         images[image.name] = noisy
     return images, first
-
-
-def _foreground(sky: Sky, image: ImageTable, bands: slice, conditions: Conditions) -> NDArray[np.float64]:
-    n_band, s = bands.stop - bands.start, image.psf_sampling
-    scale = image.pixel_scale_arcsec / s
-    sharp = np.zeros((n_band, image.size_px * s, image.size_px * s))
-    middle = (image.size_px * s - 1) / 2
-    faintest = 0.05 * conditions.sky_rms_njy[bands] / s**2
-    for component in sky.galaxies:
-        seen = Component(component.profile, component.flux_njy[bands])
-        paint_galaxy(sharp, [seen], middle, middle, scale, faintest, supersampling=max(1, image.supersampling // s))
-    exact = conditions.survey.psf == "moffat" and s == 1
-    for x, y, flux in () if exact else sky.stars:
-        _add_point(sharp, flux[bands], x / scale + middle, y / scale + middle)
-    blurred = convolve(sharp, conditions.kernels(image, bands), sampling=s)
-    for x, y, flux in sky.stars if exact else ():
-        column, row = x / scale + middle, y / scale + middle
-        for b, fwhm in enumerate(conditions.seeing_fwhm_arcsec[bands]):
-            star = moffat_star(float(fwhm), scale, column, row, beta=conditions.survey.moffat_beta)
-            add_stamp(blurred[b : b + 1], star[None] * flux[bands][b], round(column), round(row))
-    return blurred
-
-
-def _add_point(image: NDArray[np.float64], flux: NDArray[np.float64], x_px: float, y_px: float) -> None:
-    """Flux of a point shared by its four nearest samples."""
-    column, row = int(np.floor(x_px)), int(np.floor(y_px))
-    share_x, share_y = x_px - column, y_px - row
-    share = np.outer([1 - share_y, share_y], [1 - share_x, share_x])
-    if 0 <= column < image.shape[2] - 1 and 0 <= row < image.shape[1] - 1:
-        image[:, row : row + 2, column : column + 2] += flux[:, None, None] * share

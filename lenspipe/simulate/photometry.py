@@ -75,3 +75,29 @@ def band_fluxes_njy(mag_r: float, colours: Mapping[str, float], bands: Sequence[
     if unknown := [band for band in bands if band not in known]:
         raise ConfigError("no colour is known for these bands", bands=",".join(unknown), known=",".join(known))
     return np.array([sum(flux[b] for b in known[band]) / len(known[band]) for band in bands])
+
+
+def red_sequence(flux_njy: ArrayLike, bands: Sequence[str]) -> tuple[float, float]:
+    """
+    Redshift and r magnitude of a massive, passive galaxy from its fluxes.
+
+    The redshift between 0.05 and 0.9 at which `early_type_colours` fit best, all bands alike; with one band, which has
+    no colour, 0.45.
+
+    Parameters
+    ----------
+    flux_njy : array ``(n_band,)``
+        Positive, nJy.
+    bands : sequence of str
+
+    Examples
+    --------
+    >>> flux = band_fluxes_njy(19.0, early_type_colours(0.35), ("g", "r", "i"))
+    >>> [round(value, 2) for value in red_sequence(flux, ("g", "r", "i"))]
+    [0.35, 19.0]
+    """
+    grid = np.linspace(0.05, 0.9, 86) if len(bands) > 1 else np.array([0.45])
+    model = np.stack([band_fluxes_njy(0.0, early_type_colours(z), bands) for z in grid])
+    offset = magnitude_of_njy(np.asarray(flux_njy, float)) - magnitude_of_njy(model)
+    best = int(offset.var(axis=1).argmin())
+    return float(grid[best]), float(offset[best].mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -293,3 +293,11 @@ def early_type_components(
     )
     facts = {"lens_mag_r": float(mag_r), "lens_radius_arcsec": radius, "lens_n": n}
     return [Component(light, flux)], facts
+
+
+def deflector_light(
+    rng: np.random.Generator, bands: Sequence[str], drawn: Mapping[str, float]
+) -> tuple[list[Component], dict[str, float]]:
+    """Light of what `draw_deflector` drew (`early_type_components`), at the origin, and the facts that drew it."""
+    shape = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}
+    return early_type_components(rng, bands, z=drawn["z_lens"], **shape)

@@ -138,10 +138,9 @@ class Recipe(Table):
 
 def known_classes(kind: str) -> tuple[str, ...]:
     """Classes that a kind of recipe may ask for."""
-    from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
-    from lenspipe.simulate.negatives import NEGATIVES
+    from lenspipe.simulate.negatives import NON_LENSES
 
-    return ("lens", *NEGATIVES, *IMAGE_NEGATIVES) if kind == "finder" else ("no_substructure", "subhalo", "vortex")
+    return ("lens", *NON_LENSES) if kind == "finder" else ("no_substructure", "subhalo", "vortex")
 
 
 def recipe_names() -> list[str]:

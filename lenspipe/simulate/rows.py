@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lenspipe.simulate.catalog import COLUMNS, INTEGERS
 from lenspipe.simulate.hosts import HostStamps
-from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
+from lenspipe.simulate.negatives import NON_LENSES
 from lenspipe.simulate.population import SourceImage
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.stamp import draw_stamp
@@ -78,7 +78,9 @@ def truth_fields(recipe: Recipe) -> list[pa.Field]:
     numbers |= {f"arc_mag_{band}": ("mag", f"AB magnitude of the arcs in {band}") for band in first}
     if recipe.kind == "substructure":
         numbers |= _SUBSTRUCTURE
-    texts = _TEXT | (_IMAGES if set(recipe.classes) & set(IMAGE_NEGATIVES) else {})
+    texts = _TEXT | (
+        _IMAGES if any(name in NON_LENSES and NON_LENSES[name].of_images for name in recipe.classes) else {}
+    )
     fields = [pa.field(name, pa.string(), metadata={"description": text}) for name, text in texts.items()]
     fields += [_field(name, pa.float64(), fact) for name, fact in numbers.items()]
     if recipe.catalogue:

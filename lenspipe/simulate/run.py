@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
-from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
 from lenspipe.simulate.local import simulate_local
+from lenspipe.simulate.negatives import NON_LENSES
 from lenspipe.simulate.parts import Part, PartTask, plan_parts, real_pixels, rows_there
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.sheet import write_contact_sheet
@@ -77,7 +77,7 @@ def simulate(
     """
     if count < 1 or not 0 <= seed < 2**63:
         raise ConfigError("count must be at least 1, and the seed between 0 and 2^63 - 1", count=count, seed=seed)
-    made_of_images = [name for name in IMAGE_NEGATIVES if recipe.classes.get(name, 0) > 0]
+    made_of_images = [name for name, one in NON_LENSES.items() if one.of_images and recipe.classes.get(name, 0) > 0]
     if source_folder is None and (made_of_images or source_half is not None):
         raise ConfigError(
             "classes made of real galaxies, and half of these, need a folder: give --source-images",

@@ -10,20 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.simulate.arcs import Arcs, draw_arcs, lens_again
+from lenspipe.simulate.arcs import Arcs, lens_again
 from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
 from lenspipe.simulate.catalog import catalog_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
 from lenspipe.simulate.hosts import HostStamps
-from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES
 from lenspipe.simulate.instrument import photon_noise
 from lenspipe.simulate.lens import MacroLens
-from lenspipe.simulate.negatives import NEGATIVES, Sky, companions
+from lenspipe.simulate.lensed import draw_lens, from_population
+from lenspipe.simulate.negatives import NON_LENSES, Place, Sky
+from lenspipe.simulate.negatives.galaxies import field_galaxies
 from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of, observe
-from lenspipe.simulate.population import SourceImage, draw_deflector, early_type_components
+from lenspipe.simulate.population import SourceImage, deflector_light
 from lenspipe.simulate.recipe import Recipe, SubstructureTable
 from lenspipe.simulate.render import Deflector
 from lenspipe.simulate.substructure import draw_subhalos, draw_vortex
+from lenspipe.simulate.unlensed import shine
 
 MAX_DRAWS = 2000
 """Draws of a lens before a recipe is refused; the shipped ones need 1 to 30."""
@@ -94,16 +96,14 @@ def draw_stamp(
     for band, fwhm, rms in zip(recipe.bands, conditions.seeing_fwhm_arcsec, conditions.sky_rms_njy, strict=True):
         facts |= {f"seeing_{band}_arcsec": float(fwhm), f"sky_rms_{band}_njy": float(rms)}
     lensed = None
-    if kind in NEGATIVES:
-        sky = NEGATIVES[kind](rng, recipe.bands, recipe.deflectors)
-    elif kind in IMAGE_NEGATIVES:
-        if not source_images:
+    if kind in NON_LENSES:
+        if NON_LENSES[kind].of_images and not source_images:
             raise ConfigError("this class is made of real galaxies: give --source-images", kind=kind)
-        sky = IMAGE_NEGATIVES[kind](rng, recipe.bands, recipe.deflectors, source_images)
-        if kind == "galaxy_image":
+        sky = NON_LENSES[kind].draw(rng, Place(recipe.bands, recipe.deflectors, source_images))
+        if NON_LENSES[kind].of_images and NON_LENSES[kind].stands == "alone":
             host_name = f"galaxy-{sky.facts['galaxy_image']}"
     else:
-        lensed = draw_lens(rng, recipe, kind, conditions, source_images, host_shape)
+        lensed = lens_of_recipe(rng, recipe, kind, conditions, source_images, host_shape)
         sky = lensed.sky
         facts |= lensed.facts
     if not sky.artefact and rng.uniform() < recipe.artefact_fraction:
@@ -111,15 +111,18 @@ def draw_stamp(
     facts |= {"artefact": sky.artefact}
     if host is None:
         facts |= sky.facts
-    own = list(sky.galaxies)
+    first = conditions.view(recipe.image[0], band_slices(recipe)[0])
+    own = [*sky.galaxies, *(c for part in sky.scaled for c in shine(part, first, band_slices(recipe)[0]))]
     half = max(image.size_px * image.pixel_scale_arcsec for image in recipe.image) / 2
-    sky.galaxies = own + companions(
+    sky.galaxies = own + field_galaxies(
         rng, recipe.bands, density_arcmin2=recipe.companion_density_arcmin2, half_width_arcsec=half, clear_arcsec=1.0
     )
     if host is not None:
         pixels = _painted(host, lensed, conditions, rng)
         if sky.artefact:
-            add_artefact(sky.artefact, pixels, rng, conditions.sky_rms_njy)
+            add_artefact(
+                sky.artefact, pixels, rng, conditions.sky_rms_njy, pixel_scale_arcsec=recipe.image[0].pixel_scale_arcsec
+            )
         images = {recipe.image[0].name: pixels}
     else:
         images, foreground = observe(
@@ -158,7 +161,7 @@ def _painted(
     return painted
 
 
-def draw_lens(
+def lens_of_recipe(
     rng: np.random.Generator,
     recipe: Recipe,
     kind: str,
@@ -174,54 +177,39 @@ def draw_lens(
     ConfigError
         2000 draws give no lens as the recipe asks for one.
     """
-    image, bands = recipe.image[0], band_slices(recipe)[0]
-    kernels, rms = conditions.kernels(image, bands), conditions.sky_rms_njy[bands]
-    for _ in range(MAX_DRAWS):
-        drawn = draw_deflector(rng, recipe.deflectors, recipe.sources.redshift)
-        if host_shape is not None:  # mass follows light with the scatter of SLACS (Bolton et al. 2008)
-            drawn["axis_ratio"] = float(np.clip(host_shape[0] + rng.normal(0, 0.05), 0.35, 0.999))
-            drawn["angle_rad"] = host_shape[1] + float(rng.normal(0, np.radians(10)))
-        shape = ("theta_e_arcsec", "axis_ratio", "angle_rad", "slope", "shear", "shear_angle_rad")
-        lens = MacroLens(**{name: drawn[name] for name in shape})
-        taken: dict[str, Any] = {
-            "grid": grid_of(image),
-            "bands": recipe.bands,
-            "kernels": kernels,
-            "sky_rms_njy": rms,
-            "sampling": image.psf_sampling,
-        }
-        arcs = draw_arcs(
-            rng,
-            lens,
-            **taken,
-            sources=recipe.sources,
-            source_images=source_images,
-            min_arc_snr=recipe.min_arc_snr,
-            min_magnification=recipe.min_magnification,
-            z_source=drawn["z_source"],
-        )
-        if arcs is None or np.count_nonzero(arcs.image[0] > rms[0]) < recipe.min_source_px:
-            continue
-        facts: dict[str, Any] = dict(drawn)
-        deflectors: list[Deflector] = [lens]
-        if recipe.substructure is not None and kind != "no_substructure":
-            # the lens was chosen without it, so that no class is selected differently
-            deflectors, more = _perturb(rng, recipe.substructure, kind, lens, drawn)
-            facts |= more
-            again = lens_again(arcs, deflectors, **taken)
-            change = (again.image - arcs.image) / rms[:, None, None]
-            facts["perturbation_snr"] = float(np.sqrt(np.sum(change**2)))
-            arcs = again
-        sky = Sky()
-        if recipe.lens_light and host_shape is None:
-            light = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}
-            sky.galaxies, sky.facts = early_type_components(rng, recipe.bands, z=drawn["z_lens"], **light)
-        return Lensed(deflectors, arcs, sky, arcs.truth | facts)
-    raise ConfigError(
-        "the recipe's populations make no lens as bright as it asks for: lower min_arc_snr or min_source_px",
-        recipe=recipe.name,
-        draws=MAX_DRAWS,
+    optics, grid = conditions.optics(recipe), grid_of(recipe.image[0])
+    rms = conditions.sky_rms_njy[band_slices(recipe)[0]]
+    found = draw_lens(
+        rng,
+        from_population(recipe.deflectors, recipe.sources.redshift, light_shape=host_shape),
+        optics,
+        sources=recipe.sources,
+        source_images=source_images,
+        min_arc_snr=recipe.min_arc_snr,
+        min_magnification=recipe.min_magnification,
+        visible=lambda arcs: np.count_nonzero(arcs.image[0] > rms[0]) >= recipe.min_source_px,
+        attempts=MAX_DRAWS,
     )
+    if found is None:
+        raise ConfigError(
+            "the recipe's populations make no lens as bright as it asks for: lower min_arc_snr or min_source_px",
+            recipe=recipe.name,
+            draws=MAX_DRAWS,
+        )
+    arcs, facts = found.arcs, dict[str, Any](found.drawn)
+    deflectors: list[Deflector] = [found.lens]
+    if recipe.substructure is not None and kind != "no_substructure":
+        # the lens was chosen without it, so that no class is selected differently
+        deflectors, more = _perturb(rng, recipe.substructure, kind, found.lens, found.drawn)
+        facts |= more
+        again = lens_again(arcs, deflectors, optics, grid)
+        change = (again.image - arcs.image) / rms[:, None, None]
+        facts["perturbation_snr"] = float(np.sqrt(np.sum(change**2)))
+        arcs = again
+    sky = Sky()
+    if recipe.lens_light and host_shape is None:
+        sky.galaxies, sky.facts = deflector_light(rng, recipe.bands, found.drawn)
+    return Lensed(deflectors, arcs, sky, arcs.truth | facts)
 
 
 def _perturb(

@@ -65,7 +65,7 @@ def test_the_candidate_tile_is_never_read(splits: dict[str, list[Host]]) -> None
 
 def test_arcs_and_look_alikes_go_on_early_types_only(splits: dict[str, list[Host]]) -> None:
     kinds = hosts_by_scene(splits["train"])
-    for kind in ("lens", "companions", "ring", "spiral"):
+    for kind in ("lens", "companions", "young_ring", "spiral_disc"):
         assert {host.kind for host in kinds[kind]} == {"early"}
     assert {host.kind for host in kinds["plain"]} == {"early", "source", "star"}
 

@@ -5,9 +5,10 @@ import pytest
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.hosts import read_source_images
-from lenspipe.simulate.image_negatives import IMAGE_NEGATIVES, MAG_R_ALONE
+from lenspipe.simulate.negatives import NON_LENSES, Place
+from lenspipe.simulate.negatives.images import MAG_R_ALONE
 from lenspipe.simulate.photometry import magnitude_of_njy
-from lenspipe.simulate.population import DeflectorPopulation, SourceImage, half_light_radius_px
+from lenspipe.simulate.population import SourceImage, half_light_radius_px
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.render import Grid, render_galaxy
 from lenspipe.simulate.rows import simulate_rows, truth_fields
@@ -31,7 +32,7 @@ def images():
 
 def test_a_galaxy_that_stands_alone_is_its_image_at_the_drawn_magnitude(images):
     for k in range(6):
-        sky = IMAGE_NEGATIVES["galaxy_image"](np.random.default_rng([1, k]), BANDS, DeflectorPopulation(), images)
+        sky = NON_LENSES["galaxy_image"].draw(np.random.default_rng([1, k]), Place(BANDS, images=images))
         (light,) = sky.galaxies
         chosen = next(image for image in images if image.name == sky.facts["galaxy_image"])
         np.testing.assert_array_equal(light.profile.pixels, chosen.pixels)
@@ -44,7 +45,7 @@ def test_a_galaxy_that_stands_alone_is_its_image_at_the_drawn_magnitude(images):
 
 def test_satellite_images_lie_around_an_early_type_and_not_on_it(images):
     for k in range(6):
-        sky = IMAGE_NEGATIVES["satellite_images"](np.random.default_rng([2, k]), BANDS, DeflectorPopulation(), images)
+        sky = NON_LENSES["satellite_images"].draw(np.random.default_rng([2, k]), Place(BANDS, images=images))
         early, *others = sky.galaxies
         assert "lens_mag_r" in sky.facts and early.profile.x_arcsec == 0
         assert 1 <= len(others) <= 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lenspipe.errors import DataError
-from lenspipe.simulate.paint import HostCuts, search_tile, tile_hosts
+from lenspipe.simulate.paint import HostCuts, search_tile, sky_hosts, tile_hosts
 
 SEARCH = {
     "mesh_px": 64,
@@ -67,3 +67,17 @@ def test_a_band_without_data_is_refused(image):
     image[2] = np.nan
     with pytest.raises(DataError, match=r"holds no data.*band=2"):
         search_tile(image, **SEARCH)
+
+
+def test_empty_places_are_clear_of_every_source_and_hold_data(image):
+    found = search_tile(image, **SEARCH)
+    ask = {"name": "t", "pixel_scale_arcsec": 0.3, "psf_fwhm_arcsec": np.ones(3), "size_px": 41}
+    hosts = sky_hosts(found, 12, np.random.default_rng(2), clear_arcsec=8.0, **ask)
+    assert len(hosts) == 12 and {host.kind for host in hosts} == {"sky"}
+    for host in hosts:
+        x, y = map(int, host.name.split("-")[1:])
+        assert np.hypot(found.sources.x_px - x, found.sources.y_px - y).min() * 0.3 >= 8.0
+        assert y - 20 >= 20  # the strip without data
+        np.testing.assert_array_equal(host.pixels_njy, found.images_njy[:, y - 20 : y + 21, x - 20 : x + 21])
+    with pytest.raises(DataError, match="hardly any empty place"):
+        sky_hosts(found, 3, np.random.default_rng(2), clear_arcsec=500.0, **ask)

@@ -42,16 +42,15 @@ from lenspipe.learn.fit import FitSettings, fit
 from lenspipe.nn.card import Stretch, find_model, read_card
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
-from lenspipe.simulate.paint import Host, draw_view, paint_arcs
-from lenspipe.simulate.paint.lookalikes import BANDS, paint_companions, paint_ring, paint_spiral
-from lenspipe.simulate.paint.scene import ARC_SOURCES
+from lenspipe.simulate.paint import Host, ScenePlan, draw_view, paint_arcs, paint_non_lens
 from lenspipe.stats.denoising_finder import finder_gain, invented_arcs
 
 Array = NDArray[np.float32]
 COUNTS = {
-    "train": {"lens": 1600, "plain": 900, "companions": 700, "ring": 150, "spiral": 250},
-    "test": {"lens": 1000, "plain": 1600, "companions": 900, "ring": 300, "spiral": 400},
+    "train": {"lens": 1600, "plain": 900, "companions": 700, "young_ring": 150, "spiral_disc": 250},
+    "test": {"lens": 1000, "plain": 1600, "companions": 900, "young_ring": 300, "spiral_disc": 400},
 }
+BANDS = ("g", "r", "i")
 WIDE_PX, SIDE_PX = 65, 49
 LEAST_SCALE_ARCSEC = 0.22
 ARC_SNR = (15.0, 80.0)
@@ -196,13 +195,12 @@ def make_stamp(kind: str, host: Host, rng: np.random.Generator) -> tuple[Array, 
             theta_e_range_arcsec=(1.0, 3.0),
             axis_ratio=min(0.95, max(0.5, view.axis_ratio)),
             angle_rad=view.angle_rad,
-            sources=ARC_SOURCES,
+            sources=ScenePlan().sources,
             sky_rms_njy=view.sky_rms_njy,
             min_arc_snr=float(np.exp(rng.uniform(*np.log(ARC_SNR)))),
         )
     else:
-        paint = {"companions": paint_companions, "ring": paint_ring, "spiral": paint_spiral}.get(kind)
-        pixels = view.pixels_njy if paint is None else paint(view, rng)
+        pixels = view.pixels_njy if kind == "plain" else paint_non_lens(view, kind, rng, bands=BANDS)[0]
     edge = (pixels.shape[-1] - WIDE_PX) // 2
     inner = slice(edge, edge + WIDE_PX)
     return pixels[:, inner, inner].astype(np.float32), view.sky_rms_njy, view.pixel_scale_arcsec, kind == "lens"

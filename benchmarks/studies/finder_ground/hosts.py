@@ -120,7 +120,7 @@ def hosts_by_scene(hosts: list[Host]) -> dict[str, list[Host]]:
     early = [h for h in hosts if h.kind == "early"]
     plain = [h for h in hosts if h.kind != "parametric-lens"]
     weighted = [h for h in plain for _ in range(4 if h.mag < 21.5 or h.kind == "star" else 2 if h.mag < 23 else 1)]
-    kinds = dict.fromkeys(("lens", "companions", "ring", "spiral"), early)
+    kinds = dict.fromkeys(("lens", "companions", "young_ring", "spiral_disc"), early)
     return kinds | {
         "plain": weighted,
         "spoiled": plain,

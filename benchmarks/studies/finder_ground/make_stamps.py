@@ -50,11 +50,18 @@ SHARES = {
     "field-lens": 0.02,
     "plain": 0.31,
     "companions": 0.12,
-    "ring": 0.04,
-    "spiral": 0.07,
+    "young_ring": 0.04,
+    "spiral_disc": 0.07,
     "spoiled": 0.04,
 }
-TEST_SHARES = {"lens": 0.12, "plain": 0.65, "companions": 0.11, "ring": 0.04, "spiral": 0.04, "spoiled": 0.04}
+TEST_SHARES = {
+    "lens": 0.12,
+    "plain": 0.65,
+    "companions": 0.11,
+    "young_ring": 0.04,
+    "spiral_disc": 0.04,
+    "spoiled": 0.04,
+}
 SEED_OF_SPLIT = {"train": 0, "validation": 1, "test": 2}
 PART_ROWS = 500
 TRUTH = {
@@ -64,6 +71,8 @@ TRUTH = {
     "mag_i": "i magnitude of the host as it is shown, AB",
 }
 TRUTH_KEYS = {"mag_i": "mag"}
+KINDS = {"young_ring": "ring", "spiral_disc": "spiral"}
+"""Names in the data set, where they are not those of `lenspipe.simulate.negatives`."""
 SPEC = ImageSpec(CARD.bands, scene_size_px(CARD), CARD.pixel_scale_arcsec)
 SCHEMA = stamp_schema(
     {"image": SPEC},
@@ -139,12 +148,12 @@ def make_part(part: Part, *, real: Path, out: Path, seed: int) -> str:
     columns: dict[str, Any] = {
         "stamp_id": [f"{part.name}-{i:04d}" for i in range(n)],
         "image": image_column(njy, SPEC),
-        "label": ["lens" if truth["is_lens"] else truth["kind"] for truth in truths],
+        "label": ["lens" if truth["is_lens"] else KINDS.get(truth["kind"], truth["kind"]) for truth in truths],
         "recipe": ["finder-scenes"] * n,
         "seed": [seed] * n,
         "host": [truth["host"] for truth in truths],
         "split": [part.split] * n,
-        "kind": [truth["kind"] for truth in truths],
+        "kind": [KINDS.get(truth["kind"], truth["kind"]) for truth in truths],
         "host_kind": [truth["host_kind"] for truth in truths],
         **{name: [truth.get(TRUTH_KEYS.get(name, name)) for truth in truths] for name in TRUTH},
     }

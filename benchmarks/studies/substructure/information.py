@@ -32,7 +32,7 @@ from lenspipe.simulate.light import Component, Sersic
 from lenspipe.simulate.observe import band_slices, draw_conditions
 from lenspipe.simulate.recipe import Recipe, read_recipe
 from lenspipe.simulate.render import Grid, convolve, render, shoot_rays
-from lenspipe.simulate.stamp import Lensed, draw_lens
+from lenspipe.simulate.stamp import Lensed, lens_of_recipe
 
 FIELD_ARCSEC = 4.5
 STEPS = {"theta_e": 1e-3, "q": 3e-3, "angle": 3e-3, "x": 1e-3, "y": 1e-3, "g1": 1e-3, "g2": 1e-3}
@@ -73,7 +73,7 @@ def information(recipe: Recipe, kind: str, seed: int, item: int) -> tuple[float,
     """Signal-to-noise of the substructure of one lens before and after the smooth lens is fitted."""
     rng = np.random.default_rng([seed, item])
     conditions = draw_conditions(rng, recipe)
-    lensed = draw_lens(rng, recipe, kind, conditions, (), None)
+    lensed = lens_of_recipe(rng, recipe, kind, conditions, (), None)
     table, bands = recipe.image[0], band_slices(recipe)[0]
     scale = table.pixel_scale_arcsec
     grid = Grid(int(FIELD_ARCSEC / scale), scale, table.supersampling)

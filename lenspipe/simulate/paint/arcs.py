@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.simulate.arcs import arc_grid, draw_arcs
+from lenspipe.simulate.arcs import Optics
 from lenspipe.simulate.instrument import kernels_of, photon_noise
-from lenspipe.simulate.lens import MacroLens
-from lenspipe.simulate.population import SourceImage, SourcePopulation, draw_axis_ratio
+from lenspipe.simulate.lensed import around_light, draw_lens
+from lenspipe.simulate.population import SourceImage, SourcePopulation
 from lenspipe.simulate.render import add_stamp
 
 Psf = Sequence[float | NDArray[np.floating]]
@@ -101,37 +100,33 @@ def paint_arcs(
         raise ConfigError("a square stamp with one name and one PSF a band is needed", shape=str(np.shape(host_njy)))
     if min_arc_snr is not None and sky_rms_njy is None:
         raise ConfigError("min_arc_snr needs the sky noise of every band", min_arc_snr=min_arc_snr)
-    sources = sources or SourcePopulation()
     rms = None if sky_rms_njy is None else np.broadcast_to(np.asarray(sky_rms_njy, float), (n_band,))
-    kernels = kernels_of(psf, pixel_scale_arcsec)
     column, row = centre_px or ((n_x - 1) / 2, (n_y - 1) / 2)
     offset_px = column - np.floor(column + 0.5), row - np.floor(row + 0.5)
-    for _ in range(MAX_DRAWS):
-        lens = replace(
-            _draw_lens(rng, theta_e_range_arcsec, axis_ratio, angle_rad, shear_scatter),
-            x_arcsec=offset_px[0] * pixel_scale_arcsec,
-            y_arcsec=offset_px[1] * pixel_scale_arcsec,
-        )
-        arcs = draw_arcs(
-            rng,
-            lens,
-            bands=bands,
-            grid=arc_grid(lens.theta_e_arcsec, pixel_scale_arcsec, kernels),
-            kernels=kernels,
-            sources=sources,
-            source_images=source_images,
-            sky_rms_njy=rms,
-            min_arc_snr=min_arc_snr,
-            min_magnification=min_magnification,
-        )
-        if arcs is not None:
-            break
-    else:
+    offset_arcsec = offset_px[0] * pixel_scale_arcsec, offset_px[1] * pixel_scale_arcsec
+    drawn = draw_lens(
+        rng,
+        around_light(
+            theta_e_range_arcsec,
+            axis_ratio=axis_ratio,
+            angle_rad=angle_rad,
+            shear_scatter=shear_scatter,
+            offset_arcsec=offset_arcsec,
+        ),
+        Optics(bands, pixel_scale_arcsec, kernels_of(psf, pixel_scale_arcsec), rms),
+        sources=sources or SourcePopulation(),
+        source_images=source_images,
+        min_arc_snr=min_arc_snr,
+        min_magnification=min_magnification,
+        attempts=MAX_DRAWS,
+    )
+    if drawn is None:
         raise DataError(
             "no source of this population makes an arc as bright as asked: lower min_arc_snr or brighten the sources",
             min_arc_snr=min_arc_snr,
             attempts=MAX_DRAWS,
         )
+    arcs = drawn.arcs
     layer = np.zeros((n_band, n_y, n_x))
     add_stamp(layer, arcs.image, int(np.floor(column + 0.5)), int(np.floor(row + 0.5)))
     painted = np.asarray(host_njy, np.float64) + photon_noise(layer, njy_per_electron, rng)
@@ -205,24 +200,3 @@ def paint_tile(
         add_stamp(out, photon_noise(arcs, njy_per_electron, rng), column, row)
         rows.append({"host": k, "x_px": float(x[k]), "y_px": float(y[k])} | truth)
     return out, pa.Table.from_pylist(rows)
-
-
-def _draw_lens(
-    rng: np.random.Generator,
-    theta_e_range: tuple[float, float],
-    axis_ratio: float | None,
-    angle_rad: float | None,
-    shear_scatter: float,
-) -> MacroLens:
-    theta_e = float(np.exp(rng.uniform(*np.log(theta_e_range))))
-    light_q = draw_axis_ratio(rng, (0.78, 0.13)) if axis_ratio is None else axis_ratio
-    q = float(np.clip(light_q + rng.normal(0, 0.05), 0.35, 0.999))
-    angle = rng.uniform(0, np.pi) if angle_rad is None else angle_rad + rng.normal(0, np.radians(10))
-    shear_x, shear_y = rng.normal(0, shear_scatter / np.sqrt(2), 2)
-    return MacroLens(
-        theta_e_arcsec=theta_e,
-        axis_ratio=q,
-        angle_rad=float(angle),
-        shear=float(np.hypot(shear_x, shear_y)),
-        shear_angle_rad=float(0.5 * np.arctan2(shear_y, shear_x)),
-    )

@@ -18,7 +18,8 @@ class Host:
     name : str
         What must stay on one side of a split.
     kind : str
-        ``early`` (may carry arcs), ``source`` (any other), ``star`` (near a bright star) or ``parametric``.
+        ``early`` (may carry arcs), ``source`` (any other), ``star`` (near a bright star), ``sky`` (nothing there) or
+        ``parametric``.
     pixels_njy : float32 array (band, y, x)
         Background-subtracted flux per pixel, square and odd, the source in the central pixel.
     pixel_scale_arcsec : float

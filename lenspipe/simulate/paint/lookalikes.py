@@ -1,125 +1,110 @@
-"""What is not a lens and looks like one: painted on hosts, or done to their pixels."""
+"""Non-lenses painted on hosts: every kind that `lenspipe.simulate.negatives` knows, in the host's own pixels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.simulate.galaxies import Ring, SpiralArms
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.simulate.artefacts import add_artefact
 from lenspipe.simulate.instrument import kernels_of
-from lenspipe.simulate.light import Component, Profile, Sersic
+from lenspipe.simulate.negatives import NON_LENSES, Galaxy, Place
 from lenspipe.simulate.paint.host import Host
-from lenspipe.simulate.photometry import njy_of_magnitude
-from lenspipe.simulate.population import SourcePopulation, draw_colours, draw_source
-from lenspipe.simulate.render import Grid, convolve, render
+from lenspipe.simulate.photometry import red_sequence
+from lenspipe.simulate.population import SourceImage
+from lenspipe.simulate.unlensed import View, draw_unlensed, shine
 
-Array = NDArray[np.float64]
-BANDS = ("g", "r", "i")
-
-
-def paint_companions(host: Host, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Host with one to four unlensed neighbours at arc-like radii, each of its own colour and direction."""
-    population = SourcePopulation(red_fraction=0.35)
-    parts = []
-    for _ in range(int(rng.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1]))):
-        r, turn = rng.uniform(0.9, 5.0), rng.uniform(0, 2 * np.pi)
-        source = draw_source(rng, population, BANDS, x_arcsec=r * np.cos(turn), y_arcsec=r * np.sin(turn))
-        size = 10 ** rng.uniform(0.0, 0.5)
-        grown = [_grown(component, size) for component in source.components]
-        parts.append((grown, 10 ** rng.uniform(1.1, 2.0)))
-    return _paint(host, parts)
+APERTURE_ARCSEC = 2.0
+"""Radius within which a host's light is counted."""
+MOFFAT_BETA = 3.0
 
 
-def paint_ring(host: Host, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Host with a ring of young stars around it; wide or inclined enough to differ from an Einstein ring."""
-    radius = rng.uniform(1.2, 4.5)
-    ring = Ring(
-        radius_arcsec=radius,
-        width_arcsec=radius * rng.uniform(0.2, 0.45),
-        axis_ratio=rng.uniform(0.35, 0.95),
-        angle_rad=rng.uniform(0, np.pi),
-    )
-    return _paint(host, [([Component(ring, _disc_flux(rng))], 10 ** rng.uniform(1.3, 2.2))])
-
-
-def paint_spiral(host: Host, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Host as the bulge of a disc with spiral arms, seen at any inclination up to 70 degrees."""
-    radius, q, angle = rng.uniform(0.8, 2.5), rng.uniform(0.35, 1.0), rng.uniform(0, np.pi)
-    arms = SpiralArms(
-        n_arm=int(rng.choice([2, 3, 4], p=[0.7, 0.15, 0.15])),
-        scale_arcsec=radius,
-        pitch_rad=float(rng.choice([-1, 1]) * np.radians(rng.uniform(10, 35))),
-        contrast=rng.uniform(1, 5),
-        axis_ratio=q,
-        angle_rad=angle,
-        phase_rad=rng.uniform(0, 2 * np.pi),
-    )
-    disc = Sersic(radius_arcsec=1.7 * radius, axis_ratio=q, angle_rad=angle)
-    flux = _disc_flux(rng)
-    parts = [Component(arms, flux), Component(disc, flux * rng.uniform(0.0, 1.0) * np.array([0.8, 1.0, 1.05]))]
-    return _paint(host, [(parts, 10 ** rng.uniform(1.4, 2.4))])
-
-
-def spoil_pixels(
-    pixels_njy: NDArray[np.float32], scale_arcsec: float, rng: np.random.Generator, *, clear_arcsec: float = 0.0
-) -> None:
+def paint_non_lens(
+    host: Host, kind: str, rng: np.random.Generator, *, bands: Sequence[str], images: Sequence[SourceImage] = ()
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """
-    Do to pixels, in place, what detectors do: a saturated star with its bleed and spikes, or pixels that are gone.
+    Paint a non-lens on a host; the host's pixels and their noise stay as they are.
 
-    ``pixels_njy`` is ``(band, y, x)``. Pixels that are gone read zero, as cutouts fill masked pixels. Star, trail and
-    edge stay ``clear_arcsec`` away from the centre in x.
+    What stands around a galaxy is drawn around the host, in proportion to its magnitude and at its redshift where it
+    asks for them (`host_galaxy`). What stands alone is added at the centre: give it a host of empty sky.
+
+    Parameters
+    ----------
+    host : Host
+    kind : str
+        One of `lenspipe.simulate.negatives.NON_LENSES`.
+    rng : numpy Generator
+    bands : sequence of str
+        Names of the host's bands.
+    images : sequence of SourceImage
+        Real galaxies, for the kinds that are made of them.
+
+    Returns
+    -------
+    pixels : float32 array (band, y, x)
+        nJy.
+    facts : dict
+        True parameters of what was painted.
+
+    Raises
+    ------
+    ConfigError
+        There is no such kind, it needs images and none are given, or bands and host differ in number.
+    DataError
+        What is drawn depends on the host's brightness, and it has none.
+
+    Examples
+    --------
+    >>> sky = Host("empty", "sky", np.zeros((1, 41, 41), np.float32), 0.2, np.array([0.7]), np.array([10.0]),
+    ...            float("nan"), 1.0, 0.0)
+    >>> pixels, _ = paint_non_lens(sky, "star", np.random.default_rng(1), bands=("r",))
+    >>> [int(i) for i in np.unravel_index(pixels.argmax(), pixels.shape)]
+    [0, 20, 20]
     """
-    n_band, size, _ = pixels_njy.shape
-    y, x = np.indices((size, size)) * scale_arcsec
-    middle = (size - 1) / 2 * scale_arcsec
-    x0 = middle + rng.choice([-1, 1]) * rng.uniform(clear_arcsec, max(0.6 * middle, clear_arcsec + 1.5))
-    y0 = middle + rng.choice([-1, 1]) * rng.uniform(0, 0.6 * middle)
-    kind = rng.choice(["star", "bleed", "edge", "band"], p=[0.4, 0.3, 0.2, 0.1])
-    if kind in ("star", "bleed"):
-        r2 = (x - x0) ** 2 + (y - y0) ** 2
-        peak = 10 ** rng.uniform(4.5, 7) * scale_arcsec**2
-        colour = np.power(10.0, rng.normal(0, 0.25, n_band))
-        wings: Array = (1 + r2 / 0.36) ** -rng.uniform(1.6, 2.6)
-        for dx, dy in ((x - x0, y - y0), (y - y0, x - x0)):
-            wings += 0.003 * np.exp(-np.abs(dx) / 0.35) / (1 + np.abs(dy))
-        pixels_njy += (peak * colour)[:, None, None].astype(np.float32) * wings.astype(np.float32)
-        saturation = 10 ** rng.uniform(4.3, 5.5) * scale_arcsec**2
-        np.minimum(pixels_njy, np.float32(saturation), out=pixels_njy)
-        if kind == "bleed":
-            half, reach = rng.uniform(0.1, 0.5), rng.uniform(2, 12)
-            trail = (np.abs(x - x0) < half) & (np.abs(y - y0) < reach)
-            for plane in pixels_njy:
-                if rng.uniform() < 0.7:
-                    plane[trail] = saturation * rng.choice([0.0, rng.uniform(0.1, 1.0), -0.02])
-    elif kind == "edge":
-        gone = (x > x0) if x0 > middle else (x < x0)
-        if rng.uniform() < 0.5:
-            gone = gone.T
-        pixels_njy[:, gone] = 0
-    else:
-        gone = np.abs(x - x0) < rng.uniform(0.3, 1.5)
-        pixels_njy[rng.integers(n_band)][gone] = 0
+    if kind not in NON_LENSES:
+        raise ConfigError("no such kind of non-lens", kind=kind, known=", ".join(NON_LENSES))
+    if len(bands) != len(host.pixels_njy):
+        raise ConfigError("one name per band of the host is needed", bands=len(bands), host=len(host.pixels_njy))
+    chosen = NON_LENSES[kind]
+    if chosen.of_images and not images:
+        raise ConfigError("this kind is made of real galaxies: give images of some", kind=kind)
+    sky = chosen.draw(rng, Place(bands, images=images, galaxy=partial(host_galaxy, host, bands)))
+    view = view_of(host)
+    sky.galaxies += [component for part in sky.scaled for component in shine(part, view)]
+    pixels = host.pixels_njy.copy()
+    if sky.galaxies or sky.stars:
+        pixels = (pixels + draw_unlensed(sky, view)).astype(np.float32)
+    if sky.artefact:
+        add_artefact(sky.artefact, pixels, rng, host.sky_rms_njy, pixel_scale_arcsec=host.pixel_scale_arcsec)
+    return pixels, sky.facts
 
 
-def _paint(host: Host, parts: list[tuple[list[Component], float]]) -> NDArray[np.float32]:
-    grid = Grid(host.pixels_njy.shape[-1], host.pixel_scale_arcsec, 2)
-    kernels = kernels_of(tuple(host.psf_fwhm_arcsec), host.pixel_scale_arcsec)
-    out = host.pixels_njy.astype(np.float64)
-    for components, snr in parts:
-        image = convolve(render(components, grid.rays(), grid, len(out)), kernels)
-        seen = np.sqrt(np.sum((image / host.sky_rms_njy[:, None, None]) ** 2))
-        out += image * (snr / seen)
-    return out.astype(np.float32)
+def view_of(host: Host) -> View:
+    """The host's pixels, Moffat PSFs and noise."""
+    return View(
+        host.pixels_njy.shape[-1],
+        host.pixel_scale_arcsec,
+        kernels_of(tuple(host.psf_fwhm_arcsec), host.pixel_scale_arcsec),
+        host.sky_rms_njy,
+        moffat=(host.psf_fwhm_arcsec, MOFFAT_BETA),
+    )
 
 
-def _disc_flux(rng: np.random.Generator) -> Array:
-    colours = draw_colours(rng, SourcePopulation(), 1.0, red=bool(rng.uniform() < 0.3))
-    mags = np.array([colours["g_r"] + rng.normal(0.1, 0.15), 0.0, -colours["r_i"]])
-    return np.asarray(njy_of_magnitude(mags), float)
+def host_galaxy(host: Host, bands: Sequence[str]) -> Galaxy:
+    """
+    Redshift and r magnitude of a host, taken as an early type: where its colours lie on the red sequence.
 
-
-def _grown(component: Component, factor: float) -> Component:
-    profile: Profile = component.profile
-    if isinstance(profile, Sersic):
-        profile = Sersic(**(vars(profile) | {"radius_arcsec": profile.radius_arcsec * factor}))
-    return Component(profile, component.flux_njy)
+    Raises
+    ------
+    DataError
+        A band has no light within 2 arcsec.
+    """
+    y, x = (np.indices(host.pixels_njy.shape[1:]) - host.pixels_njy.shape[-1] // 2) * host.pixel_scale_arcsec
+    flux = host.pixels_njy[:, np.hypot(x, y) < APERTURE_ARCSEC].sum(axis=1, dtype=np.float64)
+    if not (flux > 0).all():
+        raise DataError("the host has no light to draw a non-lens around", host=host.name, kind=host.kind)
+    return Galaxy(*red_sequence(flux, bands))

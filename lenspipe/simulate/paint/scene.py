@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from lenspipe.errors import DataError
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.preprocess import network_input, surface_brightness
+from lenspipe.simulate.artefacts import spoil_pixels
+from lenspipe.simulate.negatives import NON_LENSES
 from lenspipe.simulate.paint.arcs import paint_arcs
 from lenspipe.simulate.paint.host import Host, draw_view
-from lenspipe.simulate.paint.lookalikes import BANDS, paint_companions, paint_ring, paint_spiral, spoil_pixels
-from lenspipe.simulate.population import SourcePopulation
+from lenspipe.simulate.paint.lookalikes import paint_non_lens
+from lenspipe.simulate.population import Range, SourceImage, SourcePopulation
+from lenspipe.toml import Table
 
-ARC_SOURCES = SourcePopulation(mag_r=(21.5, 26.5), mag_slope=0.25, radius_arcsec_at_24=0.28)
-THETA_E_ARCSEC = (1.0, 4.0)
-MIN_ARC_SNR = (30.0, 100.0)
-NEAR_ARTEFACT, CLEAR_ARCSEC = 0.1, 4.5
-"""Part of the painted scenes with a bright star, a bleed or an edge this far from the centre: lenses have them too."""
-VISIBLE_CHANGE, MIN_VISIBLE_PX = 0.15, 45
-"""An arc counts as visible where it changes this many of the card's pixels by this much of the input's range."""
+AS_IT_IS = ("plain", "field-lens")
+"""Kinds of scenes that paint nothing: an ordinary host, and one that is a simulated lens already."""
 MARGIN_PX = 4
 """Stamps are kept this much wider than the network's input on each side, for shifts."""
+
+
+class ScenePlan(Table):
+    """How scenes are made of hosts; the defaults are those of the stamps that `ground-gri` learnt from."""
+
+    sources: SourcePopulation = SourcePopulation(mag_r=(21.5, 26.5), mag_slope=0.25, radius_arcsec_at_24=0.28)
+    """What is lensed."""
+    theta_e_arcsec: Range = (1.0, 4.0)
+    """Einstein radii, log-uniform between these."""
+    min_arc_snr: Range = (30.0, 100.0)
+    """The least signal-to-noise of an arc is log-uniform between these."""
+    painted_mag: Range = (17.0, 21.0)
+    """Magnitude in the last band of what is painted on."""
+    near_artefact_fraction: float = Field(0.1, ge=0, le=1)
+    """Part of the painted scenes with a bright star, a bleed or an edge off the centre: lenses have them too."""
+    clear_arcsec: float = Field(4.5, ge=0)
+    """How far off the centre these stay."""
+    visible_change: float = Field(0.15, gt=0)
+    """An arc is visible in a pixel of the card where it changes the network's input by more than this in a band."""
+    min_visible_px: int = Field(45, ge=0)
+    """Visible pixels that an arc needs."""
 
 
 def scene_size_px(card: ModelCard) -> int:
@@ -38,7 +59,14 @@ def host_size_px(card: ModelCard, pixel_scale_arcsec: float, least_scale_arcsec:
 
 
 def make_scene(
-    kind: str, host: Host, rng: np.random.Generator, *, card: ModelCard, least_scale_arcsec: float
+    kind: str,
+    host: Host,
+    rng: np.random.Generator,
+    *,
+    card: ModelCard,
+    least_scale_arcsec: float,
+    plan: ScenePlan | None = None,
+    images: Sequence[SourceImage] = (),
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """
     One training stamp: surface brightness ``(band, y, x)`` in nJy / arcsec^2 on the card's pixels, and its truth.
@@ -46,55 +74,40 @@ def make_scene(
     Parameters
     ----------
     kind : str
-        ``lens`` (arcs are painted) or ``field-lens`` (the host is a simulated lens as it is); or ``plain`` (the host as
-        it is), ``companions``, ``ring``, ``spiral``, ``spoiled``.
+        ``lens`` (arcs are painted), ``plain`` (the host as it is), ``field-lens`` (the host, a simulated lens), or a
+        non-lens of `lenspipe.simulate.negatives`.
     host : Host
-        ``lens``, ``companions``, ``ring`` and ``spiral`` are painted on views of it at i = 17 to 21.
+        In the card's bands. Arcs and what stands around a galaxy are painted on views of it at the plan's magnitudes.
     least_scale_arcsec : float
         Finest pixel scale that a view may take.
+    plan : ScenePlan, optional
+    images : sequence of SourceImage
+        Real galaxies, for the non-lenses that are made of them.
 
     Raises
     ------
+    ConfigError
+        There is no such kind, or it needs images.
     DataError
         No source makes an arc that is bright enough on this host (`paint_arcs`), or the arc drowns in its host
         (`visible_px`).
     """
-    painted = kind not in ("plain", "spoiled", "field-lens") or host.kind == "early"
-    mags = (17.0, 21.0) if painted else (host.mag - 0.2, host.mag + 1.3)
+    plan = plan or ScenePlan()
+    around = kind == "lens" or (kind in NON_LENSES and NON_LENSES[kind].stands == "around")
+    mags = plan.painted_mag if around or host.kind == "early" else (host.mag - 0.2, host.mag + 1.3)
     scales = (least_scale_arcsec, host.pixel_scale_arcsec)
     view = draw_view(host, rng, scale_range_arcsec=scales, mag_range=mags, reddening=host.kind != "parametric")
     truth: dict[str, Any] = {}
-    arcs = None
+    spoilt = False
     if kind == "lens":
-        pixels, arcs, truth = paint_arcs(
-            view.pixels_njy,
-            bands=BANDS,
-            pixel_scale_arcsec=view.pixel_scale_arcsec,
-            psf=tuple(view.psf_fwhm_arcsec),
-            rng=rng,
-            theta_e_range_arcsec=THETA_E_ARCSEC,
-            axis_ratio=min(0.95, max(0.5, view.axis_ratio)),
-            angle_rad=view.angle_rad,
-            sources=ARC_SOURCES,
-            sky_rms_njy=view.sky_rms_njy,
-            min_arc_snr=float(np.exp(rng.uniform(*np.log(MIN_ARC_SNR)))),
-        )
-    elif kind == "companions":
-        pixels = paint_companions(view, rng)
-    elif kind == "ring":
-        pixels = paint_ring(view, rng)
-    elif kind == "spiral":
-        pixels = paint_spiral(view, rng)
-    else:
+        pixels, truth = _paint_visible_arcs(view, rng, card, plan)
+    elif kind in AS_IT_IS:
         pixels = view.pixels_njy.copy()
-    if arcs is not None:
-        truth["visible_px"] = visible_px(pixels, arcs, view.pixel_scale_arcsec, card)
-        if truth["visible_px"] < MIN_VISIBLE_PX:
-            raise DataError("the arc cannot be seen", host=host.name, visible_px=truth["visible_px"])
-    if kind == "spoiled":
-        spoil_pixels(pixels, view.pixel_scale_arcsec, rng)
-    elif kind != "plain" and rng.uniform() < NEAR_ARTEFACT:
-        spoil_pixels(pixels, view.pixel_scale_arcsec, rng, clear_arcsec=CLEAR_ARCSEC)
+    else:
+        pixels, truth = paint_non_lens(view, kind, rng, bands=card.bands, images=images)
+        spoilt = NON_LENSES[kind].stands == "anywhere"
+    if kind != "plain" and not spoilt and rng.uniform() < plan.near_artefact_fraction:
+        spoil_pixels(pixels, view.pixel_scale_arcsec, rng, clear_arcsec=plan.clear_arcsec)
     scene = surface_brightness(pixels, view.pixel_scale_arcsec, size_px=scene_size_px(card), card=card)
     return scene, truth | {
         "kind": kind,
@@ -105,11 +118,38 @@ def make_scene(
     }
 
 
+def _paint_visible_arcs(
+    view: Host, rng: np.random.Generator, card: ModelCard, plan: ScenePlan
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    pixels, arcs, truth = paint_arcs(
+        view.pixels_njy,
+        bands=card.bands,
+        pixel_scale_arcsec=view.pixel_scale_arcsec,
+        psf=tuple(view.psf_fwhm_arcsec),
+        rng=rng,
+        theta_e_range_arcsec=plan.theta_e_arcsec,
+        axis_ratio=min(0.95, max(0.5, view.axis_ratio)),
+        angle_rad=view.angle_rad,
+        sources=plan.sources,
+        sky_rms_njy=view.sky_rms_njy,
+        min_arc_snr=float(np.exp(rng.uniform(*np.log(plan.min_arc_snr)))),
+    )
+    seen = visible_px(pixels, arcs, view.pixel_scale_arcsec, card, change=plan.visible_change)
+    if seen < plan.min_visible_px:
+        raise DataError("the arc cannot be seen", host=view.name, visible_px=seen)
+    return pixels, truth | {"visible_px": seen}
+
+
 def visible_px(
-    painted_njy: NDArray[np.float32], arcs_njy: NDArray[np.float32], pixel_scale_arcsec: float, card: ModelCard
+    painted_njy: NDArray[np.float32],
+    arcs_njy: NDArray[np.float32],
+    pixel_scale_arcsec: float,
+    card: ModelCard,
+    *,
+    change: float,
 ) -> int:
     """
-    Number of the card's pixels in which the arcs change the network's input by more than `VISIBLE_CHANGE` in a band.
+    Number of the card's pixels in which the arcs change the network's input by more than ``change`` in a band.
 
     An arc within the saturated core of a bright galaxy has signal to noise and cannot be seen: called a lens, it
     teaches that bright galaxies are lenses.
@@ -119,11 +159,18 @@ def visible_px(
         network_input(surface_brightness(pixels, pixel_scale_arcsec, size_px=size, card=card), card.stretch)
         for pixels in (painted_njy, painted_njy - arcs_njy)
     )
-    return int((np.abs(with_arcs - without).max(axis=0) > VISIBLE_CHANGE).sum())
+    return int((np.abs(with_arcs - without).max(axis=0) > change).sum())
 
 
 def make_scenes(
-    counts: dict[str, int], hosts: dict[str, list[Host]], *, seed: int, card: ModelCard, least_scale_arcsec: float
+    counts: dict[str, int],
+    hosts: dict[str, list[Host]],
+    *,
+    seed: int,
+    card: ModelCard,
+    least_scale_arcsec: float,
+    plan: ScenePlan | None = None,
+    images: Sequence[SourceImage] = (),
 ) -> tuple[NDArray[np.float16], list[dict[str, Any]]]:
     """
     Many scenes: ``counts`` per kind, hosts of a kind drawn in turn from ``hosts[kind]``.
@@ -150,7 +197,9 @@ def make_scenes(
             if item > 20 * count + 100:
                 raise DataError("hardly any host can carry an arc as bright as asked", kind=kind, made=made)
             try:
-                scene, truth = make_scene(kind, host, rng, card=card, least_scale_arcsec=least_scale_arcsec)
+                scene, truth = make_scene(
+                    kind, host, rng, card=card, least_scale_arcsec=least_scale_arcsec, plan=plan, images=images
+                )
             except DataError:
                 continue
             if not np.isfinite(scene).all():

@@ -167,5 +167,53 @@ def tile_hosts(
     return hosts, np.stack([sources.x_px, sources.y_px], axis=1)
 
 
+def sky_hosts(
+    found: TileSources,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    name: str,
+    pixel_scale_arcsec: float,
+    psf_fwhm_arcsec: NDArray[np.float64],
+    size_px: int,
+    clear_arcsec: float,
+) -> list[Host]:
+    """
+    Hosts of kind ``sky``: places of a tile without a source within ``clear_arcsec``, for non-lenses that stand alone.
+
+    Raises
+    ------
+    DataError
+        The tile has hardly any such place.
+    """
+    n_y, n_x = found.images_njy.shape[1:]
+    half = size_px // 2
+    if min(n_x, n_y) <= size_px:
+        raise DataError("the tile is smaller than a host", tile=name, shape=f"{n_y} x {n_x}", size_px=size_px)
+    hosts: list[Host] = []
+    for _ in range(100 * n + 100):
+        if len(hosts) == n:
+            return hosts
+        x, y = int(rng.integers(half, n_x - half)), int(rng.integers(half, n_y - half))
+        apart = np.hypot(found.sources.x_px - x, found.sources.y_px - y) * pixel_scale_arcsec
+        box = np.s_[:, y - half : y + half + 1, x - half : x + half + 1]
+        if (apart.size and apart.min() < clear_arcsec) or found.masks[box].any():
+            continue
+        hosts.append(
+            Host(
+                name=f"{name}-{x}-{y}",
+                kind="sky",
+                pixels_njy=found.images_njy[box].copy(),
+                pixel_scale_arcsec=pixel_scale_arcsec,
+                psf_fwhm_arcsec=psf_fwhm_arcsec,
+                sky_rms_njy=found.sky_rms_njy,
+                mag=float("nan"),
+                axis_ratio=1.0,
+                angle_rad=0.0,
+            )
+        )
+    raise DataError("the tile has hardly any empty place; lower clear_arcsec", tile=name, found=len(hosts), wanted=n)
+
+
 def _between(values: NDArray[np.float64], bounds: Range) -> NDArray[np.bool_]:
     return (values > bounds[0]) & (values < bounds[1])

@@ -1,54 +1,40 @@
-"""What a finder meets instead of lenses: early types, spirals, rings, mergers, satellites, groups, stars, artefacts."""
+"""Galaxies and stars of known brightness: early types, spirals, rings, mergers, satellites, groups, stars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lenspipe.simulate.galaxies import Ring, SpiralArms, draw_field_galaxy, draw_star_njy
 from lenspipe.simulate.light import Component, Sersic
+from lenspipe.simulate.negatives.contract import Bands, Place, Sky, non_lens
 from lenspipe.simulate.photometry import COLOURS, band_fluxes_njy, early_type_colours
 from lenspipe.simulate.population import (
-    DeflectorPopulation,
     SourcePopulation,
+    deflector_light,
     draw_axis_ratio,
     draw_colours,
     draw_deflector,
     draw_magnitude,
     draw_redshift,
-    early_type_components,
 )
 
-Bands = Sequence[str]
 
-
-@dataclass
-class Sky:
-    """Unlensed things in a stamp; positions are arcsec from its centre, +x along columns, +y along rows."""
-
-    galaxies: list[Component] = field(default_factory=list)
-    """Components of galaxies."""
-    stars: list[tuple[float, float, NDArray[np.float64]]] = field(default_factory=list)
-    """``(x_arcsec, y_arcsec, flux_njy)`` of point sources."""
-    artefact: str = ""
-    """An artefact that the stamp must have."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """True parameters."""
-
-
-def early_type(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
-    """A galaxy of the population that lenses, without a source behind it."""
-    drawn = draw_deflector(rng, deflectors, (1.0, 3.5))
+@non_lens("around")
+def early_type(rng: np.random.Generator, place: Place) -> Sky:
+    """A galaxy of the population that lenses, without a source behind it; or the real one that is there already."""
+    if place.galaxy is not None:
+        real = place.galaxy()
+        return Sky(facts={"z_lens": real.z, "lens_mag_r": real.mag_r})
+    drawn = draw_deflector(rng, place.deflectors, (1.0, 3.5))
+    light, facts = deflector_light(rng, place.bands, drawn)
     shape = {name: drawn[name] for name in ("velocity_dispersion_km_s", "axis_ratio", "angle_rad")}
-    light, facts = early_type_components(rng, bands, z=drawn["z_lens"], **shape)
     return Sky(light, facts=facts | {"z_lens": drawn["z_lens"], **shape})
 
 
-def spiral(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
+@non_lens("alone")
+def spiral(rng: np.random.Generator, place: Place) -> Sky:
     """A red bulge with blue arms, often nearly face-on: arms at arc-like radii."""
     z, mag = rng.uniform(0.08, 0.45), draw_magnitude(rng, 17.8, 21.5, 0.3)
     old, young = early_type_colours(z), _young_colours(rng, z)
@@ -68,21 +54,22 @@ def spiral(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulati
     mixed = {name: 0.5 * (old[name] + young[name]) for name in COLOURS}
     return Sky(
         [
-            Component(core, band_fluxes_njy(mag, old, bands) * bulge),
-            Component(disc, band_fluxes_njy(mag, mixed, bands) * (1 - bulge) * (1 - arms)),
-            Component(shape, band_fluxes_njy(mag, young, bands) * (1 - bulge) * arms),
+            Component(core, band_fluxes_njy(mag, old, place.bands) * bulge),
+            Component(disc, band_fluxes_njy(mag, mixed, place.bands) * (1 - bulge) * (1 - arms)),
+            Component(shape, band_fluxes_njy(mag, young, place.bands) * (1 - bulge) * arms),
         ]
     )
 
 
-def ring(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
+@non_lens("around")
+def ring(rng: np.random.Generator, place: Place) -> Sky:
     """A blue ring around a red core: ring galaxies are the hardest false positives of the Bologna challenge."""
-    sky = early_type(rng, bands, deflectors)
+    sky = early_type(rng, place)
     z, q = sky.facts["z_lens"], rng.uniform(0.45, 1.0)
     share = rng.uniform(0.08, 0.6)
     width = rng.uniform(0.12, 0.5)
     shape = Ring(radius_arcsec=rng.uniform(1.0, 3.0), width_arcsec=width, axis_ratio=q, angle_rad=rng.uniform(0, np.pi))
-    flux = band_fluxes_njy(sky.facts["lens_mag_r"], _young_colours(rng, z), bands)
+    flux = band_fluxes_njy(sky.facts["lens_mag_r"], _young_colours(rng, z), place.bands)
     sky.galaxies.append(Component(shape, flux * share))
     for _ in range(int(rng.integers(0, 6))):  # star-forming knots on the ring
         turn = rng.uniform(0, 2 * np.pi)
@@ -95,9 +82,10 @@ def ring(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation
     return sky
 
 
-def merger(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
+@non_lens("around")
+def merger(rng: np.random.Generator, place: Place) -> Sky:
     """Two galaxies and tidal tails, arc-like segments in the colours of one of them."""
-    sky = early_type(rng, bands, deflectors)
+    sky = early_type(rng, place)
     z, mag = sky.facts["z_lens"], sky.facts["lens_mag_r"]
     r, turn = rng.uniform(0.8, 3.0), rng.uniform(0, 2 * np.pi)
     partner = Sersic(
@@ -109,7 +97,7 @@ def merger(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulati
         y_arcsec=r * np.sin(turn),
     )
     colours = _mix(early_type_colours(z), _young_colours(rng, z), rng.uniform(0, 1))
-    flux = band_fluxes_njy(mag + rng.uniform(0.3, 2.0), colours, bands)
+    flux = band_fluxes_njy(mag + rng.uniform(0.3, 2.0), colours, place.bands)
     sky.galaxies.append(Component(partner, flux))
     for _ in range(int(rng.integers(1, 3))):
         tail = Ring(
@@ -123,9 +111,10 @@ def merger(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulati
     return sky
 
 
-def satellites(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
+@non_lens("around")
+def satellites(rng: np.random.Generator, place: Place) -> Sky:
     """One to four small neighbours at arc-like radii, each of its own colour; some are edge-on and tangential."""
-    sky = early_type(rng, bands, deflectors)
+    sky = early_type(rng, place)
     population = SourcePopulation()
     for _ in range(int(rng.integers(1, 5))):
         r, turn = rng.uniform(0.9, 3.2), rng.uniform(0, 2 * np.pi)
@@ -140,13 +129,16 @@ def satellites(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopu
             x_arcsec=r * np.cos(turn),
             y_arcsec=r * np.sin(turn),
         )
-        sky.galaxies.append(Component(shape, band_fluxes_njy(draw_magnitude(rng, 20.5, 24.0, 0.3), colours, bands)))
+        sky.galaxies.append(
+            Component(shape, band_fluxes_njy(draw_magnitude(rng, 20.5, 24.0, 0.3), colours, place.bands))
+        )
     return sky
 
 
-def group(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
+@non_lens("around")
+def group(rng: np.random.Generator, place: Place) -> Sky:
     """The centre of a group: two to five more red galaxies of the same redshift, and its blue members."""
-    sky = early_type(rng, bands, deflectors)
+    sky = early_type(rng, place)
     z, mag = sky.facts["z_lens"], sky.facts["lens_mag_r"]
     for _ in range(int(rng.integers(2, 6))):
         r, turn = rng.uniform(1.2, 8.0), rng.uniform(0, 2 * np.pi)
@@ -160,45 +152,22 @@ def group(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulatio
             x_arcsec=r * np.cos(turn),
             y_arcsec=r * np.sin(turn),
         )
-        flux = band_fluxes_njy(mag + rng.uniform(0.5, 3.0), colours if red else _young_colours(rng, z), bands)
+        flux = band_fluxes_njy(mag + rng.uniform(0.5, 3.0), colours if red else _young_colours(rng, z), place.bands)
         sky.galaxies.append(Component(shape, flux))
     return sky
 
 
-def star(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
+@non_lens("alone")
+def star(rng: np.random.Generator, place: Place) -> Sky:
     """A star, sometimes with a second one close by."""
-    sky = Sky(stars=[(0.0, 0.0, draw_star_njy(rng, bands, mag_r=(16.0, 21.0)))])
+    sky = Sky(stars=[(0.0, 0.0, draw_star_njy(rng, place.bands, mag_r=(16.0, 21.0)))])
     if rng.uniform() < 0.3:
         r, turn = rng.uniform(0.7, 3.0), rng.uniform(0, 2 * np.pi)
-        sky.stars.append((r * np.cos(turn), r * np.sin(turn), draw_star_njy(rng, bands, mag_r=(17.0, 22.0))))
+        sky.stars.append((r * np.cos(turn), r * np.sin(turn), draw_star_njy(rng, place.bands, mag_r=(17.0, 22.0))))
     return sky
 
 
-def spoiled(name: str) -> Callable[[np.random.Generator, Bands, DeflectorPopulation], Sky]:
-    """An early type whose pixels are spoiled by one artefact."""
-
-    def draw(rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation) -> Sky:
-        return replace(early_type(rng, bands, deflectors), artefact=name)
-
-    return draw
-
-
-NEGATIVES: dict[str, Callable[[np.random.Generator, Bands, DeflectorPopulation], Sky]] = {
-    "early_type": early_type,
-    "spiral": spiral,
-    "ring": ring,
-    "merger": merger,
-    "satellites": satellites,
-    "group": group,
-    "star": star,
-    "cosmic_rays": spoiled("cosmic_rays"),
-    "bleed_trail": spoiled("bleed_trail"),
-    "masked_gap": spoiled("masked_gap"),
-}
-"""Kinds of non-lenses."""
-
-
-def companions(
+def field_galaxies(
     rng: np.random.Generator, bands: Bands, *, density_arcmin2: float, half_width_arcsec: float, clear_arcsec: float
 ) -> list[Component]:
     """Galaxies of the field in a square around the centre, Poisson, none nearer to it than ``clear_arcsec``."""

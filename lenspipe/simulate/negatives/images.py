@@ -7,40 +7,37 @@ that makes them wider than the stamp's, it looks softer and more mottled than a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
 from lenspipe.simulate.galaxies import field_size_and_redshift
 from lenspipe.simulate.light import Component, GalaxyImage
-from lenspipe.simulate.negatives import Bands, Sky, early_type
+from lenspipe.simulate.negatives.contract import Bands, Place, Sky, non_lens
+from lenspipe.simulate.negatives.galaxies import early_type
 from lenspipe.simulate.photometry import band_fluxes_njy, early_type_colours
-from lenspipe.simulate.population import DeflectorPopulation, SourceImage, half_light_radius_px
+from lenspipe.simulate.population import SourceImage, half_light_radius_px
 
 MAG_R_ALONE = (19.0, 26.0)
 MAG_R_BESIDE = (20.5, 25.0)
 
 
-def galaxy_image(
-    rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation, images: Sequence[SourceImage]
-) -> Sky:
+@non_lens("alone", of_images=True)
+def galaxy_image(rng: np.random.Generator, place: Place) -> Sky:
     """One real galaxy at the centre; r = 19 to 26, all magnitudes alike, as the faint ones are the most irregular."""
-    image = images[int(rng.integers(len(images)))]
-    light = _placed(rng, bands, image, float(rng.uniform(*MAG_R_ALONE)), 0.0, 0.0)
+    image = place.images[int(rng.integers(len(place.images)))]
+    light = _placed(rng, place.bands, image, float(rng.uniform(*MAG_R_ALONE)), 0.0, 0.0)
     return Sky([light], facts={"galaxy_image": image.name})
 
 
-def satellite_images(
-    rng: np.random.Generator, bands: Bands, deflectors: DeflectorPopulation, images: Sequence[SourceImage]
-) -> Sky:
+@non_lens("around", of_images=True)
+def satellite_images(rng: np.random.Generator, place: Place) -> Sky:
     """An early type with one to three real galaxies at arc-like radii."""
-    sky, names = early_type(rng, bands, deflectors), []
+    sky, names = early_type(rng, place), []
     for _ in range(int(rng.integers(1, 4))):
-        image = images[int(rng.integers(len(images)))]
+        image = place.images[int(rng.integers(len(place.images)))]
         names.append(image.name)
         r, turn = rng.uniform(0.9, 3.2), rng.uniform(0, 2 * np.pi)
         mag = float(rng.uniform(*MAG_R_BESIDE))
-        sky.galaxies.append(_placed(rng, bands, image, mag, r * np.cos(turn), r * np.sin(turn)))
+        sky.galaxies.append(_placed(rng, place.bands, image, mag, r * np.cos(turn), r * np.sin(turn)))
     sky.facts["galaxy_image"] = ",".join(names)
     return sky
 
@@ -60,10 +57,3 @@ def _placed(
         y_arcsec=y_arcsec,
     )
     return Component(profile, band_fluxes_njy(mag_r, colours, bands))
-
-
-IMAGE_NEGATIVES: dict[str, Callable[[np.random.Generator, Bands, DeflectorPopulation, Sequence[SourceImage]], Sky]] = {
-    "galaxy_image": galaxy_image,
-    "satellite_images": satellite_images,
-}
-"""Kinds of non-lenses that need images of real galaxies."""
