@@ -111,8 +111,11 @@ def draw_stamp(
     facts |= {"artefact": sky.artefact}
     if host is None:
         facts |= sky.facts
-    first = conditions.view(recipe.image[0], band_slices(recipe)[0])
-    own = [*sky.galaxies, *(c for part in sky.scaled for c in shine(part, first, band_slices(recipe)[0]))]
+    own = list(sky.galaxies)
+    if sky.scaled:
+        bands = band_slices(recipe)[0]
+        view = conditions.view(recipe.image[0], bands)
+        own += [component for part in sky.scaled for component in shine(part, view, bands)]
     half = max(image.size_px * image.pixel_scale_arcsec for image in recipe.image) / 2
     sky.galaxies = own + field_galaxies(
         rng, recipe.bands, density_arcmin2=recipe.companion_density_arcmin2, half_width_arcsec=half, clear_arcsec=1.0
@@ -187,7 +190,7 @@ def lens_of_recipe(
         source_images=source_images,
         min_arc_snr=recipe.min_arc_snr,
         min_magnification=recipe.min_magnification,
-        visible=lambda arcs: np.count_nonzero(arcs.image[0] > rms[0]) >= recipe.min_source_px,
+        visible=lambda arcs: int(np.count_nonzero(arcs.image[0] > rms[0])) >= recipe.min_source_px,
         attempts=MAX_DRAWS,
     )
     if found is None:

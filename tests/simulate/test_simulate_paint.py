@@ -124,3 +124,12 @@ def test_a_field_is_deterministic_and_holds_what_its_truth_says():
     assert [r for r in other.truth.to_pylist() if r["is_lens"]] == [
         {k: r[k] for k in other.truth.column_names} for r in lenses
     ]
+
+
+def test_arcs_lie_around_the_fraction_of_a_pixel_that_is_the_hosts_centre():
+    ask = ASK | {"theta_e_range_arcsec": (1.0, 1.2)}
+    at = []
+    for column in (50.0, 50.4):
+        _, arcs, _ = paint_arcs(np.zeros((3, 101, 101)), **ask, rng=np.random.default_rng(2), centre_px=(column, 50.0))
+        at.append((arcs[1] * np.arange(101)).sum() / arcs[1].sum())
+    assert at[1] - at[0] == pytest.approx(0.4, abs=0.01)
