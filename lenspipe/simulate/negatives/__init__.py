@@ -5,12 +5,19 @@ To add a non-lens, write a function under ``@non_lens(...)`` in a file of this f
 class, and `lenspipe.simulate.paint` paints it on real galaxies.
 """
 
-import importlib
-import pkgutil
-
+from lenspipe.simulate.negatives import galaxies, images, lookalikes, pixels
 from lenspipe.simulate.negatives.contract import NON_LENSES, Galaxy, NonLens, Place, Scaled, Sky, non_lens
 
-for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
-
-__all__ = ["NON_LENSES", "Galaxy", "NonLens", "Place", "Scaled", "Sky", "non_lens"]
+__all__ = [
+    "NON_LENSES",
+    "Galaxy",
+    "NonLens",
+    "Place",
+    "Scaled",
+    "Sky",
+    "galaxies",
+    "images",
+    "lookalikes",
+    "non_lens",
+    "pixels",
+]
