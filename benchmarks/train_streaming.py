@@ -10,7 +10,6 @@ step gets the stamps of its rows.
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from functools import partial
@@ -21,12 +20,13 @@ import torch
 
 from benchmarks.record import write
 from lenspipe.distributed.session import ray_session
+from lenspipe.learn.batches import batch_of, epoch_batches, order_of
 from lenspipe.learn.fit import fit
 from lenspipe.learn.job import TrainJob, make_job
-from lenspipe.learn.loop import World, batch_of, epoch_batches, fit_settings, order_of, prepare_batch
 from lenspipe.learn.network import fresh_network
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.stream import read_rows
+from lenspipe.learn.world import World
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
 N, SIDE, BATCH, TURNS = 4000, 64, 64, 3
@@ -61,15 +61,20 @@ def seconds(job: TrainJob, world: World, *, in_memory: bool) -> float:
     """One epoch by the fit loop, without validation."""
     torch.set_num_threads(1)
     module, _ = fresh_network(job)
-    device = torch.device("cpu")
+    objective = job.objective
+    streams = objective.streams(job, world)
     rows = job.truth.train[:BATCH]
     held = batch_of(job, rows, read_rows(job.index, rows))
+    if in_memory:
+        streams = {name: lambda epoch: (held for _ in range(job.steps)) for name in streams}
     begun = time.perf_counter()
     fit(
-        module,
-        lambda epoch: (held for _ in range(job.steps)) if in_memory else epoch_batches(job, world, epoch),
-        dataclasses.replace(fit_settings(job, world, bfloat16=False), epochs=1),
-        prepare=lambda batch, epoch, step: prepare_batch(job, batch, epoch, step, 0, device),
+        objective.players(job, module, wrap=lambda own: own, loaded=()),
+        streams,
+        job.settings.optim.model_copy(update={"epochs": 1}),
+        steps=job.steps,
+        seed=job.seed,
+        prepare=partial(objective.prepare, job, world),
     )
     return time.perf_counter() - begun
 

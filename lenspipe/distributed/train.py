@@ -129,7 +129,8 @@ def _train_here(job: TrainJob, progress: Progress) -> ModelCard:
     import torch
 
     from lenspipe.learn.finish import finish
-    from lenspipe.learn.loop import World, train_loop
+    from lenspipe.learn.loop import train_loop
+    from lenspipe.learn.world import World
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     world = World(device=device)
@@ -195,7 +196,8 @@ def _worker(config: dict[str, Any]) -> None:
 
     from lenspipe.distributed.feed import ray_batches
     from lenspipe.learn.finish import finish
-    from lenspipe.learn.loop import World, train_loop
+    from lenspipe.learn.loop import train_loop
+    from lenspipe.learn.world import World
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.learn.batches import batch_of, measure_on, outputs_on
 from lenspipe.learn.finish import finish
 from lenspipe.learn.job import TrainJob
-from lenspipe.learn.loop import World, batch_of, measure_on, outputs_on
 from lenspipe.learn.order import Rows, in_turn
 from lenspipe.learn.stream import batches_of
+from lenspipe.learn.world import World
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.families.kernel import KernelMachine
 from lenspipe.nn.outputs import Classify, Find

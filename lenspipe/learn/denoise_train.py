@@ -16,7 +16,9 @@ from torch import nn
 
 from lenspipe.learn.denoise_losses import huber, l1, loss_named
 from lenspipe.learn.denoise_pairs import Sky, pair_batches
-from lenspipe.learn.fit import FitSettings, FitState, fit, read_state, write_state
+from lenspipe.learn.fit import FitState, fit, read_state, write_state
+from lenspipe.learn.players import MAIN, Player, supervised
+from lenspipe.learn.settings import OptimSettings
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.registry import build
@@ -99,20 +101,17 @@ def train_denoiser(
         write_state(path, state)
         log.info("%s", state.history[-1])
 
+    optim = OptimSettings(
+        epochs=settings.epochs, learning_rate=settings.learning_rate, weight_decay=1e-3, ema_decay=0.995
+    )
     state = fit(
-        module,
-        batches,
-        FitSettings(
-            epochs=settings.epochs,
-            steps_per_epoch=settings.steps_per_epoch,
-            learning_rate=settings.learning_rate,
-            weight_decay=1e-3,
-            ema_decay=0.995,
-            seed=settings.seed,
-        ),
-        loss=loss,
+        [Player(module=module, loss=supervised(lambda outputs, batch: loss(outputs, batch)))],
+        {"train": batches},
+        optim,
+        steps=settings.steps_per_epoch,
+        seed=settings.seed,
         state=read_state(path) if path.exists() else None,
-        validate=lambda net: measure_pairs(net, checked),
+        validate=lambda nets: measure_pairs(nets[MAIN], checked),
         on_epoch=on_epoch,
     )
     training = {**(facts or {}), **vars(settings), "history": state.history}

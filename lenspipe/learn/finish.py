@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import nn
 
+from lenspipe.learn.batches import measure_on
 from lenspipe.learn.job import TrainJob, facts_of
-from lenspipe.learn.loop import measure_on
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.export import plain_card, to_plain

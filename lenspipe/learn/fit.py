@@ -2,110 +2,75 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lenspipe.errors import DataError
+from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.fit_state import FitState, capture, read_state, restore, write_state
-from lenspipe.learn.losses import Loss, Tensors, binary_cross_entropy
-from lenspipe.learn.settings import less_is_better
+from lenspipe.learn.losses import Tensors
+from lenspipe.learn.players import Player, Seat, Turn
+from lenspipe.learn.settings import OptimSettings, less_is_better
 
-__all__ = ["Batch", "FitSettings", "FitState", "fit", "learning_rate_at", "read_state", "stops", "write_state"]
+__all__ = ["Batch", "FitState", "Player", "Turn", "fit", "learning_rate_at", "read_state", "stops", "write_state"]
 
 Batch = dict[str, NDArray[Any]]
 """Arrays of a batch by name; ``image`` is what the network takes, ``label`` or ``target`` what it is held to."""
-Prepare = Callable[[Batch, int, int], Tensors]
-Forward = Callable[[nn.Module, Tensors], Tensor]
+Stream = Callable[[int], Iterable[Batch]]
+"""Batches of an epoch; the same for the same epoch, if a resumed run is to repeat an unbroken one."""
+Prepare = Callable[[str, Batch, int, int], Tensors]
+Modules = Mapping[str, nn.Module]
 
 CHECK_EVERY_CPU, CHECK_EVERY_GPU = 1, 50
 """Steps between looks at the loss: each look waits for a GPU."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How to fit; see `fit`."""
-
-    epochs: int
-    """Epochs in all."""
-    steps_per_epoch: int
-    """Batches an epoch; the schedule is laid out over ``epochs * steps_per_epoch``."""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """AdamW (Loshchilov & Hutter 2019), or Adam with L2 regularisation."""
-    learning_rate: float = 2e-3
-    """Peak learning rate."""
-    weight_decay: float = 0.02
-    """Weight decay, on matrices and kernels only."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What follows the warm-up."""
-    warmup_fraction: float = 0.05
-    """Part of the steps over which the learning rate rises linearly; a cosine then falls to zero."""
-    ema_decay: float = 0.998
-    """Decay a step of the exponential moving average of the weights, which is what is kept; 0 keeps the last."""
-    label_smoothing: float = 0.0
-    """Of the default loss: labels are moved this far towards one half."""
-    seed: int = 0
-    """Seed of dropout; each epoch seeds from (seed, epoch), so a resumed run repeats an unbroken one."""
-    stream: int = 0
-    """Number of the worker, so that dropout differs between workers."""
-    frozen_epochs: int = 0
-    """First epochs in which the tensors named ``frozen`` stay as they are."""
-    monitor: str | None = None
-    """Number of the history whose best epoch's weights are kept; the last epoch's where None."""
-    patience: int | None = None
-    """Epochs without a better ``monitor`` after which the fit ends."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16``: autocast; weights, outputs and loss stay float32."""
-
-
 def fit(
-    module: nn.Module,
-    batches: Callable[[int], Iterable[Batch]],
-    settings: FitSettings,
+    players: Sequence[Player],
+    streams: Mapping[str, Stream],
+    optim: OptimSettings,
     *,
-    loss: Loss | None = None,
-    forward: Forward | None = None,
+    steps: int,
+    seed: int = 0,
+    rank: int = 0,
     prepare: Prepare | None = None,
-    network: nn.Module | None = None,
-    frozen: Collection[str] = (),
     state: FitState | None = None,
-    validate: Callable[[nn.Module], dict[str, Any]] | None = None,
+    validate: Callable[[Modules], dict[str, Any]] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[FitState], None] | None = None,
 ) -> FitState:
     """
-    Fit a module; it ends with the averaged weights, of the last epoch or of the best by ``monitor``.
+    Fit modules that step in turn; they end with the averaged weights, of the last epoch or of the best by ``monitor``.
 
     Adam on any loss, linear warm-up and cosine decay, weights averaged over steps (Polyak & Juditsky 1992, in
-    exponential form); buffers such as batch norm's are taken as they are.
+    exponential form); buffers such as batch norm's are taken as they are. On each batch every player steps once, in
+    their order, and sees what those before it have become.
 
     Parameters
     ----------
-    module : nn.Module
-        On the device where it is to be trained.
-    batches : function of the epoch
-        Yields the batches of that epoch, arrays by name; it must give the same for the same epoch if a resumed run is
-        to repeat.
-    settings : FitSettings
-    loss : function of (outputs, batch), optional
-        Scalar to minimise. The batch holds tensors by name and ``epoch``. Binary cross-entropy of ``label`` by default.
-    forward : function of (network, batch), optional
-        Outputs of the network; ``network(batch["image"])`` by default.
-    prepare : function of (batch, epoch, step), optional
+    players : sequence of Player
+        Usually one. The history has the mean loss of the first as ``loss``, of others as ``loss_NAME``.
+    streams : functions of the epoch by name
+        Batches, arrays by name. The first stream makes the epoch; one that ends before it begins again, as of an epoch
+        after all others, and what is left of a longer one is not read.
+    optim : OptimSettings
+    steps : int
+        Batches per epoch; the schedule is laid out over ``optim.epochs * steps``.
+    seed : int
+        Seed of dropout; each epoch seeds from (seed, epoch), so a resumed run repeats an unbroken one.
+    rank : int
+        Number of the worker, so that dropout differs between workers.
+    prepare : function of (stream, batch, epoch, step), optional
         Arrays to tensors on the device, augmentation included; a plain copy by default.
-    network : nn.Module, optional
-        What is called in place of the module whose weights it shares: wrapped for several workers, or compiled.
-    frozen : collection of str
-        Names of parameters that stay as they are during ``frozen_epochs``.
     state : FitState, optional
         Where an earlier run stopped.
-    validate : function of the averaged module, optional
+    validate : function of the averaged modules by name, optional
         Its numbers join the history.
     on_step : function of (epoch, step), optional
         Called after each step.
@@ -114,75 +79,74 @@ def fit(
 
     Raises
     ------
+    ConfigError
+        Two players have one name.
     DataError
-        A batch is not finite, or an epoch has no batch.
+        A batch is not finite, an epoch has no batch, or the monitored number is not measured.
+    ModelError
+        The state is of other players.
     """
-    device = next(module.parameters()).device
-    loss = loss or binary_cross_entropy(settings.label_smoothing)
-    forward = forward or (lambda net, batch: net(batch["image"]))
-    prepare = prepare or (lambda batch, epoch, step: {k: torch.from_numpy(v).to(device) for k, v in batch.items()})
-    network = network or module
-    optimizer = _optimizer(module, settings)
-    ema = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    if len({player.name for player in players}) < len(players):
+        raise ConfigError("players of a fit need names of their own", got=",".join(p.name for p in players))
+    device = next(players[0].module.parameters()).device
+    prepare = prepare or (lambda _, batch, epoch, step: {k: torch.from_numpy(v).to(device) for k, v in batch.items()})
+    bfloat16 = optim.precision == "bfloat16" or (optim.precision == "auto" and device.type == "cuda")
+    seats = [Seat(player, optim) for player in players]
+    networks = {seat.name: seat.network for seat in seats}
+    averaged = {seat.name: seat.average for seat in seats}
     state = state or FitState()
-    best = state.best()
+    best = {seat.name: state.best(seat.name) for seat in seats}
     if state.epoch:
-        restore(state, module, ema, optimizer)
+        restore(state, seats)
     look_every = CHECK_EVERY_GPU if device.type == "cuda" else CHECK_EVERY_CPU
-    held = [parameter for name, parameter in module.named_parameters() if name in set(frozen)]
-    while state.epoch < settings.epochs and not stops(state.history, settings.monitor, settings.patience):
+    total = optim.epochs * steps
+    while state.epoch < optim.epochs and not stops(state.history, optim.monitor, optim.patience):
         epoch = state.epoch
-        torch.manual_seed(1_000_003 * settings.seed + epoch + 7919 * settings.stream)
-        module.train()
-        losses: list[Tensor] = []
-        for step, arrays in enumerate(batches(epoch)):
-            seen = epoch * settings.steps_per_epoch + step
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(seen, settings)
-            batch = prepare(arrays, epoch, step) | {"epoch": torch.tensor(epoch)}
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                outputs = forward(network, batch)
-            value = loss(outputs.float(), batch)
-            losses.append(value.detach())
+        torch.manual_seed(1_000_003 * seed + epoch + 7919 * rank)
+        for seat in seats:
+            seat.module.train()
+        losses: dict[str, list[Tensor]] = {seat.name: [] for seat in seats}
+        step = -1
+        for step, arrays in enumerate(_together(streams, epoch, optim.epochs)):
+            seen = epoch * steps + step
+            told = {"epoch": torch.tensor(epoch)}
+            batch = {name: prepare(name, part, epoch, step) | told for name, part in arrays.items()}
+            turn = Turn(networks, averaged, batch, epoch, seen)
+            for seat in seats:
+                if (seen + 1) % seat.player.every == 0:
+                    rate = learning_rate_at(seen, total, seat.optim)
+                    losses[seat.name].append(seat.step(turn, rate, device=device, bfloat16=bfloat16))
             if step % look_every == 0:
-                _refuse_infinite(losses[-look_every:], epoch, step)
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            if epoch < settings.frozen_epochs:
-                for parameter in held:
-                    parameter.grad = None  # the optimizer passes over parameters without a gradient
-            optimizer.step()
-            # a short memory at first, so that the random start is forgotten
-            _average(ema, module, min(settings.ema_decay, (1 + seen) / (10 + seen)))
+                _refuse_infinite(losses, epoch, step, look_every)
             if on_step is not None:
                 on_step(epoch, step)
-        if not losses:
+        if step < 0:
             raise DataError("an epoch has no batch", epoch=epoch)
-        _refuse_infinite(losses, epoch, len(losses) - 1)
-        facts: dict[str, Any] = {"epoch": epoch + 1, "loss": float(torch.stack(losses).double().mean())}
-        facts["learning_rate"] = learning_rate_at(seen, settings)
+        _refuse_infinite(losses, epoch, step)
+        facts: dict[str, Any] = {"epoch": epoch + 1} | _means(losses)
+        facts["learning_rate"] = learning_rate_at(seen, total, seats[0].optim)
         if validate is not None:
-            facts |= _with_weights(module, ema, validate)
+            facts |= _averaged(seats, validate)
         history = [*state.history, facts]
-        if settings.monitor is not None and _best_epoch(history, settings.monitor) == epoch:
-            best = {name: tensor.detach().clone() for name, tensor in ema.items()}
-        state = FitState(epoch + 1, capture(module, ema, optimizer, best), history)
+        if optim.monitor is not None and _best_epoch(history, optim.monitor) == epoch:
+            best = {seat.name: {n: t.detach().clone() for n, t in seat.average.items()} for seat in seats}
+        state = FitState(epoch + 1, capture(seats, best), history)
         if on_epoch is not None:
             on_epoch(state)
-    module.load_state_dict(best or ema)
+    for seat in seats:
+        seat.module.load_state_dict(best[seat.name] or seat.average)
     return state
 
 
-def learning_rate_at(step: int, settings: FitSettings) -> float:
-    """Learning rate at a step: linear warm-up, then half a cosine, or constant."""
-    total = settings.epochs * settings.steps_per_epoch
-    warm = max(1, round(settings.warmup_fraction * total))
+def learning_rate_at(step: int, total: int, optim: OptimSettings) -> float:
+    """Learning rate at a step of ``total``: linear warm-up, then half a cosine, or constant."""
+    warm = max(1, round(optim.warmup_fraction * total))
     if step < warm:
-        return settings.learning_rate * (step + 1) / warm
-    if settings.schedule == "constant":
-        return settings.learning_rate
+        return optim.learning_rate * (step + 1) / warm
+    if optim.schedule == "constant":
+        return optim.learning_rate
     progress = min(1.0, (step - warm) / max(1, total - warm))
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return optim.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def stops(history: list[dict[str, Any]], monitor: str | None, patience: int | None) -> bool:
@@ -203,37 +167,46 @@ def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
     return int(np.nanargmin(values) if less_is_better(monitor) else np.nanargmax(values))
 
 
-def _optimizer(module: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=settings.learning_rate)
-
-
-def _refuse_infinite(losses: list[Tensor], epoch: int, step: int) -> None:
-    if not bool(torch.isfinite(torch.stack(losses)).all()):
-        raise DataError("the loss is not finite: look for stamps that are not", epoch=epoch, step=step)
-
-
-@torch.no_grad()
-def _average(ema: dict[str, Tensor], module: nn.Module, decay: float) -> None:
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
-            ema[name].lerp_(tensor, 1 - decay)
-        else:
-            ema[name].copy_(tensor)
-
-
-def _with_weights(
-    module: nn.Module, weights: dict[str, Tensor], measure: Callable[[nn.Module], dict[str, Any]]
-) -> dict[str, Any]:
-    own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-    module.load_state_dict(weights)
-    module.eval()
+def _together(streams: Mapping[str, Stream], epoch: int, epochs: int) -> Iterator[dict[str, Batch]]:
+    first, *others = streams
+    beside = {name: _endless(name, streams[name], epoch, epochs) for name in others}
     try:
-        return measure(module)
+        for batch in streams[first](epoch):
+            yield {first: batch} | {name: next(stream) for name, stream in beside.items()}
     finally:
-        module.load_state_dict(own)
+        for stream in beside.values():
+            stream.close()  # so that what reads ahead for it ends with the epoch
+
+
+def _endless(name: str, stream: Stream, epoch: int, epochs: int) -> Generator[Batch, None, None]:
+    for time in itertools.count():
+        n = 0
+        for n, batch in enumerate(stream(epoch + time * epochs), start=1):  # noqa: B007
+            yield batch
+        if not n:
+            raise DataError("an epoch of a stream has no batch", stream=name, epoch=epoch)
+
+
+def _means(losses: Mapping[str, list[Tensor]]) -> dict[str, float]:
+    names = ["loss", *(f"loss_{name}" for name in list(losses)[1:])]
+    found = zip(names, losses.values(), strict=True)
+    return {name: float(torch.stack(values).double().mean()) for name, values in found if values}
+
+
+def _refuse_infinite(losses: Mapping[str, list[Tensor]], epoch: int, step: int, last: int = 0) -> None:
+    for values in losses.values():
+        if values and not bool(torch.isfinite(torch.stack(values[-last:])).all()):
+            raise DataError("the loss is not finite: look for stamps that are not", epoch=epoch, step=step)
+
+
+def _averaged(seats: Sequence[Seat], measure: Callable[[Modules], dict[str, Any]]) -> dict[str, Any]:
+    """Numbers of the modules with their averaged weights, which they are given for that time."""
+    own = [{name: tensor.detach().clone() for name, tensor in seat.module.state_dict().items()} for seat in seats]
+    for seat in seats:
+        seat.module.load_state_dict(seat.average)
+        seat.module.eval()
+    try:
+        return measure({seat.name: seat.module for seat in seats})
+    finally:
+        for seat, weights in zip(seats, own, strict=True):
+            seat.module.load_state_dict(weights)

@@ -199,8 +199,8 @@ def test_the_command_line_is_put_over_the_file(tmp_path):
 
 
 def test_large_lenses_come_first(toy_stamps):
+    from lenspipe.learn.batches import order_of
     from lenspipe.learn.job import make_job
-    from lenspipe.learn.loop import order_of
 
     raw = SETTINGS | {"sampling": SETTINGS["sampling"] | {"curriculum": "theta_e_arcsec", "curriculum_epochs": 2}}
     job = make_job(toy_stamps, "small-cnn", "find", "x", TrainSettings.model_validate(raw), seed=1)

@@ -13,8 +13,8 @@ from toy_stamps import make_stamps
 
 from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.learn.batches import order_of
 from lenspipe.learn.job import make_job
-from lenspipe.learn.loop import order_of
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.stream import batches_of
 

@@ -38,7 +38,10 @@ from benchmarks.studies.finder_ground.hosts import hosts_by_scene
 from lenspipe.errors import DataError
 from lenspipe.infer.committee import dihedral_view
 from lenspipe.infer.denoise import Denoiser
-from lenspipe.learn.fit import FitSettings, fit
+from lenspipe.learn.fit import fit
+from lenspipe.learn.losses import binary_cross_entropy
+from lenspipe.learn.players import Player, supervised
+from lenspipe.learn.settings import OptimSettings
 from lenspipe.nn.card import Stretch, find_model, read_card
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
@@ -244,8 +247,9 @@ def train(images: Array, is_lens: NDArray[np.bool_], seed: int, steps: int) -> t
             )
             yield {"image": image, "label": is_lens[rows].astype(np.float32)}
 
-    settings = FitSettings(epochs=max(1, steps // 50), steps_per_epoch=50, seed=seed, ema_decay=0.98)
-    fit(network, batches, settings)
+    optim = OptimSettings(epochs=max(1, steps // 50), learning_rate=2e-3, ema_decay=0.98)
+    player = Player(module=network, loss=supervised(binary_cross_entropy()))
+    fit([player], {"train": batches}, optim, steps=50, seed=seed)
     return network.eval()
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from lenspipe.errors import ConfigError, ModelError
-from lenspipe.learn.losses import Loss
+from lenspipe.learn.batches import epoch_batches, outputs_on, prepare_batch
+from lenspipe.learn.fit import Batch, Stream
+from lenspipe.learn.losses import Loss, Tensors
+from lenspipe.learn.players import Player, supervised
 from lenspipe.learn.settings import AugmentSettings, LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.outputs import Outputs
 from lenspipe.stamps.format import StampSet
 
 if TYPE_CHECKING:
+    from lenspipe.learn.job import TrainJob
     from lenspipe.learn.order import Rows
+    from lenspipe.learn.world import World
 
 Array = NDArray[np.float64]
 
@@ -106,6 +112,37 @@ class Objective(ABC):
         """Values ``(n,)`` of the column of a curriculum; NaN for rows that are shown from the first epoch on."""
         return values
 
+    def streams(self, job: TrainJob, world: World) -> dict[str, Stream]:
+        """Batches of an epoch by the name of their stream; the first makes the epoch."""
+        return {"train": lambda epoch: epoch_batches(job, world, epoch)}
+
+    def prepare(self, job: TrainJob, world: World, stream: str, batch: Batch, epoch: int, step: int) -> Tensors:
+        """A batch of a stream on the device."""
+        return prepare_batch(job, world, batch, epoch, step, n_view=self.n_view)
+
+    def players(
+        self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
+    ) -> list[Player]:
+        """
+        Who steps in the fit; the first has the network that becomes the model.
+
+        Parameters
+        ----------
+        job : TrainJob
+        module : nn.Module
+            The card's network.
+        wrap : function
+            A module as it is called where several workers train; for every module that a player steps.
+        loaded : collection of str
+            Parameters of the network that came from pretrained weights.
+        """
+        loss = supervised(self.loss(job.settings))
+        return [Player(module=module, network=wrap(module), frozen=loaded, loss=loss)]
+
+    def outputs_on(self, job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Array:
+        """Outputs of rows in their order, without augmentation, as `measure` takes them; of all workers."""
+        return outputs_on(job, module, rows, world)
+
     def loss(self, settings: TrainSettings) -> Loss:
         """
         The loss that the settings name, or the first.
@@ -116,7 +153,8 @@ class Objective(ABC):
             It is not one of the objective's, or does not go with the outputs.
         """
         there = self.losses(settings)
-        name = str(settings.loss.name or next(iter(there)))
+        default: str = next(iter(there.keys()))
+        name = settings.loss.name or default
         if name not in there:
             raise ConfigError(
                 f"this loss does not go with the task; {self.task} takes {' or '.join(there)} with these settings",

@@ -1,0 +1,112 @@
+"""Batches of a training job: rows in their order, stamps with their truth, and both on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lenspipe.learn.augment_batch import augment_batch
+from lenspipe.learn.device_input import device_input
+from lenspipe.learn.fit import Batch
+from lenspipe.learn.losses import Tensors
+from lenspipe.learn.order import Order, Rows, class_weights, curriculum_mask, epoch_order, in_turn
+from lenspipe.learn.players import call
+from lenspipe.learn.world import World
+
+if TYPE_CHECKING:
+    from lenspipe.learn.job import TrainJob
+
+Array = NDArray[np.float64]
+
+
+def order_of(job: TrainJob, epoch: int) -> Order:
+    """The rows of an epoch, of all workers."""
+    sampling, rows = job.settings.sampling, job.truth.train
+    allowed = np.ones(len(rows), bool)
+    if job.curriculum is not None:
+        allowed = curriculum_mask(
+            job.curriculum[rows], epoch=epoch, start=sampling.curriculum_start, epochs=sampling.curriculum_epochs
+        )
+    labels = job.truth.labels[rows]
+    balanced = sampling.balance == "equal" and job.objective.balanced
+    weights = class_weights(labels, allowed) if balanced else allowed.astype(float)
+    return epoch_order(
+        rows,
+        weights,
+        job.index.group_starts,
+        n_total=job.steps * sampling.batch_size,
+        window=job.index.window(sampling.window_mib * 2**20),
+        seed=job.seed,
+        epoch=epoch,
+    )
+
+
+def epoch_batches(job: TrainJob, world: World, epoch: int) -> Iterator[Batch]:
+    """Batches of an epoch, those of one worker."""
+    share = order_of(job, epoch).share(world.rank, world.size)
+    for rows, stamps in world.feed(job.index, share, batch_size=job.settings.sampling.batch_size // world.size):
+        yield batch_of(job, rows, stamps)
+
+
+def batch_of(job: TrainJob, rows: Rows, stamps: NDArray[np.float32]) -> Batch:
+    """Stamps in the card's bands, with what is known of them."""
+    truth = job.truth
+    batch: Batch = {"image": stamps if job.bands is None else stamps[:, list(job.bands)]}
+    batch |= {"label": truth.labels[rows].astype(np.int64), "target": truth.targets[rows]}
+    return batch | ({"features": truth.features[rows]} if truth.features.shape[1] else {})
+
+
+def on_device(batch: Batch, device: str | torch.device) -> Tensors:
+    """Arrays as tensors where the network is."""
+    return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in batch.items()}
+
+
+def prepare_batch(job: TrainJob, world: World, batch: Batch, epoch: int, step: int, *, n_view: int = 1) -> Tensors:
+    """A training batch on the device: augmented, cropped, stretched; further views as ``image_1``, ``image_2``, ..."""
+    tensors = on_device(batch, world.device)
+    stamps = tensors["image"] / job.card.pixel_scale_arcsec**2
+    for view in range(n_view):
+        rng = np.random.default_rng([job.seed, 41, epoch, step, world.rank, *([view] if view else [])])
+        seen = augment_batch(stamps, job.augment, rng, noise_levels=job.noise)
+        tensors[f"image_{view}" if view else "image"] = shown_to_network(job, seen)
+    return tensors
+
+
+def channels_last(job: TrainJob, device: torch.device) -> bool:
+    """Whether pixels and kernels lie with their channels side by side."""
+    asked = job.settings.optim.channels_last
+    return device.type == "cuda" if asked is None else asked
+
+
+def shown_to_network(job: TrainJob, surface_brightness: Tensor) -> Tensor:
+    """The middle of stamps, stretched, as the network takes it."""
+    edge = (surface_brightness.shape[-1] - job.card.stamp_px) // 2
+    inner = slice(edge, edge + job.card.stamp_px)
+    shown = device_input(surface_brightness[:, :, inner, inner], job.card.stretch)
+    last = channels_last(job, shown.device)
+    return shown.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def outputs_on(job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Array:
+    """Outputs ``(n, n_out)`` or ``(n,)`` of rows in their order, without augmentation, float32 arithmetic."""
+    device = next(module.parameters()).device
+    window = job.index.window(job.settings.sampling.window_mib * 2**20)
+    share = in_turn(rows, job.index.group_starts, window).share(world.rank, world.size)
+    out: list[Array] = []
+    with torch.inference_mode():
+        for some, stamps in world.feed(job.index, share, batch_size=job.settings.sampling.batch_size):
+            batch = {k: torch.from_numpy(v).to(device) for k, v in batch_of(job, some, stamps).items()}
+            batch["image"] = shown_to_network(job, batch["image"] / job.card.pixel_scale_arcsec**2)
+            out.append(call(module, batch).double().cpu().numpy())
+    shape = (0,) if job.card.n_out == 1 else (0, job.card.n_out)
+    return world.gather(np.concatenate([np.empty(shape), *out]))
+
+
+def measure_on(job: TrainJob, outputs: Array, rows: Rows) -> dict[str, Any]:
+    """Numbers of outputs against the truth of their rows."""
+    return job.objective.numbers(outputs, job.truth, rows, job.objective.loss(job.settings))
