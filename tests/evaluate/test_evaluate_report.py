@@ -18,6 +18,10 @@ from sklearn import metrics as sk
 
 from lenspipe.cli.evaluate import command
 from lenspipe.errors import ConfigError, DataError, ModelError
+from lenspipe.evaluate.finders import Scored, Single
+from lenspipe.evaluate.judges.contract import JudgeSettings
+from lenspipe.evaluate.judges.find import FindJudge
+from lenspipe.evaluate.judging import judge_of, open_members, stream
 from lenspipe.nn.card import read_card, write_card
 from lenspipe.nn.outputs import Calibration
 from lenspipe.stamps.format import StampSet, image_column, write_part
@@ -291,3 +295,38 @@ def test_one_class_mixed_tasks_and_a_full_folder_are_refused(
         run(str(models["sees"]), "--data", str(data[0]), "--out", str(tmp_path / "full"), "--overwrite")
     with pytest.raises(DataError, match="none of the model's classes"):
         run(str(models["three"]), "--data", str(data[0]), "--out", str(tmp_path / "three"))
+
+
+class Halved:
+    """Another kind of finder: half the score of a model, with a calibration of its own."""
+
+    name = "halved"
+    calibration = Calibration(method="temperature", slope=1.0, prior=0.5, n_lens=9, n_other=9, data="made")
+
+    def __init__(self, single: Single) -> None:
+        self.single = single
+
+    def score(self, batch: Scored) -> np.ndarray:
+        return batch.of(self.single) / 2
+
+    def facts(self, n: int) -> dict[str, Any]:
+        return {"n_seen": n}
+
+
+def test_whatever_has_a_score_a_calibration_and_a_name_is_judged_as_a_model_is(
+    data: Data, models: dict[str, Path]
+) -> None:
+    stamps, rows = StampSet.open(data[0]), []
+    members = open_members([models["sees"]], stamps)
+    judge = judge_of(members, stamps, JudgeSettings())
+    assert isinstance(judge, FindJudge)
+    halved = Halved(Single(members[0]))
+    judge.add(halved)
+    stream(judge, on_rows=rows.append, progress=lambda done, total: None)
+    sees, half = judge.metrics().values()
+    assert half["auroc"] == sees["auroc"] and half["n_seen"] == sees["n_lens"] + sees["n_other"]
+    assert half["calibrated"]["method"] == "temperature" and sees["calibrated"] is None
+    wide = pa.concat_tables(rows).to_pandas().pivot(index="stamp_id", columns="model", values="score")
+    np.testing.assert_array_equal(wide["halved"], wide["sees"] / 2)
+    with pytest.raises(ConfigError, match="one name"):
+        judge.add(halved)

@@ -63,13 +63,31 @@ class FindJudge(NumbersJudge[Find]):
         super().__init__(members, stamps, settings)
         self.quantities = quantity_columns(stamps.schema.names, next(iter(stamps.images.values())).bands)
         self.kind = "kind" if "kind" in stamps.schema.names else "label"
+        self.entries: dict[str, Entry] = {}
+        self._in_rows: list[Finder] = []
         singles = [Single(member) for member in members]
         views = [Views(single, settings.views) for single in singles] if settings.views else []
         committees = [Together(singles, rule) for rule in settings.committees]
-        by_model = [finder for group in zip(singles, views, strict=True) for finder in group] if views else singles
-        self._in_rows: list[Finder] = [*by_model, *committees]
-        judged: list[Finder] = [*singles, *views, *committees]
-        self.entries = {finder.name: Entry(finder, Groups(self.quantities)) for finder in judged}
+        finders: list[Finder] = [*singles, *views, *committees]
+        for finder in finders:
+            self.add(finder)
+        if views:  # rows of a model's views come after its own; metrics come models first
+            by_model = [one for pair in zip(singles, views, strict=True) for one in pair]
+            self._in_rows = [*by_model, *committees]
+
+    def add(self, finder: Finder) -> None:
+        """
+        Judge one more finder on the same stamps, whatever it is made of.
+
+        Raises
+        ------
+        ConfigError
+            Another of that name is judged already.
+        """
+        if finder.name in self.entries:
+            raise ConfigError("two finders of one name are judged; rename one", name=finder.name)
+        self.entries[finder.name] = Entry(finder, Groups(self.quantities))
+        self._in_rows.append(finder)
 
     def check(self) -> None:
         """Raise `ConfigError` for a committee of one, a calibrated one without calibrations, or other lens labels."""
