@@ -20,9 +20,9 @@ import click
 
 from benchmarks import record
 from lenspipe.cli.train import read_settings
-from lenspipe.distributed.train import train
 from lenspipe.evaluate.audit import audit
 from lenspipe.evaluate.judging import open_members
+from lenspipe.learn.train import train
 from lenspipe.nn.registry import families
 from lenspipe.stamps.format import StampSet
 
@@ -48,7 +48,7 @@ def main(data: Path, config: Path, groups: str, also: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             out = Path(folder) / name
-            train(data, model=name, task="find", out=out, settings=short(config, name), seed=1, runner="local")
+            train(data, model=name, task="find", out=out, settings=short(config, name), seed=1)
             found.append({"model": name, "steps": STEPS, **audited(out, stamps)})
             check(found[-1])
     found += [{"model": Path(model).name, **audited(model, stamps)} for model in also]

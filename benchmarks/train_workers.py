@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from benchmarks.record import write
 from benchmarks.train_streaming import make_data
 from lenspipe.distributed.session import ray_session
-from lenspipe.distributed.train import train
 from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
+from lenspipe.runner import here
 
 AIM, EPOCHS, TURNS = 1.5, 3, 2
 SETTINGS = {
@@ -35,6 +36,8 @@ SETTINGS = {
 def main() -> None:
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder, ray_session(keep_idle=True):
+        from lenspipe.distributed.train import train_ray
+
         data = Path(folder) / "stamps"
         make_data(data)
         for turn, n_worker in itertools.product(range(TURNS), seconds):
@@ -46,6 +49,7 @@ def main() -> None:
                 out=out,
                 settings=TrainSettings.model_validate(SETTINGS),
                 seed=1,
+                runner=here(train_ray),
                 n_worker=n_worker,
             )
             history = pq.read_table(out / "history.parquet").to_pydict()

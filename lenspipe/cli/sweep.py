@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lenspipe.cli.options import set_option, settings_of
+
+if TYPE_CHECKING:
+    from lenspipe.learn.sweep.run import Runner
 
 LOG_COLUMNS = 110
 """Width of the table where it is not printed on a terminal, which knows its own."""
@@ -32,6 +36,13 @@ LOG_COLUMNS = 110
     show_default=True,
     help="Part of a GPU a trial books; 0 trains on CPUs.",
 )
+@click.option(
+    "--runner",
+    type=click.Choice(["ray", "local"]),
+    default="ray",
+    show_default=True,
+    help="Ray, or one trial after the other.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out.")
 def command(
     data: Path,
@@ -42,6 +53,7 @@ def command(
     max_concurrent: int | None,
     workers: int,
     gpus_per_trial: float,
+    runner: str,
     resume: bool,
 ) -> int:
     """
@@ -50,26 +62,35 @@ def command(
     Exit code: 0 done, 2 bad request, 3 done with crashed trials.
     """
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.distributed.sweep import sweep
+    from lenspipe.distributed.session import on_ray
+    from lenspipe.evaluate.audit import largest_changes
+    from lenspipe.learn.sweep.run import PLAIN, sweep
     from lenspipe.learn.sweep.space import SweepSpace
 
     space = settings_of(SweepSpace, space_file, assignments)
-    with ShownProgress("trial") as shown:
+    ray = on_ray(partial(_on_ray, gpus_per_trial, max_concurrent), keep_idle=True)
+    with ShownProgress("trial") as progress:
         table = sweep(
             data,
             space,
             out,
             seed=seed,
+            runner=PLAIN if runner == "local" else ray,
             n_worker=workers,
-            gpus_per_trial=gpus_per_trial,
-            max_concurrent=max_concurrent,
+            audit=largest_changes,
             resume=resume,
-            progress=shown.counter("Sweep"),
+            progress=progress,
         )
     rows = table.to_pylist()
     print_rows(rows, space.metric_name)
     click.echo(f"{out / 'trials.parquet'}, {out / 'index.html'}" + (f", {out / 'best'}" if _ranked(rows) else ""))
     return 3 if any(row["status"] == "error" for row in rows) else 0
+
+
+def _on_ray(gpus_per_trial: float, max_concurrent: int | None, n_cpu: int) -> Runner:
+    from lenspipe.distributed.sweep import sweep_ray
+
+    return partial(sweep_ray, gpus_per_trial=gpus_per_trial, max_concurrent=max_concurrent)
 
 
 def print_rows(rows: list[dict[str, Any]], metric: str) -> None:

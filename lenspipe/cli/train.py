@@ -12,9 +12,9 @@ from lenspipe.cli.options import set_option, settings_of
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lenspipe.cli.progress import ShownProgress
-    from lenspipe.learn.job import TrainJob
     from lenspipe.learn.settings import TrainSettings
+    from lenspipe.learn.train import Runner
+    from lenspipe.runner import Start
 
 
 @click.command()
@@ -61,6 +61,8 @@ def command(
 
     Killed at any moment, the same command goes on after the last whole epoch. Exit code: 0 done, 2 bad request.
     """
+    from lenspipe.learn.train import said
+
     if task == "denoise":
         if config_file or assignments or targets or pretrained or tensorboard or workers > 1:
             raise ConfigError(
@@ -80,12 +82,13 @@ def command(
         click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
         return 0
     settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets)
-    board = _tensorboard(out) if tensorboard else None
+    board = _Board(out) if tensorboard else None
 
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.distributed.train import train
+    from lenspipe.learn.train import train
 
-    with ShownProgress("step") as shown:
+    start = _start(runner, workers)
+    with ShownProgress("step") as progress:
         card = train(
             data,
             model=model,
@@ -93,10 +96,11 @@ def command(
             out=out,
             settings=settings,
             seed=seed,
-            runner="local" if runner == "local" else "ray",
+            runner=start,
             n_worker=workers,
             pretrained=pretrained,
-            progress=_Show(shown, board),
+            progress=progress,
+            on_step=board,
         )
     click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
     return 0
@@ -122,42 +126,44 @@ def read_settings(
     return settings_of(TrainSettings, file, assignments, options)
 
 
-def said(numbers: dict[str, Any]) -> str:
-    """The numbers of an epoch in a line."""
-    parts = [f"{name} {value:.4g}" for name, value in numbers.items() if isinstance(value, float) and name != "seconds"]
-    return ", ".join(parts)
+def _start(name: str, workers: int) -> Start[Runner]:
+    """The runner that is asked for, with workers that this machine or the cluster can have."""
+    from lenspipe.distributed.session import on_ray
+    from lenspipe.learn import local
+    from lenspipe.runner import here
+
+    if name == "local":
+        local.refuse_workers(workers)
+        return here(local.train_local)
+    from lenspipe.distributed.train import refuse_workers
+
+    refuse_workers(workers)
+    return on_ray(_on_ray, keep_idle=True)
 
 
-class _Show:
-    """A bar of steps, a line an epoch."""
+def _on_ray(n_cpu: int) -> Runner:
+    from lenspipe.distributed.train import train_ray
 
-    def __init__(self, shown: ShownProgress, board: Any) -> None:
-        self._shown, self._board = shown, board
-        self._done: int | None = None
+    return train_ray
+
+
+class _Board:
+    """Writes the numbers of new epochs for TensorBoard."""
+
+    def __init__(self, out: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                "--tensorboard needs the package tensorboard: install it or leave the option out"
+            ) from error
+        self._writer: Any = SummaryWriter(str(out / ".tensorboard"))
         self._epochs: int | None = None
 
-    def __call__(self, job: TrainJob, epoch: int, step: int, history: list[dict[str, Any]]) -> None:
-        total, done = job.settings.optim.epochs * job.steps, epoch * job.steps + step
-        if self._done is None:
-            self._shown.stage("Training", total, done)
-            self._done, self._epochs = done, len(history)
-            if self._epochs:
-                self._shown.say(f"going on after epoch {self._epochs}")
-        self._shown.advance(max(0, done - self._done))
-        self._done = max(done, self._done)
-        for row in history[self._epochs :]:
-            self._shown.say(f"epoch {row['epoch']}: " + said({k: v for k, v in row.items() if k != "epoch"}))
-            if self._board is not None:
-                for name, value in row.items():
-                    if isinstance(value, float):
-                        self._board.add_scalar(name, value, row["epoch"])
-                self._board.flush()
+    def __call__(self, epoch: int, step: int, history: list[dict[str, Any]]) -> None:
+        for row in [] if self._epochs is None else history[self._epochs :]:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(name, value, row["epoch"])
+            self._writer.flush()
         self._epochs = len(history)
-
-
-def _tensorboard(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("--tensorboard needs the package tensorboard: install it or leave the option out") from error
-    return SummaryWriter(str(out / ".tensorboard"))

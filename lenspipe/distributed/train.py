@@ -1,4 +1,4 @@
-"""Train a network on a data set of stamps: the plain loop, or the same loop in the workers of Ray Train."""
+"""Train a network with Ray Train: the plain loop in every worker, which share each batch."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lenspipe.distributed.session import prepare_environment, ray_session
+from lenspipe.distributed.session import prepare_environment
 from lenspipe.errors import ConfigError, LenspipeError
-from lenspipe.learn.job import TrainJob, data_digest, make_job, refuse_pickle
-from lenspipe.learn.settings import TrainSettings
-from lenspipe.nn.card import CARD_FILE, ModelCard, read_card
-from lenspipe.rundir import open_run, read_json, write_json
-from lenspipe.stamps.format import StampSet
-
-Progress = Callable[[TrainJob, int, int, list[dict[str, Any]]], None]
-"""Called with the job, the epoch, the steps done in it, and the history."""
+from lenspipe.learn.job import TrainJob
+from lenspipe.learn.local import OnStep
+from lenspipe.rundir import read_json, write_json
 
 PROGRESS_FILE, RAY_FOLDER = ".progress.json", ".ray"
 POLL_S = 0.5
@@ -30,93 +24,8 @@ MAX_READERS = 4
 """Tasks that read for one worker at a time: about 200 MB/s each of what `lenspipe simulate` writes."""
 
 
-def train(
-    data: str | Path,
-    *,
-    model: str,
-    task: str,
-    out: str | Path,
-    settings: TrainSettings,
-    seed: int = 0,
-    runner: Literal["ray", "local"] = "ray",
-    n_worker: int = 1,
-    pretrained: str | None = None,
-    progress: Progress | None = None,
-) -> ModelCard:
-    """
-    Train a network and write it, or go on with a training that was cut off.
-
-    The folder remembers the request: called again with the same one, the training goes on after its last whole epoch
-    and ends with the weights of an unbroken run; a finished one is left as it is.
-
-    Parameters
-    ----------
-    data : path
-        Data set of stamps with splits.
-    model : str
-        Network family, or a kernel machine (`lenspipe.learn.classical`).
-    task : str
-    out : path
-        Folder of the model; with several nodes one that all of them write to.
-    settings : TrainSettings
-    seed : int
-    runner : str
-        ``ray``, or ``local`` for the plain loop, whose weights one Ray worker's equal.
-    n_worker : int
-        Ray workers, which share every batch.
-    pretrained : path, optional
-        Weights to begin from.
-    progress : function, optional
-
-    Raises
-    ------
-    ConfigError, DataError, ModelError
-        What is wrong with the request, the data, the network or the stored state.
-    """
-    from lenspipe.learn.classical import KERNELS, train_kernel
-
-    refuse_workers(n_worker, runner)
-    refuse_pickle(pretrained)
-    request: dict[str, Any] = {
-        "command": "train",
-        "data": os.path.abspath(data),
-        "data_digest": data_digest(StampSet.open(data)),
-        "model": model,
-        "task": task,
-        "seed": seed,
-        "workers": n_worker,
-        "pretrained": None if pretrained is None else os.path.abspath(pretrained),
-        "settings": settings.model_dump(mode="json"),
-    }
-    out = Path(os.path.abspath(out))
-    # everything is checked before the folder is claimed, so that a request that was wrong can be made again
-    job = make_job(
-        request["data"], model, task, out, settings, seed=seed, n_worker=n_worker, pretrained=request["pretrained"]
-    )
-    if model not in KERNELS:
-        from lenspipe.learn.network import fresh_network
-
-        fresh_network(job)
-    with open_run(out, request, resume=True, command="--out"):
-        if (out / CARD_FILE).exists():
-            return read_card(out)
-        if model in KERNELS:
-            return train_kernel(job, KERNELS[model])
-        show = progress or (lambda *_: None)
-        if runner == "local":
-            return _train_here(job, show)
-        _train_ray(job, n_worker, show)
-        shutil.rmtree(out / RAY_FOLDER, ignore_errors=True)
-        (out / PROGRESS_FILE).unlink(missing_ok=True)
-        return read_card(out)
-
-
-def refuse_workers(n_worker: int, runner: str) -> None:
-    """Raise `ConfigError` at once where a local machine has fewer CPUs than workers are asked for."""
-    if runner == "local" and n_worker > 1:
-        raise ConfigError("the plain loop is one worker: leave --runner local out for several", workers=n_worker)
-    if runner == "local":
-        return
+def refuse_workers(n_worker: int) -> None:
+    """Raise `ConfigError` at once, before Ray is started, where this machine has fewer CPUs than workers."""
     prepare_environment()
     import ray
 
@@ -125,51 +34,58 @@ def refuse_workers(n_worker: int, runner: str) -> None:
         raise ConfigError("more workers are asked for than this machine has CPUs", workers=n_worker, cpus=cpus)
 
 
-def _train_here(job: TrainJob, progress: Progress) -> ModelCard:
-    import torch
+def train_ray(job: TrainJob, *, n_worker: int, on_step: OnStep) -> None:
+    """
+    Train in workers on the Ray that runs; see `lenspipe.learn.train.Runner`.
 
-    from lenspipe.learn.finish import finish
-    from lenspipe.learn.loop import train_loop
-    from lenspipe.learn.world import World
+    Parameters
+    ----------
+    job : TrainJob
+    n_worker : int
+        Workers, which share every batch.
+    on_step : callable
+        Called from a thread about twice a second while the workers train.
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    world = World(device=device)
-    module, state, outputs = train_loop(job, world, lambda epoch, step, history: progress(job, epoch, step, history))
-    return finish(job, module, state.history, outputs, n_worker=1, device=device)
+    Raises
+    ------
+    ConfigError
+        There are more workers than CPUs.
+    LenspipeError
+        What a worker raised.
+    """
+    import ray
+    from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchTrainer
 
-
-def _train_ray(job: TrainJob, n_worker: int, progress: Progress) -> None:
-    with ray_session(keep_idle=True) as n_cpu:
-        import ray
-        from ray.train import RunConfig, ScalingConfig, WorkerGroupError
-        from ray.train.torch import TorchTrainer
-
-        if n_worker > n_cpu:
-            raise ConfigError("more workers are asked for than the cluster has CPUs", workers=n_worker, cpus=n_cpu)
-        gpu = ray.cluster_resources().get("GPU", 0) >= n_worker
-        sent = {"job": ray.put(job), "n_reader": max(1, min(MAX_READERS, n_cpu // n_worker))}
-        with _Watcher(job, progress):
-            for attempt in range(1 + MAX_RESTARTS):
-                trainer = TorchTrainer(
-                    _worker,
-                    train_loop_config=sent,
-                    scaling_config=ScalingConfig(
-                        num_workers=n_worker,
-                        use_gpu=gpu,
-                        resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
-                    ),
-                    run_config=RunConfig(
-                        name=f"train-{uuid.uuid4().hex[:12]}", storage_path=str(Path(job.out) / RAY_FOLDER)
-                    ),
-                )
-                try:
-                    trainer.fit()
-                    return
-                except WorkerGroupError as error:
-                    if found := deliberate(error):
-                        raise found from None
-                    if attempt == MAX_RESTARTS:
-                        raise
+    n_cpu = int(ray.cluster_resources().get("CPU", 0))
+    if n_worker > n_cpu:
+        raise ConfigError("more workers are asked for than the cluster has CPUs", workers=n_worker, cpus=n_cpu)
+    gpu = ray.cluster_resources().get("GPU", 0) >= n_worker
+    sent = {"job": ray.put(job), "n_reader": max(1, min(MAX_READERS, n_cpu // n_worker))}
+    with _Watcher(job, on_step):
+        for attempt in range(1 + MAX_RESTARTS):
+            trainer = TorchTrainer(
+                _worker,
+                train_loop_config=sent,
+                scaling_config=ScalingConfig(
+                    num_workers=n_worker,
+                    use_gpu=gpu,
+                    resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
+                ),
+                run_config=RunConfig(
+                    name=f"train-{uuid.uuid4().hex[:12]}", storage_path=str(Path(job.out) / RAY_FOLDER)
+                ),
+            )
+            try:
+                trainer.fit()
+                break
+            except WorkerGroupError as error:
+                if found := deliberate(error):
+                    raise found from None
+                if attempt == MAX_RESTARTS:
+                    raise
+    shutil.rmtree(Path(job.out) / RAY_FOLDER, ignore_errors=True)
+    (Path(job.out) / PROGRESS_FILE).unlink(missing_ok=True)
 
 
 def deliberate(error: Any) -> LenspipeError | None:
@@ -238,8 +154,8 @@ def _worker(config: dict[str, Any]) -> None:
 class _Watcher:
     """Reads the first worker's progress in a thread while Ray trains."""
 
-    def __init__(self, job: TrainJob, progress: Progress) -> None:
-        self._job, self._progress = job, progress
+    def __init__(self, job: TrainJob, on_step: OnStep) -> None:
+        self._job, self._on_step = job, on_step
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watch-training")
 
@@ -261,4 +177,4 @@ class _Watcher:
         path = Path(self._job.out) / PROGRESS_FILE
         if path.exists():
             seen = read_json(path)
-            self._progress(self._job, seen["epoch"], seen["step"], seen["history"])
+            self._on_step(seen["epoch"], seen["step"], seen["history"])

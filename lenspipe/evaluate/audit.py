@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from lenspipe.evaluate.judges import judge_for
+from lenspipe.evaluate.judging import open_members
 from lenspipe.evaluate.stream import Member, feature_values, iter_stamps
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.infer.committee import N_VIEW, dihedral_view
@@ -24,6 +26,8 @@ GROUPS = (4, 8, 12, 16)
 SHIFTS_PX = (0.25, 0.5)
 N_RANDOM = 12
 UPSAMPLE = 3
+N_IN_SWEEP = 24
+"""Stamps of the audit of each trial of a sweep."""
 Change = dict[str, float]
 AuditMember = Member[Any, Predictor]
 Run = Callable[[NDArray[np.float32]], tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -84,6 +88,20 @@ def audit(
         ways = [(0.0, shift), (shift, 0.0), (shift, shift)]
         found[f"shifts by {shift:g} px"] = _change(as_it_is, [run(shifted(sky, *way)) for way in ways])
     return found
+
+
+def largest_changes(model: Path, data: Path) -> dict[str, float]:
+    """
+    Largest change by kind of a model's output, of the first `N_IN_SWEEP` validation stamps of a data set.
+
+    None of a model that gives images.
+    """
+    stamps = StampSet.open(data)
+    (member,) = open_members([model], stamps, device="cpu")
+    if not judge_for(member.card.outputs).audited:
+        return {}
+    changes = audit(member, stamps, split="validation", n_stamp=N_IN_SWEEP)
+    return {kind: change["largest"] for kind, change in changes.items()}
 
 
 def turned(images: NDArray[np.float32], angles_deg: Sequence[float]) -> Iterator[NDArray[np.float32]]:

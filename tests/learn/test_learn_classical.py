@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.infer.score import Scorer
 from lenspipe.learn.classical import KERNELS, fill, fit_kernel
 from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.registry import build
 from lenspipe.stamps.format import StampSet
@@ -53,7 +53,7 @@ def test_two_classes_with_two_outputs_differ_by_the_decision(rng):
 def test_the_same_command_trains_them_and_they_score_like_any_model(toy_stamps, tmp_path, model):
     settings = TrainSettings.model_validate({"model": {"n_landmark": 40, "pool": 1}})
     out = tmp_path / model
-    card = train(toy_stamps, model=model, task="find", out=out, settings=settings, runner="local")
+    card = train(toy_stamps, model=model, task="find", out=out, settings=settings)
     assert card.metrics["validation"]["auc"] > 0.8
     assert not [path for path in out.iterdir() if path.suffix in (".pkl", ".joblib", ".pt")]
     data = StampSet.open(toy_stamps)
@@ -67,4 +67,4 @@ def test_the_same_command_trains_them_and_they_score_like_any_model(toy_stamps, 
 def test_a_kernel_machine_does_not_regress(toy_stamps, tmp_path):
     settings = TrainSettings.model_validate({"labels": {"targets": ["theta_e_arcsec"]}})
     with pytest.raises(ConfigError, match="regression needs a network"):
-        train(toy_stamps, model="kernel-svm", task="regress", out=tmp_path / "x", settings=settings, runner="local")
+        train(toy_stamps, model="kernel-svm", task="regress", out=tmp_path / "x", settings=settings)

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lenspipe.distributed.train import train
+from lenspipe.cli.train import command
 from lenspipe.errors import ConfigError, DataError, ModelError
 from lenspipe.learn.card_of import noise_levels
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
 from lenspipe.stamps.format import StampSet, image_array
 
 
@@ -124,12 +125,7 @@ def test_a_stamp_with_one_nan_that_the_noise_did_not_show_ends_the_training(stam
     tables = {"sampling": {"batch_size": 4, "steps_per_epoch": 1}, "optim": {"epochs": 1, "threads": 1}}
     with pytest.raises(DataError, match=rf"stamps must be finite.*n=1, first_row={row}\b"):
         train(
-            folder,
-            model="small-cnn",
-            task="find",
-            out=tmp_path / "out",
-            runner="local",
-            settings=TrainSettings.model_validate(tables),
+            folder, model="small-cnn", task="find", out=tmp_path / "out", settings=TrainSettings.model_validate(tables)
         )
     assert not (tmp_path / "out" / "card.json").exists()
 
@@ -146,14 +142,7 @@ def test_a_network_that_does_not_exist_is_refused_and_the_folder_stays_free(
     toy_stamps, tmp_path, model, settings, message
 ):
     with pytest.raises(ModelError, match=message):
-        train(
-            toy_stamps,
-            model=model,
-            task="find",
-            out=tmp_path / "out",
-            settings=TrainSettings(**settings),
-            runner="local",
-        )
+        train(toy_stamps, model=model, task="find", out=tmp_path / "out", settings=TrainSettings(**settings))
     assert not (tmp_path / "out").exists()
 
 
@@ -167,7 +156,6 @@ def test_a_pickle_offered_as_weights_is_refused(toy_stamps, tmp_path):
                 task="find",
                 out=tmp_path / "out",
                 settings=TrainSettings(),
-                runner="local",
                 pretrained=str(path),
             )
 
@@ -177,15 +165,11 @@ def test_more_workers_than_cpus_are_refused_at_once(toy_stamps, tmp_path, monkey
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match=r"more workers.*than this machine has CPUs.*workers=5000"):
-        train(toy_stamps, model="small-cnn", task="find", out=tmp_path, settings=TrainSettings(), n_worker=5000)
-    with pytest.raises(ConfigError, match="plain loop is one worker"):
-        train(
-            toy_stamps,
-            model="small-cnn",
-            task="find",
-            out=tmp_path,
-            settings=TrainSettings(),
-            n_worker=2,
-            runner="local",
-        )
+    ask = ["--data", str(toy_stamps), "--model", "small-cnn", "--out", str(tmp_path / "out")]
+    for more, message in (
+        (["--workers", "5000"], r"more workers.*than this machine has CPUs.*workers=5000"),
+        (["--workers", "2", "--runner", "local"], "plain loop is one worker"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            command.main(ask + more, standalone_mode=False)
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.figure import Figure
 from torch import nn
 
-from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
 from lenspipe.learn.objectives import OBJECTIVES, objective_of
@@ -17,6 +16,7 @@ from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.page import _learning_curves, write_page
 from lenspipe.learn.sweep.space import SweepSpace, grid, random_trials
 from lenspipe.learn.sweep.trials import SCHEMA, at_chance, trial_table, write_result, write_table
+from lenspipe.learn.train import train
 from lenspipe.toml import parse_toml, read_toml
 
 SPACE = """
@@ -132,7 +132,7 @@ def test_a_trial_on_labels_that_mean_nothing_has_no_rank(tmp_path, toy_stamps, s
     for name, data in (("planted", noise), ("honest", toy_stamps)):
         folders.append(begun(tmp_path, name))
         model = folders[-1] / "model"
-        train(data, model="small-cnn", task="find", out=model, settings=settings, runner="local")
+        train(data, model="small-cnn", task="find", out=model, settings=settings)
         write_result(folders[-1], {"parameters": 10, "multiply_adds": 100})
     rows = {row["trial"]: row for row in trial_table(folders, space(), stopped=set()).to_pylist()}
     assert (rows["planted"]["status"], rows["planted"]["at_chance"], rows["planted"]["rank"]) == ("done", True, None)

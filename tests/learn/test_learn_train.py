@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from lenspipe.cli.train import read_settings
-from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.infer.score import Scorer
 from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
 from lenspipe.nn.card import read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.registry import build, families
@@ -34,9 +34,7 @@ SETTINGS = {
 
 def run(data, out, task="find", seed=2, model="small-cnn", **tables):
     raw = SETTINGS | {"model": SETTINGS["model"] if model == "small-cnn" else {}} | tables
-    return train(
-        data, model=model, task=task, out=out, settings=TrainSettings.model_validate(raw), seed=seed, runner="local"
-    )
+    return train(data, model=model, task=task, out=out, settings=TrainSettings.model_validate(raw), seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +76,12 @@ def test_the_same_command_again_leaves_a_finished_model_and_another_is_refused(f
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from lenspipe.distributed.train import train
+from lenspipe.learn.train import train
 from lenspipe.learn.settings import TrainSettings
 import json
 train(sys.argv[1], model="small-cnn", task="find", out=sys.argv[2],
-      settings=TrainSettings.model_validate(json.loads(sys.argv[3])), seed=2, runner="local",
-      progress=lambda job, epoch, step, history: print(epoch, step, flush=True))
+      settings=TrainSettings.model_validate(json.loads(sys.argv[3])), seed=2,
+      on_step=lambda epoch, step, history: print(epoch, step, flush=True))
 """
 
 
@@ -107,8 +105,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(finder, 
         out=out,
         settings=TrainSettings.model_validate(SETTINGS),
         seed=2,
-        runner="local",
-        progress=lambda job, epoch, step, history: shown.append((epoch, step)),
+        on_step=lambda epoch, step, history: shown.append((epoch, step)),
     )
     assert shown[0] == (1, 1)
     whole, resumed = (load_file(folder / "weights.safetensors") for folder in (finder, out))
@@ -221,7 +218,6 @@ def test_training_starts_from_local_weights_head_first(finder, toy_stamps, tmp_p
         out=tmp_path / "on",
         settings=settings,
         seed=9,
-        runner="local",
         pretrained=str(finder / "weights.safetensors"),
     )
     before, after = (load_file(folder / "weights.safetensors") for folder in (finder, tmp_path / "on"))
@@ -239,7 +235,6 @@ def test_an_equivariant_network_is_stored_in_its_plain_form(toy_stamps, tmp_path
         task="find",
         out=tmp_path / "c4",
         seed=1,
-        runner="local",
         settings=TrainSettings.model_validate(
             SETTINGS | {"model": {"width": 2, "depth": 1}, "optim": optim, "sampling": {"steps_per_epoch": 2}}
         ),
@@ -258,7 +253,7 @@ def test_columns_of_numbers_go_beside_the_image(toy_stamps, tmp_path):
         | {"model": {"trunk": "resnet10t"}, "optim": optim, "sampling": {"steps_per_epoch": 2}}
         | {"input": {"features": ["mag"]}}
     )
-    card = train(toy_stamps, model="hybrid", task="find", out=tmp_path / "h", settings=settings, runner="local")
+    card = train(toy_stamps, model="hybrid", task="find", out=tmp_path / "h", settings=settings)
     data = StampSet.open(toy_stamps)
     mags = data.column("mag")[data.column("split") == "train"]
     assert card.settings["n_feature"] == 1

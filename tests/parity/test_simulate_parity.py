@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from heard import Heard
 
 from lenspipe.errors import ConfigError
-from lenspipe.runner import Silent, here
+from lenspipe.runner import here
 from lenspipe.simulate.local import simulate_local
 from lenspipe.simulate.parts import Part, plan_parts
 from lenspipe.simulate.recipe import read_recipe
@@ -35,14 +36,6 @@ def on_ray(n_worker):
     from lenspipe.distributed.simulate import simulate_ray
 
     return here(partial(simulate_ray, n_worker=n_worker))
-
-
-class Counted(Silent):
-    def stage(self, name, total, done=0):
-        self.total, self.at_first, self.done = total, done, done
-
-    def advance(self, n=1, **counts):
-        self.done += n
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +90,7 @@ def test_a_run_that_was_cut_off_is_resumed_and_made_longer(reference, tmp_path):
     simulate(small_recipe(), count=12, seed=3, out=out)
     (out / "part-000000005.parquet").unlink()
     (out / ".part-000000005.parquet.99.tmp").write_bytes(b"half a part")
-    heard = Counted()
+    heard = Heard()
     result = simulate(small_recipe(), count=23, seed=3, out=out, resume=True, progress=heard)
     assert result["new_rows"] == 18  # the lost part, the short last one, and the new ones
     assert (heard.at_first, heard.total, heard.done) == (5, 23, 23)

@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
-from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.batches import order_of
 from lenspipe.learn.job import make_job
+from lenspipe.learn.local import train_local
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.stream import batches_of
+from lenspipe.learn.train import train
+from lenspipe.runner import here
 
 SETTINGS = TrainSettings.model_validate(
     {
@@ -33,9 +35,22 @@ def stamps(tmp_path_factory) -> Path:
     return make_stamps(tmp_path_factory.mktemp("parity") / "stamps")
 
 
+def train_ray(*args, **how):
+    from lenspipe.distributed.train import train_ray
+
+    train_ray(*args, **how)
+
+
 def run(stamps, out, runner, n_worker=1, settings=SETTINGS):
     return train(
-        stamps, model="small-cnn", task="find", out=out, settings=settings, seed=4, runner=runner, n_worker=n_worker
+        stamps,
+        model="small-cnn",
+        task="find",
+        out=out,
+        settings=settings,
+        seed=4,
+        runner=here(runner),
+        n_worker=n_worker,
     )
 
 
@@ -55,7 +70,7 @@ def test_ray_data_gives_the_batches_of_the_plain_reader(stamps):
 
 @pytest.mark.usefixtures("ray_local")
 def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
-    run(stamps, tmp_path / "plain", "local")
+    run(stamps, tmp_path / "plain", train_local)
     shown = []
     train(
         stamps,
@@ -64,7 +79,8 @@ def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
         out=tmp_path / "ray",
         settings=SETTINGS,
         seed=4,
-        progress=lambda job, epoch, step, history: shown.append((epoch, len(history))),
+        runner=here(train_ray),
+        on_step=lambda epoch, step, history: shown.append((epoch, len(history))),
     )
     plain, ray = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "ray"))
     assert all(torch.equal(plain[name], ray[name]) for name in plain)
@@ -74,7 +90,7 @@ def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
 
 @pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_together_and_measure_every_validation_stamp(stamps, tmp_path):
-    card = run(stamps, tmp_path / "two", "ray", n_worker=2)
+    card = run(stamps, tmp_path / "two", train_ray, n_worker=2)
     assert card.training["workers"] == 2
     assert sum(card.metrics["validation"]["n"].values()) == 48
     assert card.metrics["validation"]["auc"] > 0.9
@@ -100,4 +116,4 @@ def test_an_error_in_a_worker_keeps_its_name():
 @pytest.mark.usefixtures("ray_local")
 def test_more_workers_than_the_cluster_has_are_refused_at_once(stamps, tmp_path):
     with pytest.raises(ConfigError, match=r"more workers.*than the cluster has CPUs.*workers=8, cpus=4"):
-        run(stamps, tmp_path / "many", "ray", n_worker=8)
+        run(stamps, tmp_path / "many", train_ray, n_worker=8)

@@ -8,19 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from heard import Heard
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
-from lenspipe.distributed.sweep import sweep
-from lenspipe.distributed.train import train
 from lenspipe.errors import ConfigError
-from lenspipe.learn.settings import TrainSettings
+from lenspipe.evaluate.audit import largest_changes
+from lenspipe.learn.sweep.run import sweep
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.checkpoint import load_model
+from lenspipe.runner import here
 
 BASE = {
     "sampling": {"batch_size": 16, "steps_per_epoch": 8},
@@ -29,15 +31,33 @@ BASE = {
 }
 SCRIPT = """
 import json, sys
-from lenspipe.distributed.sweep import sweep
+from functools import partial
+from lenspipe.distributed.session import on_ray, prepare_environment
+prepare_environment()
+from lenspipe.distributed.sweep import sweep_ray
+from lenspipe.evaluate.audit import largest_changes
+from lenspipe.evaluate.audit import largest_changes
+from lenspipe.learn.sweep.run import sweep
 from lenspipe.learn.sweep.space import SweepSpace
-sweep(sys.argv[1], SweepSpace.model_validate(json.loads(sys.argv[2])), sys.argv[3], max_concurrent=1)
+sweep(
+    sys.argv[1],
+    SweepSpace.model_validate(json.loads(sys.argv[2])),
+    sys.argv[3],
+    audit=largest_changes,
+    runner=on_ray(lambda n_cpu: partial(sweep_ray, max_concurrent=1)),
+)
 """
 
 
 def space(**tables) -> SweepSpace:
     models = [{"family": "small-cnn", "settings": {"width": [3, 4]}}]
     return SweepSpace.model_validate({"base": BASE, "model": models} | tables)
+
+
+def one_at_a_time():
+    from lenspipe.distributed.sweep import sweep_ray
+
+    return here(partial(sweep_ray, max_concurrent=1))
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -62,11 +82,11 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
     written = (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
         sweep(data, asked, out)
-    seen = []
+    heard = Heard()
     rows = sweep(
-        data, asked, out, resume=True, max_concurrent=1, progress=lambda *counts: seen.append(counts)
+        data, asked, out, runner=one_at_a_time(), audit=largest_changes, resume=True, progress=heard
     ).to_pylist()
-    assert (seen[0], seen[-1]) == ((0, 2), (2, 2))
+    assert (heard.total, heard.done) == (2, 2)
     assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
     assert [row["rank"] for row in rows] == [1, 2, None]
     assert rows[0]["metric"] >= rows[1]["metric"] > 0.8
@@ -79,19 +99,16 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
     assert card.name == rows[0]["trial"]
     assert (out / "index.html").stat().st_size > 20_000
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]  # nothing of either run is left
-    for row in rows[:2]:  # one of them went on in a process that had another trial before
-        settings = TrainSettings.model_validate(BASE | {"model": {"width": json.loads(row["settings"])["model.width"]}})
-        optim = settings.optim.model_copy(update={"threads": 1})
-        alone = tmp_path / row["trial"]
-        train(
-            data,
-            model="small-cnn",
-            task="find",
-            out=alone,
-            runner="local",
-            settings=settings.model_copy(update={"optim": optim}),
+    plain = sweep(data, asked, tmp_path / "plain", audit=largest_changes).to_pylist()
+    timed = {"seconds", "stamps_per_s", "checkpoint"}
+    assert [{k: v for k, v in row.items() if k not in timed} for row in rows] == [
+        {k: v for k, v in row.items() if k not in timed} for row in plain
+    ]
+    for row in rows[:2]:  # one of them was trained in a process that had another trial before
+        ours, its = (
+            load_file(folder / "trials" / row["trial"] / "model" / "weights.safetensors")
+            for folder in (tmp_path / "plain", out)
         )
-        ours, its = (load_file(f / "weights.safetensors") for f in (alone, out / "trials" / row["trial"] / "model"))
         assert all(torch.equal(ours[name], its[name]) for name in ours)
 
 
@@ -101,7 +118,7 @@ def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
     monkeypatch.setattr(search.ray, "available_resources", lambda: {"CPU": 0.0})
     monkeypatch.setattr(search.ray, "cluster_resources", lambda: {"CPU": 2.0})
     waiting, running = SimpleNamespace(status="PENDING"), SimpleNamespace(status="RUNNING")
-    shown = search.Shown(lambda *_: None, 2, stall_s=0.02)
+    shown = search.Shown(lambda: None, stall_s=0.02)
     for trials in ([waiting, running], [], [waiting]):
         shown.on_step_end(0, trials)
     time.sleep(0.03)
@@ -112,15 +129,15 @@ def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
 
 
 def test_optuna_goes_on_with_what_was_cut_off(tmp_path):
-    from lenspipe.distributed.search import StudySearch
+    from lenspipe.learn.sweep.search import StudySearch
 
     models = [{"family": "small-cnn", "settings": {"width": {"low": 2, "high": 9, "integer": True}}}]
     asked = space(model=models, search="optuna", samples=3)
     first = StudySearch(asked, tmp_path / "journal", seed=1)
-    assert first.n_left == 3
-    done, cut = first.suggest("a"), first.suggest("b")
-    first.on_trial_complete("a", {"auc": 0.7})
+    assert first.n_trial == 3
+    done, cut = first.ask("a"), first.ask("b")
+    first.tell("a", 0.7)
     again = StudySearch(asked, tmp_path / "journal", seed=1)
-    assert again.n_left == 2
-    assert again.suggest("c")["name"] == cut["name"]
-    assert 2 <= done["settings"]["model"]["width"] <= 9
+    assert again.n_trial == 2
+    assert again.ask("c").name == cut.name
+    assert 2 <= done.settings.model["width"] <= 9

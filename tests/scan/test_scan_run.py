@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from heard import Heard
 from scipy.spatial import cKDTree
 from sky import write_tile
 
@@ -15,15 +16,6 @@ from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.run import ScanRequest, run_scan
 from lenspipe.survey.layout import read_layout
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
-
 
 local = here(scan_local)
 

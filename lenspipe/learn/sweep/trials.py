@@ -19,7 +19,7 @@ from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.rundir import atomic_path, read_json, write_json
 
 TRIAL_FILE, RESULT_FILE, ERROR_FILE, TABLE_FILE = "trial.json", "result.json", "error.json", "trials.parquet"
-MODEL_FOLDER = "model"
+TRIALS, MODEL_FOLDER = "trials", "model"
 
 SCHEMA = pa.schema(
     [

@@ -1,0 +1,126 @@
+"""One sweep from space to table: run the trials that are not done, rank them, draw their page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from lenspipe.learn.job import data_digest
+from lenspipe.learn.sweep.local import sweep_local
+from lenspipe.learn.sweep.page import write_page
+from lenspipe.learn.sweep.search import Search, search_of
+from lenspipe.learn.sweep.space import SweepSpace, grid
+from lenspipe.learn.sweep.trial import Audit, SweepJob
+from lenspipe.learn.sweep.trials import (
+    ERROR_FILE,
+    MODEL_FOLDER,
+    TABLE_FILE,
+    TRIAL_FILE,
+    TRIALS,
+    is_finished,
+    trial_history,
+    trial_table,
+    write_table,
+)
+from lenspipe.rundir import open_run, write_json
+from lenspipe.runner import SILENT, Progress, Start, here
+from lenspipe.stamps.format import StampSet
+
+BEST = "best"
+
+
+class Runner(Protocol):
+    """Runs the trials of a search; the plain loop, or Ray Tune."""
+
+    def __call__(self, search: Search, job: SweepJob, *, on_trial: Callable[[], None]) -> dict[str, str]:
+        """Run them; returns by name the error of each that died without writing one."""
+        ...
+
+
+PLAIN: Start[Runner] = here(sweep_local)
+
+
+def sweep(
+    data: str | Path,
+    space: SweepSpace,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    runner: Start[Runner] = PLAIN,
+    n_worker: int = 1,
+    audit: Audit | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> pa.Table:
+    """
+    Train every trial of a space and compare them.
+
+    Writes ``trials.parquet``, ``index.html`` with its plots, and the best model to ``best/``. Killed and resumed,
+    finished trials are kept and the others resume after their last whole epoch.
+
+    Parameters
+    ----------
+    data : path
+        Data set of stamps.
+    space : SweepSpace
+    out : path
+        Folder of the sweep; with several nodes one that all of them write to.
+    seed : int
+        Of the search and of every training.
+    runner : Start, optional
+        What runs the trials; one after the other in this process by default.
+    n_worker : int
+        Workers of each training.
+    audit : function, optional
+        Audits a finished model (`lenspipe.evaluate.audit.largest_changes`); without, its columns are null.
+    resume : bool
+    progress : Progress, optional
+
+    Raises
+    ------
+    ConfigError
+        The space is not one, or the folder holds another sweep, or there are too few CPUs.
+    """
+    folder = Path(os.path.abspath(out))
+    request: dict[str, Any] = {
+        "command": "sweep",
+        "data": os.path.abspath(data),
+        "data_digest": data_digest(StampSet.open(data)),
+        "space": space.model_dump(mode="json"),
+        "seed": seed,
+        "workers_per_trial": n_worker,
+    }
+    if space.search == "grid":
+        grid(space)  # what is wrong with it is said before the folder is claimed
+    with open_run(folder, request, resume=resume, command="--out"):
+        search = search_of(space, folder, seed=seed)
+        if search.n_trial:
+            job = SweepJob(Path(request["data"]), folder, space, seed, n_worker, audit)
+            with runner() as run:
+                progress.stage("Sweep", search.n_trial)
+                failures = run(search, job, on_trial=progress.advance)
+            for name, error in failures.items():
+                if not (folder / TRIALS / name / ERROR_FILE).exists():
+                    write_json(folder / TRIALS / name / ERROR_FILE, {"error": error})
+        return collect(folder, space)
+
+
+def collect(folder: Path, space: SweepSpace) -> pa.Table:
+    """Table, page and best model of a sweep that has run to its end."""
+    folders = sorted(path.parent for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
+    stopped = {path.name for path in folders if not is_finished(path)}
+    table = trial_table(folders, space, stopped=stopped)
+    write_table(folder / TABLE_FILE, table)
+    write_page(folder, table, {path.name: trial_history(path) for path in folders}, space)
+    shutil.rmtree(folder / BEST, ignore_errors=True)
+    if table.num_rows and table["rank"][0].as_py() == 1:
+        best = folder / TRIALS / table["trial"][0].as_py() / MODEL_FOLDER
+        (folder / BEST).mkdir()
+        for name in ("weights.safetensors", "card.json"):
+            shutil.copy2(best / name, folder / BEST / name)
+    return table

@@ -1,0 +1,136 @@
+"""One training from request to model: check, claim the folder, train, or resume what was cut off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from lenspipe.learn.job import TrainJob, data_digest, make_job, refuse_pickle
+from lenspipe.learn.local import OnStep, train_local
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.nn.card import CARD_FILE, ModelCard, read_card
+from lenspipe.rundir import open_run
+from lenspipe.runner import SILENT, Progress, Start, here
+from lenspipe.stamps.format import StampSet
+
+
+class Runner(Protocol):
+    """Trains a job and writes its model to ``job.out``; the plain loop, or Ray."""
+
+    def __call__(self, job: TrainJob, *, n_worker: int, on_step: OnStep) -> None:
+        """Train by ``n_worker`` workers."""
+        ...
+
+
+PLAIN: Start[Runner] = here(train_local)
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str,
+    task: str,
+    out: str | Path,
+    settings: TrainSettings,
+    seed: int = 0,
+    runner: Start[Runner] = PLAIN,
+    n_worker: int = 1,
+    pretrained: str | None = None,
+    progress: Progress = SILENT,
+    on_step: OnStep | None = None,
+) -> ModelCard:
+    """
+    Train a network and write it, or go on with a training that was cut off.
+
+    The folder remembers the request: called again with the same one, the training goes on after its last whole epoch
+    and ends with the weights of an unbroken run; a finished one is left as it is.
+
+    Parameters
+    ----------
+    data : path
+        Data set of stamps with splits.
+    model : str
+        Network family, or a kernel machine (`lenspipe.learn.classical`).
+    task : str
+    out : path
+        Folder of the model; with several nodes one that all of them write to.
+    settings : TrainSettings
+    seed : int
+    runner : Start, optional
+        What trains: the plain loop by default, whose weights one Ray worker's equal.
+    n_worker : int
+        Workers of the runner, which share every batch; the weights depend on it.
+    pretrained : path, optional
+        Weights to begin from.
+    progress : Progress, optional
+        Shown the steps, and a line per epoch.
+    on_step : function, optional
+        Called with the epoch, the steps done in it and the history: after every step by the plain loop.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        What is wrong with the request, the data, the network or the stored state.
+    """
+    from lenspipe.learn.classical import KERNELS, train_kernel
+
+    refuse_pickle(pretrained)
+    request: dict[str, Any] = {
+        "command": "train",
+        "data": os.path.abspath(data),
+        "data_digest": data_digest(StampSet.open(data)),
+        "model": model,
+        "task": task,
+        "seed": seed,
+        "workers": n_worker,
+        "pretrained": None if pretrained is None else os.path.abspath(pretrained),
+        "settings": settings.model_dump(mode="json"),
+    }
+    out = Path(os.path.abspath(out))
+    # everything is checked before the folder is claimed, so that a request that was wrong can be made again
+    job = make_job(
+        request["data"], model, task, out, settings, seed=seed, n_worker=n_worker, pretrained=request["pretrained"]
+    )
+    if model not in KERNELS:
+        from lenspipe.learn.network import fresh_network
+
+        fresh_network(job)
+    with open_run(out, request, resume=True, command="--out"):
+        if (out / CARD_FILE).exists():
+            return read_card(out)
+        if model in KERNELS:
+            return train_kernel(job, KERNELS[model])
+        with runner() as run:
+            run(job, n_worker=n_worker, on_step=_Shown(job, progress, on_step))
+        return read_card(out)
+
+
+def said(numbers: dict[str, Any]) -> str:
+    """The numbers of an epoch in a line."""
+    parts = [f"{name} {value:.4g}" for name, value in numbers.items() if isinstance(value, float) and name != "seconds"]
+    return ", ".join(parts)
+
+
+class _Shown:
+    """Steps of a training as progress: a stage of steps, a line per epoch."""
+
+    def __init__(self, job: TrainJob, progress: Progress, on_step: OnStep | None) -> None:
+        self._job, self._progress, self._on_step = job, progress, on_step
+        self._done: int | None = None
+        self._epochs = 0
+
+    def __call__(self, epoch: int, step: int, history: list[dict[str, Any]]) -> None:
+        done = epoch * self._job.steps + step
+        if self._done is None:
+            self._progress.stage("Training", self._job.settings.optim.epochs * self._job.steps, done)
+            self._done, self._epochs = done, len(history)
+            if self._epochs:
+                self._progress.say(f"going on after epoch {self._epochs}")
+        self._progress.advance(max(0, done - self._done))
+        self._done = max(done, self._done)
+        for row in history[self._epochs :]:
+            self._progress.say(f"epoch {row['epoch']}: " + said({k: v for k, v in row.items() if k != "epoch"}))
+        self._epochs = len(history)
+        if self._on_step:
+            self._on_step(epoch, step, history)

@@ -1,0 +1,67 @@
+"""A sweep by the plain loop: every trial is a training, a crash is a row, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from heard import Heard
+from safetensors.torch import load_file
+
+from lenspipe.errors import ConfigError
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.sweep.run import sweep
+from lenspipe.learn.sweep.space import SweepSpace
+from lenspipe.learn.train import train
+
+BASE = {
+    "sampling": {"batch_size": 16, "steps_per_epoch": 6},
+    "optim": {"epochs": 1, "learning_rate": 0.02, "ema_decay": 0.8},
+    "augment": {"affine_fraction": 0.0, "gap_fraction": 0.0},
+}
+WIDTHS = {"family": "small-cnn", "settings": {"width": [3, 4]}}
+
+
+def space(**tables) -> SweepSpace:
+    return SweepSpace.model_validate({"base": BASE, "model": [WIDTHS]} | tables)
+
+
+def test_every_trial_is_a_training_and_a_crashed_one_is_a_row(toy_stamps, tmp_path):
+    asked = space(model=[WIDTHS, {"family": "lensflow", "settings": {"nonsense": 1}}])
+    heard = Heard()
+    rows = sweep(toy_stamps, asked, tmp_path / "out", progress=heard).to_pylist()
+    assert (heard.total, heard.done) == (3, 3)
+    assert [row["status"] for row in rows] == ["done", "done", "error"]
+    assert "settings that the family does not have" in rows[2]["error"]
+    assert rows[0]["multiply_adds"] > 0
+    assert rows[0]["audit_turns_90"] is None, "nobody audited"
+    row = rows[1]
+    settings = TrainSettings.model_validate(BASE | {"model": {"width": json.loads(row["settings"])["model.width"]}})
+    optim = settings.optim.model_copy(update={"threads": 1})
+    settings = settings.model_copy(update={"optim": optim})
+    train(toy_stamps, model="small-cnn", task="find", out=tmp_path / "alone", settings=settings)
+    trial = tmp_path / "out" / "trials" / row["trial"] / "model"
+    alone, ours = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "alone", trial))
+    assert all(torch.equal(alone[name], ours[name]) for name in alone)
+    with pytest.raises(ConfigError, match="holds a run already; add --resume"):
+        sweep(toy_stamps, asked, tmp_path / "out")
+    written = (trial / "weights.safetensors").stat().st_mtime_ns
+    heard = Heard()
+    again = sweep(toy_stamps, asked, tmp_path / "out", resume=True, progress=heard).to_pylist()
+    assert heard.total == 1, "the crashed one alone is tried again"
+    assert again == rows
+    assert (trial / "weights.safetensors").stat().st_mtime_ns == written
+
+
+def test_optuna_learns_from_the_plain_loop_and_early_stopping_is_refused_there(toy_stamps, tmp_path):
+    models = [{"family": "small-cnn", "settings": {"width": {"low": 2, "high": 9, "integer": True}}}]
+    asked = space(model=models, search="optuna", samples=2)
+    seen = []
+    table = sweep(toy_stamps, asked, tmp_path / "out", audit=lambda model, data: seen.append(model) or {"mirrors": 0.5})
+    assert set(table["status"].to_pylist()) == {"done"}
+    assert set(table["audit_mirrors"].to_pylist()) == {0.5}
+    assert len(seen) == table.num_rows
+    assert (tmp_path / "out" / ".optuna.log").read_text().count('"state":1,"values":[') == 2
+    with pytest.raises(ConfigError, match="stops no trial early"):
+        sweep(toy_stamps, space(asha={}), tmp_path / "asha")
