@@ -330,3 +330,16 @@ def test_whatever_has_a_score_a_calibration_and_a_name_is_judged_as_a_model_is(
     np.testing.assert_array_equal(wide["halved"], wide["sees"] / 2)
     with pytest.raises(ConfigError, match="one name"):
         judge.add(halved)
+
+
+def test_a_model_scores_a_stamp_once_however_many_finders_ask_for_it(
+    data: Data, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps, seen = StampSet.open(data[0]), []
+    members = open_members([models["sees"], models["looks-left"]], stamps)
+    for member in members:
+        own = member.predictor.outputs
+        monkeypatch.setattr(member.predictor, "outputs", lambda s, f, own=own: (seen.append(len(s)), own(s, f))[1])
+    judge = judge_of(members, stamps, JudgeSettings(committees=("mean", "product"), views="mean"))
+    stream(judge, on_rows=lambda rows: None, progress=lambda done, total: None)
+    assert sum(seen) == 2 * 8 * (data[1]["split"] == "test").sum()
