@@ -67,7 +67,7 @@ def main() -> None:
             assert np.array_equal(same, some[:1]), "a ratio of 1 changes the image"
             result["models"][denoiser.card.name] = {
                 "family": denoiser.card.family,
-                "parameters": sum(p.numel() for p in denoiser._module.parameters()),
+                "parameters": denoiser.n_parameter,
                 "ms_per_stamp": 1e3 * stamp,
                 "added_over_scoring": stamp / scoring,
                 "megapixels_per_s": tile.size / 1e6 / whole,

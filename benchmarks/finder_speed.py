@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks import record
+from lenspipe.infer.network import BATCH_SIZE_CPU
 from lenspipe.infer.prepare import cutout_size_px, prepare_stamps
-from lenspipe.infer.score import BATCH_SIZE_CPU, Scorer
+from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import find_model
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.fold import fold_batch_norm

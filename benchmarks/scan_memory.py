@@ -23,9 +23,10 @@ FEW, MANY = 12, 48  # twelve shards are three calls of the scorer: by then every
 def worker(tiles: str) -> None:
     """In a process of its own, as a worker does it: one shard of 2048 px and its halo, four bands, scored."""
     from lenspipe.scan.config import ScanConfig
-    from lenspipe.scan.context import ScanContext, choose_model
+    from lenspipe.scan.context import ScanContext
+    from lenspipe.scan.models import choose_readers
     from lenspipe.scan.plan import plan_tiles, tasks_of
-    from lenspipe.scan.run import ScanRequest, find_tiles
+    from lenspipe.scan.request import ScanRequest, find_tiles
     from lenspipe.scan.scoring import ScoreShards
     from lenspipe.scan.shard import scan_shard
     from lenspipe.survey.layout import read_layout
@@ -33,9 +34,9 @@ def worker(tiles: str) -> None:
     request = ScanRequest((tiles,), read_layout("generic"), ScanConfig(), None)
     found, bands = find_tiles(request)
     task = max(tasks_of(plan_tiles(found, request.layout, request.config)), key=lambda t: t.shard.window.n_px)
-    model, _ = choose_model("auto", bands)
-    settings = ScanContext(request.config, request.layout, bands, model, Path(tiles) / ".attempts")
-    score, own, done = ScoreShards(settings), [0.0], threading.Event()
+    readers = choose_readers(request.config, bands, request.layout).readers
+    context = ScanContext(request.config, request.layout, bands, Path(tiles) / ".attempts", readers)
+    score, own, done = ScoreShards(context), [0.0], threading.Event()
 
     def watch() -> None:
         me = psutil.Process()
@@ -46,7 +47,7 @@ def worker(tiles: str) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     for _ in range(2):  # the second finds the model and its libraries loaded
-        row = score(scan_shard(task, settings))
+        row = score(scan_shard(task, context))
     done.set()
     thread.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

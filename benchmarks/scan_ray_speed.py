@@ -28,7 +28,8 @@ from astropy.io import fits
 from benchmarks.record import write
 from lenspipe.runner import Silent
 from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.run import ScanRequest, run_scan
+from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.run import run_scan
 from lenspipe.survey.layout import read_layout
 
 N_TILE, TILE_PX, CORE_PX, N_WORKER, REPEATS, TIMES = 4, 2048, 1024, 2, 3, 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from lenspipe.bands import known_band
@@ -31,6 +33,24 @@ SUBSTRUCTURE_TARGETS = {
     "axion_mass_ev": ("Mass of the axion", "eV", "phys.mass"),
 }
 """Quantities that a candidate's columns can hold an estimate of."""
+
+
+def score_fields() -> list[pa.Field]:
+    """What a finder says of a candidate."""
+    return [
+        field(
+            "score",
+            pa.float64(),
+            "Raw score of the model, not a probability; null where none applies",
+            ucd="stat.value",
+        ),
+        field(
+            "probability",
+            pa.float64(),
+            "Calibrated probability to be a lens at the run's prior; null without a calibration",
+            ucd="stat.probability",
+        ),
+    ]
 
 
 def substructure_fields() -> list[pa.Field]:
@@ -79,8 +99,18 @@ def error_column(target: str) -> str:
     return f"{target}_err"
 
 
-def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
-    """What is measured of one candidate; nested in a shard's row, and columns of the catalogue."""
+def added_fields(bands: tuple[str, ...], fields: Sequence[pa.Field]) -> list[pa.Field]:
+    """Those of a candidate's fields that not every scan has."""
+    known = {f.name for f in measured_fields(bands)}
+    return [f for f in fields if f.name not in known]
+
+
+def measured_fields(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> list[pa.Field]:
+    """
+    What is measured of one candidate; nested in a shard's row, and columns of the catalogue.
+
+    ``added`` are columns of models that not every scan has.
+    """
     fields = [
         field("candidate_id", pa.string(), "Identifier: shard and number of the source in it", ucd="meta.id;meta.main"),
         field("ra", pa.float64(), "Right ascension, ICRS", unit="deg", ucd="pos.eq.ra;meta.main"),
@@ -127,25 +157,15 @@ def measured_fields(bands: tuple[str, ...]) -> list[pa.Field]:
             "Part of the cutout that holds data, null without a model",
             ucd="phys.angArea;arith.ratio",
         ),
-        field(
-            "score",
-            pa.float64(),
-            "Raw score of the model, not a probability; null where none applies",
-            ucd="stat.value",
-        ),
-        field(
-            "probability",
-            pa.float64(),
-            "Calibrated probability to be a lens at the run's prior; null without a calibration",
-            ucd="stat.probability",
-        ),
+        *score_fields(),
         *substructure_fields(),
+        *added,
     ]
 
 
-def candidates_schema(bands: tuple[str, ...]) -> pa.Schema:
-    """Columns of ``candidates.parquet``."""
-    head, *tail = measured_fields(bands)
+def candidates_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa.Schema:
+    """Columns of ``candidates.parquet``; ``added`` as in `measured_fields`."""
+    head, *tail = measured_fields(bands, added)
     return pa.schema(
         [
             head,
@@ -248,8 +268,12 @@ FAILURES = pa.schema(
 )
 
 
-def part_schema(bands: tuple[str, ...]) -> pa.Schema:
-    """A shard's row in the ledger: its `shards_schema` columns, its failure if any, its candidates nested."""
+def part_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa.Schema:
+    """
+    A shard's row in the ledger: its `shards_schema` columns, its failure if any, its candidates nested.
+
+    ``added`` as in `measured_fields`.
+    """
     return pa.schema(
         [
             *shards_schema(bands),
@@ -259,6 +283,6 @@ def part_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("message", pa.string(), "What went wrong"),
             field("inputs", pa.string(), "JSON list of the tile's files with size and checksum, in its first shard"),
             field("model", pa.string(), "Digest of the model that scored"),
-            field("candidates", pa.list_(pa.struct(measured_fields(bands))), "Candidates of the core"),
+            field("candidates", pa.list_(pa.struct(measured_fields(bands, added))), "Candidates of the core"),
         ]
     )

@@ -55,7 +55,7 @@ def command(
     folder = find_model(model)
     card = read_card(folder)
     if not isinstance(card.outputs, Denoise):
-        raise ConfigError("the model is not a denoiser; choose one of task denoise", model=card.name, task=card.task)
+        raise ConfigError("this model is not a denoiser; choose one of task denoise", model=card.name, task=card.task)
     about_others, about_layout = for_survey(assignments)
     if about_others:
         raise ConfigError("--set takes keys of the survey layout here: survey.KEY=VALUE", got=about_others[0])
@@ -78,9 +78,9 @@ def command(
             f"Warning: {card.name} has not passed its gate (verdict: {verdict(card)}); see docs/denoiser.md", err=True
         )
     if outside_training(denoiser, ratio):
-        low, high = card.outputs.exposure_ratios
+        low, high = denoiser.exposure_ratios
         click.echo(f"Warning: ratio {ratio:g} is outside the training ({low:g} to {high:g}); DNEXTRAP is set", err=True)
-    context = ScanContext(ScanConfig(zero_point_ab=zero_point_ab), layout, bands, None, Path())
+    context = ScanContext(ScanConfig(zero_point_ab=zero_point_ab), layout, bands, Path())
     failed = 0
     for tile in demand_bands(found, card.bands):
         try:

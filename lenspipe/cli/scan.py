@@ -113,7 +113,8 @@ def command(
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_truth
     from lenspipe.scan.config import ScanConfig
-    from lenspipe.scan.run import ScanRequest, run_scan
+    from lenspipe.scan.request import ScanRequest
+    from lenspipe.scan.run import run_scan
     from lenspipe.survey.layout import read_layout
 
     if sample and tiles:

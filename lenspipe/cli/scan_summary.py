@@ -13,7 +13,8 @@ from rich.table import Table
 from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
-from lenspipe.scan.run import RUN, ScanRequest, ScanResult, expected_candidates, find_tiles
+from lenspipe.scan.request import ScanRequest, expected_candidates, find_tiles
+from lenspipe.scan.run import RUN, ScanResult
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.tile import Tile
 
@@ -34,7 +35,7 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
         "area searched": f"{totals.area_deg2:.5f} deg2",
         "sources measured": f"{totals.sources}",
         "candidates": f"{totals.candidates}, {totals.scored} scored"
-        + (f" by {result.model.card.name} ({result.model.digest})" if result.model else ""),
+        + (f" by {result.model.name} ({result.model.digest})" if result.model else ""),
         "failures": f"{totals.failures}",
         "time": f"{seconds['total']:.1f} s (start {seconds.get('start', 0):.1f}, scan {scan_s:.1f})"
         + (f"; {totals.sources / scan_s:.0f} sources/s" if scan_s and totals.sources else ""),
@@ -49,7 +50,7 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
     if result.model and unscored:
         console.print(
             f"{unscored} candidates have no score: the bands or the pixel scale of their tile do not fit "
-            f"{result.model.card.name}, or one of its bands is masked there."
+            f"{result.model.name}, or one of its bands is masked there."
         )
     if request.config.zero_point_ab is not None:
         console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")

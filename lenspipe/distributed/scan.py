@@ -19,7 +19,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
 from lenspipe.scan.plan import table_of, tasks_of
-from lenspipe.scan.scoring import ScoreShards, without_cutouts
+from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
 ROW_BYTES = 4 << 20
@@ -30,7 +30,7 @@ CALLS_A_WORKER = 4
 
 def scan_ray(
     tasks: Sequence[ShardTask],
-    settings: ScanContext,
+    context: ScanContext,
     parts: Path,
     *,
     session: str,
@@ -51,7 +51,7 @@ def scan_ray(
     Parameters
     ----------
     tasks : sequence of ShardTask
-    settings : ScanContext
+    context : ScanContext
     parts : Path
         Folder of the ledger's parts, on a file system that every node sees.
     session : str
@@ -71,31 +71,31 @@ def scan_ray(
         A bug in a worker; what was committed stays.
     """
     n_gpu = int(ray.cluster_resources().get("GPU", 0))
-    on_gpu = settings.model is not None and settings.config.score.device != "cpu" and n_gpu > 0
-    if settings.config.score.device == "cuda" and settings.model is not None and not on_gpu:
+    on_gpu = bool(context.models) and context.config.score.device != "cpu" and n_gpu > 0
+    if context.config.score.device == "cuda" and context.models and not on_gpu:
         raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu", gpus=n_gpu)
     with data_context(n_worker, no_progress_s=NO_PROGRESS_S):
         if on_gpu if separate_scorers is None else separate_scorers:
-            dataset = _read_then_score(tasks, settings, parts, session, n_worker, n_gpu if on_gpu else 0)
+            dataset = _read_then_score(tasks, context, parts, session, n_worker, n_gpu if on_gpu else 0)
         else:
-            dataset = _scan_whole(tasks, settings, parts, session, n_worker)
+            dataset = _scan_whole(tasks, context, parts, session, n_worker)
         for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in counts.to_pylist():
                 on_part(row)
 
 
 def _scan_whole(
-    tasks: Sequence[ShardTask], settings: ScanContext, parts: Path, session: str, n_worker: int
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, n_worker: int
 ) -> ray.data.Dataset:
     """Shards from pixels to committed rows in each of ``n_worker`` actors."""
     most = len(tasks) // (CALLS_A_WORKER * n_worker)  # few shards: short calls, so that the workers end together
-    per_call = max(1, min(settings.config.score.shards_per_call, most))
+    per_call = max(1, min(context.config.score.shards_per_call, most))
     # blocks from the driver, not read tasks: tasks of a fraction of a CPU make Ray start a process for each
     per_block = per_call * -(-len(tasks) // (per_call * MAX_BLOCKS))
     blocks = [table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)]
     return ray.data.from_arrow(blocks).map_batches(
         ScanShards,
-        fn_constructor_args=(settings, parts, session),
+        fn_constructor_args=(context, parts, session),
         batch_size=per_call,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=n_worker, initial_size=min(n_worker, len(blocks))),
@@ -104,20 +104,20 @@ def _scan_whole(
 
 
 def _read_then_score(
-    tasks: Sequence[ShardTask], settings: ScanContext, parts: Path, session: str, n_worker: int, n_gpu: int
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, n_worker: int, n_gpu: int
 ) -> ray.data.Dataset:
     """Shards read and measured in tasks, scored and committed in actors: on GPUs, or sharing the CPUs."""
     # One scorer to two readers: measured, scoring takes about half of the time of all before it. On CPUs the two
     # together fill the cores that there are, and Ray's own split between operators lets both run at once.
     scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if n_gpu else {"num_cpus": 0.5}
     return ray.data.read_datasource(
-        ShardSource(tasks, settings),
+        ShardSource(tasks, context),
         override_num_blocks=min(len(tasks), MAX_BLOCKS),
         num_cpus=1.0 if n_gpu else 0.5 if n_worker == 1 else 0.75,
     ).map_batches(
         CommitShards,
-        fn_constructor_args=(settings, parts, session),
-        batch_size=settings.config.score.shards_per_call,
+        fn_constructor_args=(context, parts, session),
+        batch_size=context.config.score.shards_per_call,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=n_gpu or (n_worker + 1) // 2),
         **scorer,
@@ -127,10 +127,10 @@ def _read_then_score(
 class ShardSource(Datasource):
     """Shards as a Ray Data source: one row a shard, read and measured inside the read task."""
 
-    def __init__(self, tasks: Sequence[ShardTask], settings: ScanContext) -> None:
+    def __init__(self, tasks: Sequence[ShardTask], context: ScanContext) -> None:
         super().__init__()
         self._tasks = list(tasks)
-        self._settings = ray.put(settings)
+        self._context = ray.put(context)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all rows, before any is seen."""
@@ -143,7 +143,7 @@ class ShardSource(Datasource):
         chunks = np.array_split(np.arange(len(self._tasks)), max(1, min(parallelism, len(self._tasks))))
         return [
             ReadTask(
-                partial(_read, [self._tasks[i] for i in chunk], self._settings),
+                partial(_read, [self._tasks[i] for i in chunk], self._context),
                 BlockMetadata(
                     num_rows=len(chunk), size_bytes=len(chunk) * ROW_BYTES, input_files=None, exec_stats=None
                 ),
@@ -153,8 +153,8 @@ class ShardSource(Datasource):
         ]
 
 
-def _read(tasks: list[ShardTask], settings: ray.ObjectRef) -> Iterator[pa.Table]:
-    known: ScanContext = ray.get(settings)
+def _read(tasks: list[ShardTask], context: ray.ObjectRef) -> Iterator[pa.Table]:
+    known: ScanContext = ray.get(context)
     for task in tasks:
         yield scan_shard(task, known)
 
@@ -164,30 +164,26 @@ class ScanShards:
 
     scan = staticmethod(scan_shard)
 
-    def __init__(self, settings: ScanContext, parts: Path, session: str) -> None:
-        self._settings, self._parts, self._session = settings, parts, session
-        self._finish = _finisher(settings)
+    def __init__(self, context: ScanContext, parts: Path, session: str) -> None:
+        self._context, self._parts, self._session = context, parts, session
+        self._finish = ScoreShards(context)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Scan one call's shards, each to its end before the next is read, and commit them as one part."""
-        rows = pa.concat_tables([self._finish(self.scan(task, self._settings)) for task in tasks_of(table)])
+        rows = pa.concat_tables([self._finish(self.scan(task, self._context)) for task in tasks_of(table)])
         return _commit(rows, self._parts, self._session)
 
 
 class CommitShards:
     """Actor: score rows where a model applies, commit them, answer with the counts."""
 
-    def __init__(self, settings: ScanContext, parts: Path, session: str) -> None:
+    def __init__(self, context: ScanContext, parts: Path, session: str) -> None:
         self._parts, self._session = parts, session
-        self._finish = _finisher(settings)
+        self._finish = ScoreShards(context)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Score one call's rows together and commit them as one part."""
         return _commit(self._finish(table), self._parts, self._session)
-
-
-def _finisher(settings: ScanContext) -> Callable[[pa.Table], pa.Table]:
-    return ScoreShards(settings) if settings.model else partial(without_cutouts, bands=settings.bands)
 
 
 def _commit(rows: pa.Table, parts: Path, session: str) -> pa.Table:

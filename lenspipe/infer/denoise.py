@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.nn.card import digest, fits
-from lenspipe.nn.checkpoint import load_model
+from lenspipe.infer.network import Network
+from lenspipe.nn.card import fits
 from lenspipe.nn.families.unet import BOUND_SIGMA, UNet
+from lenspipe.nn.outputs import Denoise
 
-BATCH_SIZE_CPU, BATCH_SIZE_GPU = 32, 256
+LARGEST_PADDED_PX = 128 * 128
+"""Images up to this size run in whole batches; of larger ones a batch of empty rows would cost too much."""
 FLAG_MASKED, FLAG_BRIGHT, FLAG_BOUND = 1, 2, 4
 """Masked and left alone; brighter than anything in training; changed by as much as the network can."""
 BRIGHT_SIGMA = 3000.0
@@ -23,46 +24,33 @@ BRIGHT_SIGMA = 3000.0
 FILL_PX = 7
 
 
-class Denoiser:
+class Denoiser(Network):
     """
-    A checkpoint ready to denoise.
-
-    Parameters
-    ----------
-    folder : path
-        Checkpoint folder of a model of task ``denoise``.
-    device : str
-        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-    threads : int
-        Threads of torch on the CPU. Set for the whole process.
+    A checkpoint of task ``denoise``, ready to denoise; parameters and batches as in `Network`.
 
     Attributes
     ----------
-    card : ModelCard
-    digest : str
-        Name of the checkpoint's exact content.
-    n_parameter : int
-        Weights that were fitted.
+    exposure_ratios : tuple of float
+        Least and largest ratio of exposure times of the training.
+    step_px, reach_px : int
+        Pixels by which an image may be shifted without a change, and from how far a pixel is changed.
 
     Raises
     ------
     ModelError
-        The checkpoint is broken or is no denoiser, or the device is not there.
+        The checkpoint is broken or is not a denoiser, or the device is not there.
     """
 
-    def __init__(self, folder: str | Path, device: str = "auto", threads: int = 1) -> None:
-        module, self.card = load_model(folder)
-        if not isinstance(module, UNet):
-            raise ModelError("the model is no denoiser: it needs task denoise", folder=str(folder), task=self.card.task)
-        self.digest = digest(folder)
-        self.n_parameter = sum(parameter.numel() for parameter in module.parameters())
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ModelError("no CUDA device on this machine: use device 'auto' or 'cpu'", got=device)
-        self.device = torch.device(name)
-        self.batch_size = BATCH_SIZE_CPU if self.device.type == "cpu" else BATCH_SIZE_GPU
-        torch.set_num_threads(threads)
-        self._module = module.to(self.device).to(memory_format=torch.channels_last)
+    def __init__(
+        self, folder: str | Path, device: str = "auto", batch_size: int | None = None, threads: int = 1
+    ) -> None:
+        super().__init__(folder, device, batch_size, threads)
+        outputs, module = self.card.outputs, self._module
+        if not (isinstance(module, UNet) and isinstance(outputs, Denoise)):
+            raise ModelError(
+                'this model is not a denoiser (its task must be "denoise")', folder=str(folder), task=self.card.task
+            )
+        self.exposure_ratios = outputs.exposure_ratios
         self.step_px, self.reach_px = module.step_px, module.reach_px
 
     def order(self, bands: Sequence[str], pixel_scale_arcsec: float) -> list[int]:
@@ -130,29 +118,24 @@ class Denoiser:
         if not good.all():
             raise DataError("images must be finite where they are not masked", n_pixel=int((~good).sum()))
         out = np.empty(images.shape, np.float32)
-        for start in range(0, len(images), self.batch_size):
-            rows = slice(start, start + self.batch_size)
+        for rows in self.batches(len(images)):
             scale = np.broadcast_to(rms, images.shape)[rows]
             part = images[rows]
             if mask is not None and mask[rows].any():
                 part = fill_masked(part, mask[rows])
             in_noise = part / scale
             # a ratio of 1 gives a difference of exactly 0, and so the pixels bit for bit
-            out[rows] = part + (self._run(in_noise, ratio) - in_noise) * scale
+            out[rows] = part + (self._denoised(in_noise, ratio) - in_noise) * scale
         if mask is not None:
             out[mask] = images[mask]
         return out
 
-    def _run(self, images: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
+    def _denoised(self, images: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
         n, n_band, height, width = images.shape
-        size = self.batch_size if height * width <= 128 * 128 else n
-        batch = np.zeros((size, n_band + 1, height, width), np.float32)
-        batch[:n, :n_band] = images
-        batch[:, n_band] = ratio
-        with torch.inference_mode():
-            on_device = torch.from_numpy(batch).to(self.device, memory_format=torch.channels_last)
-            out: NDArray[np.float32] = self._module(on_device).cpu().numpy()
-        return out[:n]
+        channels = np.full((n, n_band + 1, height, width), ratio, np.float32)
+        channels[:, :n_band] = images
+        small = height * width <= LARGEST_PADDED_PX
+        return self.run(channels, padded_to=self.batch_size if small else n)
 
 
 def fill_masked(images: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,18 +1,17 @@
-"""Run a checkpoint of any task on prepared stamps: scores, class probabilities, or values with their errors."""
+"""Run a checkpoint on prepared stamps: scores, class probabilities, or values with their errors."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.infer.score import Scorer
+from lenspipe.infer.network import Network
 from lenspipe.nn.outputs import Prediction
 
 
-class Predictor(Scorer):
-    """A checkpoint of task ``find``, ``classify`` or ``regress``, ready to run; batches as in `Scorer`."""
+class Predictor(Network):
+    """A checkpoint that gives numbers per stamp, ready to run; batches as in `Network`."""
 
     def outputs(self, stamps: NDArray[np.float32], features: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
         """
@@ -32,9 +31,10 @@ class Predictor(Scorer):
             An output is not finite.
         """
         scaled = self._scaled(features, len(stamps))
-        parts = [
-            self._forward(stamps[rows], None if scaled is None else scaled[rows]) for rows in self._batches(len(stamps))
-        ]
+        parts = []
+        for rows in self.batches(len(stamps)):
+            out = self.run(stamps[rows]) if scaled is None else self.run(stamps[rows], scaled[rows])
+            parts.append(out.astype(np.float64).reshape(len(out), -1))
         joined = np.concatenate(parts) if parts else np.empty((0, self.card.n_out))
         if not np.isfinite(joined).all():
             raise ModelError("the network gave outputs that are not finite: its weights are broken", model=self.digest)
@@ -56,16 +56,3 @@ class Predictor(Scorer):
             )
         scaled = (features - np.array(self.card.feature_means)) / np.array(self.card.feature_spreads)
         return scaled.astype(np.float32)
-
-    def _forward(self, stamps: NDArray[np.float32], features: NDArray[np.float32] | None) -> NDArray[np.float64]:
-        inputs = [self._padded(stamps).to(memory_format=torch.channels_last)]
-        if features is not None:
-            inputs.append(self._padded(features))
-        with torch.inference_mode():
-            out: NDArray[np.float64] = self._module(*inputs).cpu().double().numpy()
-        return out[: len(stamps)].reshape(len(stamps), -1)
-
-    def _padded(self, rows: NDArray[np.float32]) -> torch.Tensor:
-        batch = np.zeros((self.batch_size, *rows.shape[1:]), np.float32)
-        batch[: len(rows)] = rows
-        return torch.from_numpy(batch).to(self.device)

@@ -38,8 +38,7 @@ class DenoisedTile:
 
 def outside_training(denoiser: Denoiser, ratio: float) -> bool:
     """Whether the exposure ratio is not one of those that the model was trained with; 1 changes nothing and is fine."""
-    assert denoiser.card.exposure_ratios is not None
-    low, high = denoiser.card.exposure_ratios
+    low, high = denoiser.exposure_ratios
     return ratio != 1 and not low <= ratio <= high
 
 

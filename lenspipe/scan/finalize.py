@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
-from lenspipe.schema import FAILURES, candidates_schema, shards_schema
+from lenspipe.schema import FAILURES, added_fields, candidates_schema, shards_schema
 
 CANDIDATES, SHARDS, FAILED = "candidates.parquet", "shards.parquet", "failures.parquet"
 
@@ -65,13 +65,10 @@ def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Tota
     with atomic_path(folder / FAILED) as path:
         pq.write_table(failures, path, compression="zstd")
     n_candidate = pc.sum(shards["n_candidate"]).as_py() or 0
+    schema = candidates_schema(bands, _added(parts, bands))
     with atomic_path(folder / CANDIDATES) as path:
         write_sorted(
-            path,
-            candidates_schema(bands),
-            lambda: _candidate_chunks(parts, counted, bands),
-            n_row=n_candidate,
-            scratch=folder / ".sort",
+            path, schema, lambda: _candidate_chunks(parts, counted, schema), n_row=n_candidate, scratch=folder / ".sort"
         )
     score = pq.ParquetFile(folder / CANDIDATES).metadata
     n_scored = n_candidate - _nulls(score, "score")
@@ -146,8 +143,12 @@ def _tiles_without_data(shards: pa.Table, plan: pa.Table, bands: tuple[str, ...]
     return rows
 
 
-def _candidate_chunks(parts: list[Path], counted: dict[str, RowPlace], bands: tuple[str, ...]) -> Iterator[pa.Table]:
-    schema = candidates_schema(bands)
+def _added(parts: list[Path], bands: tuple[str, ...]) -> list[pa.Field]:
+    """Columns that the run's models have added; the parts of a run all have the same."""
+    return added_fields(bands, list(pq.read_schema(parts[0]).field("candidates").type.value_type)) if parts else []
+
+
+def _candidate_chunks(parts: list[Path], counted: dict[str, RowPlace], schema: pa.Schema) -> Iterator[pa.Table]:
     for table in iter_counted(parts, counted, ["shard_id", "tile", "model", "candidates"]):
         column = table["candidates"].combine_chunks()
         structs = column.flatten()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
-from lenspipe.scan.scoring import ScoreShards, without_cutouts
+from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
 
 def scan_local(
     tasks: Sequence[ShardTask],
-    settings: ScanContext,
+    context: ScanContext,
     parts: Path,
     *,
     session: str,
@@ -28,7 +27,7 @@ def scan_local(
     Parameters
     ----------
     tasks : sequence of ShardTask
-    settings : ScanContext
+    context : ScanContext
     parts : Path
         Folder of the ledger's parts.
     session : str
@@ -36,9 +35,9 @@ def scan_local(
     on_part : callable
         Called with the counts of each part after it is committed.
     """
-    finish = ScoreShards(settings) if settings.model else partial(without_cutouts, bands=settings.bands)
-    step = settings.config.score.shards_per_call
+    finish = ScoreShards(context)
+    step = context.config.score.shards_per_call
     for number, start in enumerate(range(0, len(tasks), step)):
         # shard by shard, so that the cutouts of one are gone before the next is read
-        rows = [finish(scan_shard(task, settings)) for task in tasks[start : start + step]]
+        rows = [finish(scan_shard(task, context)) for task in tasks[start : start + step]]
         on_part(write_part(parts, f"part-{session}-{number:06d}", pa.concat_tables(rows)))

@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import LenspipeError
-from lenspipe.scan.context import ShardTask
+from lenspipe.scan.context import ScanContext, ShardTask
+from lenspipe.scan.readers.contract import CutoutKey
 from lenspipe.schema import part_schema
 
-CUTOUTS = pa.field("cutouts", pa.large_binary())
-CUTOUT_SHAPE = pa.field("cutout_shape", pa.list_(pa.int32()))
-CUTOUT_RMS = pa.field("cutout_rms_njy", pa.list_(pa.float64()))
-"""Noise of the sky in each band of the cutouts; for a denoiser."""
-WIDE = pa.field("substructure_cutouts", pa.large_binary())
-WIDE_SHAPE = pa.field("substructure_cutout_shape", pa.list_(pa.int32()))
-"""Cutouts for the models of substructure, which take other bands and sizes than the finder."""
-WIRE = (CUTOUTS, CUTOUT_SHAPE, CUTOUT_RMS, WIDE, WIDE_SHAPE)
+ASKED = pa.field("asked", pa.list_(pa.int32()))
+"""Which readers of the context are shown the candidates; null where none is."""
 
 
-def wire_schema(bands: tuple[str, ...]) -> pa.Schema:
-    """A ledger row with the cutouts that wait to be scored."""
-    return pa.schema([*part_schema(bands), *WIRE], part_schema(bands).metadata)
+def wire_fields(n_cutout: int) -> list[pa.Field]:
+    """
+    Columns that travel from reading to scoring and are not stored.
+
+    A kind of cutouts has columns of its own (pixels, shape, bands): one binary value per row is packed without a copy.
+    """
+    return [
+        ASKED,
+        *(
+            field
+            for k in range(n_cutout)
+            for field in (
+                pa.field(f"cutouts_{k}", pa.large_binary()),
+                pa.field(f"cutout_shape_{k}", pa.list_(pa.int32())),
+                pa.field(f"cutout_bands_{k}", pa.list_(pa.string())),
+            )
+        ),
+    ]
+
+
+def wire_schema(context: ScanContext) -> pa.Schema:
+    """A ledger row with the cutouts that wait for the readers."""
+    stored = part_schema(context.bands, context.added)
+    n_cutout = sum(reader.n_cutout for reader in context.models)
+    return pa.schema([*stored, *wire_fields(n_cutout)], stored.metadata)
 
 
 def failed_row(
-    task: ShardTask, bands: tuple[str, ...], stage: str, error: LenspipeError | str, *, kind: str = ""
+    task: ShardTask, context: ScanContext, stage: str, error: LenspipeError | str, *, kind: str = ""
 ) -> pa.Table:
     """Row of a shard that could not be done."""
     facts = error.facts if isinstance(error, LenspipeError) else {}
@@ -44,7 +62,7 @@ def failed_row(
         "area_deg2": 0.0,
         "candidates": [],
     }
-    return one_row(values, wire_schema(bands))
+    return one_row(values, wire_schema(context))
 
 
 def identity(task: ShardTask) -> dict[str, object]:
@@ -81,39 +99,31 @@ def nested(candidates: pa.Table) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
 
 
-def pack_cutouts(cutouts: NDArray[np.float32], *, wide: bool = False) -> dict[str, object]:
+def pack_cutouts(cutouts: Mapping[CutoutKey, NDArray[np.float32]]) -> dict[str, object]:
     """
     Columns that carry cutouts (n, band, y, x), without a copy.
 
     Built from buffers: ``pa.array([memoryview])`` never lets go of what it has read (pyarrow 26).
     """
-    flat = np.ascontiguousarray(cutouts)
-    offsets = pa.py_buffer(np.array([0, flat.nbytes], np.int64))
-    value = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(flat)])
-    names = (WIDE, WIDE_SHAPE) if wide else (CUTOUTS, CUTOUT_SHAPE)
-    return {names[0].name: value, names[1].name: list(cutouts.shape)}
+    packed: dict[str, object] = {}
+    for k, (key, pixels) in enumerate(cutouts.items()):
+        flat = np.ascontiguousarray(pixels)
+        offsets = pa.py_buffer(np.array([0, flat.nbytes], np.int64))
+        value = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(flat)])
+        packed |= {f"cutouts_{k}": value, f"cutout_shape_{k}": list(pixels.shape), f"cutout_bands_{k}": list(key.bands)}
+    return packed
 
 
-def unpack_cutouts(table: pa.Table, row: int, *, wide: bool = False) -> NDArray[np.float32] | None:
-    """Cutouts (n, band, y, x) of one row, read-only; None where the row has none."""
-    pixels, shape_of = (WIDE, WIDE_SHAPE) if wide else (CUTOUTS, CUTOUT_SHAPE)
-    shape = table[shape_of.name][row].as_py()
-    if shape is None:
-        return None
-    return np.frombuffer(table[pixels.name][row].as_buffer(), np.float32).reshape(shape)
-
-
-def set_scores(
-    table: pa.Table,
-    scores: list[NDArray[np.float64] | None],
-    probabilities: list[NDArray[np.float64] | None] | None = None,
-) -> pa.Table:
-    """Put scores, and probabilities where there are any, of each row's candidates in their place (None: null)."""
-    lengths = table["candidates"].combine_chunks().value_lengths().to_pylist()
-    filled = {"score": _joined(scores, lengths)}
-    if probabilities is not None:
-        filled["probability"] = _joined(probabilities, lengths)
-    return set_columns(table, filled)
+def unpack_cutouts(table: pa.Table, row: int) -> dict[CutoutKey, NDArray[np.float32]]:
+    """Cutouts (n, band, y, x) of one row, read-only, by what they are."""
+    cutouts = {}
+    for name in (name for name in table.column_names if name.startswith("cutouts_")):
+        number = name.removeprefix("cutouts_")
+        shape = table[f"cutout_shape_{number}"][row].as_py()
+        if shape is not None:
+            key = CutoutKey(tuple(table[f"cutout_bands_{number}"][row].as_py()), shape[-1])
+            cutouts[key] = np.frombuffer(table[name][row].as_buffer(), np.float32).reshape(shape)
+    return cutouts
 
 
 def set_columns(table: pa.Table, filled: dict[str, pa.Array]) -> pa.Table:
@@ -127,14 +137,6 @@ def set_columns(table: pa.Table, filled: dict[str, pa.Array]) -> pa.Table:
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     index = table.schema.get_field_index("candidates")
     return table.set_column(index, table.schema.field(index), pa.ListArray.from_arrays(offsets, rebuilt))
-
-
-def _joined(values: list[NDArray[np.float64] | None], lengths: list[int]) -> pa.Array:
-    arrays = [
-        pa.nulls(n, pa.float64()) if v is None else pa.array(v, pa.float64())
-        for v, n in zip(values, lengths, strict=True)
-    ]
-    return pa.concat_arrays(arrays) if arrays else pa.nulls(0, pa.float64())
 
 
 def inputs_json(files: list[dict[str, object]]) -> str:

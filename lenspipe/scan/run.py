@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from lenspipe.errors import ConfigError, TileError
-from lenspipe.nn.card import verdict
 from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import write_sheet
-from lenspipe.scan.chosen import check_prior, denoiser_note, models_of, same_models, substructure_of
-from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.context import ChosenModel, ScanContext, ShardTask
+from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.finalize import Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
+from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
-from lenspipe.scan.read import facts_of, read_shard, task_of
-from lenspipe.scan.scoring import calibration_of
-from lenspipe.scan.search import search
-from lenspipe.scan.substructure import check_scale
+from lenspipe.scan.readers.contract import Reader
+from lenspipe.scan.request import ScanRequest, check_bands, find_tiles
 from lenspipe.stats.calibrate import probability_record
-from lenspipe.survey.files import find_files
-from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.manifest import is_manifest, read_manifest
-from lenspipe.survey.shards import Box
-from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles
+from lenspipe.survey.tile import BadTile, Tile
 
 PLAN, RUN, MODEL = "plan.parquet", "run.json", "model.json"
 DONE, WITH_FAILURES = 0, 3
@@ -46,7 +36,7 @@ class Runner(Protocol):
     def __call__(
         self,
         tasks: Sequence[ShardTask],
-        settings: ScanContext,
+        context: ScanContext,
         parts: Path,
         *,
         session: str,
@@ -57,62 +47,16 @@ class Runner(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class ScanRequest:
-    """What the user asked for."""
-
-    tiles: tuple[str, ...]
-    layout: SurveyLayout
-    config: ScanConfig
-    limit: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed."""
-        return {
-            "tiles": list(self.tiles),
-            "survey": self.layout.model_dump(mode="json"),
-            "config": self.config.model_dump(mode="json"),
-            "limit": self.limit,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
 class ScanResult:
     """What a run came to."""
 
     folder: Path
     totals: Totals
-    model: ChosenModel | None
+    model: Reader | None
+    """What scored."""
     no_model: str | None
     seconds: dict[str, float]
     exit_code: int
-
-
-def find_tiles(
-    request: ScanRequest, bands: tuple[str, ...] | None = None
-) -> tuple[list[Tile | BadTile], tuple[str, ...]]:
-    """
-    Tiles of a request and the bands of the run: ``bands`` where a run has them already, else all that are found.
-
-    Raises
-    ------
-    ConfigError
-        Nothing is found, or nothing that the survey's layout knows.
-    """
-    tiles: list[Tile | BadTile] = []
-    images = [t for t in request.tiles if not is_manifest(t)]
-    for manifest in (t for t in request.tiles if is_manifest(t)):
-        tiles += read_manifest(manifest, request.layout)
-    if images:
-        tiles += group_tiles(find_files(images), request.layout)
-    names = [tile.name for tile in tiles]
-    twice = next((n for n in names if names.count(n) > 1), None) if len(set(names)) < len(names) else None
-    if twice:
-        raise ConfigError("a tile is named by two requests; name it once", tile=twice)
-    tiles = tiles[: request.limit]
-    bands = bands or bands_of(tiles, request.layout)
-    if request.layout.every_tile_has_every_band:
-        tiles = list(demand_bands(tiles, bands))
-    return tiles, bands
 
 
 def run_scan(
@@ -142,40 +86,37 @@ def run_scan(
         Before any work: nothing to scan, a folder of another run, a model that is not there.
     """
     seconds: dict[str, float] = {}
-    found = None
+    found = chosen = None
     if not (folder / PLAN).exists():  # what is wrong with the request is said before the folder is claimed
-        found = find_tiles(request)
-        _check_bands(request.config, found[1])
-        chosen, _, denoiser = models_of(request.config, found[1])
-        check_prior(request.config, chosen, denoiser)
-        wide = substructure_of(request.config, found[1], request.layout, chosen, denoiser)
-        check_scale(wide, found[0], request.config, request.layout)
+        found = tiles, bands = find_tiles(request)
+        check_bands(request.config, bands)
+        chosen = choose_readers(request.config, bands, request.layout)
+        check_tiles(chosen.readers, tiles, request.config, request.layout)
     with open_run(folder, request.to_json(), resume=resume, command="--out"):
         started = time.perf_counter()
         remove_leftovers(folder)
         remove_leftovers(folder / PARTS)
         plan, bands = _plan(request, folder, progress, found)
-        model, no_model, denoiser = models_of(request.config, bands)
-        substructure = substructure_of(request.config, bands, request.layout, model, denoiser)
-        same_models(folder / MODEL, model, denoiser, substructure)
+        chosen = chosen or choose_readers(request.config, bands, request.layout)
+        same_models(folder / MODEL, chosen.readers)
         seconds["plan"] = time.perf_counter() - started
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         attempts = folder / "attempts" / session
-        settings = ScanContext(request.config, request.layout, bands, model, attempts, denoiser, substructure)
-        if no_model:
-            progress.say(f"No scores: {no_model}. Sources are detected and measured.")
-        if denoiser:
-            progress.say(denoiser_note(denoiser.card))
-        record = _record(request, settings, no_model)
+        context = ScanContext(request.config, request.layout, bands, attempts, chosen.readers)
+        if chosen.no_model:
+            progress.say(f"No scores: {chosen.no_model}. Sources are detected and measured.")
+        for note in filter(None, (reader.note() for reader in chosen.readers)):
+            progress.say(note)
+        record = _record(request, context, chosen.no_model)
         write_json(folder / RUN, {**record, "status": "running"})
-        _scan(plan, settings, folder, runner, progress, session, seconds)
+        _scan(plan, context, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
         progress.stage("finalize", 1)
         totals, inputs = finalize(folder, plan, bands)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
         if totals.scored:
-            write_sheet(folder, plan, settings)
+            write_sheet(folder, plan, context)
         seconds["finalize"] = time.perf_counter() - begun
         seconds["total"] = time.perf_counter() - started
         progress.advance()
@@ -192,18 +133,7 @@ def run_scan(
                 "inputs": inputs,
             },
         )
-        return ScanResult(folder, totals, model, no_model, seconds, exit_code)
-
-
-def _check_bands(config: ScanConfig, bands: tuple[str, ...]) -> None:
-    named = {
-        "detect.image": {config.detect.image} - {"sum"},
-        "select.band": {config.select.band} - {"auto"},
-        "select.colour": {band for key in config.select.colour for band in key.split("-")},
-    }
-    for key, wanted in named.items():
-        if missing := sorted(wanted - set(bands)):
-            raise ConfigError(f"{key} names a band that no tile has", band=missing[0], bands=" ".join(bands))
+        return ScanResult(folder, totals, context.finder, chosen.no_model, seconds, exit_code)
 
 
 def _plan(
@@ -227,7 +157,7 @@ def _plan(
 
 def _scan(
     plan: pa.Table,
-    settings: ScanContext,
+    context: ScanContext,
     folder: Path,
     runner: Start[Runner],
     progress: Progress,
@@ -248,51 +178,26 @@ def _scan(
         seconds["start"] = time.perf_counter() - begun
         begun = time.perf_counter()
         progress.stage("scan", len(tasks), done=len(tasks) - len(todo))
-        run(todo, settings, folder / PARTS, session=session, on_part=on_part)
+        run(todo, context, folder / PARTS, session=session, on_part=on_part)
         seconds["scan"] = time.perf_counter() - begun
 
 
-def _record(request: ScanRequest, settings: ScanContext, no_model: str | None) -> dict[str, Any]:
-    zero_point, model, denoiser = request.config.zero_point_ab, settings.model, settings.denoiser
-    return {
+def _record(request: ScanRequest, context: ScanContext, no_model: str | None) -> dict[str, Any]:
+    zero_point = request.config.zero_point_ab
+    record: dict[str, Any] = {
         "started": utc_now(),
         "versions": versions(),
         "request": request.to_json(),
-        "bands": list(settings.bands),
-        "model": {"name": model.card.name, "digest": model.digest, "card": model.card.model_dump(mode="json")}
-        if model
-        else None,
+        "bands": list(context.bands),
+        "model": None,
         "no_model": no_model,
-        "denoiser": {
-            "name": denoiser.card.name,
-            "digest": denoiser.digest,
-            "ratio": request.config.score.denoise_ratio,
-            "verdict": verdict(denoiser.card),
-        }
-        if denoiser
-        else None,
-        "substructure": [
-            {"name": chosen.card.name, "digest": chosen.digest, "card": chosen.card.model_dump(mode="json")}
-            for chosen in settings.substructure
-        ],
-        "probability": probability_record(calibration_of(settings), request.config.score.prior),
+        "denoiser": None,
+        "substructure": [],
+        "probability": probability_record(None, None),
         "assumptions": []
         if zero_point is None
         else [f"images without a zero-point were given {zero_point} AB (--zero-point-ab)"],
     }
-
-
-def expected_candidates(
-    tiles: Sequence[Tile | BadTile], request: ScanRequest, *, n_test: int, test_px: int
-) -> Iterator[tuple[Tile, int, int]]:
-    """For up to ``n_test`` tiles: the tile, candidates in its middle window of ``test_px``, pixels of that window."""
-    good = [t for t in tiles if isinstance(t, Tile)]
-    context = ScanContext(request.config, request.layout, (), None, Path())
-    for tile in good[:: max(1, len(good) // n_test)][:n_test]:
-        with contextlib.suppress(TileError):
-            facts = facts_of(tile, context)
-            height, width = facts.shape
-            x0, y0 = max(0, (width - test_px) // 2), max(0, (height - test_px) // 2)
-            window = Box(x0, y0, min(width, x0 + test_px), min(height, y0 + test_px))
-            found = search(read_shard(task_of(tile, window), context, facts=facts), context)
-            yield tile, len(found.candidates.sources), window.n_px
+    for reader in context.models:
+        record |= reader.record()
+    return record

@@ -1,48 +1,40 @@
-"""Score the candidates of shards, in fixed batches of the model."""
+"""Show the candidates of shards to the readers of a scan."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from lenspipe.nn.outputs import Calibration
 from lenspipe.scan import attempts
-from lenspipe.scan.context import ChosenModel, ScanContext
-from lenspipe.scan.rows import CUTOUT_RMS, WIRE, set_columns, set_scores, unpack_cutouts
-from lenspipe.scan.substructure import ExamineSubstructure
+from lenspipe.scan.context import ScanContext
+from lenspipe.scan.readers.contract import Candidates, Work
+from lenspipe.scan.rows import ASKED, set_columns, unpack_cutouts
 from lenspipe.schema import part_schema
-from lenspipe.stats.calibrate import probability
 
-if TYPE_CHECKING:
-    from lenspipe.infer.denoise import Denoiser
-    from lenspipe.infer.score import Scorer
-
-PREPARED = 512
-"""Stamps that are prepared and scored at a time; whole batches on CPU and GPU."""
+PART = 512
+"""Candidates that are shown at a time: whole batches on CPU and GPU, and what a model makes of the cutouts of a crowded
+shard takes as much room as its pixels."""
 
 
 class ScoreShards:
     """
-    Rows with cutouts in, ledger rows with scores out; the model is loaded once, at the first call.
+    Rows with cutouts in, ledger rows with what the readers say out; a model is loaded at its first call.
 
-    A score does not depend on what it was scored with: the scorer's batches have a fixed size and treat each stamp on
-    its own.
+    What a reader says of a candidate does not depend on what it is shown with: batches have a fixed size and networks
+    treat each stamp on its own.
     """
 
-    def __init__(self, settings: ScanContext) -> None:
-        self.settings = settings
-        self._scorer: Scorer | None = None
-        self._denoiser: Denoiser | None = None
-        self._substructure = ExamineSubstructure(settings) if settings.substructure else None
+    def __init__(self, context: ScanContext) -> None:
+        self.context = context
+        self._schema = part_schema(context.bands, context.added)
+        self._work: dict[int, Work] = {}
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Score a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
-        folder = self.settings.attempts
-        waiting = [i for i in range(table.num_rows) if table["cutout_shape"][i].is_valid]
+        """Read a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
+        folder = self.context.attempts
+        waiting = [i for i in range(table.num_rows) if table[ASKED.name][i].is_valid]
         ids = [table["shard_id"][i].as_py() for i in range(table.num_rows)]
         died = {i: attempts.deaths(folder, "score", ids[i]) for i in waiting}
         suspects = [i for i in waiting if died[i]]
@@ -56,58 +48,35 @@ class ScoreShards:
                 continue
             for i in group:
                 attempts.begin(folder, "score", ids[i])
-            scored = self._score(table.take(group))
-            for row, i in enumerate(group):
-                done[i] = scored.slice(row, 1)
+            started = time.perf_counter()
+            read = [self._read(table.slice(i, 1)) for i in group]
+            elapsed = (time.perf_counter() - started) / len(group)
+            for i, row in zip(group, read, strict=True):
+                done[i] = _with(row, "score_s", elapsed)
                 attempts.clear(folder, "score", ids[i])
-        rows = [
-            done.get(i, table.slice(i, 1)).select(part_schema(self.settings.bands).names) for i in range(table.num_rows)
-        ]
-        return pa.concat_tables(rows).cast(part_schema(self.settings.bands))
+        rows = [done.get(i, table.slice(i, 1)).select(self._schema.names) for i in range(table.num_rows)]
+        return pa.concat_tables(rows).cast(self._schema)
 
-    def _score(self, table: pa.Table) -> pa.Table:
-        started = time.perf_counter()
-        scorer = self._load()
-        scores: list[NDArray[np.float64] | None] = []
-        for row in range(table.num_rows):
-            cutouts = unpack_cutouts(table, row)
-            assert cutouts is not None
-            # a part at a time: the prepared stamps of a crowded shard take as much room as its pixels
-            parts = (cutouts[start : start + PREPARED] for start in range(0, max(1, len(cutouts)), PREPARED))
-            scores.append(
-                np.concatenate([scorer.score_prepared(self._seen(scorer, part, table, row)) for part in parts])
-            )
-        calibration, prior = calibration_of(self.settings), self.settings.config.score.prior
-        stated = None if calibration is None else [probability(s, calibration, prior) for s in scores if s is not None]
-        elapsed = (time.perf_counter() - started) / table.num_rows
-        index = table.schema.get_field_index("score_s")
-        table = table.set_column(index, table.schema.field(index), pa.array([elapsed] * table.num_rows, pa.float32()))
-        table = set_scores(table, scores, None if stated is None else list(stated))
-        return table if self._substructure is None else self._examined(self._substructure, table, scores, stated)
+    def _read(self, row: pa.Table) -> pa.Table:
+        """One shard's row with the columns of its readers."""
+        asked, cutouts = row[ASKED.name][0].as_py(), unpack_cutouts(row, 0)
+        scale, n = row["pixel_scale_arcsec"][0].as_py(), row["n_candidate"][0].as_py()
+        rms = {band: row[f"sky_rms_{band}_njy"][0].as_py() for band in self.context.bands}
+        columns: dict[str, list[pa.Array]] = {}
+        for start in range(0, n, PART):
+            part = {key: pixels[start : start + PART] for key, pixels in cutouts.items()}
+            candidates = Candidates(min(PART, n - start), scale, rms, part, {})
+            for k in asked:
+                said = self._loaded(k)(candidates)
+                candidates.said.update(said)
+                for f in self.context.models[k].fields():
+                    columns.setdefault(f.name, []).append(_as_array(said[f.name], f.type))
+        return set_columns(row, {name: pa.concat_arrays(parts) for name, parts in columns.items()})
 
-    def _examined(
-        self,
-        examine: ExamineSubstructure,
-        table: pa.Table,
-        scores: list[NDArray[np.float64] | None],
-        stated: list[NDArray[np.float64]] | None,
-    ) -> pa.Table:
-        found = []
-        for row, score in enumerate(scores):
-            assert score is not None
-            wide = unpack_cutouts(table, row, wide=True)
-            probable = np.ones(len(score)) if stated is None else stated[row]
-            found.append(examine(wide, table["pixel_scale_arcsec"][row].as_py(), probable, len(score)))
-        return set_columns(table, {name: pa.concat_arrays([columns[name] for columns in found]) for name in found[0]})
-
-    def _seen(self, scorer: Scorer, cutouts: NDArray[np.float32], table: pa.Table, row: int) -> NDArray[np.float32]:
-        """What the model is shown of some cutouts of a shard."""
-        scale = table["pixel_scale_arcsec"][row].as_py()
-        if self.settings.denoiser is None:
-            return scorer.prepare(cutouts, pixel_scale_arcsec=scale)
-        denoised = self._denoised(cutouts, scorer.card.bands, table[CUTOUT_RMS.name][row].as_py())
-        seen = (cutouts, denoised) if scorer.card.sees == "both" else (denoised,)
-        return np.concatenate([scorer.prepare(c, pixel_scale_arcsec=scale) for c in seen], axis=1)
+    def _loaded(self, k: int) -> Work:
+        if k not in self._work:
+            self._work[k] = self.context.models[k].load(self.context.config.score.device)
+        return self._work[k]
 
     def _give_up(self, row: pa.Table, died: int) -> pa.Table:
         """A failed row in place of a shard that kills the scorer."""
@@ -120,57 +89,18 @@ class ScoreShards:
             "n_source": 0,
             "n_candidate": 0,
             "area_deg2": 0.0,
+            "candidates": [],
         }
         for name, value in fixed.items():
-            index = row.schema.get_field_index(name)
-            row = row.set_column(index, row.schema.field(index), pa.array([value], row.schema.field(index).type))
-        index = row.schema.get_field_index("candidates")
-        return row.set_column(index, row.schema.field(index), pa.array([[]], row.schema.field(index).type))
-
-    def _denoised(
-        self, cutouts: NDArray[np.float32], bands: tuple[str, ...], rms_njy: list[float]
-    ) -> NDArray[np.float32]:
-        """
-        Cutouts through the run's denoiser; bands that it does not take stay as they are.
-
-        A pixel of exactly 0 is one that is masked or beyond the image (`lenspipe.image.cutouts`), and stays 0.
-        """
-        chosen = self.settings.denoiser
-        assert chosen is not None
-        if self._denoiser is None:
-            from lenspipe.infer.denoise import Denoiser
-
-            self._denoiser = Denoiser(chosen.folder, device=self.settings.config.score.device)
-        rows = [bands.index(band) for band in chosen.card.bands]
-        some = cutouts[:, rows]
-        out = cutouts.copy()
-        out[:, rows] = self._denoiser.denoise(
-            some, np.array(rms_njy)[rows, None, None], ratio=self.settings.config.score.denoise_ratio, mask=some == 0
-        )
-        return out
-
-    def _load(self) -> Scorer:
-        if self._scorer is None:
-            from lenspipe.infer.score import Scorer
-
-            model, config = self.settings.model, self.settings.config.score
-            assert model is not None
-            self._scorer = Scorer(model.folder, device=config.device, batch_size=config.batch_size)
-        return self._scorer
+            row = _with(row, name, value)
+        return row
 
 
-def calibration_of(settings: ScanContext) -> Calibration | None:
-    """The calibration that applies to a run's scores."""
-    return calibration_for(settings.model, settings.denoiser)
+def _with(row: pa.Table, name: str, value: Any) -> pa.Table:
+    """A row with another value in a column."""
+    index = row.schema.get_field_index(name)
+    return row.set_column(index, row.schema.field(index), pa.array([value], row.schema.field(index).type))
 
 
-def calibration_for(model: ChosenModel | None, denoiser: ChosenModel | None) -> Calibration | None:
-    """The model's calibration; one that was fitted on raw stamps says nothing about denoised ones."""
-    if model is None or (denoiser is not None and model.card.sees == "raw"):
-        return None
-    return model.card.calibration
-
-
-def without_cutouts(table: pa.Table, bands: tuple[str, ...]) -> pa.Table:
-    """Ledger rows of shards that no model scores."""
-    return table.drop_columns([field.name for field in WIRE]).cast(part_schema(bands))
+def _as_array(values: Any, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, kind)

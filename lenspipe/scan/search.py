@@ -1,4 +1,4 @@
-"""The second half of a shard's scan: sources found in its pixels, measured, selected and cut out."""
+"""The second half of a shard's scan: sources found in its pixels, measured, selected and cut out for the readers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lenspipe.image.sky import Flat
 from lenspipe.scan.context import ScanContext
 from lenspipe.scan.measure import Measured, measure_core, select
 from lenspipe.scan.read import ReadShard, flatten
+from lenspipe.scan.readers.contract import CutoutKey, Reader
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,11 +25,17 @@ class Found:
     """All that belongs to the core."""
     candidates: Measured
     """Those that the selection takes."""
+    asked: tuple[int, ...]
+    """Which readers of the context are shown the candidates."""
+    cutouts: dict[CutoutKey, NDArray[np.float32]]
+    """(n, band, y, x) of the candidates, as these readers need them."""
+    covered: dict[CutoutKey, NDArray[np.float32]]
+    """Part of each cutout that holds data."""
 
 
 def search(read: ReadShard, context: ScanContext) -> Found:
     """
-    Detect, measure and select in the pixels of a shard, however they came about.
+    Detect, measure, select and cut out in the pixels of a shard, however they came about.
 
     The sky is subtracted in place: whoever wants the pixels again keeps a copy.
 
@@ -38,22 +45,45 @@ def search(read: ReadShard, context: ScanContext) -> Found:
         A band is constant, or detection or selection need a band that the tile does not have.
     """
     config, shard, pixels = context.config, read.task.shard, read.pixels
+    scale = read.facts.pixel_scale_arcsec
     flat = flatten(read, context)
     sources = measure_core(flat, pixels, config.detect, core=shard.core, window=shard.window)
     chosen = select(
         sources,
         config.select,
         bands=pixels.bands,
-        pixel_scale_arcsec=read.facts.pixel_scale_arcsec,
+        pixel_scale_arcsec=scale,
         psf_fwhm_arcsec=context.layout.psf_fwhm_arcsec,
     )
-    return Found(flat, sources, sources.take(chosen))
+    candidates = sources.take(chosen)
+    asked = readers_for(context.models, pixels.bands, flat, scale)
+    keys = dict.fromkeys(key for k in asked for key in context.models[k].cutouts(scale))
+    cut = {key: _cut_out(candidates, flat, pixels.bands, key) for key in keys}
+    cutouts, covered = ({key: pair[i] for key, pair in cut.items()} for i in (0, 1))
+    return Found(flat, sources, candidates, asked, cutouts, covered)
 
 
-def cut_out(
-    found: Found, read: ReadShard, bands: tuple[str, ...], side_px: int
+def readers_for(
+    models: tuple[Reader, ...], bands: tuple[str, ...], flat: Flat, pixel_scale_arcsec: float
+) -> tuple[int, ...]:
+    """Which readers fit a shard: its tile, the bands that hold data in it, and what readers before them give there."""
+    known = {band for band, rms in zip(bands, flat.median_rms, strict=True) if rms is not None}
+    given: set[str] = set()
+    asked = []
+    for k, reader in enumerate(models):
+        if (
+            reader.fits(bands, pixel_scale_arcsec) is None
+            and set(reader.demands) <= known
+            and set(reader.takes) <= given
+        ):
+            asked.append(k)
+            given.update(reader.gives)
+    return tuple(asked)
+
+
+def _cut_out(
+    candidates: Measured, flat: Flat, bands: tuple[str, ...], key: CutoutKey
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cutouts (n, band, y, x) of the candidates in some bands, and the part of each that holds data."""
-    rows = [read.pixels.bands.index(band) for band in bands]
-    at = found.candidates.sources
-    return extract_cutouts(found.flat.image[rows], found.flat.mask[rows], at.x_px, at.y_px, size_px=side_px)
+    rows = [bands.index(band) for band in key.bands]
+    at = candidates.sources
+    return extract_cutouts(flat.image[rows], flat.mask[rows], at.x_px, at.y_px, size_px=key.side_px)

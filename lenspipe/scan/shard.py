@@ -11,20 +11,12 @@ from numpy.typing import NDArray
 from lenspipe.errors import TileError
 from lenspipe.image.photometry import ab_magnitude, ab_magnitude_error
 from lenspipe.image.sky import Flat
-from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.scan import attempts
-from lenspipe.scan.context import (
-    ScanContext,
-    ShardTask,
-    model_for,
-    substructure_bands,
-    substructure_fits,
-    substructure_side_px,
-)
+from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.measure import Measured
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
-from lenspipe.scan.search import cut_out, search
+from lenspipe.scan.search import search
 from lenspipe.schema import measured_fields, nothing
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.files import checksum, size_bytes
@@ -32,7 +24,7 @@ from lenspipe.survey.read import TileFacts
 from lenspipe.survey.tile import Tile
 
 
-def scan_shard(task: ShardTask, settings: ScanContext) -> pa.Table:
+def scan_shard(task: ShardTask, context: ScanContext) -> pa.Table:
     """
     Read, detect, measure, select and cut out one shard.
 
@@ -48,65 +40,54 @@ def scan_shard(task: ShardTask, settings: ScanContext) -> pa.Table:
         A bug; it names the shard and stops the run.
     """
     shard_id = task.shard.shard_id
-    died = attempts.deaths(settings.attempts, "read", shard_id)
+    died = attempts.deaths(context.attempts, "read", shard_id)
     if died >= attempts.MAX_DEATHS:
         return failed_row(
-            task,
-            settings.bands,
-            "read",
-            f"{died} worker processes died on this shard; see the Ray logs",
-            kind="WorkerDied",
+            task, context, "read", f"{died} worker processes died on this shard; see the Ray logs", kind="WorkerDied"
         )
-    attempts.begin(settings.attempts, "read", shard_id)
+    attempts.begin(context.attempts, "read", shard_id)
     try:
-        row = _scan(task, settings)
+        row = _scan(task, context)
     except TileError as error:
-        row = failed_row(task, settings.bands, str(error.facts.pop("stage", "detect")), error)
+        row = failed_row(task, context, str(error.facts.pop("stage", "detect")), error)
     except Exception as error:
         raise RuntimeError(f"a bug stopped the scan at shard {shard_id} of {task.tile.file}") from error
-    attempts.clear(settings.attempts, "read", shard_id)
+    attempts.clear(context.attempts, "read", shard_id)
     return row
 
 
-def _scan(task: ShardTask, settings: ScanContext) -> pa.Table:
+def _scan(task: ShardTask, context: ScanContext) -> pa.Table:
     started = time.perf_counter()
     try:
-        read = read_shard(task, settings)
+        read = read_shard(task, context)
         inputs = _inputs(task.tile) if task.shard.first_of_tile else None
     except TileError as error:
         error.facts["stage"] = "read"
         raise
     read_s = time.perf_counter() - started
-    if settings.change is not None:
-        read = settings.change(read)
+    if context.change is not None:
+        read = context.change(read)
     facts, bands = read.facts, read.pixels.bands
-    found = search(read, settings)
-    model = model_for(settings, bands, facts.pixel_scale_arcsec)
-    cut: dict[str, object] = {}
-    covered: NDArray[np.float32] | None = None
-    if model is not None and all(found.flat.median_rms[bands.index(b)] is not None for b in model.card.bands):
-        side_px = cutout_size_px(model.card, facts.pixel_scale_arcsec)
-        cutouts, covered = cut_out(found, read, model.card.bands, side_px)
-        cut = {**pack_cutouts(cutouts), "model": model.digest}
-        if settings.denoiser is not None:
-            cut["cutout_rms_njy"] = [found.flat.median_rms[bands.index(b)] for b in model.card.bands]
-        if substructure_fits(settings, bands, facts.pixel_scale_arcsec):
-            side_px = substructure_side_px(settings.substructure, facts.pixel_scale_arcsec)
-            wide, _ = cut_out(found, read, substructure_bands(settings.substructure), side_px)
-            cut |= pack_cutouts(wide, wide=True)
+    found = search(read, context)
+    finder = next((context.models[k] for k in found.asked if context.models[k] is context.finder), None)
+    # of several kinds of cutouts the worst covered
+    keys = finder.cutouts(facts.pixel_scale_arcsec) if finder else ()
+    covered = np.min([found.covered[key] for key in keys], axis=0) if keys else None
     values = {
         **identity(task),
-        **cut,
         **_searched(task, facts, found.flat, bands),
+        **pack_cutouts(found.cutouts),
+        "asked": list(found.asked) or None,
+        "model": finder.digest if finder else None,
         "status": "ok",
         "n_source": len(found.sources.sources),
         "n_candidate": len(found.candidates.sources),
         "inputs": inputs,
-        "candidates": nested(_candidates(task, facts, found.candidates, bands, settings.bands, covered)),
+        "candidates": nested(_candidates(task, facts, found.candidates, bands, context, covered)),
         "read_s": read_s,
         "detect_s": time.perf_counter() - started - read_s,
     }
-    return one_row(values, wire_schema(settings.bands))
+    return one_row(values, wire_schema(context))
 
 
 def _candidates(
@@ -114,7 +95,7 @@ def _candidates(
     facts: TileFacts,
     chosen: Measured,
     tile_bands: tuple[str, ...],
-    run_bands: tuple[str, ...],
+    context: ScanContext,
     covered: NDArray[np.float32] | None,
 ) -> pa.Table:
     n = len(chosen.sources)
@@ -138,7 +119,7 @@ def _candidates(
         flux, error = chosen.flux_njy[b], chosen.flux_err_njy[b]
         columns[f"flux_{band}_njy"], columns[f"flux_err_{band}_njy"] = flux, error
         columns[f"mag_{band}"], columns[f"mag_err_{band}"] = ab_magnitude(flux), ab_magnitude_error(flux, error)
-    schema = pa.schema(measured_fields(run_bands))
+    schema = pa.schema(measured_fields(context.bands, context.added))
     arrays = [_array(columns[f.name], f.type) if f.name in columns else nothing(f, n) for f in schema]
     return pa.table(arrays, schema=schema)
 

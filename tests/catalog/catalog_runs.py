@@ -7,7 +7,8 @@ from sky import NOISE_NJY, gaussian_sources, tan_wcs
 from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
-from lenspipe.scan.run import ScanRequest, run_scan
+from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.run import run_scan
 from lenspipe.survey.layout import read_layout
 
 local = here(scan_local)

@@ -77,7 +77,7 @@ def test_requests_that_cannot_be_met_are_refused(tiles, model, tmp_path, tiny_mo
     u_only = write_denoiser(tmp_path / "u", bands=("u",))
     for arguments, message in [
         (["--model", u_only], "needs bands that the tiles do not have"),
-        (["--model", tiny_model], "is no denoiser"),
+        (["--model", tiny_model], "is not a denoiser"),
         (["--model", "nothing"], "no such model"),
         (["--model", model, "--ratio", 0.5], "at least 1"),
     ]:

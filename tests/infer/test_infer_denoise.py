@@ -153,7 +153,7 @@ def test_bands_and_pixel_scales_that_do_not_fit_are_refused(denoiser):
 
 
 def test_a_finder_is_no_denoiser(tiny_model):
-    with pytest.raises(ModelError, match="is no denoiser"):
+    with pytest.raises(ModelError, match="is not a denoiser"):
         Denoiser(tiny_model)
 
 

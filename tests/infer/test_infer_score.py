@@ -86,7 +86,7 @@ def test_batches_agree_with_the_unfolded_network_one_stamp_at_a_time(
 def test_confident_stamps_do_not_tie_at_1(
     scorers: dict[int, Scorer], cutouts: dict[float, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorers[32], "logits", lambda stamps: np.linspace(20, 30, len(stamps)))
+    monkeypatch.setattr(scorers[32], "outputs", lambda stamps: np.linspace(20, 30, len(stamps))[:, None])
     score = scorers[32].score(cutouts[0.262][:9], pixel_scale_arcsec=0.262)
     assert (np.diff(score) > 0).all()
     assert score[-1] < 1

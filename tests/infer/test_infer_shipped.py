@@ -14,7 +14,10 @@ from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import SHIPPED, WEIGHTS_FILE, find_model, shipped_models
 from lenspipe.nn.registry import families
-from lenspipe.scan.context import choose_model
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.models import choose_readers
+from lenspipe.scan.readers.find import Finder
+from lenspipe.survey.layout import read_layout
 
 GROUND = "ground-gri"
 
@@ -51,13 +54,15 @@ def test_the_models_command_lists_families_and_shipped_models() -> None:
     ],
 )
 def test_a_scan_takes_the_shipped_model_whose_bands_its_tiles_have(bands: tuple[str, ...], name: str) -> None:
-    model, why_not = choose_model("auto", bands)
-    assert model is not None
-    assert (model.folder, model.card.name, why_not) == (SHIPPED / name, name, None)
+    chosen = choose_readers(ScanConfig(), bands, read_layout("generic"))
+    (finder,) = chosen.readers
+    assert isinstance(finder, Finder)
+    assert (finder.model.folder, finder.name, chosen.no_model) == (SHIPPED / name, name, None)
 
 
 def test_a_scan_without_the_bands_of_a_shipped_model_has_none_and_says_why() -> None:
-    assert choose_model("auto", ("g", "r")) == (None, "no shipped model fits the bands g r")
+    chosen = choose_readers(ScanConfig(), ("g", "r"), read_layout("generic"))
+    assert (chosen.readers, chosen.no_model) == ((), "no shipped model fits the bands g r")
 
 
 def test_noise_and_empty_sky_are_not_lenses(ground: Scorer) -> None:

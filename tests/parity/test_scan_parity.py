@@ -16,7 +16,8 @@ from sky import write_tile
 from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
-from lenspipe.scan.run import ScanRequest, run_scan
+from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.run import run_scan
 from lenspipe.survey.layout import read_layout
 
 pytestmark = pytest.mark.usefixtures("ray_local")

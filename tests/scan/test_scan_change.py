@@ -13,10 +13,11 @@ from astropy.io import fits
 from sky import write_tile
 
 from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.context import ScanContext, choose_model
+from lenspipe.scan.context import ScanContext
+from lenspipe.scan.models import choose_readers
 from lenspipe.scan.plan import plan_tiles, tasks_of
 from lenspipe.scan.read import ReadShard
-from lenspipe.scan.run import ScanRequest, find_tiles
+from lenspipe.scan.request import ScanRequest, find_tiles
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 from lenspipe.survey.layout import read_layout
@@ -49,8 +50,8 @@ def rows_of(tiles: Path, model: Path, scratch: Path, change: Paint | None) -> pa
     config = ScanConfig.model_validate({"shard": {"core_px": 128, "halo_px": 64}, "score": {"model": str(model)}})
     request = ScanRequest((str(tiles),), read_layout("generic"), config, None)
     found, bands = find_tiles(request)
-    chosen, _ = choose_model(str(model), bands)
-    context = ScanContext(config, request.layout, bands, chosen, scratch / "attempts", change=change)
+    readers = choose_readers(config, bands, request.layout).readers
+    context = ScanContext(config, request.layout, bands, scratch / "attempts", readers, change)
     score = ScoreShards(context)
     tasks = tasks_of(plan_tiles(found, request.layout, config))
     assert len(tasks) == 4
@@ -84,5 +85,5 @@ def test_painted_pixels_give_the_rows_of_a_file_with_the_same_arcs(
 
 def test_a_change_travels_to_workers() -> None:
     config = ScanConfig()
-    context = ScanContext(config, read_layout("generic"), ("g",), None, Path(), change=Paint(arcs()))
+    context = ScanContext(config, read_layout("generic"), ("g",), Path(), change=Paint(arcs()))
     assert np.array_equal(pickle.loads(pickle.dumps(context)).change.arc_njy, arcs())

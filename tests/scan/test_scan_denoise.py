@@ -104,7 +104,7 @@ def test_both_raw_and_denoised_are_channels_of_one_stamp(tmp_path, tiles, denois
     ("options", "message"),
     [
         (["--model", "none"], "no model scores"),
-        (["--denoiser", "{finder}"], "is no denoiser"),
+        (["--denoiser", "{finder}"], "is not a denoiser"),
         (["--denoiser", "{u}"], "bands that the finder does not take"),
         (["--config", "{config}"], "was not trained with this exposure ratio"),
     ],

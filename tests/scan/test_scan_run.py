@@ -14,7 +14,8 @@ from lenspipe.rundir import read_json
 from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
-from lenspipe.scan.run import ScanRequest, run_scan
+from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.run import run_scan
 from lenspipe.survey.layout import read_layout
 
 local = here(scan_local)
@@ -250,14 +251,14 @@ def test_a_shard_that_two_workers_died_of_is_a_failure_row(tmp_path):
     from lenspipe.scan import attempts
     from lenspipe.scan.context import ScanContext
     from lenspipe.scan.plan import plan_tiles, tasks_of
-    from lenspipe.scan.run import find_tiles
+    from lenspipe.scan.request import find_tiles
     from lenspipe.scan.shard import scan_shard
 
     write_tile(tmp_path / "tiles", "a")
     request = ScanRequest((str(tmp_path / "tiles"),), read_layout("generic"), config_of(), None)
     tiles, bands = find_tiles(request)
     task = tasks_of(plan_tiles(tiles, request.layout, request.config))[0]
-    settings = ScanContext(request.config, request.layout, bands, None, tmp_path / "attempts")
+    settings = ScanContext(request.config, request.layout, bands, tmp_path / "attempts")
     attempts.begin(settings.attempts, "read", task.shard.shard_id)
     assert scan_shard(task, settings)["status"].to_pylist() == ["ok"]
     for _ in range(2):
@@ -332,7 +333,7 @@ def test_a_bad_request_leaves_the_folder_free_for_the_right_one(tmp_path):
 
 def test_tasks_are_the_same_again_after_they_travelled(tmp_path):
     from lenspipe.scan.plan import plan_tiles, table_of, tasks_of
-    from lenspipe.scan.run import find_tiles
+    from lenspipe.scan.request import find_tiles
 
     write_tile(tmp_path / "tiles", "a", shape=(300, 400), n_source=3)
     request = ScanRequest((str(tmp_path / "tiles"),), read_layout("generic"), ScanConfig(), None)

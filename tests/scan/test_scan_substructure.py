@@ -23,13 +23,15 @@ from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.outputs import Abstention, Calibration
 from lenspipe.nn.registry import build
 from lenspipe.runner import Silent, here
-from lenspipe.scan.chosen import substructure_of
 from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.context import ScanContext, choose_model
+from lenspipe.scan.context import ScanContext
 from lenspipe.scan.local import scan_local
+from lenspipe.scan.models import choose_readers
 from lenspipe.scan.plan import read_plan, tasks_of
+from lenspipe.scan.readers.contract import CutoutKey
+from lenspipe.scan.request import ScanRequest
 from lenspipe.scan.rows import unpack_cutouts
-from lenspipe.scan.run import ScanRequest, run_scan
+from lenspipe.scan.run import run_scan
 from lenspipe.scan.shard import scan_shard
 from lenspipe.schema import substructure_fields
 from lenspipe.survey.layout import read_layout
@@ -129,12 +131,11 @@ def test_probable_lenses_have_what_the_networks_say_of_their_cutouts_and_others_
     assert all(row[name] in (None, "") for row in rows.values() if row["probability"] < 0.5 for name in NAMES)
     plan, bands = read_plan(run / "plan.parquet")
     asked = request(made)
-    finder, _ = choose_model(str(made["finder"]), bands)
-    chosen = substructure_of(asked.config, bands, asked.layout, finder, None)
-    settings = ScanContext(asked.config, asked.layout, bands, finder, run / "attempts", None, chosen)
-    row = scan_shard(tasks_of(plan)[0], settings)
-    cutouts = unpack_cutouts(row, 0, wide=True)
-    assert cutouts.shape[1:] == (2, 41, 41)  # odd, around even stamps
+    readers = choose_readers(asked.config, bands, asked.layout).readers
+    context = ScanContext(asked.config, asked.layout, bands, run / "attempts", readers)
+    row = scan_shard(tasks_of(plan)[0], context)
+    cutouts = unpack_cutouts(row, 0)[CutoutKey(("i", "r"), 41)]  # odd, around even stamps
+    assert cutouts.shape[1:] == (2, 41, 41)
     classes, values = (Predictor(made[name], device="cpu", batch_size=4) for name in ("classes", "values"))
     said = classes.predict(stamp_input(cutouts, bands=("i", "r"), pixel_scale_arcsec=0.2, card=classes.card))
     found = values.predict(

@@ -14,4 +14,4 @@ def context_of(run: Run) -> ScanContext:
     """What a run's workers knew of survey and settings, without its models: enough to read and search its shards."""
     request = run.record["request"]
     config, layout = ScanConfig.model_validate(request["config"]), SurveyLayout.model_validate(request["survey"])
-    return ScanContext(config, layout, run.bands, None, Path())
+    return ScanContext(config, layout, run.bands, Path())

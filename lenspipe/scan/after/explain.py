@@ -6,6 +6,7 @@ import dataclasses
 import json
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,16 @@ from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
+from lenspipe.scan import models
 from lenspipe.scan.after.context import context_of
-from lenspipe.scan.chosen import substructure_of
-from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.context import ChosenModel, ScanContext, ShardTask, choose_denoiser, choose_model
+from lenspipe.scan.context import ScanContext, ShardTask
+from lenspipe.scan.models import in_order
 from lenspipe.scan.plan import tasks_of
-from lenspipe.scan.scoring import ScoreShards, without_cutouts
+from lenspipe.scan.readers.contract import Asked, Reader, giving
+from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 from lenspipe.schema import measured_fields
 from lenspipe.survey.files import checksum
-from lenspipe.survey.layout import SurveyLayout
 
 STAMP_PX, STAMP_ARCSEC = 96, 12.0
 
@@ -75,70 +76,53 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     task = tasks_of(plan)[0]
     changed = [*_changed_versions(run), *_changed_files(run, task)]
     context = context_of(run)
-    config, layout = context.config, context.layout
-    model = _model(run, config, changed)
     with tempfile.TemporaryDirectory() as scratch:
-        denoiser = _denoiser(run, config, model, changed)
-        wide = _substructure(run, config, layout, model, denoiser, changed)
-        settings = ScanContext(config, layout, run.bands, model, Path(scratch), denoiser, wide)
-        row = scan_shard(task, settings)
+        readers = _readers(run, context, changed)
+        context = dataclasses.replace(context, attempts=Path(scratch), models=readers)
+        row = scan_shard(task, context)
         if row["status"][0].as_py() != "ok":
             raise TileError("the shard cannot be scanned any more", why=row["message"][0].as_py(), tile=stored["tile"])
-        scored = ScoreShards(settings)(row) if model else without_cutouts(row, run.bands)
+        scored = ScoreShards(context)(row)
     again = next((c for c in scored["candidates"][0].as_py() if c["candidate_id"] == candidate_id), None)
-    names = [f.name for f in measured_fields(run.bands)]
-    differs = tuple(n for n in names if again and not _same_bits(stored[n], again[n], measured_fields(run.bands), n))
+    fields = measured_fields(run.bands, context.added)
+    differs = tuple(f.name for f in fields if again and not _same_bits(stored.get(f.name), again[f.name], f.type))
     stamp, noise, channels = _stamp(stored, task, context)
     return Explanation(stored, again, differs, tuple(changed), stamp, noise, channels)
 
 
-def _model(run: Run, config: ScanConfig, changed: list[str]) -> ChosenModel | None:
-    recorded = run.record["model"]
-    if recorded is None:
-        return None
-    name = recorded["name"] if config.score.model == "auto" else config.score.model
-    try:
-        model, _ = choose_model(name, run.bands, denoised=config.score.denoiser != "none")
-    except LenspipeError as error:
-        changed.append(f"model {recorded['name']} is not here: {error.message}")
-        return None
-    if model is not None and model.digest != recorded["digest"]:
-        changed.append(f"model {recorded['name']}: was {recorded['digest']}, is {model.digest}")
-    return model
+def _readers(run: Run, context: ScanContext, changed: list[str]) -> tuple[Reader, ...]:
+    """The run's readers, as far as they are still here; what is not as it was is added to ``changed``."""
+    score, recorded = context.config.score, run.record["model"]
+    if score.model == "auto":  # whatever ships by now
+        score = score.model_copy(update={"model": recorded["name"] if recorded else "none"})
+    asked = Asked(context.config.model_copy(update={"score": score}), run.bands, context.layout)
+    for choose in models.CHOOSERS:
+        try:
+            found = choose(asked)
+        except LenspipeError as error:
+            changed.append(f"a model is not here: {error.message}")
+            continue
+        if isinstance(found, Reader):
+            asked = dataclasses.replace(asked, chosen=(*asked.chosen, found))
+    readers = asked.chosen
+    while lacking := [r for r in readers if any(giving(readers, name) is None for name in r.takes)]:
+        readers = tuple(r for r in readers if r not in lacking)
+    for reader in readers:
+        for key, now in reader.record().items():
+            for (name, was), (_, digest) in zip(_models_in(run.record.get(key)), _models_in(now), strict=False):
+                if was != digest:
+                    changed.append(f"model {name}: was {was}, is {digest}")
+    return in_order(readers)
 
 
-def _denoiser(run: Run, config: ScanConfig, model: ChosenModel | None, changed: list[str]) -> ChosenModel | None:
-    recorded = run.record.get("denoiser")
-    if recorded is None or model is None:
-        return None
-    try:
-        denoiser = choose_denoiser(config.score.denoiser, config.score.denoise_ratio, model)
-    except LenspipeError as error:
-        changed.append(f"denoiser {recorded['name']} is not here: {error.message}")
-        return None
-    if denoiser is not None and denoiser.digest != recorded["digest"]:
-        changed.append(f"denoiser {recorded['name']}: was {recorded['digest']}, is {denoiser.digest}")
-    return denoiser
-
-
-def _substructure(
-    run: Run,
-    config: ScanConfig,
-    layout: SurveyLayout,
-    model: ChosenModel | None,
-    denoiser: ChosenModel | None,
-    changed: list[str],
-) -> tuple[ChosenModel, ...]:
-    recorded = run.record.get("substructure") or []
-    try:
-        chosen = substructure_of(config, run.bands, layout, model, denoiser) if recorded else ()
-    except LenspipeError as error:
-        changed.append(f"a model of substructure is not here: {error.message}")
-        return ()
-    for was, now in zip(recorded, chosen, strict=True):
-        if was["digest"] != now.digest:
-            changed.append(f"model of substructure {was['name']}: was {was['digest']}, is {now.digest}")
-    return chosen
+def _models_in(record: Any) -> Iterator[tuple[str, str]]:
+    """Name and digest of all models that a part of a run's record names, in order."""
+    if isinstance(record, list):
+        for item in record:
+            yield from _models_in(item)
+    elif isinstance(record, dict) and {"name", "digest"} <= record.keys():
+        yield record["name"], record["digest"]
+        yield from _models_in(record.get("members"))
 
 
 def _changed_versions(run: Run) -> list[str]:
@@ -158,10 +142,10 @@ def _changed_files(run: Run, task: ShardTask) -> list[str]:
     return changed
 
 
-def _same_bits(one: Any, two: Any, fields: list[pa.Field], name: str) -> bool:
+def _same_bits(one: Any, two: Any, kind: pa.DataType) -> bool:
     if not (isinstance(one, float) and isinstance(two, float)):
         return bool(one == two)
-    code = "<f" if next(f for f in fields if f.name == name).type == pa.float32() else "<d"
+    code = "<f" if kind == pa.float32() else "<d"
     return struct.pack(code, one) == struct.pack(code, two)
 
 

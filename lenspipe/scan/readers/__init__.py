@@ -1,0 +1,1 @@
+"""Models that a scan shows its candidates: one file per kind, behind one contract."""

@@ -1,0 +1,197 @@
+"""The finder: one score per candidate, and its probability where the model is calibrated for what it is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lenspipe.errors import ConfigError
+from lenspipe.infer.prepare import cutout_size_px
+from lenspipe.nn.card import ModelCard, find_model, fits, read_card, shipped_models
+from lenspipe.nn.outputs import Calibration, Find
+from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, Reader, Work
+from lenspipe.schema import score_fields
+from lenspipe.stats.calibrate import probability, probability_record
+
+
+@dataclasses.dataclass(frozen=True)
+class Finder(Reader):
+    """A finder and how its score is read."""
+
+    model: Checkpoint
+    denoised: bool
+    """Whether cutouts go through a denoiser first."""
+    prior: float | None
+    batch_size: int | None
+
+    @property
+    def name(self) -> str:
+        """The card's."""
+        return self.model.card.name
+
+    @property
+    def digest(self) -> str:
+        """The checkpoint's."""
+        return self.model.digest
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The model's calibration; one that was fitted on raw stamps says nothing about denoised ones."""
+        outputs = self.model.card.outputs
+        if not isinstance(outputs, Find) or (self.denoised and self.model.card.sees == "raw"):
+            return None
+        return outputs.calibration
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Denoised cutouts, where a denoiser was asked for."""
+        return ("denoised",) if self.denoised else ()
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """A score, and a probability where there is a calibration."""
+        return ("score",) if self.calibration is None else ("score", "probability")
+
+    @property
+    def demands(self) -> tuple[str, ...]:
+        """All bands of the card."""
+        return self.model.card.bands
+
+    def cutouts(self, pixel_scale_arcsec: float) -> tuple[CutoutKey, ...]:
+        """The card's bands, as wide as its stamps."""
+        return (CutoutKey(self.model.card.bands, cutout_size_px(self.model.card, pixel_scale_arcsec)),)
+
+    def fits(self, bands: tuple[str, ...], pixel_scale_arcsec: float) -> str | None:
+        """As the card says."""
+        return fits(self.model.card, bands, pixel_scale_arcsec)
+
+    def fields(self) -> list[pa.Field]:
+        """``score``, and ``probability`` where there is a calibration."""
+        return [f for f in score_fields() if f.name in self.gives]
+
+    def record(self) -> dict[str, Any]:
+        """The model with its card, and what its probabilities assume."""
+        return {"model": self.model.record(), "probability": probability_record(self.calibration, self.prior)}
+
+    def digests(self) -> dict[str, str]:
+        """Of the one model."""
+        return {"digest": self.digest}
+
+    def load(self, device: str) -> Work:
+        """Candidates to scores and probabilities."""
+        from lenspipe.infer.score import Scorer
+
+        scorer = Scorer(self.model.folder, device=device, batch_size=self.batch_size)
+
+        def score(candidates: Candidates) -> dict[str, Any]:
+            said = {"score": scorer.score_prepared(self._seen(scorer.card, candidates))}
+            if self.calibration is not None:
+                said["probability"] = probability(said["score"], self.calibration, self.prior)
+            return said
+
+        return score
+
+    def _seen(self, card: ModelCard, candidates: Candidates) -> NDArray[np.float32]:
+        """What the model is shown: raw cutouts, denoised ones, or both."""
+        from lenspipe.infer.prepare import prepare_stamps
+
+        scale = candidates.pixel_scale_arcsec
+        (key,) = self.cutouts(scale)
+        shown = [candidates.cutouts[key]] if not self.denoised or card.sees == "both" else []
+        if self.denoised:
+            shown.append(candidates.said["denoised"](key))
+        parts = [prepare_stamps(cutouts, cutout_scale_arcsec=scale, card=card) for cutouts in shown]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def choose(asked: Asked) -> Finder | str:
+    """
+    The finder of a scan, or why there is none.
+
+    A model that is asked for by name must fit the bands of the survey; ``auto`` takes the first shipped one that
+    does. Whether a model fits a tile's pixel scale is decided tile by tile.
+
+    Raises
+    ------
+    ConfigError
+        The model asked for is not there, is not a finder, needs bands that the tiles do not have, or was trained on
+        denoised stamps and no denoiser is asked for; a prior is stated and no calibration applies.
+    """
+    score = asked.config.score
+    denoised = score.denoiser != "none"
+    found = _choose(score.model, asked.bands, denoised=denoised)
+    if isinstance(found, str):
+        if score.prior is not None:
+            raise _no_calibration(score.prior, None)
+        return found
+    finder = Finder(found, denoised, score.prior, score.batch_size)
+    if score.prior is not None and finder.calibration is None:
+        if denoised and found.card.sees == "raw":
+            raise ConfigError(
+                "a calibration of raw stamps gives no probability for denoised ones; leave --prior or --denoiser out",
+                model=found.card.name,
+                denoiser=score.denoiser,
+            )
+        raise _no_calibration(score.prior, found.card.name)
+    return finder
+
+
+def can_scan(card: ModelCard, *, denoised: bool = False) -> bool:
+    """Whether a model gives one score for a source in the central pixel, of raw stamps or of denoised ones too."""
+    seen = card.sees == "raw" or denoised
+    return isinstance(card.outputs, Find) and card.stamp_px % 2 == 1 and seen and not card.features
+
+
+def _choose(name: str, bands: tuple[str, ...], *, denoised: bool) -> Checkpoint | str:
+    if name == "none":
+        return "scoring is switched off (score.model = none)"
+    if name == "auto":
+        for folder in map(find_model, shipped_models()):
+            card = read_card(folder)
+            if can_scan(card, denoised=denoised) and set(card.bands) <= set(bands):
+                return Checkpoint.open(folder)
+        return f"no shipped model fits the bands {' '.join(bands)}"
+    found = Checkpoint.open(find_model(name))
+    demand_scanning(found.card, name, bands, denoised=denoised)
+    return found
+
+
+def demand_scanning(card: ModelCard, name: str, bands: tuple[str, ...], *, denoised: bool) -> None:
+    """
+    Refuse a model that cannot score the candidates of tiles with these bands.
+
+    Raises
+    ------
+    ConfigError
+        What is wrong, and what to do.
+    """
+    if card.sees != "raw" and can_scan(card, denoised=True) and not denoised:
+        raise ConfigError(
+            "the model was trained on denoised stamps; name its denoiser by --denoiser", model=name, sees=card.sees
+        )
+    if not can_scan(card, denoised=denoised):
+        raise ConfigError(
+            "the model cannot rank candidates: it needs task find and an odd stamp_px; choose another --model",
+            model=name,
+            task=card.task,
+            stamp_px=card.stamp_px,
+        )
+    if set(card.bands) - set(bands):
+        raise ConfigError(
+            "the model needs bands that the tiles do not have; choose another --model, or none",
+            model=name,
+            needs=" ".join(card.bands),
+            tiles_have=" ".join(bands),
+        )
+
+
+def _no_calibration(prior: float, model: str | None) -> ConfigError:
+    return ConfigError(
+        "a prior needs a model with a calibration; fit one by `lenspipe calibrate`, or leave --prior out",
+        prior=prior,
+        model=model,
+    )
