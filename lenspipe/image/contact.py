@@ -1,4 +1,4 @@
-"""A contact sheet: one picture of many stamps, so that a person sees what a recipe makes."""
+"""Stamps for people: cut and sampled on one grid, one colour composite, and many side by side on a contact sheet."""
 
 from __future__ import annotations
 
@@ -6,31 +6,90 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from lenspipe.image.stretch import humvi_composite
 from lenspipe.robust import robust_sigma
 
 MARGIN_PX = 2
+GAINS = {1: (1.0,), 3: (0.7, 1.0, 1.6)}
+"""Weights of red, green and blue in units of the noise: early types look yellow, young galaxies blue."""
+ALPHA, Q = 0.05, 4.0
+"""Slope at faint intensities and compression of bright ones; the gallery's page begins with the same."""
 
 
-def colour_stamps(images_njy: NDArray[np.floating], *, reddest_first: Sequence[int] | None = None) -> NDArray[np.uint8]:
+def sample_stamps(
+    image: NDArray[np.float32],
+    bands: Sequence[str],
+    x_px: NDArray[np.floating],
+    y_px: NDArray[np.floating],
+    *,
+    channels: Sequence[str],
+    stamp_px: int,
+    step_px: float,
+) -> NDArray[np.float32]:
     """
-    Stamps ``(n, band, y, x)`` in nJy as colour ``(n, y, x, 3)``, one asinh stretch for all.
+    Stamps around positions, sampled bilinearly; 0 beyond the image.
 
-    Three or more bands give red, green and blue from the last, middle and first of the last three; fewer give grey.
-    Channels are weighted 0.85, 1.1 and 1.8, which shows early types yellow and young galaxies blue, and the mean of
-    the three is stretched from its noise up (Lupton et al. 2004).
+    Parameters
+    ----------
+    image : array (band, y, x)
+    bands : sequence of str
+        Its bands.
+    x_px, y_px : arrays (n,)
+        Positions, 0-based in ``image``; each comes to lie in the middle of its stamp.
+    channels : sequence of str
+        Bands to sample; one that the image lacks is the mean of those that it has.
+    stamp_px : int
+        Side of a stamp.
+    step_px : float
+        Distance of a stamp's pixels, in pixels of the image.
+
+    Returns
+    -------
+    array (n, channel, stamp_px, stamp_px)
+        In the image's unit.
     """
-    n, n_band = images_njy.shape[:2]
-    order = list(reddest_first) if reddest_first else ([n_band - 1, n_band - 2, n_band - 3] if n_band >= 3 else [0] * 3)
-    weight = np.array([0.85, 1.1, 1.8] if n_band >= 3 else [1.0, 1.0, 1.0])
-    scaled = images_njy[:, order].astype(np.float64) * weight[:, None, None]
-    intensity = scaled.mean(axis=1, keepdims=True)
-    flat = intensity.reshape(n, -1)
-    spread = robust_sigma(flat, 1)
-    noise = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0  # blank stamps have none
-    stretch = np.arcsinh(np.clip(intensity / noise + 0.7, 0, None) / 4.0) / np.arcsinh(25.0)
-    colour = stretch * np.where(intensity > 0, scaled / np.where(intensity > 0, intensity, 1), 1)
-    return np.moveaxis((255 * np.clip(colour, 0, 1)).astype(np.uint8), 1, -1)
+    offset = (np.arange(stamp_px) - (stamp_px - 1) / 2) * step_px
+    y = np.asarray(y_px)[:, None, None] + offset[None, :, None] + np.zeros((1, 1, stamp_px))
+    x = np.asarray(x_px)[:, None, None] + offset[None, None, :] + np.zeros((1, stamp_px, 1))
+    cut = np.stack(
+        [ndimage.map_coordinates(plane, [y, x], order=1, mode="constant", cval=0.0) for plane in image], axis=1
+    )
+    shown = [cut[:, bands.index(c)] if c in bands else cut.mean(axis=1) for c in channels]
+    return np.stack(shown, axis=1)
+
+
+def colour_stamps(channels: NDArray[np.floating], *, noise: NDArray[np.floating] | None = None) -> NDArray[np.uint8]:
+    """
+    Stamps as people see them: the HumVI composite of red, green and blue, or of one band in grey, one stretch for all.
+
+    Parameters
+    ----------
+    channels : array (n, channel, y, x)
+        Flux in red, green and blue (`lenspipe.bands.colour_bands`), or in one band; any unit.
+    noise : array (channel,), optional
+        Noise of a pixel, that of the middle channel counts; the median over stamps of `robust_sigma` where not given.
+
+    Returns
+    -------
+    array (n, y, x, 3), uint8
+
+    Examples
+    --------
+    >>> colour_stamps(np.full((1, 1, 2, 2), 1e6), noise=np.ones(1))[0, 0, 0]
+    array([255, 255, 255], dtype=uint8)
+    """
+    n, n_channel = channels.shape[:2]
+    middle = n_channel // 2
+    if noise is None:
+        spread = robust_sigma(channels[:, middle].reshape(n, -1).astype(np.float64), 1)
+        sigma = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0  # blank stamps have none
+    else:
+        sigma = float(noise[middle])
+    scales = [gain / sigma for gain in GAINS[n_channel]]
+    composite = humvi_composite(channels, band_scales=scales, alpha=ALPHA, q=Q)
+    return np.moveaxis(np.rint(255 * np.broadcast_to(composite, (n, 3, *channels.shape[2:]))).astype(np.uint8), 1, -1)
 
 
 def contact_sheet(colour: NDArray[np.uint8], *, n_column: int) -> NDArray[np.uint8]:

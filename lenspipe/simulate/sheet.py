@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lenspipe.bands import colour_bands
 from lenspipe.image.contact import colour_stamps, contact_sheet
 from lenspipe.report.picture import write_png
 from lenspipe.stamps.format import StampSet
@@ -28,6 +29,7 @@ def write_contact_sheet(folder: Path, *, n_each: int = 12, n_column: int = 12) -
         pixels = data.read_images(image, indices)
         pad = -len(pixels) % n_column
         rows.append(np.concatenate([pixels, blank[:pad]]))
+    shown = [spec.bands.index(band) for band in colour_bands(spec.bands)]
     path = folder / CONTACT_SHEET
-    write_png(path, contact_sheet(colour_stamps(np.concatenate(rows)), n_column=n_column))
+    write_png(path, contact_sheet(colour_stamps(np.concatenate(rows)[:, shown]), n_column=n_column))
     return path

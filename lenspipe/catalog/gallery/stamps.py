@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lenspipe.errors import TileError
+from lenspipe.image.contact import sample_stamps
 from lenspipe.image.sky import subtract_sky
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts, read_window
@@ -80,19 +80,10 @@ def cut_stamps(
         x_px = np.array(group["x_px_list"]) - window.x0
         y_px = np.array(group["y_px_list"]) - window.y0
         step_px = stamp_arcsec / stamp_px / facts.pixel_scale_arcsec
-        cut = np.stack([_sample(image, x_px, y_px, stamp_px, step_px) for image in flat.image], axis=1)
+        shown = sample_stamps(
+            flat.image, pixels.bands, x_px, y_px, channels=channels, stamp_px=stamp_px, step_px=step_px
+        )
         order = [pixels.bands.index(c) if c in pixels.bands else None for c in channels]
         per_arcsec2 = 1 / facts.pixel_scale_arcsec**2
-        shown = [cut.mean(axis=1) if b is None else cut[:, b] for b in order]
         noise = [np.nanmean(sky_rms) if b is None else sky_rms[b] for b in order]
-        yield Stamps(members, np.stack(shown, axis=1) * np.float32(per_arcsec2), np.array(noise) * per_arcsec2)
-
-
-def _sample(
-    image: NDArray[np.float32], x_px: NDArray[np.floating], y_px: NDArray[np.floating], n: int, step_px: float
-) -> NDArray[np.float32]:
-    offset = (np.arange(n) - (n - 1) / 2) * step_px
-    y = y_px[:, None, None] + offset[None, :, None] + np.zeros((1, 1, n))
-    x = x_px[:, None, None] + offset[None, None, :] + np.zeros((1, n, 1))
-    found: NDArray[np.float32] = ndimage.map_coordinates(image, [y, x], order=1, mode="constant", cval=0.0)
-    return found
+        yield Stamps(members, shown * np.float32(per_arcsec2), np.array(noise) * per_arcsec2)

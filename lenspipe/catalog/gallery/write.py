@@ -23,13 +23,13 @@ from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, 
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.read import best_rows
 from lenspipe.errors import ConfigError
+from lenspipe.image.contact import GAINS
 from lenspipe.report.page import BASE_STYLE
 from lenspipe.rundir import read_json
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import Tile
 
 PAGE, STYLE = Path(__file__).parent / "page", "style.css"
-GAINS = {1: (1.0,), 3: (0.7, 1.0, 1.6)}
 """White balance: galaxies are red, so that equal gains show few colours."""
 
 

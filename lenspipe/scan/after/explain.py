@@ -176,20 +176,17 @@ def draw(explanation: Explanation, path: Path) -> None:
     """Write the candidate's picture: the composite, and each channel in grey, with a bar of one arcsec."""
     from matplotlib.figure import Figure
 
-    from lenspipe.catalog.gallery.write import GAINS
-    from lenspipe.image.stretch import humvi_composite
+    from lenspipe.image.contact import colour_stamps
     from lenspipe.report.picture import write_png
 
     stamp, noise = explanation.stamp, explanation.noise
     if stamp is None or noise is None:
         raise ConfigError("the candidate has no pixels to draw", candidate_id=explanation.stored["candidate_id"])
-    scales = np.array(GAINS[len(stamp)]) / noise[len(noise) // 2]
-    colour = humvi_composite(stamp, band_scales=scales, alpha=0.05, q=4.0).transpose(1, 2, 0)
     figure = Figure(figsize=(3.2 * (1 + len(stamp)), 3.7), layout="constrained")
     axes = figure.subplots(1, 1 + len(stamp), squeeze=False)[0]
     half = STAMP_ARCSEC / 2
     where = {"origin": "lower", "extent": (-half, half, -half, half)}
-    axes[0].imshow(colour if len(stamp) == 3 else colour[..., 0], cmap="gray", vmin=0, vmax=1, **where)
+    axes[0].imshow(colour_stamps(stamp[None], noise=noise)[0], **where)
     axes[0].set_title("R G B = " + " ".join(explanation.channels) if len(stamp) == 3 else explanation.channels[0])
     for axis, image, sigma, band in zip(axes[1:], stamp, noise, explanation.channels, strict=True):
         axis.imshow(np.arcsinh(image / (2 * sigma)), cmap="gray_r", vmin=-1, vmax=4, **where)

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lenspipe.bands import colour_bands
 from lenspipe.errors import TileError
-from lenspipe.image.cutouts import extract_cutouts
+from lenspipe.image.contact import colour_stamps, contact_sheet, sample_stamps
 from lenspipe.report.picture import write_png
 from lenspipe.scan.context import ScanContext
 from lenspipe.scan.finalize import CANDIDATES
@@ -41,12 +42,10 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
     """
     Write ``best.png``: the best 24, 14 arcsec a side, with rank and score.
 
-    Three bands or more make colour, the reddest red; fewer make grey. North is as in the tile's pixels. A candidate
-    whose tile cannot be read any more is left out.
+    Colours are those of the gallery (`lenspipe.bands.colour_bands`); one band is grey. North is as in the tile's
+    pixels. A candidate whose tile cannot be read any more is left out.
     """
     from PIL import Image, ImageDraw
-
-    from lenspipe.image.contact import colour_stamps, contact_sheet
 
     best = best_candidates(pq.ParquetFile(folder / CANDIDATES), N_SHOWN).to_pylist()
     tiles = {
@@ -58,7 +57,7 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
         if row["score"] is None:
             break
         try:
-            stamps.append(colour_stamps(_stamp(tiles[row["tile"]], row, context)[None])[0])
+            stamps.append(_picture(tiles[row["tile"]], row, context))
             labels.append(f"{rank}  {row['score']:.3f}")
         except TileError:
             continue
@@ -66,25 +65,30 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
         return
     pictures = []
     for stamp, label in zip(stamps, labels, strict=True):
-        picture = Image.fromarray(stamp[::-1]).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(np.ascontiguousarray(stamp[::-1]))
         ImageDraw.Draw(picture).text((4, 2), label, fill=(255, 255, 255))
         pictures.append(np.asarray(picture)[::-1])
     write_png(folder / SHEET, contact_sheet(np.stack(pictures), n_column=N_COLUMN))
 
 
-def _stamp(tile: Tile, row: dict[str, float], context: ScanContext) -> NDArray[np.float32]:
+def _picture(tile: Tile, row: dict[str, float], context: ScanContext) -> NDArray[np.uint8]:
     facts = facts_of(tile, context)
-    half = int(SIDE_ARCSEC / facts.pixel_scale_arcsec / 2)
+    reach = int(SIDE_ARCSEC / facts.pixel_scale_arcsec / 2) + SKY_MARGIN_PX
     x, y = round(row["x_px"]), round(row["y_px"])
-    reach = half + SKY_MARGIN_PX
     window = Box(
         max(0, x - reach), max(0, y - reach), min(facts.shape[1], x + reach + 1), min(facts.shape[0], y + reach + 1)
     )
     read = read_shard(task_of(tile, window), context, facts=facts)
-    bands, flat = read.pixels.bands, flatten(read, context)
-    cut, _ = extract_cutouts(
-        flat.image, flat.mask, np.array([x - window.x0]), np.array([y - window.y0]), size_px=2 * half + 1
+    at = np.array([row["x_px"] - window.x0]), np.array([row["y_px"] - window.y0])
+    bands, flat, channels = read.pixels.bands, flatten(read, context), colour_bands(context.bands)
+    rms = {band: sky for band, sky in zip(bands, flat.median_rms, strict=True) if sky}
+    stamp = sample_stamps(
+        flat.image,
+        bands,
+        *at,
+        channels=channels,
+        stamp_px=SIDE_PX,
+        step_px=SIDE_ARCSEC / SIDE_PX / facts.pixel_scale_arcsec,
     )
-    wanted = [b for b in ("g", "r", "i") if b in bands]
-    rows = [bands.index(b) for b in wanted] if len(wanted) == 3 else list(range(len(bands)))
-    return cut[0][rows]
+    noise = rms.get(channels[len(channels) // 2])  # measured in the stamp where the band has no sky of its own
+    return colour_stamps(stamp, noise=None if noise is None else np.full(len(channels), noise))[0]
