@@ -8,29 +8,28 @@ lenscat and compared with astropy's `match_to_catalog_sky`. Each part runs in a 
 the largest sum over it and its children, shared memory divided among those that share it (PSS).
 
     python -m benchmarks.catalog_speed
-    python -m benchmarks.catalog_speed --rows 1e7 --name catalog_1e7 --parts finalise finalise_by_ray [--scratch DIR]
+    python -m benchmarks.catalog_speed --rows 1e7 --name catalog_1e7 \
+        --parts finalise --parts finalise_by_ray [--scratch DIR]
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import record
+from benchmarks.memory import PeakMemory, each_mib, pss_mib, tree
+from benchmarks.timing import Clock
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.provenance import Matching
@@ -45,19 +44,6 @@ BANDS, PER_SHARD, DUPLICATES = ("g", "r", "i"), 500, 0.05
 RADIUS_ARCSEC, N_WORKER = 1.0, 2
 REPEATED_ROWS = 2_000_000
 """Rows up to which a part runs twice, the faster run counting."""
-
-
-class Clock:
-    """Wall time, and processor time of all threads: the second is the same on a busy machine."""
-
-    def __init__(self) -> None:
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def stop(self) -> dict[str, float]:
-        return {
-            "seconds": round(time.perf_counter() - self.wall, 3),
-            "cpu_seconds": round(time.process_time() - self.cpu, 3),
-        }
 
 
 def make_run(folder: Path, n_row: int) -> int:
@@ -128,7 +114,7 @@ def finalise(scratch: Path) -> dict[str, float]:
     run, how = _request(scratch)
     started = Clock()
     made = write_catalog(run, scratch / "cat", **how)
-    return {**started.stop(), "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
+    return {**started.seconds(), "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
 
 
 def finalise_by_ray(scratch: Path) -> dict[str, float]:
@@ -141,7 +127,7 @@ def finalise_by_ray(scratch: Path) -> dict[str, float]:
 
         started = Clock()
         made = write_catalog_ray(run, scratch / "cat_ray", **how)
-        seconds = started.stop()["seconds"]
+        seconds = round(started.wall_s, 3)
     return {"seconds": seconds, "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
 
 
@@ -165,7 +151,7 @@ def read_sort_write(scratch: Path) -> dict[str, float]:
     table = pq.read_table(scratch / "cat" / "candidates.parquet")
     table = table.sort_by([("_healpix_29", "ascending")])
     pq.write_table(table, scratch / "sorted.parquet", compression="zstd", row_group_size=100_000)
-    return {**started.stop(), "rows": table.num_rows}
+    return {**started.seconds(), "rows": table.num_rows}
 
 
 def match_ours(scratch: Path) -> dict[str, float]:
@@ -173,7 +159,7 @@ def match_ours(scratch: Path) -> dict[str, float]:
     rows, lenses = _positions(scratch)
     started = Clock()
     lens, _ = nearest(*rows, *lenses, radius_arcsec=180.0)
-    return {**started.stop(), "pairs": int((lens >= 0).sum())}
+    return {**started.seconds(), "pairs": int((lens >= 0).sum())}
 
 
 def match_astropy(scratch: Path) -> dict[str, float]:
@@ -184,7 +170,7 @@ def match_astropy(scratch: Path) -> dict[str, float]:
     one, two = SkyCoord(*rows, unit="deg"), SkyCoord(*lenses, unit="deg")
     started = Clock()
     _, apart, _ = one.match_to_catalog_sky(two)
-    return {**started.stop(), "pairs": int((apart.arcsec <= 180.0).sum())}
+    return {**started.seconds(), "pairs": int((apart.arcsec <= 180.0).sum())}
 
 
 def _positions(scratch: Path) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -198,28 +184,13 @@ PARTS = {f.__name__: f for f in (finalise, finalise_by_ray, read_sort_write, mat
 
 def measure(part: str, scratch: Path) -> dict[str, float]:
     """Run a part in a process of its own and watch the memory of it and its children."""
-    command = [sys.executable, __file__, "--part", part, "--scratch", str(scratch)]
+    command = [sys.executable, "-m", "benchmarks.catalog_speed", "--part", part, "--scratch", str(scratch)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    peak = [0]
-    watcher = threading.Thread(target=_watch, args=(process, peak))
-    watcher.start()
-    said = process.communicate()[0]
-    watcher.join()
+    with PeakMemory(lambda: sum(each_mib(pss_mib, tree(process.pid))), every_s=0.1) as memory:
+        said = process.communicate()[0]
     if process.returncode:
         raise RuntimeError(f"{part} ended with {process.returncode}")
-    return {**json.loads(said.splitlines()[-1]), "peak_gib": round(peak[0] / 2**30, 3)}
-
-
-def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
-    whole = psutil.Process(process.pid)
-    while process.poll() is None:
-        total = 0
-        with contextlib.suppress(psutil.Error):
-            for one in (whole, *whole.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    total += one.memory_full_info().pss
-        peak[0] = max(peak[0], total)
-        time.sleep(0.1)
+    return {**json.loads(said.splitlines()[-1]), "peak_gib": round(memory.peak_mib / 1024, 3)}
 
 
 def check(scratch: Path, times: dict[str, dict[str, float]], n_row: int, n_twice: int) -> None:
@@ -235,6 +206,25 @@ def check(scratch: Path, times: dict[str, dict[str, float]], n_row: int, n_twice
         assert pq.read_metadata(scratch / "cat" / "candidates.parquet").num_rows == n_row - n_twice
     if "match_ours" in times:
         assert times["match_ours"]["pairs"] == times["match_astropy"]["pairs"]
+
+
+@click.command()
+@click.option("--rows", default="1e6", show_default=True, help="Candidates of the run.")
+@click.option("--parts", multiple=True, type=click.Choice(list(PARTS)), help="Only this part; several times.")
+@click.option("--name", default="catalog_speed", show_default=True, help="Of the record.")
+@click.option(
+    "--scratch",
+    type=click.Path(path_type=Path),
+    help="Folder that is kept: the run and the parts that it holds are not made again.",
+)
+@click.option("--part", type=click.Choice(list(PARTS)), hidden=True, help="In this process.")
+def command(rows: str, parts: tuple[str, ...], name: str, scratch: Path | None, part: str | None) -> None:
+    """Time the catalogue of a synthetic run."""
+    if part:
+        assert scratch is not None
+        print(json.dumps(PARTS[part](scratch)))
+    else:
+        main(int(float(rows)), list(parts or PARTS), name, scratch)
 
 
 def main(n_row: int, parts: list[str], name: str, kept: Path | None) -> None:
@@ -271,14 +261,4 @@ def main(n_row: int, parts: list[str], name: str, kept: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=lambda text: int(float(text)), default=1_000_000)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--name", default="catalog_speed", help="of the file in results/")
-    parser.add_argument("--scratch", type=Path, help="kept; the run and the parts that it holds are not made again")
-    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.part:
-        print(json.dumps(PARTS[given.part](given.scratch)))
-    else:
-        main(given.rows, given.parts, given.name, given.scratch)
+    command()

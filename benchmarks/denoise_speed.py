@@ -8,17 +8,16 @@ Scoring is preparation and network of `ground-gri` on 65 pixel cutouts at 0.27";
 
 from __future__ import annotations
 
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
 from benchmarks import record
+from benchmarks.timing import fastest_s
 from lenspipe.infer.denoise import Denoiser, denoise_tile
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import find_model, read_card
@@ -30,25 +29,19 @@ SCALE_ARCSEC = 0.27
 RMS = np.array([13.0, 15.0, 34.0])[:, None, None]
 
 
-def seconds(call: Callable[[], Any], rounds: int = ROUNDS) -> float:
-    call()
-    best = np.inf
-    for _ in range(rounds):
-        began = time.process_time()
-        call()
-        best = min(best, time.process_time() - began)
-    return float(best)
-
-
-def main() -> None:
+@click.command()
+@click.argument("names", nargs=-1)
+@record.keep_option
+def main(names: tuple[str, ...], keep: bool) -> None:
+    """Measure denoisers NAMES (shipped names or folders; denoise-ground where none is given)."""
     torch.set_num_threads(1)
-    names = sys.argv[1:] or ["denoise-ground"]
+    names = names or ("denoise-ground",)
     scorer = Scorer(find_model("ground-gri"), device="cpu")
     rng = np.random.default_rng(0)
     side = scorer.card.stamp_px
     cutouts = rng.normal(20, 60, (N, 3, side, side)).astype(np.float32)
     tile = rng.normal(0, 15, (3, TILE_PX, TILE_PX)).astype(np.float32)
-    scoring = seconds(lambda: scorer.score(cutouts, pixel_scale_arcsec=SCALE_ARCSEC)) / N
+    scoring = fastest_s(lambda: scorer.score(cutouts, pixel_scale_arcsec=SCALE_ARCSEC), ROUNDS) / N
     result: dict[str, Any] = {"scoring_ms_per_stamp": 1e3 * scoring, "models": {}}
     with tempfile.TemporaryDirectory() as scratch:
         full = Path(scratch) / "unet-untrained"
@@ -59,10 +52,10 @@ def main() -> None:
             n = N if denoiser.card.family == "unet-small" else 32
             rounds = ROUNDS if n == N else 2
             some = cutouts[:n]
-            stamp = seconds(lambda d=denoiser, c=some: d.denoise(c, RMS, ratio=4.0), rounds) / n
+            stamp = fastest_s(lambda d=denoiser, c=some: d.denoise(c, RMS, ratio=4.0), rounds) / n
             wide = np.broadcast_to(RMS.astype(np.float32), tile.shape)
             none = np.zeros(tile.shape, bool)
-            whole = seconds(lambda d=denoiser, w=wide, m=none: denoise_tile(d, tile, w, m, ratio=4.0), min(rounds, 3))
+            whole = fastest_s(lambda d=denoiser, w=wide, m=none: denoise_tile(d, tile, w, m, ratio=4.0), min(rounds, 3))
             same = denoiser.denoise(some[:1], RMS, ratio=1.0)
             assert np.array_equal(same, some[:1]), "a ratio of 1 changes the image"
             result["models"][denoiser.card.name] = {
@@ -72,7 +65,8 @@ def main() -> None:
                 "added_over_scoring": stamp / scoring,
                 "megapixels_per_s": tile.size / 1e6 / whole,
             }
-    record.write("denoise_speed", result)
+    added = result["models"][read_card(find_model(names[0])).name]["added_over_scoring"]
+    record.write("denoise_speed", result, [record.at_most("added over scoring", added, 1.5)], keep=keep)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
+import click
 import numpy as np
 
-from benchmarks.record import write
+from benchmarks import record
+from benchmarks.timing import Clock
 from tests.killing import MOMENTS, KillPoint, command, kill_at, leftovers, resume, tables
 from tests.sky import write_tile
 
@@ -19,7 +19,10 @@ SEED = 2026
 PER_MOMENT = {"ray": 2, "local": 2}
 
 
-def main() -> int:
+@click.command()
+@record.keep_option
+def main(keep: bool) -> None:
+    """Kill and resume scans."""
     rng = np.random.default_rng(SEED)
     work = Path(tempfile.mkdtemp(prefix="kill-resume-"))
     tiles = work / "tiles"
@@ -39,7 +42,7 @@ def main() -> int:
     rows = []
     for i, point in enumerate(points):
         out = work / f"run{i}"
-        begun = time.perf_counter()
+        clock = Clock()
         unfinished = kill_at(point, tiles, out, model)
         code = resume(tiles, out, model, point.runner)
         equal = all(got.equals(want) for got, want in zip(tables(out), whole, strict=True))
@@ -53,7 +56,7 @@ def main() -> int:
                 "rows_equal": equal,
                 "leftovers": leftovers(out),
                 "exit_code": code,
-                "seconds": round(time.perf_counter() - begun, 1),
+                "seconds": round(clock.wall_s, 1),
             }
         )
         print(rows[-1], flush=True)
@@ -68,9 +71,12 @@ def main() -> int:
         "failure_rows": whole[2].num_rows,
         "points": rows,
     }
-    write("kill_resume", result)
-    good = result["equal_row_sets"] == len(rows) and result["hit_an_unfinished_run"] >= 15
-    return 0 if good and len(rows) >= 20 else 1
+    aims = [
+        record.at_least("kill points", len(rows), 20),
+        record.at_least("runs whose rows are equal", result["equal_row_sets"], len(rows)),
+        record.at_least("kills that hit an unfinished run", result["hit_an_unfinished_run"], 15),
+    ]
+    record.write("kill_resume", result, aims, keep=keep)
 
 
 def k_of(moment: str, rng: np.random.Generator) -> int:
@@ -85,4 +91,4 @@ def _model() -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

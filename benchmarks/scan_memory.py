@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import benchmarks.one_thread  # isort: skip  # noqa: F401
+
 import json
-import os
 import resource
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
+import click
 import psutil
 
-from benchmarks.record import write
+from benchmarks import record
+from benchmarks.memory import PeakMemory, each_mib, own_mib, ray_workers, rss_mib
 
-MB = 2**20
 FEW, MANY = 12, 48  # twelve shards are three calls of the scorer: by then every buffer has been in use
 
 
@@ -36,20 +36,10 @@ def worker(tiles: str) -> None:
     task = max(tasks_of(plan_tiles(found, request.layout, request.config)), key=lambda t: t.shard.window.n_px)
     readers = choose_readers(request.config, bands, request.layout).readers
     context = ScanContext(request.config, request.layout, bands, Path(tiles) / ".attempts", readers)
-    score, own, done = ScoreShards(context), [0.0], threading.Event()
-
-    def watch() -> None:
-        me = psutil.Process()
-        while not done.wait(0.005):
-            info = me.memory_info()
-            own[0] = max(own[0], (info.rss - info.shared) / MB)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    for _ in range(2):  # the second finds the model and its libraries loaded
-        row = score(scan_shard(task, context))
-    done.set()
-    thread.join()
+    score, me = ScoreShards(context), psutil.Process()
+    with PeakMemory(lambda: own_mib(me), every_s=0.005) as own:
+        for _ in range(2):  # the second finds the model and its libraries loaded
+            row = score(scan_shard(task, context))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         json.dumps(
@@ -58,7 +48,7 @@ def worker(tiles: str) -> None:
                 "bands": len(bands),
                 "status": row["status"][0].as_py(),
                 "sources": row["n_source"][0].as_py(),
-                "peak_mb": own[0],
+                "peak_mb": own.peak_mib,
                 "peak_with_shared_libraries_mb": peak / 1024,
             }
         )
@@ -73,37 +63,33 @@ def peak_of_scan(tiles: Path, out: Path, runner: str) -> dict[str, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    peaks = {"driver_mb": 0.0, "worker_mb": 0.0}
-
-    driver = psutil.Process(process.pid)
-
-    def watch() -> None:
-        while process.poll() is None:
-            try:
-                peaks["driver_mb"] = max(peaks["driver_mb"], driver.memory_info().rss / MB)
-                for child in driver.children(recursive=True):
-                    if "ray::" in " ".join(child.cmdline()):
-                        info = child.memory_info()
-                        peaks["worker_mb"] = max(peaks["worker_mb"], (info.rss - info.shared) / MB)
-            except psutil.Error:
-                pass
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    code = process.wait()
-    thread.join()
+    driver = [psutil.Process(process.pid)]
+    with (
+        PeakMemory(lambda: sum(each_mib(rss_mib, driver))) as of_driver,
+        PeakMemory(lambda: max(each_mib(own_mib, ray_workers(process.pid)), default=0.0)) as of_worker,
+    ):
+        code = process.wait()
     assert code == 0, f"the scan ended with {code}"
-    return {k: round(v, 1) for k, v in peaks.items()}
+    return {"driver_mb": round(of_driver.peak_mib, 1), "worker_mb": round(of_worker.peak_mib, 1)}
 
 
-def main() -> int:
+@click.command()
+@click.option("--worker", "tiles", hidden=True, help="Score the largest shard of these tiles in this process.")
+@record.keep_option
+def main(tiles: str | None, keep: bool) -> None:
+    """Measure the memory of scans."""
+    if tiles is not None:
+        worker(tiles)
+        return
     from tests.sky import write_tile
 
     work = Path(tempfile.mkdtemp(prefix="scan-memory-"))
     write_tile(work / "one", "big", bands="griz", shape=(2304 + 2048, 2304 + 2048), n_source=4000)
     done = subprocess.run(
-        [sys.executable, __file__, "worker", str(work / "one")], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "benchmarks.scan_memory", "--worker", str(work / "one")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     one = json.loads(done.stdout.splitlines()[-1])
     for i in range(MANY):
@@ -117,19 +103,18 @@ def main() -> int:
         scans[runner] = {"few": few, "many": many, "growth": growth}
     result = {
         "worker_four_bands_2048": {k: round(v, 1) if isinstance(v, float) else v for k, v in one.items()},
-        "target_worker_mb": 1024,
         "tiles": [FEW, MANY],
         "scans": scans,
-        "target_growth": 0.10,
     }
-    write("scan_memory", result)
-    worst = max(g for s in scans.values() for g in s["growth"].values())
-    return 0 if one["peak_mb"] < 1024 and one["status"] == "ok" and worst < 0.10 else 1
+    assert one["status"] == "ok"
+    aims = [record.at_most("MB of a worker", one["peak_mb"], 1024)]
+    aims += [
+        record.at_most(f"growth of the {name.removesuffix('_mb')}, {runner}", growth, 0.10)
+        for runner, scan in scans.items()
+        for name, growth in scan["growth"].items()
+    ]
+    record.write("scan_memory", result, aims, keep=keep)
 
 
 if __name__ == "__main__":
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if sys.argv[1:2] == ["worker"]:
-        worker(sys.argv[2])
-    else:
-        sys.exit(main())
+    main()
