@@ -8,8 +8,7 @@ lenscat and compared with astropy's `match_to_catalog_sky`. Each part runs in a 
 the largest sum over it and its children, shared memory divided among those that share it (PSS).
 
     python -m benchmarks.catalog_speed
-    python -m benchmarks.catalog_speed --rows 1e7 --name catalog_1e7 \
-        --parts finalise --parts finalise_by_ray [--scratch DIR]
+    python -m benchmarks.catalog_speed --rows 1e7 --name catalog_1e7 --parts finalise --parts finalise_by_ray
 """
 
 from __future__ import annotations

@@ -7,24 +7,24 @@ all by default, and fails where a claim does not hold. `workers` needs two free 
 
 from __future__ import annotations
 
+import benchmarks.one_thread  # isort: skip  # noqa: F401
+
 import datetime
 import functools
 import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import click
 import numpy as np
 import psutil
 
 from benchmarks import record
+from benchmarks.memory import PeakMemory, each_mib, ray_workers, tree, uss_mib
+from benchmarks.timing import Clock, median_s
 from lenspipe.distributed.session import ray_session
 from lenspipe.runner import Start, here
 from lenspipe.simulate.instrument import gaussian_kernel
@@ -38,7 +38,7 @@ from lenspipe.simulate.run import Runner, simulate
 from lenspipe.stamps.format import StampSet
 
 SIZE_PX, SCALE, SUPERSAMPLING = 64, 0.2, 4
-PART_ROWS, N_PART = 50, 16
+PART_ROWS, N_PART, ROUNDS = 50, 16, 25
 N_TURN, MAX_TURNS, QUIET = 2, 2, 0.1  # turns until so many were quiet: others used less than a tenth of a core
 SEEING = (0.85, 0.70, 0.78)
 LENS_MAG, SOURCE_MAG = (20.5, 19.1, 18.5), (22.6, 22.4, 22.3)
@@ -88,16 +88,6 @@ def lenstronomy_models() -> list:
     return models
 
 
-def median_ms(call, n: int = 25) -> float:
-    call()
-    seconds = []
-    for _ in range(n):
-        begun = time.process_time()
-        call()
-        seconds.append(time.process_time() - begun)
-    return 1000 * statistics.median(seconds)
-
-
 def against_lenstronomy() -> dict:
     models = lenstronomy_models()
     theirs = np.array([model.image(**kwargs) for model, kwargs in models])
@@ -108,11 +98,11 @@ def against_lenstronomy() -> dict:
     difference = float(np.abs(mine / theirs - 1)[far].max())
     assert difference < 0.01, difference
     result = {
-        "lenspipe_three_bands_ms": median_ms(ours),
-        "simapi_three_image_calls_ms": median_ms(lambda: [model.image(**kwargs) for model, kwargs in models]),
-        "simapi_three_calls_with_construction_ms": median_ms(
-            lambda: [model.image(**kwargs) for model, kwargs in lenstronomy_models()]
-        ),
+        "lenspipe_three_bands_ms": 1000 * median_s(ours, ROUNDS),
+        "simapi_three_image_calls_ms": 1000
+        * median_s(lambda: [model.image(**kwargs) for model, kwargs in models], ROUNDS),
+        "simapi_three_calls_with_construction_ms": 1000
+        * median_s(lambda: [model.image(**kwargs) for model, kwargs in lenstronomy_models()], ROUNDS),
         "largest_relative_difference": difference,
     }
     result["times_as_fast_as_image_calls"] = result["simapi_three_image_calls_ms"] / result["lenspipe_three_bands_ms"]
@@ -120,31 +110,6 @@ def against_lenstronomy() -> dict:
         result["simapi_three_calls_with_construction_ms"] / result["lenspipe_three_bands_ms"]
     )
     return result
-
-
-class PeakMemory:
-    """Largest summed memory (USS) of Ray's task workers while the body runs."""
-
-    def __enter__(self) -> PeakMemory:
-        self.peak_mib, self._stop = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            total = 0.0
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
-                        total += process.memory_full_info().uss / 2**20
-                except psutil.Error:
-                    continue
-            self.peak_mib = max(self.peak_mib, total)
 
 
 def rows_per_s(folder: Path, n_worker: int) -> float:
@@ -161,11 +126,11 @@ class Cpu:
     """Cores used while the body ran, by workers, the driver, Ray's own processes, and others, which make a run void."""
 
     def __enter__(self) -> Cpu:
-        self._begun, self._busy, self._own = time.perf_counter(), _busy_s(), _own_s()
+        self._clock, self._busy, self._own = Clock(), _busy_s(), _own_s()
         return self
 
     def __exit__(self, *_: object) -> None:
-        seconds, own = time.perf_counter() - self._begun, _own_s()
+        seconds, own = self._clock.wall_s, _own_s()
         self.cores = {name: round((own[name] - self._own[name]) / seconds, 2) for name in own}
         others = (_busy_s() - self._busy) - (sum(own.values()) - sum(self._own.values()))
         self.cores["others"] = round(others / seconds, 2)
@@ -178,7 +143,7 @@ def _busy_s() -> float:
 
 def _own_s() -> dict[str, float]:
     total = {"workers": 0.0, "driver": 0.0, "ray": 0.0}
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for process in tree():
         try:
             used = process.cpu_times()
             words = process.cmdline()
@@ -248,7 +213,7 @@ def memory() -> dict:
     peaks = {}
     with tempfile.TemporaryDirectory() as folder, ray_session(n_worker=2):
         for n in (N_PART // 2, 6 * N_PART):
-            with PeakMemory() as memory:
+            with PeakMemory(lambda: sum(each_mib(uss_mib, ray_workers())), every_s=0.5) as memory:
                 simulate(recipe, count=PART_ROWS * n, seed=3, out=Path(folder) / f"memory-{n}", runner=on_ray(2))
             peaks[str(PART_ROWS * n)] = memory.peak_mib
     return {"peak_mib_of_both_workers_by_rows": peaks}
@@ -257,24 +222,33 @@ def memory() -> dict:
 PARTS = {"speed": against_lenstronomy, "workers": two_workers, "memory": memory}
 
 
-def main(names: list[str]) -> None:
+def aims_of(result: dict) -> list[record.Aim]:
+    """What the parts that there are should give."""
+    aims = []
+    if "speed" in result:
+        aims.append(record.at_least("times as fast as SimAPI", result["speed"]["times_as_fast_as_image_calls"], 3.0))
+    if "workers" in result:  # are both cores free?
+        aims.append(record.at_least("speed-up of two workers", result["workers"]["speed_up_of_two_workers"], 1.7))
+    if "memory" in result:
+        few, many = result["memory"]["peak_mib_of_both_workers_by_rows"].values()
+        # one run differs from the next by a tenth; rows that stayed would make it several times as much
+        aims.append(record.at_most("memory of many rows over that of few", many / few, 1.25))
+    return aims
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@record.keep_option
+def main(parts: tuple[str, ...], keep: bool) -> None:
+    """Measure PARTS (all where none is given); the others stay as they are in the record."""
     path = record.RESULTS / "simulate_speed.json"
     result = json.loads(path.read_text())["result"] if path.exists() else {}
     result = {name: result[name] for name in PARTS if name in result}
-    names = names or list(PARTS)
-    for name in names:
+    for name in parts or PARTS:
         load, date = os.getloadavg()[0], datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         result[name] = {"load_average_before": load, "date": date, "commit": record.commit()} | PARTS[name]()
-    record.write("simulate_speed", result)
-    if "speed" in names:
-        assert result["speed"]["times_as_fast_as_image_calls"] >= 3
-    if "workers" in names:
-        assert result["workers"]["speed_up_of_two_workers"] >= 1.7, "are both cores free?"
-    if "memory" in names:
-        few, many = result["memory"]["peak_mib_of_both_workers_by_rows"].values()
-        # one run differs from the next by a tenth; rows that stayed would make it several times as much
-        assert many < 1.25 * few, "memory grows with the number of rows"
+    record.write("simulate_speed", result, aims_of(result), keep=keep)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from lenspipe.errors import DataError
-from lenspipe.simulate.paint import HostCuts, search_tile, sky_hosts, tile_hosts
+from lenspipe.image.sky import subtract_sky
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.measure import measure_core
+from lenspipe.simulate.paint import HostCuts, TileSources, search_tile, sky_hosts, tile_hosts
+from lenspipe.survey.read import Pixels
+from lenspipe.survey.shards import Box
 
 SEARCH = {
     "mesh_px": 64,
@@ -81,3 +86,26 @@ def test_empty_places_are_clear_of_every_source_and_hold_data(image):
         np.testing.assert_array_equal(host.pixels_njy, found.images_njy[:, y - 20 : y + 21, x - 20 : x + 21])
     with pytest.raises(DataError, match="hardly any empty place"):
         sky_hosts(found, 3, np.random.default_rng(2), clear_arcsec=500.0, **ask)
+
+
+def test_with_a_scans_values_the_search_is_the_scans_and_the_scans_sources_make_the_same_hosts(image):
+    config = ScanConfig()
+    box = Box(0, 0, image.shape[2], image.shape[1])
+    mask = ~np.isfinite(image)
+    pixels = Pixels(("g", "r", "i"), np.where(mask, np.float32(0), image), (None,) * 3, mask)
+    sky = {"mesh_px": config.background.mesh_px, "filter_mesh": config.background.filter_mesh}
+    flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, **sky)
+    measured = measure_core(flat, pixels, config.detect, core=box, window=box)
+    keys = ("threshold_sigma", "min_area_px", "deblend_levels", "deblend_contrast")
+    found = search_tile(image, **sky, **{key: getattr(config.detect, key) for key in keys})
+    np.testing.assert_array_equal(found.sources.x_px, measured.sources.x_px)
+    np.testing.assert_array_equal(found.flux_njy, measured.flux_njy)
+    scans = TileSources(
+        flat.image, flat.mask, np.array(flat.median_rms), measured.sources, measured.apertures, measured.flux_njy
+    )
+    ask = {"name": "t", "pixel_scale_arcsec": 0.3, "psf_fwhm_arcsec": np.ones(3), "size_px": 41, "cuts": CUTS}
+    mine, theirs = tile_hosts(found, **ask)[0], tile_hosts(scans, **ask)[0]
+    assert len(mine) == 2
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a.name, a.kind, a.mag) == (b.name, b.kind, b.mag)
+        np.testing.assert_array_equal(a.pixels_njy, b.pixels_njy)

@@ -12,7 +12,6 @@ other).
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from scipy.special import expit
 from benchmarks import record
 from benchmarks.studies.real_sky.ground import BANDS, ground_real_sky
 from benchmarks.studies.real_sky.space import space_real_sky
+from benchmarks.timing import fastest_s
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.evaluate.stream import Member, iter_stamps, words
@@ -132,12 +132,8 @@ def speed_ms(member: Member, n: int = 256) -> float:
     """CPU milliseconds of one core a stamp, network alone; the fastest of four rounds."""
     card = member.card
     stamps = np.random.default_rng(0).normal(0, 1, (n, card.n_channel, card.stamp_px, card.stamp_px))
-    best = np.inf
-    for _ in range(4):
-        begun = time.process_time()
-        member.predictor.outputs(stamps.astype(np.float32))
-        best = min(best, time.process_time() - begun)
-    return round(1e3 * best / n, 3)
+    best_s = fastest_s(lambda: member.predictor.outputs(stamps.astype(np.float32)), 4)
+    return round(1e3 * best_s / n, 3)
 
 
 def table_of(results: list[dict[str, Any]]) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError
-from lenspipe.image.background import estimate_background
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.detect import detect_sep, detection_sum
 from lenspipe.image.photometry import Apertures, ab_magnitude, kron_apertures, kron_fluxes
+from lenspipe.image.sky import subtract_sky
 from lenspipe.image.sources import Sources
 from lenspipe.simulate.paint.host import Host
 
@@ -65,7 +65,7 @@ def search_tile(
     deblend_contrast: float,
 ) -> TileSources:
     """
-    Sources of a tile by SEP on the weighted sum of its bands, and their Kron fluxes.
+    Sources of a tile as a scan finds them: sky, SEP on the weighted sum of the bands, Kron fluxes.
 
     The settings are those of ``[background]`` and ``[detect]`` of a scan (`lenspipe.scan.config`) and have no defaults
     here: hosts that are to stand for a scan's candidates must be found with the scan's values.
@@ -87,19 +87,17 @@ def search_tile(
     ------
     DataError
         A band holds no data.
+    TileError
+        A band is constant.
     """
     masks = ~np.isfinite(images_njy)
-    clean, noise, rms = np.empty_like(images_njy), [], []
-    for k, (image, mask) in enumerate(zip(images_njy, masks, strict=True)):
-        background = estimate_background(np.where(mask, 0, image), mask, mesh_px=mesh_px, filter_mesh=filter_mesh)
-        if background is None:
-            raise DataError("a band of the tile holds no data", band=k)
-        clean[k] = np.where(mask, 0, image)
-        background.subtract_from(clean[k])
-        clean[k][mask] = 0
-        noise.append(background.rms)
-        rms.append(background.median_rms)
-    detection, detection_rms, empty = detection_sum(clean, noise, masks)
+    names = [str(k) for k in range(len(images_njy))]
+    clean = np.where(masks, np.float32(0), images_njy)
+    flat = subtract_sky(clean, masks, bands=names, mesh_px=mesh_px, filter_mesh=filter_mesh)
+    rms = [value for value in flat.median_rms if value is not None]
+    if len(rms) < len(names):
+        raise DataError("a band of the tile holds no data", band=flat.median_rms.index(None))
+    detection, detection_rms, empty = detection_sum(flat.image, flat.rms, masks)
     sources, segments = detect_sep(
         detection,
         detection_rms,
@@ -110,9 +108,9 @@ def search_tile(
         deblend_contrast=deblend_contrast,
     )
     apertures = kron_apertures(detection, empty, sources, segments)
-    planes = zip(clean, noise, list(masks), strict=True)
+    planes = zip(flat.image, flat.rms, list(masks), strict=True)
     flux = np.stack([kron_fluxes(*plane, sources, segments, apertures)[0] for plane in planes])
-    return TileSources(clean, masks, np.array(rms), sources, apertures, flux)
+    return TileSources(flat.image, masks, np.array(rms), sources, apertures, flux)
 
 
 def tile_hosts(
