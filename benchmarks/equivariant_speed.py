@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from benchmarks import record
 from benchmarks.timing import rounds_s
 from lenspipe.nn import groups
-from lenspipe.nn.export import to_plain
-from lenspipe.nn.families.equivariant import EquivariantNet
 from lenspipe.nn.families.plain_equivariant import Plan
 from lenspipe.nn.registry import build
 
@@ -114,11 +112,10 @@ def speeds(name: str, width: int) -> dict[str, Any]:
     group, _, nonlinearity = name.partition("-")
     settings = {"nonlinearity": nonlinearity} if nonlinearity else {}
     module = build(f"equivariant-{group}", 3, STAMP_PX, width=width, dropout=0.0, **settings)
-    assert isinstance(module, EquivariantNet)
     stamps = torch.randn(BATCH, 3, STAMP_PX, STAMP_PX)
     module.train()(stamps)
     module.eval()
-    plain = to_plain(module)
+    plain = module.plain()
     nets: dict[str, nn.Module] = {"plain": plain, "ordinary": Ordinary(module.plan).eval(), "training_form": module}
     if group not in groups.CONTINUOUS:
         nets["escnn"] = InEscnn(group, module.plan).eval()

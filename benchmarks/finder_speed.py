@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import record
 from benchmarks.timing import fastest_s
-from lenspipe.infer.network import BATCH_SIZE_CPU
+from lenspipe.infer.loaded import BATCH_SIZE_CPU
 from lenspipe.infer.prepare import cutout_size_px, prepare_stamps
 from lenspipe.infer.score import Scorer
 from lenspipe.nn.card import find_model

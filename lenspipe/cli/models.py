@@ -23,8 +23,8 @@ def command() -> None:
     shown = Table("family", "parameters", "at input", "what it is", box=box.SIMPLE, title="Network families")
     shown.columns[0].no_wrap = True
     for name, family in family_facts().items():
-        size = "any" if not family.n_parameter else f"{family.n_channel} x {family.stamp_px} px"
-        count = f"{family.n_parameter:,}" if family.n_parameter else "by settings"
+        size = "any" if family.by_settings else f"{family.n_channel} x {family.stamp_px} px"
+        count = "by settings" if family.by_settings else f"{family.n_parameter:,}"
         shown.add_row(name, count, size, (inspect.getdoc(family.builder) or "").partition("\n")[0])
     shown.add_row(
         f"{TIMM}NAME", "", "any", "Any model of the timm library: ViT, Swin, ResNet, EfficientNet, ConvNeXt, ..."

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.infer.network import Network
+from lenspipe.infer.loaded import LoadedNetwork
 from lenspipe.nn.card import fits
-from lenspipe.nn.families.unet import BOUND_SIGMA, UNet
+from lenspipe.nn.network import ImageNetwork
 from lenspipe.nn.outputs import Denoise
 
 LARGEST_PADDED_PX = 128 * 128
@@ -24,9 +24,9 @@ BRIGHT_SIGMA = 3000.0
 FILL_PX = 7
 
 
-class Denoiser(Network):
+class Denoiser(LoadedNetwork):
     """
-    A checkpoint of task ``denoise``, ready to denoise; parameters and batches as in `Network`.
+    A checkpoint of task ``denoise``, ready to denoise; parameters and batches as in `LoadedNetwork`.
 
     Attributes
     ----------
@@ -34,6 +34,8 @@ class Denoiser(Network):
         Least and largest ratio of exposure times of the training.
     step_px, reach_px : int
         Pixels by which an image may be shifted without a change, and from how far a pixel is changed.
+    bound_sigma : float
+        No pixel is changed by more than this many times its noise.
 
     Raises
     ------
@@ -46,12 +48,12 @@ class Denoiser(Network):
     ) -> None:
         super().__init__(folder, device, batch_size, threads)
         outputs, module = self.card.outputs, self._module
-        if not (isinstance(module, UNet) and isinstance(outputs, Denoise)):
+        if not (isinstance(module, ImageNetwork) and isinstance(outputs, Denoise)):
             raise ModelError(
                 'this model is not a denoiser (its task must be "denoise")', folder=str(folder), task=self.card.task
             )
         self.exposure_ratios = outputs.exposure_ratios
-        self.step_px, self.reach_px = module.step_px, module.reach_px
+        self.step_px, self.reach_px, self.bound_sigma = module.step_px, module.reach_px, module.bound_sigma
 
     def order(self, bands: Sequence[str], pixel_scale_arcsec: float) -> list[int]:
         """
@@ -225,7 +227,7 @@ def denoise_tile(
     changed = np.abs(out - filled) / rms
     flags = np.where(filled > BRIGHT_SIGMA * rms, np.uint8(FLAG_BRIGHT), np.uint8(0))
     if ratio > 1:
-        flags |= np.where(changed > 0.95 * BOUND_SIGMA * (1 - 1 / ratio), np.uint8(FLAG_BOUND), np.uint8(0))
+        flags |= np.where(changed > 0.95 * denoiser.bound_sigma * (1 - 1 / ratio), np.uint8(FLAG_BOUND), np.uint8(0))
     flags = np.where(mask, np.uint8(FLAG_MASKED), flags)
     out[mask] = image_njy[mask]
     return out, flags

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.infer.network import Network
+from lenspipe.infer.loaded import LoadedNetwork
 from lenspipe.nn.outputs import Prediction
 
 
-class Predictor(Network):
-    """A checkpoint that gives numbers per stamp, ready to run; batches as in `Network`."""
+class Predictor(LoadedNetwork):
+    """A checkpoint that gives numbers per stamp, ready to run; batches as in `LoadedNetwork`."""
 
     def outputs(self, stamps: NDArray[np.float32], features: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
         """

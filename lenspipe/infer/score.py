@@ -13,7 +13,7 @@ from lenspipe.infer.prepare import prepare_stamps
 
 
 class Scorer(Predictor):
-    """A finder ready to score cutouts; batches as in `lenspipe.infer.network.Network`."""
+    """A finder ready to score cutouts; batches as in `lenspipe.infer.loaded.LoadedNetwork`."""
 
     def score(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -137,8 +137,7 @@ def train_kernel(job: TrainJob, kind: Kind) -> ModelCard:
     few = draw_rows(job, settings["n_landmark"])
     job = _with_settings(job, n_landmark=len(few))
     card = job.card
-    module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
-    assert isinstance(module, KernelMachine)
+    module = cast(KernelMachine, build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings))
     landmarks = np.concatenate([x for x, _ in _stamps(job, module, few)])
     squares = _squares(landmarks)
     median = float(np.median(squares[np.triu_indices(len(landmarks), 1)]))

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from torch import nn
 
 from lenspipe.learn.batches import measure_on
 from lenspipe.learn.job import TrainJob, facts_of
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
-from lenspipe.nn.export import plain_card, to_plain
+from lenspipe.nn.export import plain_card
+from lenspipe.nn.network import Network
 from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path
 
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def finish(
-    job: TrainJob, module: nn.Module, history: list[dict[str, Any]], outputs: Array, *, n_worker: int, device: str
+    job: TrainJob, module: Network, history: list[dict[str, Any]], outputs: Array, *, n_worker: int, device: str
 ) -> ModelCard:
     """
     Write the model and what there is to look at; the card comes last, so a folder with a card is finished.
@@ -34,7 +34,7 @@ def finish(
     Parameters
     ----------
     job : TrainJob
-    module : nn.Module
+    module : Network
         Trained, on the CPU; an equivariant network is stored in its plain form.
     history : list of dict
         One row an epoch.
@@ -57,7 +57,7 @@ def finish(
             "metrics": {"validation": measured | {"n": job.truth.counts(rows)}},
         }
     )
-    return save_model(out, to_plain(module), plain_card(card, module))
+    return save_model(out, module.plain(), plain_card(card, module))
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

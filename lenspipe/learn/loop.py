@@ -19,6 +19,7 @@ from lenspipe.learn.job import TrainJob
 from lenspipe.learn.network import fresh_network
 from lenspipe.learn.players import MAIN
 from lenspipe.learn.world import World
+from lenspipe.nn.network import Network
 
 STATE_FILE = "state.safetensors"
 
@@ -26,7 +27,7 @@ STATE_FILE = "state.safetensors"
 Notify = Callable[[int, int, list[dict[str, Any]]], None]
 
 
-def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[nn.Module, FitState, Array]:
+def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[Network, FitState, Array]:
     """
     Train a job's network, from its state file where there is one.
 

@@ -7,10 +7,11 @@ from torch import nn
 
 from lenspipe.errors import ModelError
 from lenspipe.learn.job import TrainJob
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
 
 
-def fresh_network(job: TrainJob) -> tuple[nn.Module, frozenset[str]]:
+def fresh_network(job: TrainJob) -> tuple[Network, frozenset[str]]:
     """
     The network before its first step, and the names of the parameters that came from pretrained weights.
 

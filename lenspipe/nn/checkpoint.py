@@ -13,6 +13,7 @@ from torch import nn
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.card import CARD_FILE, PICKLES, WEIGHTS_FILE, ModelCard, read_card, write_card
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
 
 
@@ -39,7 +40,7 @@ def save_model(folder: str | Path, module: nn.Module, card: ModelCard) -> ModelC
     return written
 
 
-def load_model(folder: str | Path) -> tuple[nn.Module, ModelCard]:
+def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
     """
     Read a checkpoint folder: the module in evaluation mode on the CPU, and its card.
 

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -26,6 +28,7 @@ from lenspipe.errors import ModelError
 GROUPS = ("c1", "c4", "c8", "c12", "c16", "d1", "d4", "d6", "d8", "d12", "d16", "so2", "o2")
 CONTINUOUS = ("so2", "o2")
 LAYOUT = 2  # of the cached files
+Array = NDArray[np.float64]
 
 
 def group_order(group: str) -> int:
@@ -45,6 +48,52 @@ def is_subgroup(inner: str, outer: str) -> bool:
     if inner == outer or inner in CONTINUOUS or (has_reflections(inner) and not has_reflections(outer)):
         return inner == "so2" and outer == "o2"
     return outer in CONTINUOUS or int(outer[1:]) % int(inner[1:]) == 0
+
+
+def field_size(group: str, field_frequency: int) -> int:
+    """Maps of a regular field: one per element, or the coefficients of SO(2) and O(2) up to a frequency."""
+    return group_order(group) or (1 + 2 * field_frequency) * (1 if group == "so2" else 2)
+
+
+def n_basis(
+    group: str, source: str, target: str, kernel_px: int, field_frequency: int, kernel_frequency: int, outer: str = ""
+) -> int:
+    """
+    Number of elements of `kernel_basis`, without sampling one.
+
+    On each ring of the kernel, circular harmonics of frequency m are a representation of the group; the kernels that
+    commute with it are as many as trivial ones in its product with source and target (Weiler & Cesa 2019, eq. 2):
+    the mean over the group of the product of their characters. Rings and their highest frequencies are escnn's.
+
+    Examples
+    --------
+    >>> n_basis("d16", "scalar", "regular", 5, 0, 0), n_basis("so2", "regular", "regular", 5, 3, 0)
+    (11, 65)
+    """
+    rings = range(kernel_px // 2 + 1)
+    highest = [kernel_frequency or min(2 * r - (r + 1) % 2, 2 if r == rings[-1] else 2 * r) if r else 0 for r in rings]
+    # as many turns as resolve the highest frequency of the product stand for those of SO(2) and O(2)
+    n_turn = 4 * field_frequency + max(highest) + 1 if group in CONTINUOUS else int(group[1:])
+    turns = np.tile(2 * np.pi * np.arange(n_turn) / n_turn, 2 if has_reflections(group) else 1)
+    mirrored = np.arange(len(turns)) >= n_turn
+    fields = _character(outer or group, source, field_frequency, turns, mirrored)
+    fields = fields * _character(group, target, field_frequency, turns, mirrored)
+    harmonics = [_harmonic(m, turns, mirrored) for top in highest for m in range(top + 1)]
+    return round(sum(float((harmonic * fields).mean()) for harmonic in harmonics))
+
+
+def _harmonic(frequency: int, turns: Array, mirrored: NDArray[np.bool_]) -> Array:
+    """Character of the real functions of one frequency on a circle."""
+    return np.where(mirrored, 0, 2 * np.cos(frequency * turns)) if frequency else np.ones(len(turns))
+
+
+def _character(group: str, kind: str, field_frequency: int, turns: Array, mirrored: NDArray[np.bool_]) -> Array:
+    if kind == "scalar":
+        return np.ones(len(turns))
+    if group not in CONTINUOUS:
+        return np.where(mirrored | (turns > 0), 0, group_order(group))
+    by_turns: Array = 1 + sum((2 * np.cos(m * turns) for m in range(1, field_frequency + 1)), np.zeros(len(turns)))
+    return by_turns if group == "so2" else np.where(mirrored, 0, 2 * by_turns)
 
 
 def cache_folder() -> Path:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.card import PICKLES
-from lenspipe.nn.families.timm_model import TimmModel
+from lenspipe.nn.network import Network
 
 AVERAGED = ("best.", "ema.")
 """Before the names of averaged weights in a training's state: of the best epoch where one is kept, of the last."""
-HEADS = ("head.", "classifier.", "fc.", "last_linear.")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Pretrained:
         return f"{len(self.loaded)} tensors loaded{adapted}, {rest}"
 
 
-def load_pretrained(module: nn.Module, file: str | Path, *, channels: Literal["mean", "repeat"] = "mean") -> Pretrained:
+def load_pretrained(module: Network, file: str | Path, *, channels: Literal["mean", "repeat"] = "mean") -> Pretrained:
     """
     Put the weights of a local file into a network; the head stays fresh.
 
@@ -52,8 +51,8 @@ def load_pretrained(module: nn.Module, file: str | Path, *, channels: Literal["m
 
     Parameters
     ----------
-    module : nn.Module
-        Network of a family, or ``timm:NAME``; changed in place.
+    module : Network
+        Changed in place.
     file : path
         A safetensors file. Nothing is ever downloaded.
     channels : str
@@ -72,7 +71,7 @@ def load_pretrained(module: nn.Module, file: str | Path, *, channels: Literal["m
     """
     given = _read(Path(file))
     own = module.state_dict()
-    heads = head_names(module)
+    heads = module.head_names()
     first = _first_convolution(module)
     loaded, adapted, taken = [], [], set()
     for name, tensor in own.items():
@@ -101,18 +100,6 @@ def load_pretrained(module: nn.Module, file: str | Path, *, channels: Literal["m
     module.load_state_dict(own)
     fresh = tuple(name for name in own if name not in set(loaded))
     return Pretrained(tuple(loaded), tuple(adapted), fresh, tuple(sorted(given.keys() - taken)))
-
-
-def head_names(module: nn.Module) -> set[str]:
-    """Names in the state dictionary that belong to the head: what is trained first, before the trunk."""
-    if isinstance(module, TimmModel):
-        config = getattr(module.trunk, "pretrained_cfg", None) or {}
-        classifier = config.get("classifier") or ()
-        classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        prefixes = tuple(f"trunk.{name}." for name in classifiers) or tuple(f"trunk.{name}" for name in HEADS)
-    else:
-        prefixes = ("head.",)
-    return {name for name in module.state_dict() if name.startswith(prefixes)}
 
 
 def adapt_channels(weight: Tensor, n_channel: int, how: Literal["mean", "repeat"]) -> Tensor:

@@ -1,64 +1,91 @@
-"""Network families by name. A family is a function from input shape, number of outputs and settings to a module."""
+"""Network families by name. A family is a function from input shape, number of outputs and settings to a network."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
-from torch import nn
+import torch
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.network import Network
 
 TIMM = "timm:"
+ENTRY_POINTS = "lenspipe.families"
+"""Group of the entry points by which other packages name the modules that register their families."""
+Builder = Callable[..., Network]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family and the facts that are listed without building it."""
+    """A family, and the input that its parameters are counted for."""
 
-    builder: Callable[..., nn.Module]
-    """``f(n_channel, stamp_px, n_out=1, *, settings...) -> nn.Module``."""
+    builder: Builder
+    """``f(n_channel, stamp_px, n_out=1, *, settings...)``."""
     n_channel: int
-    """Channels of the input that the parameters are counted for."""
+    """Channels of that input."""
     stamp_px: int
     """Side of that input."""
-    n_parameter: int
-    """Trainable parameters at that input with default settings and one output."""
+    n_out: int
+    """Outputs that the parameters are counted for."""
+    by_settings: bool
+    """Whether the number of parameters is mostly a matter of settings, so that none is listed."""
+    count: Callable[[int, int, int], int] | None
+    """Trainable parameters of ``(n_channel, stamp_px, n_out)``, where building the network would take long."""
+
+    @functools.cached_property
+    def n_parameter(self) -> int:
+        """Trainable parameters with default settings."""
+        asked = self.n_channel, self.stamp_px, self.n_out
+        if self.count is not None:
+            return self.count(*asked)
+        # not on torch's meta device, whose first use imports 900 modules and takes longer than drawing all weights
+        with torch.random.fork_rng(devices=[]):
+            module = self.builder(*asked)
+        return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 _FAMILIES: dict[str, Family] = {}
 
 
 def register(
-    name: str, *, n_channel: int = 3, stamp_px: int = 65, n_parameter: int = 0
-) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """Enter a builder under ``name``, with its number of parameters at a stated input."""
+    name: str,
+    *,
+    n_channel: int = 3,
+    stamp_px: int = 65,
+    n_out: int = 1,
+    by_settings: bool = False,
+    count: Callable[[int, int, int], int] | None = None,
+) -> Callable[[Builder], Builder]:
+    """Enter a builder under ``name``, with the input that its parameters are counted for (see `Family`)."""
 
-    def enter(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def enter(builder: Builder) -> Builder:
         if name in _FAMILIES:
             raise ValueError(f"two network families are named {name!r}")
-        _FAMILIES[name] = Family(builder, n_channel, stamp_px, n_parameter)
+        _FAMILIES[name] = Family(builder, n_channel, stamp_px, n_out, by_settings, count)
         return builder
 
     return enter
 
 
 def family_facts() -> dict[str, Family]:
-    """All families with their facts, sorted by name."""
-    import lenspipe.nn.families  # noqa: F401  the package's modules register themselves when imported
-
+    """All families with their facts, sorted by name: ours, and those of other packages (`ENTRY_POINTS`)."""
+    _own()
+    _of_packages()
     return dict(sorted(_FAMILIES.items()))
 
 
-def families() -> dict[str, Callable[..., nn.Module]]:
+def families() -> dict[str, Builder]:
     """Builders of all families by name, sorted; ``timm:NAME`` is resolved by `build` and not listed."""
     return {name: family.builder for name, family in family_facts().items()}
 
 
-def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings: Any) -> nn.Module:
+def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings: Any) -> Network:
     """
     A network with fresh weights: ``(n, n_channel, stamp_px, stamp_px)`` in, ``(n, n_out)`` out.
 
@@ -73,12 +100,8 @@ def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings
         from lenspipe.nn.families.timm_model import build_timm
 
         return build_timm(family.removeprefix(TIMM), n_channel, stamp_px, n_out, **settings)
-    known = families()
-    if family not in known:
-        near = difflib.get_close_matches(family.lower(), known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Families: {', '.join(known)}, {TIMM}NAME."
-        raise ModelError(f"no such network family. {hint}", got=family)
-    takes = set(inspect.signature(known[family]).parameters) - {"n_channel", "stamp_px", "n_out"}
+    builder = _builder(family)
+    takes = set(inspect.signature(builder).parameters) - {"n_channel", "stamp_px", "n_out"}
     if unknown := sorted(set(settings) - takes):
         raise ModelError(
             "settings that the family does not have",
@@ -86,4 +109,37 @@ def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings
             got=",".join(unknown),
             known=",".join(sorted(takes)),
         )
-    return known[family](n_channel, stamp_px, n_out, **settings)
+    module = builder(n_channel, stamp_px, n_out, **settings)
+    if not isinstance(module, Network):
+        raise ModelError(
+            "a family must build a lenspipe.nn.network.Network: trunk, head and num_features",
+            family=family,
+            got=type(module).__name__,
+        )
+    return module
+
+
+def _builder(name: str) -> Builder:
+    _own()
+    if name not in _FAMILIES:
+        known = families()  # other packages are imported only where a name is not ours
+        if name not in known:
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Families: {', '.join(known)}, {TIMM}NAME."
+            raise ModelError(f"no such network family. {hint}", got=name)
+    return _FAMILIES[name].builder
+
+
+def _own() -> None:
+    import lenspipe.nn.families  # noqa: F401  the package's modules register themselves when imported
+
+
+@functools.cache
+def _of_packages() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:
+            raise ModelError(
+                f"families of another package cannot be imported: {error}", entry_point=entry.name, module=entry.value
+            ) from error

@@ -13,22 +13,26 @@ from torch import Tensor, nn
 from lenspipe.nn import registry
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
+from lenspipe.nn.network import Network
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
 FAMILY, SIZE_PX, SCALE = "test-brightness", 20, 0.25
 
 
-class Brightness(nn.Module):
+class Brightness(Network):
     """Outputs that are known: weights on the mean, and on the first column, of each channel."""
 
     def __init__(self, n_channel: int, n_out: int) -> None:
         super().__init__()
+        self.num_features = 2 * n_channel
         self.weight = nn.Parameter(torch.zeros(n_out, 2 * n_channel))
         self.bias = nn.Parameter(torch.zeros(n_out))
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        seen = torch.cat([stamps.mean(dim=(2, 3)), stamps[..., 0].mean(dim=2)], dim=1)
-        out = (seen[:, None] * self.weight).sum(dim=-1) + self.bias
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        return torch.cat([stamps.mean(dim=(2, 3)), stamps[..., 0].mean(dim=2)], dim=1)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        out = (features[:, None] * self.weight).sum(dim=-1) + self.bias
         return out[:, 0] if out.shape[1] == 1 else out
 
 

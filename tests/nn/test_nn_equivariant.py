@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lenspipe.errors import ModelError
 from lenspipe.nn import groups
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import load_model, save_model
-from lenspipe.nn.export import plain_card, to_plain
-from lenspipe.nn.families.equivariant import Design, FieldNorm, n_multiply_adds, width_for
+from lenspipe.nn.export import plain_card
+from lenspipe.nn.families.equivariant import Design, FieldNorm, n_multiply_adds, n_parameters, width_for
 from lenspipe.nn.families.plain_equivariant import GatedField
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build, family_facts
 
 TINY = {"width": 1, "depth": 2, "dropout": 0.0}
@@ -30,7 +31,7 @@ def symmetric_views(group: str, stamps: Tensor) -> list[Tensor]:
     return [torch.rot90(x, k, (-2, -1)) for x in [stamps, *mirrors] for k in turns]
 
 
-def trained(group: str, stamp_px: int, n_out: int = 1, **settings: object) -> tuple[nn.Module, list[float]]:
+def trained(group: str, stamp_px: int, n_out: int = 1, **settings: object) -> tuple[Network, list[float]]:
     """A tiny network after two steps on random labels, so that its norms and weights are not those of the start."""
     torch.manual_seed(4)
     module = build(f"equivariant-{group}", 2, stamp_px, n_out, **{**TINY, **settings}).train()
@@ -59,7 +60,22 @@ def test_every_group_learns_keeps_its_symmetry_and_exports(group: str) -> None:
             assert want.std() > 1e-2
             for turned in symmetric_views(group, stamps):
                 torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
-            torch.testing.assert_close(to_plain(module)(stamps), want, rtol=0, atol=1e-5)
+            torch.testing.assert_close(module.plain()(stamps), want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", groups.GROUPS)
+def test_features_are_those_of_the_turned_stamp_in_both_forms(group: str) -> None:
+    module, _ = trained(group, 34)
+    plain = module.plain()
+    stamps = torch.randn(3, 2, 34, 34)
+    with torch.inference_mode():
+        want = module.forward_features(stamps)
+        assert want.shape == (3, module.num_features) and plain.num_features == module.num_features
+        assert (want.std(dim=0) > 1e-3).any()
+        for form in (module, plain):
+            assert torch.equal(form.forward_head(form.forward_features(stamps)), form(stamps))
+            for turned in symmetric_views(group, stamps):
+                torch.testing.assert_close(form.forward_features(turned), want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("group", "stamp_px"), [("c8", 45), ("d4", 46)])
@@ -71,7 +87,7 @@ def test_pooling_in_the_stem_keeps_the_symmetry_and_costs_a_third(group: str, st
         want = module(stamps)
         for turned in symmetric_views(group, stamps):
             torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
-        torch.testing.assert_close(to_plain(module)(stamps), want, rtol=0, atol=1e-5)
+        torch.testing.assert_close(module.plain()(stamps), want, rtol=0, atol=1e-5)
     with_it, without = (n_multiply_adds(Design(group, stem_pooling=on), 4, 1, 90) for on in (True, False))
     assert with_it < without / 3
 
@@ -97,7 +113,7 @@ def test_gated_fields_keep_the_symmetry_and_export(group: str) -> None:
         assert want.std() > 1e-2
         for turned in symmetric_views(group, stamps):
             torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
-        plain = to_plain(module)
+        plain = module.plain()
         torch.testing.assert_close(plain(stamps), want, rtol=0, atol=1e-5)
         last = plain.to(memory_format=torch.channels_last)(stamps.to(memory_format=torch.channels_last))
         torch.testing.assert_close(last, want, rtol=0, atol=1e-5)
@@ -137,7 +153,7 @@ def test_a_restricted_network_keeps_the_symmetry_of_the_subgroup(group: str, inn
             torch.testing.assert_close(module(turned), want, rtol=0, atol=1e-4)
         lost = max(float((module(turned) - want).abs().max()) for turned in symmetric_views(group, stamps))
         assert lost > 1e-3 or len(symmetric_views(group, stamps)) == len(symmetric_views(inner, stamps))
-        torch.testing.assert_close(to_plain(module)(stamps), want, rtol=0, atol=1e-5)
+        torch.testing.assert_close(module.plain()(stamps), want, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("group", ["c4", "d1", "d4"])
@@ -196,7 +212,7 @@ def test_the_checkpoint_of_an_equivariant_network_loads_and_scores_without_escnn
         stamp_px=33,
         stretch=Stretch(band_scales=(1.0, 1.0), alpha=0.1, q=1.0),
     )
-    written = save_model(tmp_path / "d4", to_plain(module), plain_card(card, module))
+    written = save_model(tmp_path / "d4", module.plain(), plain_card(card, module))
     assert written.family == "plain-equivariant"
     assert written.training["family"] == "equivariant-d4"
     loaded, _ = load_model(tmp_path / "d4")
@@ -214,7 +230,8 @@ def test_the_checkpoint_of_an_equivariant_network_loads_and_scores_without_escnn
 
 def test_an_ordinary_network_is_its_own_plain_form() -> None:
     module = build("small-cnn", 1, 33)
-    assert to_plain(module) is module
+    assert module.plain() is module
+    assert module.plain_form() is None
 
 
 @pytest.mark.parametrize("group", ["c1", "c8", "d4", "so2"])
@@ -232,6 +249,33 @@ def test_families_list_the_parameters_that_their_networks_have() -> None:
         facts = family_facts()[f"equivariant-{group}"]
         module = build(f"equivariant-{group}", facts.n_channel, facts.stamp_px)
         assert sum(p.numel() for p in module.parameters()) == facts.n_parameter
+
+
+@pytest.mark.parametrize(
+    ("group", "settings"),
+    [
+        ("d8", {"restrict_to": "c4"}),
+        ("so2", {"restrict_to": "c4", "max_frequency": 2}),
+        ("o2", {"restrict_to": "d6"}),
+        ("o2", {"restrict_to": "so2", "max_frequency": 1}),
+        ("o2", {"restrict_to": "d1", "max_frequency": 2}),
+        ("c4", {"max_frequency": 1}),
+        ("d4", {"max_frequency": 6}),
+    ],
+)
+def test_kernels_are_counted_by_characters_as_escnn_samples_them(group: str, settings: dict[str, object]) -> None:
+    design = Design(group, 2, **settings)
+    for request, layer in zip(design.kernels(), design.layers(), strict=True):
+        assert groups.n_basis(*request) == layer.n_weight
+        assert groups.field_size(request[0], design.frequency(request[0])) == layer.basis.shape[1]
+        assert request[3] == layer.basis.shape[-1]
+
+
+def test_a_width_is_chosen_and_parameters_counted_without_sampling_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kernel_basis", "lifting_basis", "fourier_matrices"):
+        monkeypatch.setattr(f"lenspipe.nn.families.equivariant.{name}", lambda *_: pytest.fail("sampled"))
+    assert width_for("d16", n_parameter=120_000) == 3
+    assert n_parameters(Design("o2"), 4, 3, 65, 1) == 69_033
 
 
 @pytest.mark.parametrize(

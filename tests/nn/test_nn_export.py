@@ -6,7 +6,7 @@ from typing import Any
 
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import load_model, save_model
-from lenspipe.nn.export import plain_card, to_plain
+from lenspipe.nn.export import plain_card
 from lenspipe.nn.registry import build
 
 TINY: dict[str, Any] = {"width": 1, "depth": 2}
@@ -32,7 +32,7 @@ def card_of(family: str, **training: Any) -> ModelCard:
 def test_settings_of_the_training_stay_whole_in_the_plain_card(tmp_path):
     module = build("equivariant-c4", 1, 17, **TINY).eval()
     card = card_of("equivariant-c4", seed=3, settings=SETTINGS)
-    save_model(tmp_path / "c4", to_plain(module), plain_card(card, module))
+    save_model(tmp_path / "c4", module.plain(), plain_card(card, module))
     _, stored = load_model(tmp_path / "c4")
     assert stored.family == "plain-equivariant"
     assert stored.training == {"seed": 3, "settings": SETTINGS, "family": "equivariant-c4"}

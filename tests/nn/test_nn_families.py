@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from lenspipe.errors import ModelError
 from lenspipe.nn.families.lastro_invariant import N_VIEW, DihedralConvolution, compositions, view
 from lenspipe.nn.families.lastro_layers import NormalisedReLU
 from lenspipe.nn.heads import RowSum
-from lenspipe.nn.pretrained import head_names, load_pretrained
+from lenspipe.nn.pretrained import load_pretrained
 from lenspipe.nn.registry import build, families, family_facts
 
 PUBLISHED = {
@@ -62,14 +65,41 @@ def outputs(module: nn.Module, stamps: Tensor) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_family_has_the_parameters_that_are_listed_and_published(name: str) -> None:
-    facts = family_facts()[name]
-    with torch.device("meta") if name != "hybrid" else torch.device("cpu"):
-        module = build(name, facts.n_channel, facts.stamp_px)
-    count = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    assert count == facts.n_parameter
-    assert count == PUBLISHED.get(name, count)
+def documented() -> dict[str, tuple[int, str]]:
+    """Parameters of each family and the input that they are counted for, as the tables of docs/models.md say."""
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \|.*?\| ([\d,]+) \| (\d+ x \d+ px)(?:, \d+ features)? \|", text, re.MULTILINE
+    )
+    groups = re.findall(r"^\| ([CDSO0-9()]+) \| (?:\d+|continuous) \| ([\d,]+) \|", text, re.MULTILINE)
+    found = {name: (int(count.replace(",", "")), size) for name, count, size in rows}
+    for name, count in groups:
+        family = "equivariant-" + name.lower().replace("(", "").replace(")", "")
+        found[family] = (int(count.replace(",", "")), "3 x 65 px")
+    return found
+
+
+def test_counts_of_parameters_are_those_of_the_docs_and_of_the_papers() -> None:
+    want = documented()
+    assert set(NETWORKS) <= set(want) and sum("equivariant" in name for name in want) == 13
+    hybrid, _ = want.pop("hybrid")  # its trunk is timm's, which the list of families does not import
+    assert sum(p.numel() for p in build("hybrid", 3, 65).parameters()) == hybrid
+    state = torch.get_rng_state()
+    for name, (count, size) in want.items():
+        facts = family_facts()[name]
+        assert facts.n_parameter == PUBLISHED.get(name, count) == count
+        assert f"{facts.n_channel} x {facts.stamp_px} px" == size
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_families_are_listed_without_timm_and_escnn() -> None:
+    """Both take seconds to import."""
+    code = (
+        "import sys; from click.testing import CliRunner; from lenspipe.cli.models import command; "
+        "assert CliRunner().invoke(command).exit_code == 0; print('timm' in sys.modules, 'escnn' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.split() == ["False", "False"], run.stderr
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -150,8 +180,10 @@ def test_the_invariant_network_does_not_change_under_the_eight_views(stamp_px: i
     with torch.inference_mode():
         want = module(stamps)
         assert want.std() > 1e-3
+        features = module.forward_features(stamps)
         for number in range(1, N_VIEW):
             torch.testing.assert_close(module(view(stamps, number)), want, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(module.forward_features(view(stamps, number)), features, rtol=1e-4, atol=1e-5)
 
 
 def test_the_hybrid_uses_its_table_and_refuses_another_number_of_columns() -> None:
@@ -192,7 +224,7 @@ def test_local_weights_start_a_network_for_other_bands_with_a_fresh_head(name: s
     state = {key.removeprefix("trunk.") if "timm" in name else key: value for key, value in old.state_dict().items()}
     save_file(state, tmp_path / "old.safetensors")
     done = load_pretrained(new, tmp_path / "old.safetensors")
-    assert set(done.fresh) == head_names(new)
+    assert set(done.fresh) == new.head_names()
     assert len(done.adapted) == 1
     assert len(done.unused) == 2
     first_old, first_new = (next(m for m in net.modules() if isinstance(m, nn.Conv2d)) for net in (old, new))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 STAGES = ((16, 32), (32, 64), (64, 128), (128, 256), (256, 512))
@@ -35,7 +36,7 @@ class Bottleneck(nn.Module):
         return out
 
 
-class DeepLens(nn.Module):
+class DeepLens(Network):
     """A wide first convolution, fifteen bottlenecks, the mean over the last map."""
 
     def __init__(self, n_channel: int, n_out: int, dropout: float) -> None:
@@ -47,17 +48,17 @@ class DeepLens(nn.Module):
                 layers.append(Bottleneck(n_in, n_inner, n_map, 2 if number and not block else 1))
                 n_in = n_map
         self.trunk = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
-        self.head = RowSum(n_in, n_out)
+        self.num_features = n_in
+        self.head = RowSum(n_in, n_out, dropout)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
-        out: Tensor = self.head(self.dropout(self.trunk(stamps).mean((2, 3))))
-        return out
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the mean of each of the last maps."""
+        pooled: Tensor = self.trunk(stamps).mean((2, 3))
+        return pooled
 
 
-@register("cmu-deeplens", n_channel=1, stamp_px=101, n_parameter=3_508_609)
-def cmu_deeplens(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.0) -> nn.Module:
+@register("cmu-deeplens", n_channel=1, stamp_px=101)
+def cmu_deeplens(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.0) -> Network:
     """
     CMU DeepLens, a residual network of 46 convolutions (Lanusse et al. 2018).
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 
@@ -45,7 +46,7 @@ class Attention(nn.Module):
         return x * torch.sigmoid(self.of_pixels(seen))
 
 
-class DenseNetCBAM(nn.Module):
+class DenseNetCBAM(Network):
     """Dense blocks, each followed by attention and, but for the last, by a transition at stride 2."""
 
     def __init__(self, n_channel: int, n_out: int, growth: int, blocks: list[int], dropout: float) -> None:
@@ -63,16 +64,16 @@ class DenseNetCBAM(nn.Module):
                 layers.append(nn.AvgPool2d(2, ceil_mode=True))
                 n_map //= 2
         self.trunk = nn.Sequential(*layers, nn.BatchNorm2d(n_map), nn.ReLU())
-        self.dropout = nn.Dropout(dropout)
-        self.head = RowSum(n_map, n_out)
+        self.num_features = n_map
+        self.head = RowSum(n_map, n_out, dropout)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
-        out: Tensor = self.head(self.dropout(self.trunk(stamps).mean((2, 3))))
-        return out
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the mean of each of the last maps."""
+        pooled: Tensor = self.trunk(stamps).mean((2, 3))
+        return pooled
 
 
-@register("densenet-cbam", n_channel=3, stamp_px=65, n_parameter=472_716)
+@register("densenet-cbam", n_channel=3, stamp_px=65)
 def densenet_cbam(
     n_channel: int,
     stamp_px: int,
@@ -81,7 +82,7 @@ def densenet_cbam(
     growth: int = 16,
     blocks: list[int] | None = None,
     dropout: float = 0.2,
-) -> nn.Module:
+) -> Network:
     """
     Dense blocks, each with convolutional block attention (Huang et al. 2017; Woo et al. 2018).
 

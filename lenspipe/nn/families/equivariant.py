@@ -12,19 +12,34 @@ from lenspipe.errors import ModelError
 from lenspipe.nn.families.plain_equivariant import (
     HIDDEN,
     LEAST_RINGS_PX,
+    PLAIN_FAMILY,
     Blur,
     Disc,
     FourierELU,
     GroupMax,
     InvariantHead,
+    InvariantPool,
+    PlainEquivariant,
     Plan,
     inner_activation,
 )
-from lenspipe.nn.groups import CONTINUOUS, GROUPS, cosets, fourier_matrices, is_subgroup, kernel_basis, lifting_basis
+from lenspipe.nn.groups import (
+    CONTINUOUS,
+    GROUPS,
+    cosets,
+    field_size,
+    fourier_matrices,
+    is_subgroup,
+    kernel_basis,
+    lifting_basis,
+    n_basis,
+)
+from lenspipe.nn.network import Network, Settings
 
 PREFIX = "equivariant-"
 FIRST_KERNEL_PX, KERNEL_PX = 7, 5
 FIELD_FREQUENCY = 3
+Request = tuple[str, str, str, int, int, int, str]
 
 
 @dataclass(frozen=True)
@@ -87,22 +102,34 @@ class Design:
         """Highest angular frequency of a group's fields; 0 for a finite one."""
         return (self.max_frequency or FIELD_FREQUENCY) if group in CONTINUOUS else 0
 
-    def layers(self) -> list[Layer]:
-        """Kernel space of each convolution."""
-        found, before = [], ""
-        for i, group in enumerate(self.groups()):
-            kernel_px = KERNEL_PX if i else FIRST_KERNEL_PX
-            outer = before if before and before != group else ""
-            found.append(self._layer(group, outer, kernel_px, "regular" if i else "scalar"))
-            before = group
-        return found
+    def kernels(self) -> list[Request]:
+        """What `lenspipe.nn.groups.kernel_basis` is asked for of each convolution."""
+        groups = self.groups()
+        of_kernels = 0 if self.group in CONTINUOUS else self.max_frequency
+        return [
+            (
+                group,
+                "regular" if i else "scalar",
+                "regular",
+                KERNEL_PX if i else FIRST_KERNEL_PX,
+                self.frequency(before),
+                of_kernels,
+                before if before != group else "",
+            )
+            for i, (before, group) in enumerate(zip([groups[0], *groups], groups, strict=False))
+        ]
 
-    def _layer(self, group: str, outer: str, kernel_px: int, source: str) -> Layer:
+    def layers(self) -> list[Layer]:
+        """Kernel space of each convolution, sampled."""
+        return [self._layer(*request) for request in self.kernels()]
+
+    def _layer(
+        self, group: str, source: str, target: str, kernel_px: int, frequency: int, of_kernels: int, outer: str
+    ) -> Layer:
         if group in CONTINUOUS or outer in CONTINUOUS:
-            frequency = self.frequency(outer or group)
-            basis = kernel_basis(group, source, "regular", kernel_px, frequency, 0, outer)
+            basis = kernel_basis(group, source, target, kernel_px, frequency, of_kernels, outer)
             return Layer(basis, len(basis), None, None)
-        basis, quotient = lifting_basis(group, kernel_px, self.max_frequency if self.group not in CONTINUOUS else 0)
+        basis, quotient = lifting_basis(group, kernel_px, of_kernels)
         if source == "scalar":
             return Layer(basis[:, :, None], len(basis), None, None)
         parts = cosets(group, outer) if outer else torch.arange(len(quotient))[None]
@@ -116,9 +143,9 @@ class Design:
         ]
         return Plan(
             tuple(fields),
-            tuple(layer.basis.shape[1] for layer in self.layers()),
+            tuple(field_size(group, self.frequency(group)) for group in self.groups()),
             tuple(samples),
-            tuple(layer.basis.shape[-1] for layer in self.layers()),
+            tuple(request[3] for request in self.kernels()),
             tuple(i % 2 or int(self.stem_pooling and i == 0) for i in range(2 * self.depth)),
             gated=self.nonlinearity == "gated",
         )
@@ -224,7 +251,7 @@ class FieldNorm(nn.Module):
         return out.reshape(x.shape)
 
 
-class EquivariantNet(nn.Module):
+class EquivariantNet(Network):
     """Stages of two steerable convolutions and a pooling, maximum over the group, invariant numbers, a small head."""
 
     def __init__(
@@ -259,10 +286,12 @@ class EquivariantNet(nn.Module):
             n_in = plan.fields[i]
         last = self.activations[-1]
         self.group_max = GroupMax(plan.sizes[-1], last if isinstance(last, FourierELU) else None)
-        self.head = InvariantHead(plan.fields[-1], sides[-1], pooling, n_out, dropout)
+        self.pool = InvariantPool(sides[-1], pooling)
+        self.num_features = plan.fields[-1] * self.pool.n_number
+        self.head = InvariantHead(self.num_features, n_out, dropout)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the invariant numbers of each field."""
         x = self.disc(stamps)
         last = len(self.convolutions) - 1
         for i, (convolution, norm, activation, pool) in enumerate(
@@ -275,16 +304,52 @@ class EquivariantNet(nn.Module):
         x = self.group_max(x)
         if self.group_max.fourier is None:
             x = torch.relu(x)
-        out: Tensor = self.head(x)
-        return out
+        numbers: Tensor = self.pool(x)
+        return numbers
+
+    def plain_form(self) -> tuple[str, Settings]:
+        """The ordinary network of the same channels: one entry per convolution, see `Plan`."""
+        plan = self.plan
+        return PLAIN_FAMILY, {
+            "fields": list(plan.fields),
+            "sizes": list(plan.sizes),
+            "samples": list(plan.samples),
+            "kernels": list(plan.kernels),
+            "pooled": list(plan.pooled),
+            "gated": plan.gated,
+            "pooling": self.pooling,
+            "mask": self.masked,
+        }
+
+    def plain(self) -> Network:
+        """
+        The network as ordinary convolutions, in evaluation mode.
+
+        Kernels are expanded and batch norms folded into them, so outputs agree to rounding (1e-5). The weights are
+        copies; gradients do not flow back.
+        """
+        plain = PlainEquivariant(self.n_channel, self.stamp_px, self.n_out, self.plan, self.pooling, self.masked)
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            targets = [layer for layer in plain.modules() if isinstance(layer, nn.Conv2d)]
+            for target, convolution, norm in zip(targets, self.convolutions, self.norms, strict=True):
+                scale, shift = norm.scale_and_shift()  # type: ignore[operator]
+                kernel = convolution.kernel()  # type: ignore[operator]
+                target.weight.copy_(kernel * scale[:, None, None, None])
+                target.bias.copy_(shift)  # type: ignore[union-attr]
+        sources = [layer for layer in self.activations if isinstance(layer, FourierELU)]
+        for layer, source in zip([m for m in plain.modules() if isinstance(m, FourierELU)], sources, strict=True):
+            layer.load_state_dict(source.state_dict())
+        plain.head.load_state_dict(self.head.state_dict())
+        return plain.to(device).eval()
 
 
 def n_parameters(design: Design, width: int, n_channel: int, stamp_px: int, n_out: int, pooling: str = "rings") -> int:
     """Trainable parameters of an equivariant network, without building it."""
     plan = design.plan(width)
     total, n_in = 0, n_channel
-    for n_field, layer in zip(plan.fields, design.layers(), strict=True):
-        total += n_in * n_field * layer.n_weight + 2 * n_field
+    for n_field, request in zip(plan.fields, design.kernels(), strict=True):
+        total += n_in * n_field * n_basis(*request) + 2 * n_field
         n_in = n_field
     n_number = 1 if pooling != "rings" else 4 if plan.map_sides(stamp_px)[-1] >= LEAST_RINGS_PX else 2
     return total + (n_in * n_number + 1) * HIDDEN + (HIDDEN + 1) * n_out

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from lenspipe.nn.families.equivariant import PREFIX, Design, EquivariantNet, width_for
+from lenspipe.nn.families.equivariant import PREFIX, Design, EquivariantNet, n_parameters, width_for
 from lenspipe.nn.groups import GROUPS, group_order
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
-# parameters at g r i, 65 px and the default width, so that they are listed without sampling a basis
-N_PARAMETER = {
-    "c1": 10_009,
-    "c4": 26_377,
-    "c8": 48_201,
-    "c12": 70_025,
-    "c16": 91_849,
-    "d1": 15_465,
-    "d4": 48_201,
-    "d6": 70_025,
-    "d8": 91_849,
-    "d12": 135_497,
-    "d16": 179_145,
-    "so2": 36_793,
-    "o2": 69_033,
-}
+WIDTH = 4
 
 
 def _enter(group: str) -> None:
-    @register(PREFIX + group, n_parameter=N_PARAMETER[group])
+    def count(n_channel: int, stamp_px: int, n_out: int) -> int:
+        return n_parameters(Design(group), WIDTH, n_channel, stamp_px, n_out)
+
+    @register(PREFIX + group, count=count)
     def equivariant(
         n_channel: int,
         stamp_px: int,
         n_out: int = 1,
         *,
-        width: int = 4,
+        width: int = WIDTH,
         depth: int = 3,
         pooling: str = "rings",
         dropout: float = 0.2,
@@ -45,7 +32,7 @@ def _enter(group: str) -> None:
         mask: bool = True,
         n_parameter: int = 0,
         n_multiply_add: int = 0,
-    ) -> nn.Module:
+    ) -> Network:
         design = Design(group, depth, restrict_to, restrict_at, max_frequency, nonlinearity, stem_pooling)
         if n_parameter or n_multiply_add:
             width = width_for(

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 
-class KernelMachine(nn.Module):
+class KernelMachine(Network):
     """
     ``sum_m coef_m exp(-gamma |x - landmark_m|^2) + intercept`` of the pooled, flattened stamp.
 
     Kernel logistic regression and support vectors on Nystroem features, and regression on kernel principal
     components, all take this form (`lenspipe.learn.classical`). Sums run in float64: the coefficients are large and
-    of both signs.
+    of both signs. Its features are the kernels with each landmark, between 0 and 1.
     """
 
     landmarks: Tensor
@@ -25,6 +26,7 @@ class KernelMachine(nn.Module):
         super().__init__()
         if not 1 <= pool <= stamp_px:
             raise ModelError("pool must be between 1 and the stamp's side", pool=pool, stamp_px=stamp_px)
+        self.num_features = n_landmark
         self.pool = nn.AvgPool2d(pool)
         self.register_buffer("landmarks", torch.zeros(n_landmark, n_channel * (stamp_px // pool) ** 2))
         self.register_buffer("gamma", torch.ones((), dtype=torch.float64))
@@ -36,12 +38,17 @@ class KernelMachine(nn.Module):
         flat: Tensor = self.pool(stamps.contiguous()).flatten(1)
         return flat
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the kernel with each landmark, float64."""
         x, marks = self.pooled(stamps).double(), self.landmarks.double()
         square = (x**2).sum(dim=1, keepdim=True) + (marks**2).sum(dim=1) - 2 * x @ marks.T
-        kernel = torch.exp(-self.gamma * square.clamp(min=0))
-        out = (kernel @ self.coef.T + self.intercept).float()
+        return torch.exp(-self.gamma * square.clamp(min=0))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Kernels ``(n, n_landmark)`` to ``(n, n_out)``, or ``(n,)`` for one output, float32."""
+        if pre_logits:
+            return features
+        out = (features @ self.coef.T + self.intercept).float()
         return out[:, 0] if out.shape[1] == 1 else out
 
 
@@ -55,10 +62,10 @@ def _kernel_machine(
     n_component: int = 64,
     c: float = 1.0,
     n_fit: int = 50_000,
-) -> nn.Module:
+) -> Network:
     """Kernel machine by scikit-learn: ``c``, ``n_component`` and ``n_fit`` say how it is fitted."""
     return KernelMachine(n_channel, stamp_px, n_out, n_landmark, pool)
 
 
 for _name in ("kernel-logistic", "kernel-svm", "kernel-pca"):
-    register(_name)(_kernel_machine)
+    register(_name, by_settings=True)(_kernel_machine)

@@ -15,6 +15,7 @@ from lenspipe.nn.families.lastro_layers import (
     symmetric_side,
 )
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 CENTRE_PX = 45
@@ -45,8 +46,13 @@ def whole_stamp(n_channel: int, stamp_px: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Views(nn.Module):
-    """The whole stamp at falling resolution beside its centre at full resolution."""
+class Views(Network):
+    """
+    The whole stamp at falling resolution beside its centre at full resolution.
+
+    Each half gives two numbers of its features, and the last layers read these four: the features are those of the
+    halves.
+    """
 
     def __init__(self, n_channel: int, stamp_px: int, n_out: int, dropout: float) -> None:
         super().__init__()
@@ -63,14 +69,20 @@ class Views(nn.Module):
         self.centre = nn.Sequential(*layers)
         self.joined = nn.Sequential(dense(4, 8), dense(8, 8))
         self.head = RowSum(8, n_out)
+        self.num_features = 1024 + 512
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to 1024 numbers of the whole stamp and 512 of its centre."""
         padded = self.pad(stamps)
         start = (padded.shape[-1] - self.centre_px) // 2
         stop = start + self.centre_px
-        both = torch.cat([self.whole(stamps), self.centre(padded[:, :, start:stop, start:stop])], dim=1)
-        out: Tensor = self.head(self.joined(both))
+        return torch.cat([self.whole[0](stamps), self.centre[:-1](padded[:, :, start:stop, start:stop])], dim=1)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """``(n, 1536)`` to ``(n, n_out)``, or ``(n,)`` for one output; the eight numbers before with ``pre_logits``."""
+        whole, centre = features[:, :1024].contiguous(), features[:, 1024:].contiguous()
+        both = torch.cat([self.whole[1](whole), self.centre[-1](centre)], dim=1)
+        out: Tensor = self.head(self.joined(both), pre_logits=pre_logits)
         return out
 
 
@@ -109,22 +121,23 @@ def residual_trunk(n_channel: int, stamp_px: int, dropout: float) -> nn.Sequenti
     return nn.Sequential(*layers)
 
 
-class TrunkAndHead(nn.Module):
+class TrunkAndHead(Network):
     """A trunk that ends in features, and `RowSum`."""
 
     def __init__(self, trunk: nn.Module, n_feature: int, n_out: int) -> None:
         super().__init__()
         self.trunk = trunk
+        self.num_features = n_feature
         self.head = RowSum(n_feature, n_out)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
-        out: Tensor = self.head(self.trunk(stamps))
-        return out
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the last dense layer."""
+        features: Tensor = self.trunk(stamps)
+        return features
 
 
-@register("lastro-baseline", n_channel=1, stamp_px=101, n_parameter=5_674_145)
-def lastro_baseline(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> nn.Module:
+@register("lastro-baseline", n_channel=1, stamp_px=101)
+def lastro_baseline(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> Network:
     """
     Baseline of LASTRO EPFL (Schaefer et al. 2018), nine convolutions and three dense layers.
 
@@ -137,8 +150,8 @@ def lastro_baseline(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: f
     return TrunkAndHead(whole_stamp(n_channel, stamp_px, dropout), 1024, n_out)
 
 
-@register("lastro-views", n_channel=1, stamp_px=101, n_parameter=7_035_308)
-def lastro_views(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> nn.Module:
+@register("lastro-views", n_channel=1, stamp_px=101)
+def lastro_views(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> Network:
     """
     The baseline beside ten convolutions on the central 45 px (Schaefer et al. 2018).
 
@@ -148,8 +161,8 @@ def lastro_views(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: floa
     return Views(n_channel, stamp_px, n_out, dropout)
 
 
-@register("lastro-residual", n_channel=1, stamp_px=101, n_parameter=4_863_021)
-def lastro_residual(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> nn.Module:
+@register("lastro-residual", n_channel=1, stamp_px=101)
+def lastro_residual(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> Network:
     """
     Seven residual blocks of two or three convolutions (Schaefer et al. 2018).
 

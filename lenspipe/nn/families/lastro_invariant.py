@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, max_pool2d
 
 from lenspipe.nn.families.lastro_layers import NORM_EPS, NormalisedReLU, SymmetricPad, symmetric_side
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 N_VIEW = 8
@@ -91,7 +92,7 @@ class DihedralPool(nn.Module):
         return max_pool2d(x, 2) * scale + shift
 
 
-class Invariant(nn.Module):
+class Invariant(Network):
     """Convolutions and dense layers between fields of eight views; the last sums over the views."""
 
     def __init__(self, n_channel: int, stamp_px: int, n_out: int, dropout: float) -> None:
@@ -121,17 +122,18 @@ class Invariant(nn.Module):
         convolve(256, 256, 1)
         layers.append(DihedralNorm(256))
         self.trunk = nn.Sequential(*layers)
+        self.num_features = 256
         self.head = RowSum(256, n_out)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the mean of each field over the eight views, which no view changes."""
         fields = self.trunk(stamps)
-        out: Tensor = self.head(fields.reshape(len(fields), -1, N_VIEW).mean(dim=-1))
-        return out
+        means: Tensor = fields.reshape(len(fields), -1, N_VIEW).mean(dim=-1)
+        return means
 
 
-@register("lastro-invariant", n_channel=1, stamp_px=101, n_parameter=1_753_705)
-def lastro_invariant(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> nn.Module:
+@register("lastro-invariant", n_channel=1, stamp_px=101)
+def lastro_invariant(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.1) -> Network:
     """
     The baseline in fields of the eight views: invariant under D4 (Schaefer et al. 2018).
 

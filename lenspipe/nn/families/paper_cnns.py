@@ -6,22 +6,24 @@ from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 
-class PlainCNN(nn.Module):
+class PlainCNN(Network):
     """Convolutions and pooling, flattened, dense layers, `RowSum`."""
 
     def __init__(self, trunk: nn.Module, dense: nn.Module, n_feature: int, n_out: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.dense = dense
+        self.num_features = n_feature
         self.head = RowSum(n_feature, n_out)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
-        out: Tensor = self.head(self.dense(self.trunk(stamps).flatten(1)))
-        return out
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the last dense layer."""
+        features: Tensor = self.dense(self.trunk(stamps).flatten(1))
+        return features
 
 
 def _at_least(stamp_px: int, least_px: int) -> None:
@@ -29,8 +31,8 @@ def _at_least(stamp_px: int, least_px: int) -> None:
         raise ModelError("stamps are too small for this family's pooling", got_px=stamp_px, least_px=least_px)
 
 
-@register("cas-swinburne", n_channel=1, stamp_px=101, n_parameter=4_025_153)
-def cas_swinburne(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.5) -> nn.Module:
+@register("cas-swinburne", n_channel=1, stamp_px=101)
+def cas_swinburne(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.5) -> Network:
     """
     CAS Swinburne: kernels of 11, 5 and 3 px, two dense layers of 1024 (Jacobs et al. 2017).
 
@@ -54,8 +56,8 @@ def cas_swinburne(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: flo
     return PlainCNN(nn.Sequential(*layers), dense, 1024, n_out)
 
 
-@register("lensflow", n_channel=1, stamp_px=101, n_parameter=98_862)
-def lensflow(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.5) -> nn.Module:
+@register("lensflow", n_channel=1, stamp_px=101)
+def lensflow(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.5) -> Network:
     """
     LensFlow: the stamp averaged over 3 x 3 pixels, three convolutions, a dense layer (Pourrahmani et al. 2018).
 
@@ -73,8 +75,8 @@ def lensflow(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 
     return PlainCNN(nn.Sequential(*layers), dense, 128, n_out)
 
 
-@register("epfl-cnn", n_channel=3, stamp_px=200, n_parameter=795_745)
-def epfl_cnn(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.3) -> nn.Module:
+@register("epfl-cnn", n_channel=3, stamp_px=200)
+def epfl_cnn(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.3) -> Network:
     """
     The small network of a report on the second challenge: five convolutions, three poolings, two dense layers.
 

@@ -10,8 +10,10 @@ from torch.nn.functional import conv2d, elu
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
+PLAIN_FAMILY = "plain-equivariant"
 POOLINGS = ("rings", "mean", "max")
 HIDDEN = 64
 LEAST_RINGS_PX = 6
@@ -181,20 +183,18 @@ class InvariantPool(nn.Module):
 class InvariantHead(nn.Module):
     """Invariant numbers to outputs: a layer of 64 with ELU, dropout, `RowSum`."""
 
-    def __init__(self, n_field: int, side: int, pooling: str, n_out: int, dropout: float) -> None:
+    def __init__(self, n_number: int, n_out: int, dropout: float) -> None:
         super().__init__()
-        self.pool = InvariantPool(side, pooling)
-        self.hidden = RowSum(n_field * self.pool.n_number, HIDDEN)
-        self.dropout = nn.Dropout(dropout)
-        self.out = RowSum(HIDDEN, n_out)
+        self.hidden = RowSum(n_number, HIDDEN)
+        self.out = RowSum(HIDDEN, n_out, dropout)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """``(n, field, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
-        out: Tensor = self.out(self.dropout(elu(self.hidden(self.pool(maps)))))
+    def forward(self, numbers: Tensor, pre_logits: bool = False) -> Tensor:
+        """``(n, number)`` to ``(n, n_out)``, or ``(n,)`` for one output; the hidden layer with ``pre_logits``."""
+        out: Tensor = self.out(elu(self.hidden(numbers)), pre_logits=pre_logits)
         return out
 
 
-class PlainEquivariant(nn.Module):
+class PlainEquivariant(Network):
     """Ordinary convolutions with the kernels of an equivariant network, batch norms folded in."""
 
     def __init__(self, n_channel: int, stamp_px: int, n_out: int, plan: Plan, pooling: str, mask: bool) -> None:
@@ -216,12 +216,14 @@ class PlainEquivariant(nn.Module):
         if fourier is None:
             layers.append(nn.ReLU())  # after the maximum: the same, on fewer maps
         self.trunk = nn.Sequential(*layers)
-        self.head = InvariantHead(plan.fields[-1], sides[-1], pooling, n_out, 0.0)
+        self.pool = InvariantPool(sides[-1], pooling)
+        self.num_features = plan.fields[-1] * self.pool.n_number
+        self.head = InvariantHead(self.num_features, n_out, 0.0)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
-        out: Tensor = self.head(self.trunk(stamps))
-        return out
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the invariant numbers of each field."""
+        numbers: Tensor = self.pool(self.trunk(stamps))
+        return numbers
 
 
 def inner_activation(size: int, n_sample: int, gated: bool, matrices: tuple[Tensor, Tensor] | None = None) -> nn.Module:
@@ -231,7 +233,7 @@ def inner_activation(size: int, n_sample: int, gated: bool, matrices: tuple[Tens
     return GatedField(size) if gated else FourierELU(size, n_sample, matrices)
 
 
-@register("plain-equivariant")
+@register(PLAIN_FAMILY, by_settings=True)
 def plain_equivariant(
     n_channel: int,
     stamp_px: int,
@@ -245,11 +247,11 @@ def plain_equivariant(
     gated: bool = False,
     pooling: str = "rings",
     mask: bool = True,
-) -> nn.Module:
+) -> Network:
     """
     The stored form of a trained ``equivariant-...`` network: ordinary convolutions, no escnn.
 
-    `lenspipe.nn.export.to_plain` makes it and says its settings (one entry a convolution, see `Plan`). Trained
+    `EquivariantNet.plain` makes it and says its settings (one entry a convolution, see `Plan`). Trained
     further, it would lose its symmetry: train the equivariant form.
     """
     given = [tuple(x) for x in (fields or [1], sizes or [4], samples or [0], kernels or [5], pooled or [0])]

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Network):
     """
     Convolutions with batch norm and ReLU at strides 2, 1, 2, 1, 2, 1; then mean, central mean and maximum.
 
@@ -30,23 +31,21 @@ class SmallCNN(nn.Module):
                 nn.ReLU(),
             ]
         self.trunk = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
-        self.head = RowSum(3 * maps[-1], n_out)
+        self.num_features = 3 * maps[-1]
+        self.head = RowSum(self.num_features, n_out, dropout)
         side = stamp_px
         for stride in strides:
             side = (side + stride - 1) // stride
         self.ring = max(0, side // 3)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to mean, central mean and maximum of each of the last maps."""
         maps = self.trunk(stamps)
         centre = maps[:, :, self.ring : maps.shape[2] - self.ring, self.ring : maps.shape[3] - self.ring]
-        pooled = torch.cat([maps.mean((2, 3)), centre.mean((2, 3)), maps.amax((2, 3))], dim=1)
-        logits: Tensor = self.head(self.dropout(pooled))
-        return logits
+        return torch.cat([maps.mean((2, 3)), centre.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
-@register("small-cnn", n_parameter=205_177)
-def small_cnn(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 24, dropout: float = 0.2) -> nn.Module:
+@register("small-cnn")
+def small_cnn(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 24, dropout: float = 0.2) -> Network:
     """Six convolutions, our own design; 0.2 million parameters at width 24."""
     return SmallCNN(n_channel, stamp_px, n_out, width, dropout)

@@ -10,24 +10,98 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.network import Network
 
+HEADS = ("head.", "classifier.", "fc.", "last_linear.")
 GRID_PX = 32  # product of the strides of the transformers with a fixed grid: their input is padded to a multiple
 
 
-class TimmModel(nn.Module):
-    """A timm model behind the interface of our families; ``trunk`` is the model as timm knows it."""
+class TimmModel(Network):
+    """
+    A timm model behind the interface of our families; ``trunk`` is the model as timm knows it.
+
+    Features are what timm calls ``forward_head(forward_features(x), pre_logits=True)``, and the head is timm's
+    classifier. A few models (distilled, or with several heads) have outputs that pooled features do not tell: of these
+    `forward_head` is refused, features and outputs are there.
+    """
 
     def __init__(self, trunk: nn.Module, margin_px: tuple[int, int]) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk: Any = trunk
         self.margin_px = margin_px
-        self.n_last = 0  # length of the model's vector, set once it has run
+        self.has_head = True
+
+    def try_out(self, n_channel: int, stamp_px: int) -> None:
+        """
+        Run one stamp, which tells what timm's facts do not: the number of features, and whether the head reads them.
+
+        Raises
+        ------
+        ModelError
+            The model gives no vector per stamp.
+        """
+        stamp = torch.linspace(-1, 1, n_channel * stamp_px**2).reshape(1, n_channel, stamp_px, stamp_px)
+        with torch.no_grad():
+            whole = self.trunk(self._framed(stamp))
+            features = self.forward_features(stamp)
+            if whole.ndim != 2 or features.ndim != 2:
+                shapes = f"{tuple(whole.shape)}, {tuple(features.shape)}"
+                raise ModelError("this timm model gives no vector per stamp", got=shapes)
+            self.num_features = features.shape[1]
+            try:
+                again = self._classified(features)
+            except (TypeError, RuntimeError, NotImplementedError, IndexError):
+                again = None
+            self.has_head = again is not None and torch.equal(again, whole)
+
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to what timm pools of them."""
+        pooled: Tensor = self.trunk.forward_head(self.trunk.forward_features(self._framed(stamps)), pre_logits=True)
+        return pooled
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """
+        ``(n, num_features)`` to ``(n, n_out)``, or ``(n,)`` for one output.
+
+        Raises
+        ------
+        ModelError
+            The head reads more than pooled features.
+        """
+        if pre_logits:
+            return features
+        if not self.has_head:
+            raise ModelError("this timm model's head reads more than pooled features: call the model as a whole")
+        return _flat(self._classified(features))
 
     def forward(self, stamps: Tensor) -> Tensor:
         """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+        return _flat(self.trunk(self._framed(stamps)))
+
+    def head_names(self) -> set[str]:
+        """Names of the tensors of timm's classifier."""
+        config = getattr(self.trunk, "pretrained_cfg", None) or {}
+        classifier = config.get("classifier") or ()
+        classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        prefixes = tuple(f"trunk.{name}." for name in classifiers) or tuple(f"trunk.{name}" for name in HEADS)
+        return {name for name in self.state_dict() if name.startswith(prefixes)}
+
+    def _classified(self, features: Tensor) -> Tensor:
+        classifier = self.trunk.get_classifier()
+        classifier = getattr(classifier, "fc", classifier)
+        if isinstance(classifier, nn.Conv2d):  # of 1 x 1, as some of timm's are
+            out: Tensor = classifier(features[:, :, None, None]).flatten(1)
+        else:
+            out = classifier(features)
+        return out
+
+    def _framed(self, stamps: Tensor) -> Tensor:
         before, after = self.margin_px
-        out: Tensor = self.trunk(pad(stamps, [before, after, before, after]) if after else stamps)
-        return out[:, 0] if out.shape[1] == 1 else out
+        return pad(stamps, [before, after, before, after]) if after else stamps
+
+
+def _flat(out: Tensor) -> Tensor:
+    return out[:, 0] if out.shape[1] == 1 else out
 
 
 def timm_name(name: str) -> str:
@@ -72,22 +146,18 @@ def create_trunk(name: str, n_channel: int, stamp_px: int, n_out: int, **setting
                 raise
             trunk, margin = timm.create_model(name, **made), (0, 0)
         model = TimmModel(trunk, margin).eval()
-        with torch.no_grad():  # one stamp tells whether the poolings leave anything of it
-            out = trunk(torch.zeros(1, n_channel, *(2 * [stamp_px + sum(margin)])))
-    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+        model.try_out(n_channel, stamp_px)
+    except (TypeError, RuntimeError, AssertionError, ValueError, AttributeError) as error:
         raise ModelError(
             f"timm's {name} cannot be built so: {(str(error) or type(error).__name__).splitlines()[0]}",
             n_channel=n_channel,
             stamp_px=stamp_px,
             settings=",".join(settings) or None,
         ) from error
-    if out.ndim != 2:
-        raise ModelError("this timm model gives no vector a stamp", got=name, shape=str(tuple(out.shape)))
-    model.n_last = out.shape[1]
     return model.train()
 
 
-def build_timm(name: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings: Any) -> nn.Module:
+def build_timm(name: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings: Any) -> Network:
     """
     ``timm:NAME``: a model of the timm library (Wightman 2019) with fresh weights.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.network import ImageNetwork
 from lenspipe.nn.registry import register
 
 SLOPE = 0.2
@@ -17,7 +18,7 @@ BOUND_SIGMA = 10.0
 SINGLE_PIXEL_SIGMA = 4.0
 
 
-class UNet(nn.Module):
+class UNet(ImageNetwork):
     """
     An image in units of its noise and the exposure ratio in; the image that more exposure would show out.
 
@@ -51,7 +52,7 @@ class UNet(nn.Module):
                 n_channel=n_channel,
                 n_out=n_out,
             )
-        self.n_band, self.fold = n_out, fold
+        self.n_band, self.fold, self.num_features, self.bound_sigma = n_out, fold, widths[-1], BOUND_SIGMA
         down = [_pair(a, b) for a, b in itertools.pairwise([n_channel, *widths])]
         if fold > 1:
             down[0][0] = nn.Conv2d(n_channel, widths[0], 3 * fold, stride=fold, padding=fold)
@@ -65,28 +66,36 @@ class UNet(nn.Module):
         assert self.noise.bias is not None
         nn.init.zeros_(self.noise.bias)
         self.step_px = fold * 2 ** (len(widths) - 1)
-        """Windows that start at multiples of this agree."""
         steps = [fold * 2**level for level in range(len(widths))]
         reach = 2 * (sum(steps) + sum(steps[:-1])) + self.step_px
         self.reach_px = -(-reach // self.step_px) * self.step_px
-        """No pixel depends on another that is further than this along an axis; a multiple of `step_px`."""
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """``(n, band + 1, y, x)`` to the mean of each of the deepest maps."""
+        return self._levels(images)[-1].mean((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """``(n, band + 1, y, x)``, the last plane the exposure ratio, to ``(n, band, y, x)``; any size."""
         height, width = images.shape[-2:]
-        image, ratio = images[:, : self.n_band], images[:, self.n_band :]
-        gain = 1 - 1 / ratio
-        seen = torch.cat([compress(image), gain], dim=1)
+        image, gain = images[:, : self.n_band], 1 - 1 / images[:, self.n_band :]
+        kept = self._levels(images)
+        maps = kept[-1]
+        for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
+            maps = join(torch.cat([skip, up(maps)[..., : skip.shape[-2], : skip.shape[-1]]], dim=1))
+        noise = self.noise(maps)[..., :height, :width] + single_pixel_noise(image)
+        return image - gain * (BOUND_SIGMA * torch.tanh(noise / BOUND_SIGMA))
+
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        """Maps of each level, from the finest to the deepest."""
+        height, width = images.shape[-2:]
+        seen = torch.cat([compress(images[:, : self.n_band]), 1 - 1 / images[:, self.n_band :]], dim=1)
         maps = nn.functional.pad(seen, (0, -width % self.fold, 0, -height % self.fold))
         kept = []
         for level, block in enumerate(self.down):
             # no padding to a multiple of the step: 65 pixels are 33, 17, 9 and not 36, 18, 9
             maps = block(nn.functional.max_pool2d(maps, 2, ceil_mode=True) if level else maps)
             kept.append(maps)
-        for up, join, skip in zip(self.up, self.join, kept[-2::-1], strict=True):
-            maps = join(torch.cat([skip, up(maps)[..., : skip.shape[-2], : skip.shape[-1]]], dim=1))
-        noise = self.noise(maps)[..., :height, :width] + single_pixel_noise(image)
-        return image - gain * (BOUND_SIGMA * torch.tanh(noise / BOUND_SIGMA))
+        return kept
 
 
 def compress(image: Tensor) -> Tensor:
@@ -114,13 +123,13 @@ def _pair(n_in: int, n_out: int) -> nn.Sequential:
     )
 
 
-@register("unet", n_channel=4, stamp_px=64, n_parameter=7_760_451)
-def unet(n_channel: int, stamp_px: int, n_out: int = 1) -> nn.Module:
+@register("unet", n_channel=4, stamp_px=64, n_out=3)
+def unet(n_channel: int, stamp_px: int, n_out: int = 1) -> UNet:
     """Levels of 32, 64, 128, 256 and 512 maps (Vojtekova et al. 2021): a denoiser, any size of image."""
     return UNet(n_channel, n_out, (32, 64, 128, 256, 512), 1)
 
 
-@register("unet-small", n_channel=4, stamp_px=64, n_parameter=119_091)
-def unet_small(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 16) -> nn.Module:
+@register("unet-small", n_channel=4, stamp_px=64, n_out=3)
+def unet_small(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 16) -> UNet:
     """Three levels of ``width``, twice and four times that, on blocks of 2 x 2 pixels: a denoiser for CPUs."""
     return UNet(n_channel, n_out, (width, 2 * width, 4 * width), 2)

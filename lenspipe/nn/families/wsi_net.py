@@ -8,12 +8,13 @@ from torch.nn.functional import adaptive_max_pool2d
 
 from lenspipe.nn.families.cmu_deeplens import Bottleneck
 from lenspipe.nn.heads import RowSum
+from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
 
 PYRAMID = (1, 2, 4, 8)
 
 
-class WSINet(nn.Module):
+class WSINet(Network):
     """Two residual blocks, a branch of two convolutions, maxima over a pyramid of cells, a dense layer."""
 
     def __init__(self, n_channel: int, n_out: int, dropout: float) -> None:
@@ -31,18 +32,19 @@ class WSINet(nn.Module):
         )
         n_cell = sum(cells * cells for cells in PYRAMID)
         self.dense = nn.Sequential(nn.Linear(32 * n_cell, 128), nn.ReLU(), nn.Dropout(dropout))
+        self.num_features = 128
         self.head = RowSum(128, n_out)
 
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to ``(n, n_out)``, or ``(n,)`` for one output."""
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the dense layer after the pyramid."""
         maps = self.branch(self.trunk(stamps))
         cells = torch.cat([adaptive_max_pool2d(maps, cells).flatten(1) for cells in PYRAMID], dim=1)
-        out: Tensor = self.head(self.dense(cells))
-        return out
+        features: Tensor = self.dense(cells)
+        return features
 
 
-@register("wsi-net", n_channel=1, stamp_px=101, n_parameter=395_937)
-def wsi_net(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.3) -> nn.Module:
+@register("wsi-net", n_channel=1, stamp_px=101)
+def wsi_net(n_channel: int, stamp_px: int, n_out: int = 1, *, dropout: float = 0.3) -> Network:
     """
     The classification branch of WSI-Net on a small residual trunk (Ni et al. 2019).
 

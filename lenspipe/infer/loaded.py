@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.card import digest
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.fold import fold_batch_norm
+from lenspipe.nn.network import Network
 
 BATCH_SIZE_CPU, BATCH_SIZE_GPU = 32, 256
 
 
-class Network:
+class LoadedNetwork:
     """
     A checkpoint ready to run.
 
@@ -64,7 +64,7 @@ class Network:
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = False
         # channels last: 15 % more stamps per second on a CPU (benchmarks/finder_speed.py)
-        self._module: nn.Module = fold_batch_norm(module).to(self.device).to(memory_format=torch.channels_last)
+        self._module: Network = fold_batch_norm(module).to(self.device).to(memory_format=torch.channels_last)
 
     def batches(self, n: int) -> list[slice]:
         """Rows of each batch of ``n`` stamps."""
