@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lenspipe.errors import ModelError
 from lenspipe.nn.network import Network
@@ -19,6 +20,21 @@ TIMM = "timm:"
 ENTRY_POINTS = "lenspipe.families"
 """Group of the entry points by which other packages name the modules that register their families."""
 Builder = Callable[..., Network]
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights stay as they were allocated. Torch's meta device does that too, but its first use imports for 2 s."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (
+            torch.Tensor.uniform_,
+            torch.Tensor.normal_,
+        ):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 @dataclass(frozen=True)
@@ -44,8 +60,7 @@ class Family:
         asked = self.n_channel, self.stamp_px, self.n_out
         if self.count is not None:
             return self.count(*asked)
-        # not on torch's meta device, whose first use imports 900 modules and takes longer than drawing all weights
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _Undrawn():
             module = self.builder(*asked)
         return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
