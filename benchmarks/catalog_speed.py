@@ -34,6 +34,7 @@ from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.write import write_catalog
+from lenspipe.runner import here
 from lenspipe.scan.plan import SCHEMA as PLAN
 from lenspipe.scan.plan import write_plan
 from lenspipe.schema import candidates_schema, shards_schema
@@ -122,10 +123,10 @@ def finalise_by_ray(scratch: Path) -> dict[str, float]:
 
     run, how = _request(scratch)
     with ray_session(n_worker=N_WORKER):
-        from lenspipe.distributed.catalog import write_catalog_ray
+        from lenspipe.distributed.catalog import RayTasks
 
         started = Clock()
-        made = write_catalog_ray(run, scratch / "cat_ray", **how)
+        made = write_catalog(run, scratch / "cat_ray", **how, executor=here(RayTasks(N_WORKER)), flat=False)
         seconds = round(started.wall_s, 3)
     return {"seconds": seconds, "rows": made["counts"]["rows"], "merged": made["counts"]["merged"]}
 

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.catalog import folder as names
-from lenspipe.catalog.append import link_or_copy
 from lenspipe.catalog.columns import KNOWN, RUN_ID
 from lenspipe.catalog.footprint import footprint, read_footprint, write_footprint
 from lenspipe.catalog.hats import read_pixels
@@ -126,6 +125,6 @@ def _carry_over(out: Path, new: Path) -> None:
         if target.exists() or stale or entry.name.startswith("."):
             continue  # a dot begins what a killed writer left
         if entry.is_dir():
-            shutil.copytree(entry, target, copy_function=lambda a, b: link_or_copy(Path(a), Path(b)))
+            shutil.copytree(entry, target, copy_function=lambda a, b: names.link_or_copy(Path(a), Path(b)))
         else:
-            link_or_copy(entry, target)
+            names.link_or_copy(entry, target)

@@ -61,3 +61,11 @@ def put_back(folder: Path) -> Path:
         else:
             os.replace(set_aside, folder)
     return set_aside
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file that will not be changed; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

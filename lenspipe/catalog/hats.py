@@ -1,4 +1,4 @@
-"""A HATS v1.0 tree (IVOA Note HATS 1.0, 2025-08-22) from sorted rows: adaptive pixels, one file each."""
+"""A HATS v1.0 tree (IVOA Note HATS 1.0, 2025-08-22): adaptive pixels, one file each, and what describes them."""
 
 from __future__ import annotations
 
@@ -130,26 +130,6 @@ def write_pixel(dataset: Path, pixel: Pixel, rows: pa.Table) -> None:
     path = dataset / pixel.path
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(rows, path, compression="zstd", row_group_size=100_000)
-
-
-def write_tree(rows: pa.Table, root: Path, *, name: str, max_rows: int = MAX_ROWS) -> list[Pixel]:
-    """
-    Write a HATS tree of rows in any order; a catalogue without rows is a valid tree too.
-
-    Returns
-    -------
-    list of Pixel
-        Its partitions.
-    """
-    index = rows[HEALPIX].to_numpy()
-    order = np.argsort(index, kind="stable")
-    pixels = []
-    (root / "dataset").mkdir(parents=True)
-    for pixel, low, high in adaptive_pixels(index[order], max_rows=max_rows):
-        write_pixel(root / "dataset", pixel, rows.take(pa.array(order[low:high])))
-        pixels.append(pixel)
-    write_metadata(root, rows.schema, pixels, name=name, max_rows=max_rows)
-    return pixels
 
 
 def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: str, max_rows: int = MAX_ROWS) -> None:

@@ -1,4 +1,4 @@
-"""Merging in pieces: rows are scattered into files by pixel, with those just outside it, and merged pixel by pixel."""
+"""Rows on their way to the pixels of a tree: counted in cells, scattered into files by pixel, gathered again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.hats import BASE, HIGHEST_ORDER, Pixel, divide, home_of
-from lenspipe.catalog.merge import merge_duplicates
 from lenspipe.sky.healpix import ORDER, cells_around
 
 MARGIN = 10
 """Rows this many radii outside a pixel take part in its merging; a chain of detections that is longer may be cut."""
-BATCH_ROWS = 100_000
-"""Rows that are made and scattered at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +28,6 @@ class Piece:
     """Number of the pixel in the list that the rows were scattered over."""
     path: str
     batch: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class MergedPixel:
-    """What the rows of one pixel came to."""
-
-    rows: pa.Table
-    """Those that stay, by position."""
-    n_new: int
-    """New rows that stay."""
-    n_merged: int
-    """Rows of the pixel, old or new, that another row now stands for."""
-    changed: bool
-    """Whether the old rows alone would be something else."""
 
 
 def cell_counts(index29: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -140,6 +123,23 @@ def _members(
         yield int(home[low]), member[low:high]
 
 
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """Scattered rows of one pixel; a `lenspipe.catalog.sources.Source`."""
+
+    batches: tuple[tuple[str, int], ...]
+    """Files, and batches in them, in the order of the rows."""
+    is_new: bool
+
+    def index(self) -> NDArray[np.int64]:
+        """``_healpix_29`` of the rows."""
+        return np.asarray(gather(self.batches)[HEALPIX].to_numpy())
+
+    def chunks(self, batch_rows: int | None = None) -> Iterator[pa.Table]:
+        """The rows, at once."""
+        yield gather(self.batches)
+
+
 def gather(pieces: Sequence[tuple[str, int]]) -> pa.Table:
     """Rows of the (file, batch) pairs given, in their order."""
     batches = []
@@ -149,33 +149,11 @@ def gather(pieces: Sequence[tuple[str, int]]) -> pa.Table:
     return pa.Table.from_batches(batches)
 
 
-def merge_pixel(rows: pa.Table, pixel: Pixel, *, radius_arcsec: float, is_new: NDArray[np.bool_]) -> MergedPixel:
-    """
-    Merge the rows in and around a pixel, and keep those inside.
-
-    Parameters
-    ----------
-    rows : pa.Table
-        Catalogue rows.
-    pixel : Pixel
-    radius_arcsec : float
-        Radius within which rows of different shards are one object.
-    is_new : array (n,) of bool
-        Which rows are not in the catalogue yet.
-    """
-    merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
-    before = rows["n_detection"].to_numpy().astype(np.int64)
-    after, kept = merged.counts(before), merged.kept
-    index, (first, last) = rows[HEALPIX].to_numpy(), pixel.span
-    inside = (index >= first) & (index < last)
-    members = np.flatnonzero(inside & kept)
-    members = members[np.argsort(index[members], kind="stable")]
-    stay = rows.take(pa.array(members))
-    place = rows.schema.get_field_index("n_detection")
-    stay = stay.set_column(place, rows.schema.field(place), pa.array(after[members].astype(np.int32)))
-    return MergedPixel(
-        rows=stay,
-        n_new=int((inside & kept & is_new).sum()),
-        n_merged=int((inside & ~kept).sum()),
-        changed=bool((inside & np.where(is_new, kept, after != before)).any()),
-    )
+def pixels_near(index29: NDArray[np.int64], pixels: list[Pixel], radius_arcsec: float) -> list[Pixel]:
+    """Pixels that hold a row or come within the radius of one."""
+    if not len(index29) or not pixels:
+        return []
+    cells, order = cells_around(index29, radius_arcsec)
+    cells = np.unique(cells)
+    cells = cells[cells >= 0]
+    return [pixels[i] for i in np.unique(home_of(cells << (2 * (ORDER - order)), pixels)) if i >= 0]

@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lenspipe.catalog.columns import HEALPIX, catalog_schema
-from lenspipe.catalog.merge import merge_duplicates
+from lenspipe.catalog.columns import catalog_schema
+from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
-from lenspipe.sky.healpix import healpix29
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,112 +109,71 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def catalog_rows(run: Run, *, radius_arcsec: float, acronym: str) -> pa.Table:
+def ranked(rows: pa.Table, *, run_id: str, begun: int) -> pa.Table:
     """
-    Rows of a run in `catalog_schema`, duplicates merged, best score first.
+    Candidates that follow each other in a run's file, which is sorted by score, with what merging asks for.
 
     Parameters
     ----------
-    run : Run
-    radius_arcsec : float
-        Radius within which rows of different shards are one object.
-    acronym : str
-        Leading word of the names.
+    rows : pa.Table
+        Some candidates; a score that is NaN becomes null.
+    run_id : str
+        Of `Run`.
+    begun : int
+        Rows of the file before them. ``rank`` counts on from it: it is the place among all candidates of the run, null
+        without a score, so merging leaves gaps.
 
     Returns
     -------
     pa.Table
+        With ``run_id``, ``n_detection`` (1) and ``rank``.
     """
-    return entries(
-        _with_run_id(pq.read_table(run.folder / "candidates.parquet"), run.run_id),
-        traces_of(run),
-        bands=run.bands,
-        radius_arcsec=radius_arcsec,
-        acronym=acronym,
+    n = rows.num_rows
+    score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
+    rows = rows.set_column(rows.schema.get_field_index("score"), "score", score)
+    rank = pa.array(np.arange(begun + 1, begun + n + 1), mask=score.is_null().to_numpy())
+    return (
+        rows.append_column("run_id", pa.array([run_id]).take(pa.array(np.zeros(n, np.int64))))
+        .append_column("n_detection", pa.array(np.ones(n, np.int32)))
+        .append_column("rank", rank)
     )
 
 
-def entries(
-    rows: pa.Table, traces: pa.Table, *, bands: tuple[str, ...], radius_arcsec: float, acronym: str
-) -> pa.Table:
-    """
-    Catalogue entries of candidates: merged, ranked, named, traced.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entries:
+    """Makes catalogue entries of merged candidates: named, traced to their pixels, matched with known lenses."""
 
-    Parameters
-    ----------
-    rows : pa.Table
-        Candidates with ``run_id``; any order.
-    traces : pa.Table
-        One row a ``shard_id`` with the columns that trace a candidate to its pixels and code.
-    bands, radius_arcsec, acronym
-        As in `catalog_rows`.
-    """
-    merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
-    kept = np.flatnonzero(merged.kept)
-    keys = [("score", "descending"), ("candidate_id", "ascending")]
-    order = pc.sort_indices(_nan_as_null(rows.select(["score", "candidate_id"])).take(pa.array(kept)), sort_keys=keys)
-    best_first = kept[order.to_numpy()]
-    n_detection = merged.counts(np.ones(rows.num_rows, np.int64))[best_first]
-    rows = _nan_as_null(rows.take(pa.array(best_first)))  # once: a copy of all rows is most of the memory
-    rows = rows.append_column("n_detection", pa.array(n_detection.astype(np.int32)))
-    rank = pa.array(np.arange(1, rows.num_rows + 1), mask=rows["score"].is_null().to_numpy())
-    return _as_entries(rows, rank, traces, bands=bands, acronym=acronym)
+    traces: pa.Table
+    """From `traces_of`."""
+    bands: tuple[str, ...]
+    acronym: str
+    """Leading word of the names."""
+    lenses: pa.Table | None = None
+    """Known lenses to match with."""
+    match_radius_arcsec: float = 0.0
 
-
-def _nan_as_null(rows: pa.Table) -> pa.Table:
-    score = pc.if_else(pc.is_nan(rows["score"]), None, rows["score"])
-    return rows.set_column(rows.schema.get_field_index("score"), "score", score)
-
-
-def _with_run_id(rows: pa.Table, run_id: str) -> pa.Table:
-    return rows.append_column("run_id", pa.array([run_id]).take(pa.array(np.zeros(rows.num_rows, np.int64))))
-
-
-def unmerged_entries(
-    rows: pa.Table, traces: pa.Table, *, run_id: str, begun: int, bands: tuple[str, ...], acronym: str
-) -> pa.Table:
-    """
-    Catalogue entries of some of a run's candidates as they are: what a merge in pieces starts from.
-
-    Parameters
-    ----------
-    rows : pa.Table
-        Candidates that follow each other in the run's file, which is sorted by score.
-    traces : pa.Table
-        From `traces_of`.
-    begun : int
-        Rows of the file before them. ``rank`` counts on from it: it is the place among all scored candidates of the
-        run, so merging leaves gaps.
-    run_id, bands, acronym
-        As in `catalog_rows`.
-    """
-    n = rows.num_rows
-    rows = _with_run_id(_nan_as_null(rows), run_id)
-    rows = rows.append_column("n_detection", pa.array(np.ones(n, np.int32)))
-    rank = pa.array(np.arange(begun + 1, begun + n + 1), mask=rows["score"].is_null().to_numpy())
-    return _as_entries(rows, rank, traces, bands=bands, acronym=acronym)
-
-
-def _as_entries(rows: pa.Table, rank: pa.Array, traces: pa.Table, *, bands: tuple[str, ...], acronym: str) -> pa.Table:
-    ra_deg, dec_deg = rows["ra"].to_numpy(), rows["dec"].to_numpy()
-    index = pc.index_in(rows["shard_id"], traces["shard_id"].combine_chunks())
-    made: dict[str, pa.Array | pa.ChunkedArray] = {
-        HEALPIX: pa.array(healpix29(ra_deg, dec_deg)),
-        "name": iau_names(ra_deg, dec_deg, acronym=acronym),
-        "rank": rank,
-        **{n: traces[n].combine_chunks().take(index) for n in traces.column_names if n != "shard_id"},
-    }
-    if "probability" in rows.column_names:
-        stated = pc.if_else(pc.is_nan(rows["probability"]), None, rows["probability"])
-        made["probability"] = stated
-        for about in {"prior", "calibration"} & made.keys():
-            made[about] = pc.if_else(pc.is_null(stated), None, made[about])
-    schema = catalog_schema(bands)
-    columns = []
-    for f in schema:
-        column = made[f.name] if f.name in made else rows[f.name] if f.name in rows.column_names else None
-        columns.append(pa.nulls(rows.num_rows, f.type) if column is None else column.cast(f.type))
-    return pa.table(columns, schema=schema)
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows in `catalog_schema`, in the same order, of rows as `lenspipe.catalog.sources.RunGroup` gives them."""
+        traces, ra_deg, dec_deg = self.traces, rows["ra"].to_numpy(), rows["dec"].to_numpy()
+        index = pc.index_in(rows["shard_id"], traces["shard_id"].combine_chunks())
+        made: dict[str, pa.Array | pa.ChunkedArray] = {
+            "name": iau_names(ra_deg, dec_deg, acronym=self.acronym),
+            **{n: traces[n].combine_chunks().take(index) for n in traces.column_names if n != "shard_id"},
+        }
+        if "probability" in rows.column_names:
+            stated = pc.if_else(pc.is_nan(rows["probability"]), None, rows["probability"])
+            made["probability"] = stated
+            for about in {"prior", "calibration"} & made.keys():
+                made[about] = pc.if_else(pc.is_null(stated), None, made[about])
+        schema = catalog_schema(self.bands)
+        columns = []
+        for f in schema:
+            column = made[f.name] if f.name in made else rows[f.name] if f.name in rows.column_names else None
+            columns.append(pa.nulls(rows.num_rows, f.type) if column is None else column.cast(f.type))
+        entries = pa.table(columns, schema=schema)
+        if self.lenses is None:
+            return entries
+        return with_known_lenses(entries, self.lenses, radius_arcsec=self.match_radius_arcsec)
 
 
 def traces_of(run: Run) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,24 @@ import pyarrow.parquet as pq
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
-from lenspipe.catalog.append import append_rows
+from lenspipe.catalog.columns import catalog_schema
+from lenspipe.catalog.executor import Executor, Here
 from lenspipe.catalog.finish import finish_catalog
-from lenspipe.catalog.hats import MAX_ROWS, read_pixels, write_tree
-from lenspipe.catalog.match import with_known_lenses
+from lenspipe.catalog.hats import MAX_ROWS, read_pixels
 from lenspipe.catalog.provenance import Matching, check_append, record_of
-from lenspipe.catalog.run_rows import Run, catalog_rows
+from lenspipe.catalog.run_rows import Entries, Run, traces_of
+from lenspipe.catalog.sources import run_groups
+from lenspipe.catalog.tree import TreeWriter
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.errors import ConfigError
+from lenspipe.runner import SILENT, Progress, Start, here
 
 DESCRIPTION = "Strong-lens candidates, one row an object; score is raw, probability is calibrated."
 MAX_CANDIDATES = 20_000_000
 """Detections of which one process makes a catalogue: columns of words end at 2 GiB, which is 30 million checksums."""
 SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
+OF_THE_RUN = ".run"
+PLAIN: Start[Executor] = here(Here())
 
 
 def write_catalog(
@@ -37,6 +43,9 @@ def write_catalog(
     replace: bool = False,
     other_model: bool = False,
     max_rows: int = MAX_ROWS,
+    executor: Start[Executor] = PLAIN,
+    flat: bool = True,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """
     Write the catalogue of a run, or add the run to one.
@@ -45,7 +54,7 @@ def write_catalog(
     ----------
     run : Run
     out : Path
-        Folder of the catalogue; appears, or changes, as a whole.
+        Folder of the catalogue, on a disk that all tasks of the executor see; appears, or changes, as a whole.
     radius_arcsec : float
         Radius within which rows of different shards are one object.
     acronym : str
@@ -59,7 +68,12 @@ def write_catalog(
     other_model : bool
         Add although another model scored the rows that are there.
     max_rows : int
-        Rows of a HATS pixel.
+        Rows of a HATS pixel; before they are merged where ``flat`` is not set.
+    executor : Start, optional
+        What carries out the tasks; this process by default.
+    flat : bool
+        Write tables of all rows too, which takes an executor that holds all rows in one task.
+    progress : Progress, optional
 
     Returns
     -------
@@ -70,43 +84,36 @@ def write_catalog(
     ------
     ConfigError
         Before anything is written: there are more than `MAX_CANDIDATES`, ``out`` exists without ``append`` or is no
-        catalogue (or one without a flat table, by Ray), the run is in it already, has other bands, was scored by
-        another model, or the rows that are there were merged or matched otherwise.
+        catalogue (or one without the flat table that is to be added to), the run is in it already, has other bands,
+        was scored by another model, or the rows that are there were merged or matched otherwise.
     """
     names.put_back(out)
     before = record_of(out) if append and out.exists() else None
     if before:
         check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
-        if not (out / names.FLAT).exists():
-            raise ConfigError(
-                "the catalogue was written by --distributed and has no table of all rows; append with --distributed",
-                out=str(out),
-            )
-    n_candidate = run.record["counts"]["candidates"] + (before["counts"]["candidates"] if before else 0)
-    if n_candidate > MAX_CANDIDATES:
-        raise ConfigError(
-            "there are more candidates than one process makes a catalogue of; add --distributed",
-            candidates=n_candidate,
-            most=MAX_CANDIDATES,
+    if flat:
+        _check_flat(run, out, before)
+    schema, sources = catalog_schema(run.bands), run_groups(run)
+    lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
+    finish = Entries(traces_of(run), run.bands, acronym, lenses, radius)
+    with names.replaced_folder(out, replace=replace or before is not None) as new, executor() as tasks:
+        writer = TreeWriter(
+            name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress
         )
-    rows = catalog_rows(run, radius_arcsec=radius_arcsec, acronym=acronym)
-    if matching:
-        rows = with_known_lenses(rows, matching.lenses, radius_arcsec=matching.radius_arcsec)
-    n_new, n_merged = rows.num_rows, run.record["counts"]["candidates"] - rows.num_rows
-    with names.replaced_folder(out, replace=replace or before is not None) as new:
         if before:
-            result = append_rows(
-                out / names.HATS, rows, new / names.HATS, name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows
-            )
-            n_new, n_merged = result.n_new, n_merged + result.n_merged
-            rows = read_tree(new / names.HATS)
-            rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
+            added, n_own = writer.merge(sources, schema=schema, finish=finish, scratch=new / OF_THE_RUN)
+            result = writer.append(out / names.HATS, added, new / names.HATS)
+            shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
+            n_new, n_merged = result.n_new, result.n_merged
+            rows = None
         else:
-            write_tree(rows, new / names.HATS, name=out.name, max_rows=max_rows)
-        facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
-        write_voparquet(rows, new / names.FLAT, name=out.name, description=DESCRIPTION, facts=facts)
-        write_fits(rows, new / names.FITS, name="candidates", facts=facts)
-        record = finish_catalog(
+            pixels, rows = writer.write(sources, new / names.HATS, schema=schema, finish=finish)
+            n_own = n_new = sum(pq.read_metadata(new / names.HATS / "dataset" / p.path).num_rows for p in pixels)
+            n_merged = 0
+        n_merged += run.record["counts"]["candidates"] - n_own
+        if flat:
+            _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
+        return finish_catalog(
             new,
             run,
             out=out,
@@ -117,7 +124,31 @@ def write_catalog(
             acronym=acronym,
             matching=matching,
         )
-    return record
+
+
+def _check_flat(run: Run, out: Path, before: dict[str, Any] | None) -> None:
+    if before and not (out / names.FLAT).exists():
+        raise ConfigError(
+            "the catalogue was written by --distributed and has no table of all rows; append with --distributed",
+            out=str(out),
+        )
+    n_candidate = run.record["counts"]["candidates"] + (before["counts"]["candidates"] if before else 0)
+    if n_candidate > MAX_CANDIDATES:
+        raise ConfigError(
+            "there are more candidates than one process makes a catalogue of; add --distributed",
+            candidates=n_candidate,
+            most=MAX_CANDIDATES,
+        )
+
+
+def _write_flat(new: Path, rows: pa.Table | None, run: Run, *, name: str, radius_arcsec: float) -> None:
+    """Write the tables of all rows, best first; the rows of the tree where they are not given."""
+    if rows is None:
+        rows = read_tree(new / names.HATS)
+        rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
+    facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
+    write_voparquet(rows, new / names.FLAT, name=name, description=DESCRIPTION, facts=facts)
+    write_fits(rows, new / names.FITS, name="candidates", facts=facts)
 
 
 def read_tree(root: Path) -> pa.Table:

@@ -12,7 +12,7 @@ import click
 from lenspipe.cli.options import set_option, settings_of
 
 if TYPE_CHECKING:
-    from lenspipe.scan.config import CatalogSettings
+    from lenspipe.catalog.executor import Executor
 
 
 @click.command()
@@ -56,7 +56,9 @@ def command(
     Exit code: 0 done, 2 bad request.
     """
     from lenspipe.catalog.run_rows import open_run_folder
-    from lenspipe.catalog.write import write_catalog
+    from lenspipe.catalog.write import PLAIN, write_catalog
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.distributed.session import on_ray
     from lenspipe.errors import ConfigError
     from lenspipe.scan.after.catalog import matching_of
     from lenspipe.scan.config import CatalogSettings
@@ -76,11 +78,7 @@ def command(
             "trained_on": trained_on,
         },
     )
-    if distributed:
-        record = _distributed(run, out, settings, workers, append=append, other_model=allow_other_model)
-        print_catalog(out, record)
-        return 0
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ShownProgress("task") as progress:
         opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
         record = write_catalog(
             opened,
@@ -90,8 +88,11 @@ def command(
             append=append,
             other_model=allow_other_model,
             matching=matching_of(settings),
+            executor=on_ray(_on_ray, n_worker=workers) if distributed else PLAIN,
+            flat=not distributed,
+            progress=progress,
         )
-        if record["known_lenses"]:
+        if record["known_lenses"] and not distributed:
             from lenspipe.scan.after.known import examine_absent
 
             record = examine_absent(opened, out, record)
@@ -99,27 +100,10 @@ def command(
     return 0
 
 
-def _distributed(
-    run: Path, out: Path, settings: CatalogSettings, workers: int | None, *, append: bool, other_model: bool
-) -> dict[str, Any]:
-    from lenspipe.catalog.run_rows import open_run_folder
-    from lenspipe.distributed.session import ray_session
-    from lenspipe.scan.after.catalog import matching_of
+def _on_ray(n_worker: int) -> Executor:
+    from lenspipe.distributed.catalog import RayTasks
 
-    opened = open_run_folder(run)
-    with ray_session(n_worker=workers) as n_worker:
-        from lenspipe.distributed.catalog import write_catalog_ray
-
-        return write_catalog_ray(
-            opened,
-            out,
-            radius_arcsec=settings.radius_arcsec,
-            acronym=settings.acronym,
-            matching=matching_of(settings),
-            append=append,
-            other_model=other_model,
-            n_worker=n_worker,
-        )
+    return RayTasks(n_worker)
 
 
 def _partial(run: Path, scratch: Path) -> Path:

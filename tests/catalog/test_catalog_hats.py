@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 import pytest
-from catalog_rows import BANDS, candidates, entries_of, on_sphere
+from catalog_rows import BANDS, append_rows, candidates, entries_of, on_sphere, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.catalog.append import append_rows
 from lenspipe.catalog.columns import catalog_schema
-from lenspipe.catalog.hats import adaptive_pixels, read_pixels, write_tree
+from lenspipe.catalog.hats import adaptive_pixels, read_pixels
 from lenspipe.catalog.write import read_tree
 from lenspipe.sky.healpix import healpix29
 
@@ -40,7 +39,7 @@ def made(tmp_path_factory):
     rng = np.random.default_rng(1)
     rows = entries_of(candidates(*on_sphere(3000, rng), rng=rng))
     root = tmp_path_factory.mktemp("tree") / "sky"
-    write_tree(rows, root, name="sky", max_rows=500)
+    write_rows(rows, root, name="sky", max_rows=500)
     return rows, root
 
 
@@ -86,7 +85,7 @@ def test_pandas_polars_duckdb_and_pyarrow_read_the_tree(made):
 
 
 def test_a_catalogue_of_nothing_is_valid_and_opens(tmp_path):
-    write_tree(catalog_schema(BANDS).empty_table(), tmp_path / "none", name="none")
+    write_rows(catalog_schema(BANDS).empty_table(), tmp_path / "none", name="none")
     assert valid(tmp_path / "none")
     assert len(lsdb.open_catalog(tmp_path / "none").compute()) == 0
     assert read_tree(tmp_path / "none").num_rows == 0
@@ -106,7 +105,7 @@ def test_pixels_hold_every_row_once_and_do_not_overlap(seed, n, max_rows):
 
 def test_appending_three_times_writes_only_the_pixels_that_change(tmp_path, rng):
     first = entries_of(candidates(*on_sphere(800, rng), rng=rng))
-    write_tree(first, tmp_path / "0", name="sky", max_rows=200)
+    write_rows(first, tmp_path / "0", name="sky", max_rows=200)
     total, rows = 800, first
     for number, (ra, dec) in enumerate([(150.3, 2.3), (0.0, 0.0), (40.0, 89.9)]):
         # five of the hundred are old objects again, 0.2 arcsec off
@@ -117,7 +116,7 @@ def test_appending_three_times_writes_only_the_pixels_that_change(tmp_path, rng)
         more = entries_of(candidates(ra_deg, dec_deg, rng=rng, run=f"run{number + 1}"))
         old, new = tmp_path / str(number), tmp_path / str(number + 1)
         before = {p.path: (old / "dataset" / p.path).read_bytes() for p in read_pixels(old)}
-        result = append_rows(old, more, new, name="sky", radius_arcsec=1.0, max_rows=200)
+        result = append_rows(old, more, new, name="sky", max_rows=200)
         total += 95
         assert result.n_merged == 5
         rows = read_tree(new)
@@ -137,8 +136,8 @@ def test_appending_equals_merging_at_once_where_objects_are_pairs(tmp_path, rng)
     one = candidates(ra, dec, rng=rng, run="a")
     two = candidates(ra[:100] + 0.1 / 3600, dec[:100], rng=rng, run="b")
     at_once = entries_of(pa.concat_tables([one, two])).sort_by([("_healpix_29", "ascending")])
-    write_tree(entries_of(one), tmp_path / "old", name="sky", max_rows=50)
-    append_rows(tmp_path / "old", entries_of(two), tmp_path / "new", name="sky", radius_arcsec=1.0, max_rows=50)
+    write_rows(entries_of(one), tmp_path / "old", name="sky", max_rows=50)
+    append_rows(tmp_path / "old", entries_of(two), tmp_path / "new", name="sky", max_rows=50)
     found = read_tree(tmp_path / "new").sort_by([("_healpix_29", "ascending")])
     columns = [name for name in found.column_names if name != "rank"]  # the rank is the place in the row's own run
     assert found.select(columns).equals(at_once.select(columns))
@@ -147,10 +146,10 @@ def test_appending_equals_merging_at_once_where_objects_are_pairs(tmp_path, rng)
 def test_an_object_on_the_border_of_two_pixels_is_merged_across_it(tmp_path, rng):
     # RA 90 deg is the border of two base pixels north of the equatorial belt
     old = entries_of(candidates([90 - 0.2 / 3600, 100.0], [60.0, 60.0], rng=rng))
-    write_tree(old, tmp_path / "old", name="sky")
+    write_rows(old, tmp_path / "old", name="sky")
     assert len(read_pixels(tmp_path / "old")) == 2
     more = entries_of(candidates([90 + 0.2 / 3600], [60.0], rng=rng, run="run1"))
-    append_rows(tmp_path / "old", more, tmp_path / "new", name="sky", radius_arcsec=1.0)
+    append_rows(tmp_path / "old", more, tmp_path / "new", name="sky")
     assert sorted(read_tree(tmp_path / "new")["n_detection"].to_pylist()) == [1, 2]
 
 
@@ -170,10 +169,10 @@ def test_new_pixels_keep_clear_of_those_that_are_there(seed):
 def test_appending_nothing_and_appending_to_nothing_are_valid(tmp_path, rng):
     empty = catalog_schema(BANDS).empty_table()
     rows = entries_of(candidates(*on_sphere(20, rng), rng=rng))
-    write_tree(empty, tmp_path / "none", name="sky")
-    result = append_rows(tmp_path / "none", rows, tmp_path / "some", name="sky", radius_arcsec=1.0)
+    write_rows(empty, tmp_path / "none", name="sky")
+    result = append_rows(tmp_path / "none", rows, tmp_path / "some", name="sky")
     assert result.n_new == 20
-    result = append_rows(tmp_path / "some", empty, tmp_path / "same", name="sky", radius_arcsec=1.0)
+    result = append_rows(tmp_path / "some", empty, tmp_path / "same", name="sky")
     assert result.rewritten == []
     assert valid(tmp_path / "same")
     assert read_tree(tmp_path / "same").num_rows == 20

@@ -1,12 +1,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from catalog_rows import BANDS, candidates, entries_of
+from catalog_rows import candidates, entries_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.catalog.merge import merge_duplicates
-from lenspipe.catalog.run_rows import entries
 from lenspipe.errors import ConfigError
 
 
@@ -124,8 +123,7 @@ def test_a_nan_probability_becomes_null_with_its_prior_and_calibration(rng):
     table = candidates([150.0, 151.0], [2.0, 2.0], rng=rng)
     table = table.set_column(table.column_names.index("probability"), "probability", pa.array([np.nan, 0.1]))
     table = table.set_column(table.column_names.index("score"), "score", pa.array([0.9, 0.2]))
-    traces = pa.table({"shard_id": table["shard_id"], "prior": [0.01, 0.01], "calibration": ["c", "c"]})
-    found = entries(table, traces, bands=BANDS, radius_arcsec=1.0, acronym="LPC")
+    found = entries_of(table, prior=[0.01, 0.01], calibration=["c", "c"])
     assert found["probability"].to_pylist() == [None, 0.1]
     assert found["prior"].to_pylist() == [None, 0.01]
     assert found["calibration"].to_pylist() == [None, "c"]

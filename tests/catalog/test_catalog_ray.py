@@ -5,12 +5,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from catalog_rows import candidates, entries_of, on_sphere
+from catalog_rows import append_rows, candidates, entries_of, merged_at_once, on_sphere, write_rows
 
-from lenspipe.catalog.append import append_rows
-from lenspipe.catalog.hats import adaptive_pixels, read_pixels, write_tree
-from lenspipe.catalog.merge import merge_duplicates
-from lenspipe.catalog.pieces import BATCH_ROWS, gather, pixels_of_counts, scatter
+from lenspipe.catalog.executor import BATCH_ROWS, Here
+from lenspipe.catalog.hats import adaptive_pixels, read_pixels
+from lenspipe.catalog.pieces import gather, pixels_of_counts, scatter
+from lenspipe.catalog.sources import TreeGroup, tree_groups
+from lenspipe.catalog.tree import TreeWriter
 from lenspipe.catalog.write import read_tree
 from lenspipe.errors import ConfigError
 
@@ -36,74 +37,84 @@ def files_of(rows, folder, n_file):
     return files
 
 
-def merged_at_once(rows):
-    merged = merge_duplicates(rows, radius_arcsec=1.0)
-    total = merged.counts(rows["n_detection"].to_numpy().astype(np.int64)).astype(np.int32)
-    place = rows.schema.get_field_index("n_detection")
-    return rows.set_column(place, rows.schema.field(place), pa.array(total)).filter(pa.array(merged.kept))
-
-
 def tree(folder):
     return read_tree(folder).sort_by("_healpix_29")
 
 
-@pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("n_file", [1, 5])
-def test_the_tree_by_ray_equals_the_tree_by_one_process(rows, tmp_path, n_file, rng):
-    from lenspipe.distributed.catalog_passes import sources_of
-    from lenspipe.distributed.catalog_tree import write_tree_ray
+@pytest.fixture(params=["here", pytest.param("ray", marks=pytest.mark.ray)])
+def tasks(request):
+    """Executors that scatter rows: the plain loop, some rows at a time, and Ray."""
+    if request.param == "here":
+        return Here(batch_rows=170)
+    request.getfixturevalue("ray_local")
+    from lenspipe.distributed.catalog import RayTasks
 
+    return RayTasks()
+
+
+def write_files(files, root, executor, schema, *, max_rows=300):
+    writer = TreeWriter(name="sky", radius_arcsec=1.0, max_rows=max_rows, executor=executor)
+    return writer.write(files, root, schema=schema)
+
+
+@pytest.mark.parametrize("n_file", [1, 5])
+def test_a_tree_of_scattered_rows_equals_the_tree_of_all_rows(rows, tmp_path, n_file, rng, tasks):
     files = files_of(rows.take(rng.permutation(rows.num_rows)), tmp_path / "files", n_file)
     merged = merged_at_once(rows)
     assert merged.num_rows == 2000
-    write_tree(merged, tmp_path / "one", name="sky", max_rows=300)
-    sources, how = sources_of(files), {"name": "sky", "max_rows": 300}
-    write_tree_ray(sources, tmp_path / "ray", schema=rows.schema, radius_arcsec=1.0, **how)
-    assert tree(tmp_path / "ray").equals(tree(tmp_path / "one"))
-    for pixel in read_pixels(tmp_path / "ray"):
-        table = pq.read_table(tmp_path / "ray" / "dataset" / pixel.path, partitioning=None)
+    place = rows.schema.get_field_index("rank")
+    merged = merged.sort_by("rank").set_column(place, rows.schema.field("rank"), pa.array(np.arange(1, 2001)))
+    write_rows(merged, tmp_path / "one", name="sky", max_rows=300)
+    pixels, held = write_files(tree_groups(files), tmp_path / "many", tasks, rows.schema)
+    assert tree(tmp_path / "many").equals(tree(tmp_path / "one"))
+    assert held is None
+    assert sorted(pixels) == sorted(read_pixels(tmp_path / "many"))
+    for pixel in pixels:
+        table = pq.read_table(tmp_path / "many" / "dataset" / pixel.path, partitioning=None)
         assert 0 < table.num_rows <= 300
         assert (np.diff(table["_healpix_29"].to_numpy()) >= 0).all()
+    assert not list((tmp_path / "many").glob(".*"))
+    _, held = write_files(tree_groups(files), tmp_path / "held", Here(), rows.schema)
+    assert tree(tmp_path / "held").equals(tree(tmp_path / "one"))
+    assert held.sort_by("_healpix_29").equals(tree(tmp_path / "one"))
 
 
 @pytest.mark.usefixtures("ray_local")
 def test_a_killed_worker_costs_no_row_and_one_that_always_dies_ends_the_work(rows, tmp_path):
-    from lenspipe.distributed.catalog_passes import CatalogRows, sources_of
-    from lenspipe.distributed.catalog_tree import write_tree_ray
+    from lenspipe.distributed.catalog import RayTasks
 
-    class Deadly(CatalogRows):
+    class Deadly(TreeGroup):
         """Reading the first row group kills the process, as often as told, with half of the rows scattered."""
 
-        def __init__(self, folder, times):
-            self.folder, self.times = folder, times
-            folder.mkdir()
-
-        def chunks(self, source):
-            yield from super().chunks(source)
-            died = len(list(self.folder.iterdir()))
-            if source["group"] == 0 and died < self.times:
-                (self.folder / str(died)).touch()
+        def chunks(self, batch_rows=None):
+            yield from TreeGroup.chunks(self, batch_rows)
+            folder = self.path.parent / "deaths"
+            died = len(list(folder.iterdir()))
+            if self.group == 0 and died < int((self.path.parent / "times").read_text()):
+                (folder / str(died)).touch()
                 os._exit(1)
 
-    sources = sources_of(files_of(rows, tmp_path / "files", 1))
-    how = {"schema": rows.schema, "name": "sky", "radius_arcsec": 1.0, "max_rows": 300}
-    write_tree_ray(sources, tmp_path / "ray", reader=Deadly(tmp_path / "once", 1), **how)
-    assert len(list((tmp_path / "once").iterdir())) == 1
-    assert tree(tmp_path / "ray").equals(merged_at_once(rows).sort_by("_healpix_29"))
-    with pytest.raises(ConfigError, match="died again and again"):
-        write_tree_ray(sources, tmp_path / "no", reader=Deadly(tmp_path / "always", 99), **how)
-    assert not list((tmp_path / "no").glob(".*"))
+    for name, times in (("once", 1), ("always", 99)):
+        files = files_of(rows, tmp_path / name, 1)
+        (tmp_path / name / "deaths").mkdir()
+        (tmp_path / name / "times").write_text(str(times))
+        sources = [Deadly(source.path, source.group) for source in tree_groups(files)]
+        if times == 1:
+            write_files(sources, tmp_path / "ray", RayTasks(), rows.schema)
+            assert len(list((tmp_path / name / "deaths").iterdir())) == 1
+            found = tree(tmp_path / "ray").drop_columns("rank")
+            assert found.equals(merged_at_once(rows).sort_by("_healpix_29").drop_columns("rank"))
+        else:
+            with pytest.raises(ConfigError, match="died again and again"):
+                write_files(sources, tmp_path / "no", RayTasks(), rows.schema)
+            assert not list((tmp_path / "no").glob(".*"))
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_appending_three_times_by_ray_equals_appending_by_one_process(tmp_path, rng):
-    from lenspipe.distributed.catalog_passes import sources_of
-    from lenspipe.distributed.catalog_tree import append_tree_ray
-
+def test_appending_scattered_rows_three_times_equals_appending_all_at_once(tmp_path, rng, tasks):
     how = {"name": "sky", "radius_arcsec": 1.0, "max_rows": 200}
     first = entries_of(candidates(*on_sphere(800, rng), rng=rng))
-    for name in ("one0", "ray0"):
-        write_tree(first, tmp_path / name, name="sky", max_rows=200)
+    for name in ("one0", "many0"):
+        write_rows(first, tmp_path / name, name="sky", max_rows=200)
     rows = first
     for number, (ra, dec) in enumerate([(150.3, 2.3), (0.0, 0.0), (40.0, 89.9)]):
         again = rng.choice(rows.num_rows, 30, replace=False)  # old objects seen again, some across a pixel's border
@@ -111,21 +122,21 @@ def test_appending_three_times_by_ray_equals_appending_by_one_process(tmp_path, 
         ra_deg = np.concatenate([at[0], rows["ra"].to_numpy()[again]])
         dec_deg = np.concatenate([at[1], rows["dec"].to_numpy()[again] + rng.uniform(-0.5, 0.5, 30) / 3600])
         more = entries_of(candidates(ra_deg, dec_deg, rng=rng, run=f"run{number + 1}"))
-        one, by_ray = tmp_path / f"one{number + 1}", tmp_path / f"ray{number + 1}"
-        want = append_rows(tmp_path / f"one{number}", more, one, **how)
-        added = sources_of(files_of(more, tmp_path / f"files{number}", 2))
-        old = tmp_path / f"ray{number}"
+        one, many = tmp_path / f"one{number + 1}", tmp_path / f"many{number + 1}"
+        want = append_rows(tmp_path / f"one{number}", more, one, name="sky", max_rows=200)
+        added = tree_groups(files_of(more, tmp_path / f"files{number}", 2))
+        old = tmp_path / f"many{number}"
         before = {p.path: (old / "dataset" / p.path).read_bytes() for p in read_pixels(old)}
-        got = append_tree_ray(old, added, by_ray, **how)
+        got = TreeWriter(**how, executor=tasks).append(old, added, many)
         assert (got.n_new, got.n_merged) == (want.n_new, want.n_merged)
         assert want.n_merged >= 30
         rows = tree(one)
-        assert tree(by_ray).equals(rows)
+        assert tree(many).equals(rows)
         untouched = [p for p in got.pixels if p not in got.rewritten]
-        assert all((by_ray / "dataset" / p.path).samefile(old / "dataset" / p.path) for p in untouched)
+        assert all((many / "dataset" / p.path).samefile(old / "dataset" / p.path) for p in untouched)
         assert untouched and got.rewritten
         assert {p.path: (old / "dataset" / p.path).read_bytes() for p in read_pixels(old)} == before
-    result = append_tree_ray(by_ray, added.slice(0, 0), tmp_path / "same", **how)
+    result = TreeWriter(**how, executor=tasks).append(many, [], tmp_path / "same")
     assert result.rewritten == [] and tree(tmp_path / "same").equals(rows)
 
 
@@ -175,7 +186,8 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     from lenspipe.catalog.read import best_rows, runs_of_candidate
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import write_catalog
-    from lenspipe.distributed.catalog import write_catalog_ray
+    from lenspipe.distributed.catalog import RayTasks
+    from lenspipe.runner import here
 
     lsdb = pytest.importorskip("lsdb")
     truth = write_overlapping_tiles(tmp_path / "tiles")
@@ -186,7 +198,8 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     run = open_run_folder(tmp_path / "run")
     how = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": matching, "max_rows": 20}
     one = write_catalog(run, tmp_path / "one", **how)
-    by_ray = write_catalog_ray(run, tmp_path / "ray", **how, batch_rows=17)
+    ray = {"executor": here(RayTasks(batch_rows=17)), "flat": False}
+    by_ray = write_catalog(run, tmp_path / "ray", **how, **ray)
     a, b = (read_tree(tmp_path / n / "hats").sort_by("candidate_id") for n in ("one", "ray"))
     assert one["counts"]["merged"] > 10  # the overlap has objects to merge
     assert b.equals(a)
@@ -204,9 +217,9 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     with pytest.raises(ConfigError, match="append with --distributed"):
         write_catalog(again, tmp_path / "ray", **how, append=True)
     with pytest.raises(ConfigError, match="in the catalogue already"):
-        write_catalog_ray(run, tmp_path / "ray", **how, append=True)
+        write_catalog(run, tmp_path / "ray", **how, **ray, append=True)
     one = write_catalog(again, tmp_path / "one", **how, append=True)
-    by_ray = write_catalog_ray(again, tmp_path / "ray", **how, append=True)
+    by_ray = write_catalog(again, tmp_path / "ray", **how, **ray, append=True)
     keys = [("candidate_id", "ascending"), ("run_id", "ascending")]
     a, b = (read_tree(tmp_path / n / "hats").sort_by(keys) for n in ("one", "ray"))
     assert b.equals(a)
