@@ -86,54 +86,75 @@ class Merging:
             Those that stay, of what changed.
         """
         rows, is_new = _read(region.sources)
-        merged = merge_duplicates(rows, radius_arcsec=self.radius_arcsec)
-        before = rows[N_DETECTION].to_numpy().astype(np.int64)
-        after, kept, index = merged.counts(before), merged.kept, rows[HEALPIX].to_numpy()
-        home = _home(index, region)
-        there, n_home = home >= 0, len(region.pixels) + 1
-        n_new = np.bincount(home[there & kept & is_new], minlength=n_home)
-        n_merged = np.bincount(home[there & ~kept], minlength=n_home)
-        # what the rows that were there would not be alone
-        changed = np.bincount(home[there & np.where(is_new, kept, after != before)], minlength=n_home) > 0
-        if not region.keep:
-            changed[:] = True
-        members = np.flatnonzero(there & kept & changed[home])
-        if in_order:
-            members = members[np.lexsort((index[members], home[members]))]
-        home, index = home[members], index[members]
-        rows = _with_column(rows.take(pa.array(members)), N_DETECTION, pa.array(after[members].astype(np.int32)))
+        found = _look(rows, is_new, region, radius_arcsec=self.radius_arcsec, in_order=in_order)
+        rows = rows.take(pa.array(found.members))  # the copy of all rows is most of the memory
+        rows = _with_column(rows, N_DETECTION, pa.array(found.n_detection))
         if self.close_ranks:
             rows = _with_column(rows, RANK, closed_ranks(rows[RANK], np.sort(rows[RANK].drop_null().to_numpy())))
         if self.finish is not None:
             rows = self.finish(rows)
-        written = self._write(rows, index, home, region)
+        written = self._write(rows, found, region)
         pixels = [*region.pixels, *([] if region.beyond is None else [None])]
         outcomes = [
-            Outcome(pixel, bool(changed[i]), tuple(written[i]), int(n_new[i]), int(n_merged[i]))
+            Outcome(pixel, bool(found.changed[i]), tuple(written[i]), int(found.n_new[i]), int(found.n_merged[i]))
             for i, pixel in enumerate(pixels)
         ]
         return outcomes, rows
 
-    def _write(
-        self, rows: pa.Table, index: NDArray[np.int64], home: NDArray[np.int64], region: Region
-    ) -> list[list[Pixel]]:
+    def _write(self, rows: pa.Table, found: _Found, region: Region) -> list[list[Pixel]]:
         """Write the rows by home; returns the pixels of each."""
-        written: list[list[Pixel]] = [[] for _ in range(len(region.pixels) + 1)]
+        written: list[list[Pixel]] = [[] for _ in found.changed]
         if self.dataset is None:
             return written
-        order = np.lexsort((index, home))
+        order = np.lexsort((found.index, found.home))
         in_order = bool((np.diff(order) == 1).all())
-        bounds = np.searchsorted(home[order], np.arange(len(written) + 1))
+
+        def part(first: int, last: int) -> pa.Table:
+            return rows.slice(first, last - first) if in_order else rows.take(pa.array(order[first:last]))
+
+        bounds = np.searchsorted(found.home[order], np.arange(len(written) + 1))
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             inside = [region.pixels[number]] if number < len(region.pixels) else BASE
             apart = () if number < len(region.pixels) else region.beyond or ()
-            cells = index[order[first:last]]
+            cells = found.index[order[first:last]]
             for pixel, low, high in adaptive_pixels(cells, max_rows=self.max_rows, inside=inside, apart_from=apart):
-                some = slice(first + low, first + high)
-                part = rows.slice(some.start, high - low) if in_order else rows.take(pa.array(order[some]))
-                write_pixel(self.dataset, pixel, part)
+                write_pixel(self.dataset, pixel, part(first + low, first + high))
                 written[number].append(pixel)
         return written
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Found:
+    """Rows that stay of what changed in a region, and what became of its homes: its pixels, and all beyond them."""
+
+    members: NDArray[np.int64]
+    """Numbers of the rows."""
+    n_detection: NDArray[np.int32]
+    index: NDArray[np.int64]
+    home: NDArray[np.int64]
+    changed: NDArray[np.bool_]
+    """By home, as `n_new` and `n_merged`."""
+    n_new: NDArray[np.int64]
+    n_merged: NDArray[np.int64]
+
+
+def _look(rows: pa.Table, is_new: NDArray[np.bool_], region: Region, *, radius_arcsec: float, in_order: bool) -> _Found:
+    merged = merge_duplicates(rows, radius_arcsec=radius_arcsec)
+    before = rows[N_DETECTION].to_numpy().astype(np.int64)
+    after, kept, index = merged.counts(before), merged.kept, rows[HEALPIX].to_numpy()
+    home = _home(index, region)
+    there, n_home = home >= 0, len(region.pixels) + 1
+    n_new = np.bincount(home[there & kept & is_new], minlength=n_home)
+    n_merged = np.bincount(home[there & ~kept], minlength=n_home)
+    # whether the rows that were there would be something else alone
+    changed = np.bincount(home[there & np.where(is_new, kept, after != before)], minlength=n_home) > 0
+    if not region.keep:
+        changed[:] = True
+    members = np.flatnonzero(there & kept & changed[home])
+    if in_order:
+        members = members[np.lexsort((index[members], home[members]))]
+    n_detection = after[members].astype(np.int32)
+    return _Found(members, n_detection, index[members], home[members], changed, n_new, n_merged)
 
 
 def _read(sources: Sequence[Source]) -> tuple[pa.Table, NDArray[np.bool_]]:
