@@ -63,24 +63,6 @@ def command(
     """
     from lenspipe.learn.train import said
 
-    if task == "denoise":
-        if config_file or assignments or targets or pretrained or tensorboard or workers > 1:
-            raise ConfigError(
-                "--task denoise takes --epochs, --batch-size, --learning-rate and --seed, and one process"
-            )
-        from lenspipe.learn.denoise_data import train_on_stamps
-
-        card = train_on_stamps(
-            data,
-            family=model,
-            out=out,
-            epochs=epochs or 20,
-            batch_size=batch_size or 32,
-            learning_rate=learning_rate or 2e-3,
-            seed=seed,
-        )
-        click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
-        return 0
     settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets)
     board = _Board(out) if tensorboard else None
 

@@ -15,7 +15,7 @@ from lenspipe.evaluate.denoiser import GateField, run_gate
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.infer.score import Scorer
 from lenspipe.infer.stamps import stamp_input
-from lenspipe.learn.denoise_pairs import exposure_pair, simulated_sky
+from lenspipe.learn.denoise.pairs import exposure_pair, simulated_sky
 from lenspipe.nn.card import find_model
 from lenspipe.rundir import write_json
 from lenspipe.stamps.format import StampSet

@@ -80,16 +80,20 @@ def prepare_batch(job: TrainJob, world: World, batch: Batch, epoch: int, step: i
 def channels_last(job: TrainJob, device: torch.device) -> bool:
     """Whether pixels and kernels lie with their channels side by side."""
     asked = job.settings.optim.channels_last
-    return device.type == "cuda" if asked is None else asked
+    return device.type == "cuda" or job.objective.channels_last if asked is None else asked
 
 
 def shown_to_network(job: TrainJob, surface_brightness: Tensor) -> Tensor:
     """The middle of stamps, stretched, as the network takes it."""
     edge = (surface_brightness.shape[-1] - job.card.stamp_px) // 2
     inner = slice(edge, edge + job.card.stamp_px)
-    shown = device_input(surface_brightness[:, :, inner, inner], job.card.stretch)
-    last = channels_last(job, shown.device)
-    return shown.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return as_network_takes(job, device_input(surface_brightness[:, :, inner, inner], job.card.stretch))
+
+
+def as_network_takes(job: TrainJob, images: Tensor) -> Tensor:
+    """The same numbers, laid out in memory as the network's kernels are."""
+    last = channels_last(job, images.device)
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def outputs_on(job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Array:

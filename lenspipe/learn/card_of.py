@@ -12,7 +12,7 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.objectives import Objective
 from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSettings
 from lenspipe.learn.truth import TURNING, Truth
-from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.card import ModelCard
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import ImageSpec, StampSet
 
@@ -132,14 +132,7 @@ def make_card(
             min_scale_arcsec=scale * shown.scale_range[0],
             max_scale_arcsec=scale * shown.scale_range[1],
             stamp_px=shown.stamp_px or spec.size_px,
-            stretch=Stretch(
-                name=shown.stretch,
-                band_scales=scales,
-                mix=shown.mix,
-                alpha=shown.alpha,
-                q=shown.q,
-                standardise=shown.standardise,
-            ),
+            stretch=objective.stretch(shown, scales),
             features=shown.features,
             feature_means=truth.feature_means,
             feature_spreads=truth.feature_spreads,

@@ -74,7 +74,9 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
     """Loss of training and validation, and what else is measured between 0 and 1, by epoch."""
     epochs = [row["epoch"] for row in history]
-    shares = [name for name in ("auc", "accuracy", "tpr_at_fpr_1e-2") if any(row.get(name) for row in history)]
+    shares = [
+        name for name in ("auc", "accuracy", "tpr_at_fpr_1e-2", "noise_left") if any(row.get(name) for row in history)
+    ]
     figure = Figure(figsize=(9 if shares else 5, 3.6), layout="constrained")
     left = figure.add_subplot(1, 2 if shares else 1, 1)
     for name, label in (("loss", "training, augmented"), ("val_loss", "validation, averaged weights")):

@@ -49,6 +49,8 @@ class TrainJob:
     """Steps an epoch."""
     pretrained: str | None = None
     """Weights to begin from."""
+    beside: Any = None
+    """What the objective keeps of the data (`lenspipe.learn.objectives.contract.Objective.begin`)."""
 
     @property
     def objective(self) -> Objective:
@@ -95,7 +97,7 @@ def make_job(
     objective = objective_of(task)
     data = StampSet.open(data_folder)
     image, spec = choose_image(data, settings.input)
-    objective.loss(settings)
+    objective.check(settings)
     augment = augmentation(settings, objective)
     refuse_pickle(pretrained)
     batch_size = settings.sampling.batch_size
@@ -115,6 +117,7 @@ def make_job(
     bands = [spec.bands.index(band) for band in names]
     sample = np.sort(np.random.default_rng([seed, 61]).permutation(truth.train)[:N_NOISE])
     stamps = read_rows(index, sample)[:, bands]
+    beside = objective.begin(stamps, settings)
     if settings.input.band_scales is None:
         noise = noise_levels(stamps, names, spec.pixel_scale_arcsec)
     else:
@@ -144,6 +147,7 @@ def make_job(
         curriculum=_curriculum(data, settings.sampling.curriculum, objective, truth),
         steps=settings.sampling.steps_per_epoch or max(1, len(truth.train) // batch_size),
         pretrained=pretrained,
+        beside=beside,
     )
 
 

@@ -52,6 +52,6 @@ def check_network(job: TrainJob, module: nn.Module) -> None:
         ) from error
     finally:
         module.train(was_training)
-    want = (2,) if card.n_out == 1 else (2, card.n_out)
+    want = (2, *job.objective.shape(card))
     if shape != want:
         raise ModelError("the network gives another shape than its card", got=str(shape), want=str(want))

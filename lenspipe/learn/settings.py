@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from lenspipe.nn.outputs import TASKS
 from lenspipe.toml import Table
 
 
 def less_is_better(number: str) -> bool:
     """Whether a number of the history, by its name, is a loss or an error."""
-    return number.endswith(("loss", "mae", "mse", "rmse", "nll")) or "mae_" in number
+    errors = ("loss", "mae", "mse", "rmse", "nll", "l1", "huber", "noise_left")
+    return number.endswith(errors) or "mae_" in number
 
 
 class InputSettings(Table):
@@ -116,15 +118,36 @@ class SamplingSettings(Table):
 class LossSettings(Table):
     """What is minimised (`lenspipe.learn.losses`)."""
 
-    name: Literal["bce", "focal", "cross-entropy", "mse", "gaussian-nll"] | None = None
-    """``bce`` or ``focal`` to find, ``cross-entropy`` to classify, ``mse`` or ``gaussian-nll`` to regress; the
-    first of the task where null, ``gaussian-nll`` where variances are predicted."""
+    name: (
+        Literal["bce", "focal", "cross-entropy", "mse", "gaussian-nll", "huber", "l1", "l2", "l1+kl", "noise2noise"]
+        | None
+    ) = None
+    """``bce`` or ``focal`` to find, ``cross-entropy`` to classify, ``mse`` or ``gaussian-nll`` to regress, ``huber``,
+    ``l1``, ``l2``, ``l1+kl`` or ``noise2noise`` to denoise; the first of the task where null, ``gaussian-nll`` where
+    variances are predicted."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Part of a label's weight that is spread evenly over the classes."""
     smooth_from_epoch: int = Field(default=0, ge=0)
     """Epochs without label smoothing before it begins."""
     focal_gamma: float = Field(default=2.0, ge=0)
     """Exponent of the focal loss."""
+
+
+class DenoiseSettings(Table):
+    """Pairs of a short and a deep exposure that a denoiser learns from (`lenspipe.learn.denoise`)."""
+
+    ratios: tuple[float, float] = (1.25, 8.0)
+    """Least and largest ratio of their exposure times, uniform in its logarithm; what the model is made for."""
+    patch_px: int | None = Field(default=None, ge=8)
+    """Side of the patches that are drawn from the images; 64, or all of smaller stamps, where null."""
+    drawn: bool = False
+    """Whether the rest of a simulated deep exposure is drawn, and not taken as it is expected."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DenoiseSettings:
+        if not 1 <= self.ratios[0] < self.ratios[1]:
+            raise ValueError("ratios are at least 1, the least first")
+        return self
 
 
 class OptimSettings(Table):
@@ -153,7 +176,7 @@ class OptimSettings(Table):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 autocast on a GPU, float32 on a CPU. CPUs with such instructions gain a factor of 1.5 to 2."""
     channels_last: bool | None = None
-    """Whether pixels and kernels lie with their channels side by side; on a GPU where null."""
+    """Whether pixels and kernels lie with their channels side by side; on a GPU, and to denoise, where null."""
     compile: bool = False
     """Whether the network goes through torch.compile."""
     threads: int | None = Field(default=None, ge=1)
@@ -188,3 +211,12 @@ class TrainSettings(Table):
     """What is minimised."""
     optim: OptimSettings = OptimSettings()
     """How it is minimised."""
+    denoise: DenoiseSettings | None = None
+    """Pairs of exposures, to denoise; the defaults where null."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON a table of one task is left out where it is null, so that older requests and trials stay the same."""
+        whole: dict[str, Any] = handler(self)
+        unsaid = {name for name in TASKS if whole.get(name, ...) is None} if info.mode == "json" else set()
+        return {name: value for name, value in whole.items() if name not in unsaid}

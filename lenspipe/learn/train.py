@@ -73,8 +73,6 @@ def train(
     ConfigError, DataError, ModelError
         What is wrong with the request, the data, the network or the stored state.
     """
-    from lenspipe.learn.classical import KERNELS, train_kernel
-
     refuse_pickle(pretrained)
     request: dict[str, Any] = {
         "command": "train",
@@ -92,6 +90,29 @@ def train(
     job = make_job(
         request["data"], model, task, out, settings, seed=seed, n_worker=n_worker, pretrained=request["pretrained"]
     )
+    return run_job(job, request, runner=runner, n_worker=n_worker, progress=progress, on_step=on_step)
+
+
+def run_job(
+    job: TrainJob,
+    request: dict[str, Any],
+    *,
+    runner: Start[Runner] = PLAIN,
+    n_worker: int = 1,
+    progress: Progress = SILENT,
+    on_step: OnStep | None = None,
+) -> ModelCard:
+    """
+    Train a job in its folder, which remembers ``request``: what must be the same for the training to be resumed.
+
+    Raises
+    ------
+    ConfigError, DataError, ModelError
+        As of `train`.
+    """
+    from lenspipe.learn.classical import KERNELS, train_kernel
+
+    out, model = Path(job.out), job.card.family
     if model not in KERNELS:
         from lenspipe.learn.network import fresh_network
 

@@ -150,6 +150,15 @@ def target_plot(names: Sequence[str], truth: NDArray[np.float64], values: NDArra
     return png_of(figure)
 
 
+def noise_left_plot(ratio: NDArray[np.float64], left: NDArray[np.float64]) -> bytes:
+    """What a denoiser leaves of the difference from the deep exposure, by ratio of exposure times; a point per pair."""
+    figure, axes = _axes(6.4, 4.0)
+    axes.axhline(1.0, color="0.5", linestyle=":", lw=1)
+    axes.plot(ratio, left, ".", markersize=3, alpha=0.5, color=COLOURS[0])
+    axes.set(xscale="log", ylim=(0, None), xlabel="ratio of exposure times", ylabel="difference left, of the input's")
+    return png_of(figure)
+
+
 def audit_plot(models: Mapping[str, Mapping[str, dict[str, float]]]) -> bytes:
     """Mean (bar) and largest (tick) change of the output by kind of change of the image, one colour a name."""
     kinds = list(next(iter(models.values())))

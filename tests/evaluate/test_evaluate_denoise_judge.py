@@ -75,7 +75,7 @@ def run(*args: object) -> str:
 
 
 def test_the_errors_are_those_of_the_training_s_losses(data: Path, models: dict[str, Path]) -> None:
-    from lenspipe.learn.denoise_losses import huber, l1
+    from lenspipe.learn.denoise.losses import huber, l1
 
     stamps, rows = StampSet.open(data), []
     (member,) = open_members([models["odd"]], stamps, device="cpu")

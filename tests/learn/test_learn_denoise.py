@@ -1,6 +1,6 @@
 # Pairs of exposures have the noise that their exposure times say, and a fit on them takes noise off.
 
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,18 +10,23 @@ from astropy.wcs import WCS
 from click.testing import CliRunner
 from scipy import ndimage
 from sky import gaussian_sources, tan_wcs
+from torch import nn
 
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.denoise import Denoiser
-from lenspipe.learn.denoise_colour import WHITE, coloured_noise, noise_correlation, resampled_correlation
-from lenspipe.learn.denoise_losses import LOSSES, loss_named
-from lenspipe.learn.denoise_pairs import Sky, draw_pair, exposure_pair, noisier_image, pair_batches
-from lenspipe.learn.denoise_skies import cutout_skies, frame_skies, real_sky, resample
-from lenspipe.learn.denoise_train import DenoiseSettings, train_denoiser
-from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.learn.denoise.colour import WHITE, coloured_noise, noise_correlation, resampled_correlation
+from lenspipe.learn.denoise.losses import LOSSES
+from lenspipe.learn.denoise.pairs import Sky, draw_pair, exposure_pair, noisier_image, pair_batch, random_skies
+from lenspipe.learn.denoise.skies import cutout_skies, frame_skies, real_sky, resample
+from lenspipe.learn.denoise.train import train_on_skies
+from lenspipe.learn.job import make_job
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.world import World
+from lenspipe.runner import SILENT, Silent
 from lenspipe.stamps.format import write_part
 from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
+from lenspipe.toml import put_over
 
 
 @pytest.mark.parametrize("ratio", [1.5, 4.0])
@@ -85,18 +90,29 @@ def test_an_image_made_noisier_keeps_the_spectrum_of_its_noise(rng):
     assert short.std() == pytest.approx(2, rel=0.01)
 
 
-def test_batches_are_the_same_again_and_in_units_of_the_noise(rng):
+def test_a_batch_is_the_same_again_and_in_units_of_the_noise(rng):
     sky = Sky("image", rng.normal(0, 5, (2, 90, 90)).astype(np.float32), np.array([5.0, 5.0]))
-    draw = {"ratios": (2.0, 4.0), "size_px": 32, "batch_size": 6, "steps": 2, "seed": 3}
-    once, again = (list(pair_batches([sky], **draw, epoch=1)) for _ in range(2))
-    for one, two in zip(once, again, strict=True):
-        assert all(np.array_equal(one[name], two[name]) for name in one)
-    batch = once[0]
+
+    def draw(seed):
+        generator = np.random.default_rng(seed)
+        return pair_batch(random_skies([sky], 6, generator), generator, ratios=(2.0, 4.0), size_px=32)
+
+    batch, again, other = draw(3), draw(3), draw(4)
+    assert all(np.array_equal(batch[name], again[name]) for name in batch)
+    assert not np.array_equal(batch["image"], other["image"])
     assert batch["image"].shape == (6, 3, 32, 32)
     np.testing.assert_allclose(batch["image"][:, :2].std(), 1.0, atol=0.08)
     ratio = batch["image"][:, 2, 0, 0]
     np.testing.assert_allclose(batch["gain"][:, 0, 0, 0], 1 - 1 / ratio, rtol=1e-6)
     np.testing.assert_allclose(batch["target"].std(axis=(1, 2, 3)), ratio**-0.5, rtol=0.15)
+
+
+def test_skies_are_drawn_alike(rng):
+    skies = [Sky("image", np.zeros((1, 9, 9), np.float32), np.array([float(k)])) for k in range(4)]
+    drawn = [float(sky.sky_rms_njy[0]) for sky in random_skies(skies, 400, rng)]
+    assert len(drawn) == 400
+    # 5 sigma of a binomial number of 400 at 1 in 4
+    assert all(abs(drawn.count(k) - 100) < 5 * 75**0.5 for k in range(4))
 
 
 def test_a_sky_full_of_holes_is_refused(rng):
@@ -138,47 +154,66 @@ def test_resampling_keeps_flux_and_says_where_there_is_nothing(rng):
     assert np.nansum(moved) == pytest.approx(1000.0, rel=1e-3)
 
 
-def test_a_fit_takes_noise_off_and_goes_on_where_it_was_cut_off(tmp_path, rng, monkeypatch):
+SETTINGS = {
+    "model": {"width": 6},
+    "sampling": {"batch_size": 8, "steps_per_epoch": 20},
+    "optim": {"epochs": 2, "learning_rate": 2e-3, "weight_decay": 1e-3, "ema_decay": 0.995, "threads": 1},
+    "denoise": {"ratios": [1.5, 8.0], "patch_px": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def sky():
+    rng = np.random.default_rng(3)
     x, y = rng.uniform(10, 150, (2, 40))
     model = gaussian_sources((160, 160), x, y, rng.uniform(200, 3000, 40))[None].astype(np.float32)
-    sky = Sky("model", model, np.array([5.0]), np.array([0.4]))
-    card = ModelCard(
-        name="d",
-        family="unet-small",
-        settings={"width": 6},
-        task="denoise",
-        bands=("r",),
-        pixel_scale_arcsec=0.2,
-        scale_tolerance=0.1,
-        min_scale_arcsec=0.1,
-        max_scale_arcsec=0.4,
-        stamp_px=32,
-        exposure_ratios=(1.5, 8.0),
-        stretch=Stretch(name="linear", band_scales=(1.0,), alpha=1.0, q=1.0),
-    )
-    steps = DenoiseSettings(epochs=2, steps_per_epoch=20, batch_size=8, patch_px=32)
-    written = train_denoiser([sky], [sky], card, steps, tmp_path / "whole")
+    return Sky("model", model, np.array([5.0]), np.array([0.4]))
+
+
+def fit_sky(sky, out, progress=SILENT, **tables):
+    settings = TrainSettings.model_validate(SETTINGS | tables)
+    kind = {"bands": ("r",), "pixel_scale_arcsec": 0.2, "model": "unet-small"}
+    return train_on_skies([sky], [sky], out=out, settings=settings, seed=1, progress=progress, **kind)
+
+
+@pytest.mark.parametrize("loss", ["huber", "l1"])
+def test_a_fit_takes_noise_off(tmp_path, rng, sky, loss):
+    written = fit_sky(sky, tmp_path / "whole", loss={"name": loss})
     found = written.metrics["validation"]
     assert found["l1"] < 0.7 * found["l1_of_input"]
-    short = model[None] + rng.normal(0, 5, (1, 1, 160, 160))
+    assert found["noise_left"] == pytest.approx(found["l1"] / found["l1_of_input"])
+    assert found["noise_left_low"] < found["noise_left"] < found["noise_left_high"] < 1
+    assert found["val_loss"] == pytest.approx(found[loss])
+    assert (tmp_path / "whole" / "noise_left.png").stat().st_size > 3000
+    short = sky.image_njy[None] + rng.normal(0, 5, (1, 1, 160, 160))
     after = Denoiser(tmp_path / "whole").denoise(short, np.array([[[5.0]]]), ratio=8.0)
-    assert np.std(after - model) < 0.6 * np.std(short - model)
+    assert np.std(after - sky.image_njy) < 0.6 * np.std(short - sky.image_njy)
 
-    import lenspipe.learn.denoise_train as module
 
-    write = module.write_state
+def test_a_fit_on_skies_goes_on_where_it_was_cut_off(tmp_path, sky):
+    class Cut(Silent):
+        def say(self, message):
+            raise KeyboardInterrupt  # after the first epoch's state was written
 
-    def write_and_die(path, state):
-        write(path, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "write_state", write_and_die)
+    few = SETTINGS["sampling"] | {"steps_per_epoch": 4}
+    fit_sky(sky, tmp_path / "whole", sampling=few)
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser([sky], [sky], card, steps, tmp_path / "cut")
-    monkeypatch.setattr(module, "write_state", write)
-    train_denoiser([sky], [sky], card, steps, tmp_path / "cut")
+        fit_sky(sky, tmp_path / "cut", sampling=few, progress=Cut())
+    assert not (tmp_path / "cut" / "card.json").exists()
+    other = replace(sky, image_njy=sky.image_njy + 1)
+    with pytest.raises(ConfigError, match="another request; resume with the same skies"):
+        fit_sky(other, tmp_path / "cut", sampling=few)
+    fit_sky(sky, tmp_path / "cut", sampling=few)
     one, two = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "cut"))
     assert one == two
+
+
+def test_frames_teach_a_denoiser_for_their_own_number(tmp_path, rng):
+    image = rng.normal(0, 5, (1, 64, 64)).astype(np.float32)
+    repeated = Sky("frames", image, np.array([5.0]), None, rng.normal(0, 3, (1, 64, 64)).astype(np.float32), 3)
+    few = {"batch_size": 4, "steps_per_epoch": 2}
+    card = fit_sky(repeated, tmp_path / "m", loss={"name": "noise2noise"}, sampling=few)
+    assert card.outputs.exposure_ratios == (1.0, 4.0)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -186,14 +221,14 @@ def test_every_loss_is_least_where_the_deep_image_is_met(name):
     torch.manual_seed(0)
     target = torch.randn(2, 3, 16, 16) * 3
     batch = {"target": target, "gain": torch.full((2, 1, 1, 1), 0.5)}
-    at, off = (float(loss_named(name)(target + d, batch)) for d in (0.0, 0.3 * torch.randn(2, 3, 16, 16)))
+    at, off = (float(LOSSES[name](target + d, batch)) for d in (0.0, 0.3 * torch.randn(2, 3, 16, 16)))
     assert at == pytest.approx(0, abs=1e-6)
     assert off > 0.01
 
 
-def test_an_unknown_loss_is_named_with_those_that_there_are():
-    with pytest.raises(ConfigError, match="l1, l2, huber, l1\\+kl, noise2noise"):
-        loss_named("l3")
+def test_an_unknown_loss_is_named_with_those_that_there_are(sky, tmp_path):
+    with pytest.raises(ConfigError, match="denoise takes huber or l1 or l2 or l1\\+kl or noise2noise"):
+        fit_sky(sky, tmp_path, loss={"name": "bce"})
 
 
 def test_the_noise_of_an_image_and_of_cutouts_is_measured(rng):
@@ -206,24 +241,100 @@ def test_the_noise_of_an_image_and_of_cutouts_is_measured(rng):
     assert cutout_skies([np.nan_to_num(image, nan=100.0)])[0].sky_rms_njy[0] == pytest.approx(7, rel=0.05)
 
 
-def test_a_data_set_of_stamps_trains_a_denoiser_by_command(tmp_path, rng):
-    n, spec = 24, ImageSpec(("r",), 24, 0.2)
+def noisy_stamps(folder, rng, *, sigma=10.0):
+    """A data set of 24 stamps of a galaxy in two bands, 16 of them to train on."""
+    n, spec = 24, ImageSpec(("g", "r"), 24, 0.2)
+    stamps = rng.normal(3, sigma, (n, 2, 24, 24)) + gaussian_sources(
+        (24, 24), np.array([12.0]), np.array([12.0]), np.array([200 * sigma])
+    )
     table = {
         "stamp_id": [f"s{k}" for k in range(n)],
-        "image": image_column(rng.normal(3, 10, (n, 1, 24, 24)).astype(np.float32), spec),
+        "image": image_column(stamps.astype(np.float32), spec),
         "label": ["nonlens"] * n,
         "recipe": ["made"] * n,
         "seed": [0] * n,
         "host": [f"h{k}" for k in range(n)],
         "split": ["train"] * 16 + ["validation"] * 8,
     }
-    write_part(pa.table(table, schema=stamp_schema({"image": spec})), tmp_path / "data", "part")
-    out = tmp_path / "model"
-    arguments = ["--data", tmp_path / "data", "--model", "unet-small", "--task", "denoise", "--out", out, "--epochs", 1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lenspipe.learn.denoise_train.CHECK_STEPS", 1)
-        patch.setattr("lenspipe.learn.denoise_data.DenoiseSettings", partial(DenoiseSettings, steps_per_epoch=2))
-        result = CliRunner().invoke(group, ["train", *map(str, arguments)], catch_exceptions=False)
+    write_part(pa.table(table, schema=stamp_schema({"image": spec})), folder, "part")
+    return folder
+
+
+def test_a_data_set_of_stamps_trains_a_denoiser_by_command(tmp_path, rng):
+    data, out = noisy_stamps(tmp_path / "data", rng), tmp_path / "model"
+    (tmp_path / "t.toml").write_text('[input]\nbands = ["r"]\n[denoise]\nratios = [1.5, 4.0]\n[optim]\nthreads = 1\n')
+    options = {
+        "--data": data,
+        "--model": "unet-small",
+        "--task": "denoise",
+        "--out": out,
+        "--config": tmp_path / "t.toml",
+        "--epochs": 2,
+        "--batch-size": 8,
+        "--runner": "local",
+    }
+    arguments = [str(word) for pair in options.items() for word in pair]
+    result = CliRunner().invoke(group, ["train", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert Denoiser(out).card.bands == ("r",)
-    assert Denoiser(out).card.training["n_sky"] == 16
+    card = Denoiser(out).card
+    assert (card.bands, card.outputs.exposure_ratios, card.training["steps"]) == (("r",), (1.5, 4.0), 4)
+    assert card.training["n_train"] == {"stamps": 16} and card.metrics["validation"]["n"] == {"stamps": 8}
+    assert {"loss.png", "noise_left.png", "history.parquet"} <= {path.name for path in out.iterdir()}
+
+
+def test_pairs_of_stamps_are_noisier_by_their_ratio_and_checked_on_the_same_ones(tmp_path, rng):
+    data = noisy_stamps(tmp_path / "data", rng)
+    job = make_job(
+        data, "unet-small", "denoise", "x", TrainSettings.model_validate({"sampling": {"batch_size": 8}}), seed=1
+    )
+    streams = job.objective.streams(job, World())
+    first, again, second = (next(iter(streams["train"](epoch))) for epoch in (0, 0, 1))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["image"], second["image"])
+    added = (first["image"][:, :2] - first["target"]).var(axis=(1, 2, 3))
+    ratio = first["image"][:, 2, 0, 0]
+    np.testing.assert_allclose(added, 1 - 1 / ratio, rtol=0.25)  # in units of the short exposure's noise
+    left = job.objective.outputs_on(job, Same(), job.truth.validation, World())
+    some = job.objective.outputs_on(job, Same(), job.truth.validation[3:5], World())
+    assert np.array_equal(left[3:5], some)
+    assert len(set(left[:, 4])) == len(left), "every pair has a ratio of its own"
+    ranks = (World(rank=rank, size=2) for rank in range(2))
+    halves = [job.objective.outputs_on(job, Same(), job.truth.validation, world) for world in ranks]
+    assert np.array_equal(np.concatenate(halves), left), "each pair is measured once, whoever measures it"
+    np.testing.assert_array_equal(left[:, 0], left[:, 2])
+    assert job.objective.measure(left, job.truth, job.truth.validation)["noise_left"] == 1.0
+
+
+class Same(nn.Module):
+    """A denoiser that does nothing."""
+
+    def forward(self, images):
+        return images[:, :-1]
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"input": {"stretch": "log"}}, r"units of the noise: leave out.*input='stretch'"),
+        ({"augment": {"dihedral": False}}, "turned, and nothing else: leave out the table augment"),
+        ({"denoise": {"patch_px": 40}}, r"patch_px must not exceed the stamps.*got=40, stamps_px=24"),
+        ({"labels": {"targets": ["z"]}}, "targets belong to the task regress"),
+    ],
+)
+def test_settings_that_a_denoiser_has_no_use_for_are_refused(tmp_path, rng, tables, message):
+    data = noisy_stamps(tmp_path / "data", rng)
+    with pytest.raises(ConfigError, match=message):
+        make_job(data, "unet-small", "denoise", "x", TrainSettings.model_validate(tables), seed=1)
+
+
+def test_stamps_without_noise_are_refused_and_so_are_pairs_for_another_task(tmp_path, rng):
+    data = noisy_stamps(tmp_path / "flat", rng, sigma=0.0)
+    with pytest.raises(DataError, match="a stamp has no noise in a band"):
+        make_job(data, "unet-small", "denoise", "x", TrainSettings(), seed=1)
+    with pytest.raises(ConfigError, match="table denoise belongs to the training of a denoiser"):
+        make_job(data, "small-cnn", "find", "x", TrainSettings.model_validate({"denoise": {}}), seed=1)
+
+
+def test_a_table_of_another_task_leaves_requests_as_they_were():
+    assert "denoise" not in TrainSettings().model_dump(mode="json")
+    assert put_over(TrainSettings(), {"denoise.drawn": True}, origin="--set").denoise.drawn

@@ -65,3 +65,12 @@ def test_optuna_learns_from_the_plain_loop_and_early_stopping_is_refused_there(t
     assert (tmp_path / "out" / ".optuna.log").read_text().count('"state":1,"values":[') == 2
     with pytest.raises(ConfigError, match="stops no trial early"):
         sweep(toy_stamps, space(asha={}), tmp_path / "asha")
+
+
+def test_a_sweep_of_denoisers_ranks_by_the_noise_that_is_left(toy_stamps, tmp_path):
+    base = BASE | {"augment": None, "optim": BASE["optim"] | {"learning_rate": 0.005}}
+    models = [{"family": "unet-small", "settings": {"width": [2, 4]}}]
+    rows = sweep(toy_stamps, space(task="denoise", base=base, model=models), tmp_path / "out").to_pylist()
+    assert [row["metric_name"] for row in rows] == ["noise_left"] * 2
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert rows[0]["metric"] <= rows[1]["metric"] < rows[1]["metric_high"] < 1

@@ -17,8 +17,8 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.judges.contract import Array, Judge, JudgeSettings, Metrics, Printed, fields
 from lenspipe.evaluate.stream import Member, Pixels, fitting_image, words
 from lenspipe.infer.denoise import Denoiser
-from lenspipe.learn.denoise_colour import noise_correlation
-from lenspipe.learn.denoise_pairs import noisier_image
+from lenspipe.learn.denoise.colour import noise_correlation
+from lenspipe.learn.denoise.pairs import noisier_image
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.outputs import Denoise
 from lenspipe.report import plots
@@ -73,7 +73,7 @@ class DenoiseJudge(Judge[Denoise, Denoiser]):
 
     The noise has the correlation of the stamps' own and comes from the stamp's name, so it does not depend on the
     batches. Errors are in units of the short exposure's sky noise, over ``1 - 1 / ratio`` as in the training's losses
-    (`lenspipe.learn.denoise_losses`). Photon noise of the sources is not added: stamps do not say their gain.
+    (`lenspipe.learn.denoise.losses`). Photon noise of the sources is not added: stamps do not say their gain.
     """
 
     audited = False

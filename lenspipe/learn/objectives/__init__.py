@@ -7,12 +7,14 @@ from typing import Any
 from lenspipe.errors import ConfigError
 from lenspipe.learn.objectives.classify import ClassifyStamps
 from lenspipe.learn.objectives.contract import Objective
+from lenspipe.learn.objectives.denoise import DenoiseImages
 from lenspipe.learn.objectives.find import FindLenses
 from lenspipe.learn.objectives.regress import RegressTargets
 
 __all__ = ["OBJECTIVES", "Objective", "objective_of"]
 
-OBJECTIVES: dict[str, Objective] = {o.task: o for o in (FindLenses(), ClassifyStamps(), RegressTargets())}
+_ALL: tuple[Objective, ...] = (FindLenses(), ClassifyStamps(), RegressTargets(), DenoiseImages())
+OBJECTIVES: dict[str, Objective] = {objective.task: objective for objective in _ALL}
 """Objective of each task that a network can be trained for, by the task's name."""
 
 

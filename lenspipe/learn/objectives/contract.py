@@ -17,8 +17,9 @@ from lenspipe.learn.batches import epoch_batches, outputs_on, prepare_batch
 from lenspipe.learn.fit import Batch, Stream
 from lenspipe.learn.losses import Loss, Tensors
 from lenspipe.learn.players import Player, supervised
-from lenspipe.learn.settings import AugmentSettings, LabelSettings, TrainSettings
+from lenspipe.learn.settings import AugmentSettings, InputSettings, LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
+from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import Outputs
 from lenspipe.stamps.format import StampSet
 
@@ -57,6 +58,8 @@ class Objective(ABC):
     """Augmentation where the settings name none."""
     balanced: ClassVar[bool] = True
     """Whether classes may be given equal shares of an epoch (``sampling.balance``)."""
+    channels_last: ClassVar[bool] = False
+    """Whether pixels lie with their channels side by side on a CPU too, where the settings do not say."""
     n_view: ClassVar[int] = 1
     """Augmented copies of each stamp in a batch: ``image``, ``image_1``, ..."""
 
@@ -64,6 +67,12 @@ class Objective(ABC):
     def task(self) -> str:
         """Name of the task."""
         return str(self.outputs.model_fields["task"].default)
+
+    def check(self, settings: TrainSettings) -> None:
+        """Raise `ConfigError` where settings do not go with the task, before anything is read."""
+        self.loss(settings)
+        if settings.denoise is not None:
+            raise ConfigError("the table denoise belongs to the training of a denoiser", task=self.task)
 
     @abstractmethod
     def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
@@ -86,6 +95,21 @@ class Objective(ABC):
     @abstractmethod
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Outputs:
         """What the network is to give."""
+
+    def stretch(self, settings: InputSettings, band_scales: tuple[float, ...]) -> Stretch:
+        """How surface brightness becomes the network's input; ``band_scales`` are given or measured."""
+        return Stretch(
+            name=settings.stretch,
+            band_scales=band_scales,
+            mix=settings.mix,
+            alpha=settings.alpha,
+            q=settings.q,
+            standardise=settings.standardise,
+        )
+
+    def shape(self, card: ModelCard) -> tuple[int, ...]:
+        """Shape of the network's output for a stamp."""
+        return () if card.n_out == 1 else (card.n_out,)
 
     @abstractmethod
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
@@ -111,6 +135,10 @@ class Objective(ABC):
     def curriculum(self, values: Array, truth: Truth) -> Array:
         """Values ``(n,)`` of the column of a curriculum; NaN for rows that are shown from the first epoch on."""
         return values
+
+    def begin(self, stamps_njy: NDArray[np.float32], settings: TrainSettings) -> Any:
+        """What must be known of some training stamps ``(n, band, y, x)`` before the first step; goes with the job."""
+        return None
 
     def streams(self, job: TrainJob, world: World) -> dict[str, Stream]:
         """Batches of an epoch by the name of their stream; the first makes the epoch."""

@@ -72,7 +72,8 @@ class SweepSpace(Table):
     task: str = Field(default=TASKS[0], json_schema_extra={"enum": [*OBJECTIVES]})
     """What the networks are to do."""
     metric: str | None = None
-    """Number of the history that counts; the objective's where null (``auc``, or ``val_rmse`` to regress)."""
+    """Number of the history that counts; the objective's where null: ``auc``, ``val_rmse`` to regress,
+    ``noise_left`` to denoise."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """``grid``: every combination; ``random`` and ``optuna`` (TPE): `samples` of them."""
     samples: int = Field(default=16, ge=1)

@@ -13,12 +13,11 @@ from scipy import ndimage
 
 from lenspipe.errors import DataError
 from lenspipe.image.background import estimate_background
-from lenspipe.learn.denoise_colour import noise_correlation
-from lenspipe.learn.denoise_pairs import Image, Sky
+from lenspipe.learn.denoise.colour import noise_correlation
+from lenspipe.learn.denoise.pairs import Image, Sky
 from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs
 
-NJY_AT_ZERO_POINT_30 = 10 ** (0.4 * (31.4 - 30.0))
 GRID_STEP_PX = 16
 N_CORRELATION = 100
 
@@ -46,27 +45,22 @@ def real_sky(image_njy: Image, *, name: str, mesh_px: int = 128) -> Sky:
     return Sky("image", clean, np.array(rms), correlation=noise_correlation([clean], [rms]))
 
 
-def cutout_skies(cutouts_njy: Sequence[Image]) -> list[Sky]:
+def cutout_skies(cutouts_njy: Sequence[Image], *, correlation: NDArray[np.float64] | None = None) -> list[Sky]:
     """
-    Cutouts of galaxies ``(band, y, x)``: sky and noise are the median and the median deviation of each band.
+    Cutouts of galaxies ``(band, y, x)``: sky and noise are the median and the robust scatter of each band.
 
-    The correlation of the noise is one for all, from the first hundred.
+    A cutout that a galaxy fills looks noisier than it is. The ``correlation`` of the noise is one for all, measured on
+    the first hundred where it is not given.
     """
     images, noise = [], []
     for cutout in cutouts_njy:
         sky = np.median(cutout, axis=(1, 2), keepdims=True)
         images.append((cutout - sky).astype(np.float32))
         noise.append(robust_sigma(cutout, (1, 2)).astype(np.float64))
-    some = [k for k in range(min(len(images), N_CORRELATION)) if (noise[k] > 0).all()]
-    correlation = noise_correlation([images[k] for k in some], [noise[k] for k in some])
+    if correlation is None:
+        some = [k for k in range(min(len(images), N_CORRELATION)) if (noise[k] > 0).all()]
+        correlation = noise_correlation([images[k] for k in some], [noise[k] for k in some])
     return [Sky("image", image, rms, correlation=correlation) for image, rms in zip(images, noise, strict=True)]
-
-
-def des_cutouts(real: Path) -> list[Image]:
-    """The DES early types, g r i of 91 x 91 pixels, in nJy (AB zero-point 30)."""
-    planes = [fits.getdata(real / "stamps/des_early_types" / f"{band}.fits") for band in "gri"]
-    stamps = np.stack(planes, axis=1).astype(np.float32) * np.float32(NJY_AT_ZERO_POINT_30)
-    return list(stamps)
 
 
 def read_frames(files: Sequence[Path]) -> list[tuple[Image, WCS]]:

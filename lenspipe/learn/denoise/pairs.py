@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.errors import DataError
 from lenspipe.infer.committee import dihedral_view
-from lenspipe.learn.denoise_colour import WHITE, coloured_noise, resampled_correlation
+from lenspipe.learn.denoise.colour import WHITE, coloured_noise, resampled_correlation
 from lenspipe.simulate.field import simulate_field
 from lenspipe.simulate.instrument import add_noise
 
@@ -19,6 +19,8 @@ TRUTH_DEPTH = 10.0
 """A simulated sky is this much deeper than the images made of it: its own noise adds 1 % to their variance."""
 NOMINAL_RMS_NJY = (13.0, 15.0, 34.0)
 """Noise of a KiDS pixel of 0.2 arcsec in g, r, i."""
+LEAST_RATIO = 1.05
+"""Least ratio that is drawn: at 1 there is nothing to learn."""
 TAPS, WHITE_PART = (-0.06, 0.15), 0.4
 """How much the noise of simulated images is smoothed (KiDS -0.04, DES 0.08); part that is left white."""
 
@@ -44,7 +46,7 @@ class Sky:
     n_rest : int
         ``frames``: how many others.
     correlation : array (5, 5)
-        ``image``: of the noise of neighbouring pixels (`lenspipe.learn.denoise_colour`).
+        ``image``: of the noise of neighbouring pixels (`lenspipe.learn.denoise.colour`).
     """
 
     kind: str
@@ -207,43 +209,46 @@ def draw_pair(
     return short, deep, rms
 
 
-def pair_batches(
-    skies: Sequence[Sky],
-    *,
-    ratios: tuple[float, float],
-    size_px: int,
-    batch_size: int,
-    steps: int,
-    seed: int,
-    epoch: int,
-    drawn: bool = False,
-) -> Iterator[dict[str, NDArray[np.float32]]]:
+def pair_batch(
+    skies: Iterable[Sky], rng: np.random.Generator, *, ratios: tuple[float, float], size_px: int, drawn: bool = False
+) -> dict[str, NDArray[np.float32]]:
     """
-    The batches of an epoch: patches of drawn skies at drawn ratios, in units of the short exposure's noise.
+    A pair of each sky, at ratios that are uniform in their logarithm, in units of the short exposure's noise.
 
-    Batch ``k`` of an epoch is drawn from (seed, epoch, k). The noise that the network is told is off by 4 % (one
-    sigma), as a measured one is.
+    The noise that the network is told is off by 4 % (one sigma), as a measured one is. Each sky is asked for after the
+    pair before it is drawn, so that it may be chosen by the same generator (`random_skies`).
 
-    Yields
-    ------
+    Returns
+    -------
     dict
         ``image`` (n, band + 1, y, x), the last plane the exposure ratio; ``target`` (n, band, y, x), the deep image;
         ``gain`` (n, 1, 1, 1), ``1 - 1 / ratio``.
     """
-    low, high = np.log(ratios)
-    for step in range(steps):
-        rng = np.random.default_rng([seed, 23, epoch, step])
-        stamps: list[Image] = []
-        target: list[Image] = []
-        gain = np.empty((batch_size, 1, 1, 1), np.float32)
-        for k in range(batch_size):
-            sky = skies[int(rng.integers(len(skies)))]
-            ratio = float(np.exp(rng.uniform(low, high))) if sky.kind != "frames" else sky.n_rest + 1.0
-            short, deep, rms = draw_pair(sky, ratio, rng, size_px=size_px, drawn=drawn)
-            told = (rms * np.exp(rng.normal(0, 0.04, len(rms)))).astype(np.float32)[:, None, None]
-            view = int(rng.integers(8))
-            plane = np.full((1, size_px, size_px), ratio, np.float32)
-            stamps.append(np.concatenate([dihedral_view(short / told, view), plane]))
-            target.append(dihedral_view(deep / told, view))
-            gain[k] = 1 - 1 / ratio
-        yield {"image": np.stack(stamps), "target": np.stack(target), "gain": gain}
+    low, high = np.log(np.maximum(ratios, LEAST_RATIO))
+    stamps: list[Image] = []
+    target: list[Image] = []
+    gain: list[float] = []
+    for sky in skies:
+        ratio = float(np.exp(rng.uniform(low, high))) if sky.kind != "frames" else sky.n_rest + 1.0
+        short, deep, rms = draw_pair(sky, ratio, rng, size_px=size_px, drawn=drawn)
+        told = (rms * np.exp(rng.normal(0, 0.04, len(rms)))).astype(np.float32)[:, None, None]
+        view = int(rng.integers(8))
+        plane = np.full((1, size_px, size_px), ratio, np.float32)
+        stamps.append(np.concatenate([dihedral_view(short / told, view), plane]))
+        target.append(dihedral_view(deep / told, view))
+        gain.append(1 - 1 / ratio)
+    return {
+        "image": np.stack(stamps),
+        "target": np.stack(target),
+        "gain": np.array(gain, np.float32).reshape(-1, 1, 1, 1),
+    }
+
+
+def random_skies(skies: Sequence[Sky], n: int, rng: np.random.Generator) -> Iterator[Sky]:
+    """``n`` skies, each drawn when it is asked for."""
+    return (skies[int(rng.integers(len(skies)))] for _ in range(n))
+
+
+def joined(batches: Sequence[dict[str, NDArray[np.float32]]]) -> dict[str, NDArray[np.float32]]:
+    """Batches as one."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

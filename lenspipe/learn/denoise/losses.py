@@ -1,19 +1,16 @@
-"""Losses of a denoiser on pairs of a short and a deep exposure (`lenspipe.learn.denoise_pairs`)."""
+"""Losses of a denoiser on pairs of a short and a deep exposure (`lenspipe.learn.denoise.pairs`)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from lenspipe.errors import ConfigError
+from lenspipe.learn.losses import Loss, Tensors
 
-Loss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 KL_WEIGHT = 0.5
 
 
-def l1(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def l1(outputs: Tensor, batch: Tensors) -> Tensor:
     """
     Mean absolute difference of the output and the deep image, over ``1 - 1 / ratio``.
 
@@ -23,12 +20,12 @@ def l1(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return ((outputs - batch["target"]).abs() / batch["gain"]).mean()
 
 
-def l2(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def l2(outputs: Tensor, batch: Tensors) -> Tensor:
     """Mean square difference, in the same units; single pixels count up to 30 sigma, as a bright star's noise would."""
     return (((outputs - batch["target"]) / batch["gain"]).clamp(-30, 30) ** 2).mean()
 
 
-def huber(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def huber(outputs: Tensor, batch: Tensors) -> Tensor:
     """
     Half the square difference up to one sigma and linear above, in the same units.
 
@@ -39,7 +36,7 @@ def huber(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return torch.nn.functional.huber_loss(apart, torch.zeros_like(apart))
 
 
-def l1_kl(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def l1_kl(outputs: Tensor, batch: Tensors) -> Tensor:
     """
     `l1` and the divergence of Kullback and Leibler of where the light is (Vojtekova et al. 2021 find it best).
 
@@ -56,7 +53,7 @@ def l1_kl(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return l1(outputs, batch) + KL_WEIGHT * divergence
 
 
-def noise2noise(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def noise2noise(outputs: Tensor, batch: Tensors) -> Tensor:
     """
     Mean square difference from the exposures not seen (Lehtinen et al. 2018): of those pairs no clean image is known.
 
@@ -66,11 +63,5 @@ def noise2noise(outputs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return l2(outputs, batch)
 
 
-LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "huber": huber, "l1+kl": l1_kl, "noise2noise": noise2noise}
-
-
-def loss_named(name: str) -> Loss:
-    """A loss by name; raises `ConfigError` with the names that there are."""
-    if name not in LOSSES:
-        raise ConfigError(f"no such loss of a denoiser; known: {', '.join(LOSSES)}", got=name)
-    return LOSSES[name]
+LOSSES: dict[str, Loss] = {"huber": huber, "l1": l1, "l2": l2, "l1+kl": l1_kl, "noise2noise": noise2noise}
+"""By name, the default one first."""

@@ -1,0 +1,1 @@
+"""Pairs of a short and a deep exposure, and losses on them: what a denoiser learns from."""
