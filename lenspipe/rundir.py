@@ -74,7 +74,7 @@ def open_run(folder: Path, request: dict[str, Any], *, resume: bool, command: st
         known = path.exists()
         if known and not resume:
             raise ConfigError(
-                f"the folder holds a run already; add --resume to go on with it, or choose another {command}",
+                f"the folder holds a run already; add --resume to finish it, or choose another {command}",
                 out=str(folder),
             )
         if known:

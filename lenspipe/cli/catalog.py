@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--trained-on", metavar="FILE", default=None, help="Positions used in training, left out of the recall.")
 @click.option("--acronym", default=None, help="Leading word of the names. [default: LPC]")
 @click.option("--allow-other-model", is_flag=True, help="Append a run that another model scored.")
-@click.option("--distributed", is_flag=True, help="By Ray, for more rows than one machine holds: the HATS tree alone.")
+@click.option("--distributed", is_flag=True, help="With Ray, for more rows than a machine holds: the HATS tree only.")
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs for --distributed. [default: all]")
 def command(
     run: Path,

@@ -64,7 +64,7 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Resume the run in --out.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings scan`).")
 @set_option("detect.threshold_sigma=2 or survey.zero_point.ab=25", settings="scan")
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="Scan only the first N tiles.")
@@ -122,7 +122,7 @@ def command(
     if not sample and not tiles:
         raise ConfigError("nothing to scan: give TILES, or --sample")
     if resume and out is None:
-        raise ConfigError("--resume needs the --out of the run to go on with")
+        raise ConfigError("--resume needs the --out of the run to resume")
     assignments_to_config, assignments_to_layout = for_survey(assignments)
     layout = read_layout(survey or ("sample" if sample else "generic"))
     layout = put_over(layout, assigned(assignments_to_layout), origin="--set survey")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
 @click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out; --count may be larger now.")
+@click.option("--resume", is_flag=True, help="Resume the run in --out; --count may be larger now.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the shipped recipes and stop.")
 def command(
     recipe_name: str | None,

@@ -28,13 +28,9 @@ LOG_COLUMNS = 110
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search and the trainings."
 )
 @click.option("--max-concurrent", type=click.IntRange(min=1), default=None, help="Trials at a time. [default: CPUs]")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Ray workers a trial.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Ray workers per trial.")
 @click.option(
-    "--gpus-per-trial",
-    type=float,
-    default=0.0,
-    show_default=True,
-    help="Part of a GPU a trial books; 0 trains on CPUs.",
+    "--gpus-per-trial", type=float, default=0.0, show_default=True, help="Part of a GPU per trial; 0 trains on CPUs."
 )
 @click.option(
     "--runner",
@@ -43,7 +39,7 @@ LOG_COLUMNS = 110
     show_default=True,
     help="Ray, or one trial after the other.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the sweep in --out.")
+@click.option("--resume", is_flag=True, help="Resume the sweep in --out.")
 def command(
     data: Path,
     space_file: str,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings train`).")
 @set_option("optim.weight_decay=0.1", settings="train")
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")
-@click.option("--batch-size", type=click.IntRange(min=2), default=None, help="Stamps a step. [default: 64]")
+@click.option("--batch-size", type=click.IntRange(min=2), default=None, help="Stamps per step. [default: 64]")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate. [default: 0.001]")
 @click.option("--targets", default=None, metavar="A,B", help="Columns to predict, for --task regress.")
 @click.option(

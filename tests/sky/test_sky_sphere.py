@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lenspipe
 from lenspipe.sky.sphere import (
     arcsec_of_chord,
     chord,
@@ -72,3 +76,14 @@ def test_the_tangent_plane_is_astropys_gnomonic_projection(rng):
     got = tangent_plane(ra, dec, centre_ra_deg=359.5, centre_dec_deg=70.0)
     np.testing.assert_allclose(got, want, atol=1e-12)
     assert np.isnan(tangent_plane([179.5], [-70.0], centre_ra_deg=359.5, centre_dec_deg=70.0)).all()
+
+
+def test_geometry_on_the_sphere_stands_in_sky_alone():
+    """A cosine of a declination elsewhere is a separation of somebody's own."""
+    package = Path(lenspipe.__file__).parent
+    own = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "sky" not in path.parts and re.search(r"cos\(\s*(np\.|math\.)?radians\([^)]*dec|58\.63", path.read_text())
+    ]
+    assert own == []
