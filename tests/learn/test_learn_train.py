@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -17,8 +18,10 @@ from safetensors.torch import load_file
 from lenspipe.cli.train import read_settings
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.infer.score import Scorer
+from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
+from lenspipe.learn.world import World
 from lenspipe.nn.card import read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.registry import build, families
@@ -197,7 +200,6 @@ def test_the_command_line_is_put_over_the_file(tmp_path):
 
 def test_large_lenses_come_first(toy_stamps):
     from lenspipe.learn.batches import order_of
-    from lenspipe.learn.job import make_job
 
     raw = SETTINGS | {"sampling": SETTINGS["sampling"] | {"curriculum": "theta_e_arcsec", "curriculum_epochs": 2}}
     job = make_job(toy_stamps, "small-cnn", "find", "x", TrainSettings.model_validate(raw), seed=1)
@@ -206,6 +208,22 @@ def test_large_lenses_come_first(toy_stamps):
     assert least[0] > least[1] > least[2]
     shares = [job.truth.labels[order_of(job, epoch).rows].mean() for epoch in range(3)]
     np.testing.assert_allclose(shares, 0.5, atol=0.02)
+
+
+def test_views_of_a_stamp_are_augmented_apart_and_the_first_is_the_only_one_there_was(toy_stamps):
+    from lenspipe.learn.batches import epoch_batches, prepare_batch
+
+    raw = SETTINGS | {"augment": {"affine_fraction": 1.0, "noise_fraction": 1.0}}
+    job = make_job(toy_stamps, "small-cnn", "find", "x", TrainSettings.model_validate(raw), seed=1)
+    batch = next(epoch_batches(job, World(), 0))
+    one, three, again = (prepare_batch(job, World(), batch, 0, 0, n_view=n) for n in (1, 3, 3))
+    assert set(three) - set(one) == {"image_1", "image_2"}
+    assert torch.equal(one["image"], three["image"]) and torch.equal(one["label"], three["label"])
+    assert all(torch.equal(three[name], again[name]) for name in three)
+    views = [three[name] for name in ("image", "image_1", "image_2")]
+    for a, b in itertools.combinations(views, 2):
+        assert a.shape == b.shape
+        assert (a != b).flatten(1).any(dim=1).all(), "no stamp looks the same in two views"
 
 
 def test_training_starts_from_local_weights_head_first(finder, toy_stamps, tmp_path):
