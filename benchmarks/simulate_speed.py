@@ -92,7 +92,7 @@ def against_lenstronomy() -> dict:
     models = lenstronomy_models()
     theirs = np.array([model.image(**kwargs) for model, kwargs in models])
     mine = ours()
-    # away from the lens's cusp, where four rays a pixel are too few for lenstronomy (ours integrates the core)
+    # away from the lens's cusp, where four rays per pixel are too few for lenstronomy (ours integrates the core)
     y, x = np.indices((SIZE_PX, SIZE_PX)) - (SIZE_PX - 1) / 2
     far = (np.hypot(x, y) * SCALE > 2.0) & (theirs > 0.01 * theirs.max(axis=(1, 2), keepdims=True))
     difference = float(np.abs(mine / theirs - 1)[far].max())

@@ -73,7 +73,7 @@ def image_kernel(psf: ArrayLike) -> NDArray[np.float64]:
 
 
 def kernels_of(psf: Sequence[float | NDArray[np.floating]], pixel_scale_arcsec: float) -> list[NDArray[np.float64]]:
-    """One kernel a band: a number is the FWHM (arcsec) of a Moffat profile with beta 3, an array is a PSF image."""
+    """One kernel per band: a number is the FWHM (arcsec) of a Moffat profile with beta 3, an array is a PSF image."""
     return [
         image_kernel(one) if isinstance(one, np.ndarray) and one.ndim else moffat_kernel(float(one), pixel_scale_arcsec)
         for one in psf

@@ -26,9 +26,9 @@ class ImageTable(Table):
     pixel_scale_arcsec: float = Field(gt=0)
     """Pixel scale, arcsec."""
     supersampling: int = Field(4, ge=1)
-    """Rays a pixel and axis."""
+    """Rays per pixel and axis."""
     psf_sampling: int = Field(1, ge=1)
-    """PSF samples a pixel and axis; more than 1 where the pixels undersample the PSF."""
+    """PSF samples per pixel and axis; more than 1 where the pixels undersample the PSF."""
 
 
 class BandTable(Table):

@@ -38,7 +38,7 @@ class Grid:
     pixel_scale_arcsec : float
         Pixel scale, arcsec.
     supersampling : int
-        Rays a pixel along each axis.
+        Rays per pixel along each axis.
     """
 
     size_px: int
@@ -64,7 +64,7 @@ class Grid:
         return x[:1], y[:, :1]
 
     def bin(self, brightness: Array, sampling: int = 1) -> Array:
-        """Surface brightness on the rays (per square arcsec) to flux in ``sampling`` sub-pixels a pixel and axis."""
+        """Surface brightness on the rays (per square arcsec) to flux in ``sampling`` sub-pixels per pixel and axis."""
         s = self.supersampling // sampling
         if s * sampling != self.supersampling:
             raise ConfigError("the PSF sampling must divide the supersampling", got=sampling, of=self.supersampling)
@@ -112,7 +112,7 @@ def render(
     components: Sequence[Component], rays: tuple[Array, Array], grid: Grid, n_band: int, *, sampling: int = 1
 ) -> NDArray[np.float64]:
     """
-    Flux before the PSF, ``(band, y, x)`` in nJy, on ``sampling`` sub-pixels a pixel and axis.
+    Flux before the PSF, ``(band, y, x)`` in nJy, on ``sampling`` sub-pixels per pixel and axis.
 
     Each profile is evaluated once on the rays and scaled by its flux in every band; profiles that the rays are too far
     apart for are integrated on finer ones (`lenspipe.simulate.finer`).
@@ -174,7 +174,7 @@ def convolve(
         Kernels and bands differ in number, or a kernel's side is even (it would shift the image by half a pixel).
     """
     if len(kernels) != len(image_njy):
-        raise ConfigError("one PSF kernel a band is needed", bands=len(image_njy), kernels=len(kernels))
+        raise ConfigError("one PSF kernel per band is needed", bands=len(image_njy), kernels=len(kernels))
     for kernel in kernels:
         if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
             raise ConfigError("a PSF kernel must be two-dimensional with odd sides", shape=str(kernel.shape))
@@ -212,7 +212,7 @@ def paint_galaxy(
     """
     Add a galaxy before the PSF to an image ``(band, y, x)``, in place, at a sub-pixel position.
 
-    Sersic components are drawn on a square that ends where they fall below ``faintest_njy`` a pixel in every band;
+    Sersic components are drawn on a square that ends where they fall below ``faintest_njy`` per pixel in every band;
     other profiles on 20 arcsec. Positions inside the components are relative to ``x_px``, ``y_px``.
     """
     column, row = int(np.floor(x_px + 0.5)), int(np.floor(y_px + 0.5))

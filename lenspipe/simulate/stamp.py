@@ -15,12 +15,12 @@ from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
 from lenspipe.simulate.catalog import catalog_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
 from lenspipe.simulate.hosts import HostStamps
-from lenspipe.simulate.instrument import photon_noise
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.lensed import draw_lens, from_population
 from lenspipe.simulate.negatives import NON_LENSES, Place, Sky
 from lenspipe.simulate.negatives.galaxies import field_galaxies
 from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of, observe
+from lenspipe.simulate.paint.arcs import add_arcs
 from lenspipe.simulate.population import SourceImage, deflector_light
 from lenspipe.simulate.recipe import Recipe, SubstructureTable
 from lenspipe.simulate.render import Deflector
@@ -121,7 +121,9 @@ def draw_stamp(
         rng, recipe.bands, density_arcmin2=recipe.companion_density_arcmin2, half_width_arcsec=half, clear_arcsec=1.0
     )
     if host is not None:
-        pixels = _painted(host, lensed, conditions, rng)
+        pixels = host.copy()
+        if lensed is not None:
+            pixels = add_arcs(host, lensed.arcs.image, conditions.njy_per_electron, rng)
         if sky.artefact:
             add_artefact(
                 sky.artefact, pixels, rng, conditions.sky_rms_njy, pixel_scale_arcsec=recipe.image[0].pixel_scale_arcsec
@@ -151,17 +153,6 @@ def draw_stamp(
             )
     label = kind if recipe.kind == "substructure" else ("lens" if lensed else "nonlens")
     return Stamp(images, label, host_name, facts)
-
-
-def _painted(
-    host: NDArray[np.float32], lensed: Lensed | None, conditions: Conditions, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    if lensed is None:
-        return host.copy()
-    painted: NDArray[np.float32] = (host + photon_noise(lensed.arcs.image, conditions.njy_per_electron, rng)).astype(
-        np.float32
-    )
-    return painted
 
 
 def lens_of_recipe(

@@ -132,7 +132,7 @@ def cells_of(model: str, data: StampSet, scale: float) -> list[dict[str, Any]]:
 
 
 def table_of(cells: list[dict[str, Any]]) -> str:
-    """A Markdown table: a row a seeing and depth, a column a pixel scale."""
+    """A Markdown table: one row per seeing and depth, one column per pixel scale."""
     lines = ["| seeing, depth in r | " + " | ".join(f'{s:g}"' for s in SCALES_ARCSEC) + " |", "|---|---|---|---|"]
     for seeing, deeper in itertools.product(SEEING_ARCSEC, DEEPER_MAG):
         depth = KIDS["r"][0] + deeper

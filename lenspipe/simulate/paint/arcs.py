@@ -97,7 +97,7 @@ def paint_arcs(
     """
     n_band, n_y, n_x = np.shape(host_njy)
     if not len(bands) == len(psf) == n_band or n_y != n_x:
-        raise ConfigError("a square stamp with one name and one PSF a band is needed", shape=str(np.shape(host_njy)))
+        raise ConfigError("a square stamp with one name and one PSF per band is needed", shape=str(np.shape(host_njy)))
     if min_arc_snr is not None and sky_rms_njy is None:
         raise ConfigError("min_arc_snr needs the sky noise of every band", min_arc_snr=min_arc_snr)
     rms = None if sky_rms_njy is None else np.broadcast_to(np.asarray(sky_rms_njy, float), (n_band,))
@@ -129,8 +129,19 @@ def paint_arcs(
     arcs = drawn.arcs
     layer = np.zeros((n_band, n_y, n_x))
     add_stamp(layer, arcs.image, int(np.floor(column + 0.5)), int(np.floor(row + 0.5)))
-    painted = np.asarray(host_njy, np.float64) + photon_noise(layer, njy_per_electron, rng)
-    return painted.astype(np.float32), layer.astype(np.float32), arcs.truth
+    painted = add_arcs(host_njy, layer, njy_per_electron, rng)
+    return painted, layer.astype(np.float32), arcs.truth
+
+
+def add_arcs(
+    host_njy: NDArray[np.floating],
+    arcs_njy: NDArray[np.float64],
+    njy_per_electron: ArrayLike | None,
+    rng: np.random.Generator,
+) -> Pixels:
+    """A host ``(band, y, x)`` with arcs and, where a gain is given, their photon noise; NaN stay NaN."""
+    painted = np.asarray(host_njy, np.float64) + photon_noise(arcs_njy, njy_per_electron, rng)
+    return painted.astype(np.float32)
 
 
 def paint_tile(
@@ -165,7 +176,7 @@ def paint_tile(
     -------
     image : float32 array ``(band, y, x)``
     truth : pyarrow.Table
-        One row a host: ``host``, ``x_px``, ``y_px`` and the truth of `paint_arcs`.
+        One row per host: ``host``, ``x_px``, ``y_px`` and the truth of `paint_arcs`.
 
     Raises
     ------
