@@ -123,3 +123,24 @@ def test_no_module_is_without_a_way_from_a_command_a_job_or_a_documented_entry()
 @pytest.mark.parametrize("module", sorted(PUBLIC))
 def test_a_public_entry_is_documented(module: str) -> None:
     assert module in (ROOT / PUBLIC[module]).read_text()
+
+
+DEVELOPMENT_DATA = (
+    "kids_viking",
+    "vircam_video",
+    "spacewarps",
+    "slacs_hst",
+    "cosmos_hst",
+    "des_lrg",
+    "des_early_types",
+)
+"""Folders of the pixels that this project was developed on: `benchmarks/studies` alone knows them."""
+
+
+def test_the_package_and_its_jobs_name_no_folder_of_development_data() -> None:
+    files = [*SOURCES, *sorted(PACKAGE.rglob("*.toml")), *sorted((ROOT / "jobs").glob("*.*"))]
+    assert len(files) > 200
+    named = {
+        f"{path.relative_to(ROOT)}: {name}" for path in files for name in DEVELOPMENT_DATA if name in path.read_text()
+    }
+    assert not named
