@@ -1,7 +1,6 @@
 """Scan survey tiles into a candidate catalogue: `lenspipe scan` as a script, for `ray job submit`."""
 
-from lenspipe.cli import run_command
-from lenspipe.cli.scan import command
+from lenspipe.cli import main
 
 if __name__ == "__main__":
-    run_command(command)
+    main("scan")

@@ -1,11 +1,6 @@
-"""
-Simulate labelled stamps on a cluster: ``ray job submit --working-dir . -- python jobs/simulate_lenses.py ...``.
+"""Simulate labelled stamps: `lenspipe simulate` as a script, for `ray job submit`; all nodes must see --out."""
 
-The arguments are those of `lenspipe simulate`; ``--out`` must be a folder that every node writes to.
-"""
-
-from lenspipe.cli import run_command
-from lenspipe.cli.simulate import command
+from lenspipe.cli import main
 
 if __name__ == "__main__":
-    run_command(command)
+    main("simulate")

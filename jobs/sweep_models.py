@@ -1,11 +1,6 @@
-"""
-Sweep over models on a cluster: ``ray job submit --working-dir . -- python jobs/sweep_models.py ...``.
+"""Compare trainings: `lenspipe sweep` as a script, for `ray job submit`; all nodes must see --data and --out."""
 
-The arguments are those of `lenspipe sweep`; ``--data`` and ``--out`` must be folders that every node reaches.
-"""
-
-from lenspipe.cli import run_command
-from lenspipe.cli.sweep import command
+from lenspipe.cli import main
 
 if __name__ == "__main__":
-    run_command(command)
+    main("sweep")

@@ -1,11 +1,6 @@
-"""
-Train a network on a cluster: ``ray job submit --working-dir . -- python jobs/train_classifier.py ...``.
+"""Train a network: `lenspipe train` as a script, for `ray job submit`; all nodes must see --data and --out."""
 
-The arguments are those of `lenspipe train`; ``--data`` and ``--out`` must be folders that every node reaches.
-"""
-
-from lenspipe.cli import run_command
-from lenspipe.cli.train import command
+from lenspipe.cli import main
 
 if __name__ == "__main__":
-    run_command(command)
+    main("train")

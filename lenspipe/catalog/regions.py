@@ -32,7 +32,8 @@ class Region:
     keep: bool = False
     """Whether the pixels are in a tree already: one whose rows do not change is not written."""
     beyond: tuple[Pixel, ...] | None = None
-    """With all of the sky outside of these pixels, where not None."""
+    """With the sky outside of these pixels, where not None: new pixels keep clear of them. No row of the region lies in
+    one that is not in `pixels`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +167,7 @@ def _read(sources: Sequence[Source]) -> tuple[pa.Table, NDArray[np.bool_]]:
 def _home(index: NDArray[np.int64], region: Region) -> NDArray[np.int64]:
     """Number of the region's pixel of each row, the one after the last beyond them; -1 outside of the region."""
     home = home_of(index, list(region.pixels))
-    if region.beyond is None:
-        return home
-    free = (home < 0) & (home_of(index, list(region.beyond)) < 0)
-    return np.where(free, len(region.pixels), home)
+    return home if region.beyond is None else np.where(home < 0, len(region.pixels), home)
 
 
 def _with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:

@@ -61,7 +61,7 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
     The commands return their exit code (0 done, 3 done with failures). A bug keeps its traceback.
     """
     try:
-        code = command.main(args=args, standalone_mode=False)
+        code = command.main(args=args, prog_name="lenspipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_BAD_REQUEST)
@@ -73,6 +73,6 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
     sys.exit(code or EXIT_DONE)
 
 
-def main() -> NoReturn:
-    """Entry point of the `lenspipe` script."""
-    run_command(group)
+def main(*command: str) -> NoReturn:
+    """Entry point of the `lenspipe` script, and with a command's name of its script in ``jobs/``."""
+    run_command(group, [*command, *sys.argv[1:]])

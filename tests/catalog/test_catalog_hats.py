@@ -120,6 +120,7 @@ def test_appending_three_times_writes_only_the_pixels_that_change(tmp_path, rng)
         total += 95
         assert result.n_merged == 5
         rows = read_tree(new)
+        assert result.n_new == rows["run_id"].to_pylist().count(f"run{number + 1}") >= 95
         assert rows.num_rows == total
         assert sum(rows["n_detection"].to_pylist()) == 800 + 100 * (number + 1)
         assert valid(new)

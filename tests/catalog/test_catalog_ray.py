@@ -43,13 +43,13 @@ def tree(folder):
 
 @pytest.fixture(params=["here", pytest.param("ray", marks=pytest.mark.ray)])
 def tasks(request):
-    """Executors that scatter rows: the plain loop, some rows at a time, and Ray."""
+    """Kinds of executors that scatter rows, so many at a time: the plain loop, and Ray."""
     if request.param == "here":
-        return Here(batch_rows=170)
+        return Here
     request.getfixturevalue("ray_local")
     from lenspipe.distributed.catalog import RayTasks
 
-    return RayTasks()
+    return RayTasks
 
 
 def write_files(files, root, executor, schema, *, max_rows=300):
@@ -65,7 +65,7 @@ def test_a_tree_of_scattered_rows_equals_the_tree_of_all_rows(rows, tmp_path, n_
     place = rows.schema.get_field_index("rank")
     merged = merged.sort_by("rank").set_column(place, rows.schema.field("rank"), pa.array(np.arange(1, 2001)))
     write_rows(merged, tmp_path / "one", name="sky", max_rows=300)
-    pixels, held = write_files(tree_groups(files), tmp_path / "many", tasks, rows.schema)
+    pixels, held = write_files(tree_groups(files), tmp_path / "many", tasks(batch_rows=170), rows.schema)
     assert tree(tmp_path / "many").equals(tree(tmp_path / "one"))
     assert held is None
     assert sorted(pixels) == sorted(read_pixels(tmp_path / "many"))
@@ -127,7 +127,7 @@ def test_appending_scattered_rows_three_times_equals_appending_all_at_once(tmp_p
         added = tree_groups(files_of(more, tmp_path / f"files{number}", 2))
         old = tmp_path / f"many{number}"
         before = {p.path: (old / "dataset" / p.path).read_bytes() for p in read_pixels(old)}
-        got = TreeWriter(**how, executor=tasks).append(old, added, many)
+        got = TreeWriter(**how, executor=tasks(batch_rows=170)).append(old, added, many)
         assert (got.n_new, got.n_merged) == (want.n_new, want.n_merged)
         assert want.n_merged >= 30
         rows = tree(one)
@@ -136,7 +136,7 @@ def test_appending_scattered_rows_three_times_equals_appending_all_at_once(tmp_p
         assert all((many / "dataset" / p.path).samefile(old / "dataset" / p.path) for p in untouched)
         assert untouched and got.rewritten
         assert {p.path: (old / "dataset" / p.path).read_bytes() for p in read_pixels(old)} == before
-    result = TreeWriter(**how, executor=tasks).append(many, [], tmp_path / "same")
+    result = TreeWriter(**how, executor=tasks(batch_rows=170)).append(many, [], tmp_path / "same")
     assert result.rewritten == [] and tree(tmp_path / "same").equals(rows)
 
 
@@ -176,8 +176,7 @@ def test_scattered_rows_reach_their_pixel_and_those_within_ten_radii(rows, tmp_p
     assert rows.num_rows < BATCH_ROWS
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(tmp_path, tiny_model):
+def test_a_catalogue_of_scattered_rows_holds_what_the_catalogue_of_one_task_holds(tmp_path, tiny_model, tasks):
     from catalog_runs import scan, write_overlapping_tiles
 
     from lenspipe.catalog.gallery.write import write_gallery
@@ -186,7 +185,6 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     from lenspipe.catalog.read import best_rows, runs_of_candidate
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import write_catalog
-    from lenspipe.distributed.catalog import RayTasks
     from lenspipe.runner import here
 
     lsdb = pytest.importorskip("lsdb")
@@ -198,7 +196,7 @@ def test_a_distributed_catalogue_holds_what_the_catalogue_of_one_process_holds(t
     run = open_run_folder(tmp_path / "run")
     how = {"radius_arcsec": 1.0, "acronym": "LPC", "matching": matching, "max_rows": 20}
     one = write_catalog(run, tmp_path / "one", **how)
-    ray = {"executor": here(RayTasks(batch_rows=17)), "flat": False}
+    ray = {"executor": here(tasks(batch_rows=17)), "flat": False}
     by_ray = write_catalog(run, tmp_path / "ray", **how, **ray)
     a, b = (read_tree(tmp_path / n / "hats").sort_by("candidate_id") for n in ("one", "ray"))
     assert one["counts"]["merged"] > 10  # the overlap has objects to merge
