@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
-from lenspipe.schema import VERSION, field, measured_fields
+from lenspipe.schema import VERSION, candidates_schema, field, measured_fields
 
 HEALPIX = "_healpix_29"
 KNOWN = ("known_lens", "known_lens_grade", "known_lens_reference", "known_lens_separation_arcsec")
@@ -15,14 +17,20 @@ RUN_ID = field(
 )
 
 
-def catalog_schema(bands: tuple[str, ...]) -> pa.Schema:
+def added_columns(schema: pa.Schema, bands: tuple[str, ...]) -> list[pa.Field]:
+    """Columns of candidates or of a catalogue that its models have added to those of every one."""
+    known = {*catalog_schema(bands).names, *candidates_schema(bands).names}
+    return [f for f in schema if f.name not in known]
+
+
+def catalog_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa.Schema:
     """
     Columns of the catalogue, sorted by `HEALPIX` in the HATS tree and by score in the flat files.
 
     ``probability`` is null where the model's card holds no calibration or the row no score; then ``prior`` and
     ``calibration`` are null too.
     """
-    measured = {f.name: f for f in measured_fields(bands)}
+    measured = {f.name: f for f in measured_fields(bands, added)}
     score = measured.pop("score")
     del measured["probability"]
     identifier, ra, dec = measured.pop("candidate_id"), measured.pop("ra"), measured.pop("dec")

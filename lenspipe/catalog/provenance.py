@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
-from lenspipe.catalog.columns import bands_of
+from lenspipe.catalog.columns import added_columns, bands_of
 from lenspipe.catalog.run_rows import Run, same_files
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json, utc_now
@@ -48,8 +48,8 @@ def check_append(
     Raises
     ------
     ConfigError
-        The run is in it already, whole or in part, has other bands, was scored by another model, or the rows that are
-        there were merged or matched otherwise.
+        The run is in it already, whole or in part, has other bands or columns, was scored by another model, or the rows
+        that are there were merged or matched otherwise.
     """
     if any(_holds(entry, run) for entry in before["runs"]):
         raise ConfigError(
@@ -87,6 +87,13 @@ def check_append(
             "scan with the same model, or add --allow-other-model",
             catalogue=", ".join(sorted(str(d) for d in digests)),
             run=run.model_digest,
+        )
+    added = [f.name for f in added_columns(pq.read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)]
+    if added != [f.name for f in run.added]:
+        raise ConfigError(
+            "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
+            catalogue=" ".join(added),
+            run=" ".join(f.name for f in run.added),
         )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lenspipe.catalog.columns import catalog_schema
+from lenspipe.catalog.columns import added_columns, catalog_schema
 from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
@@ -44,6 +44,11 @@ class Run:
     def model_digest(self) -> str | None:
         """Digest of the model that scored; None where none did."""
         return self.record["model"]["digest"] if self.record["model"] else None
+
+    @property
+    def added(self) -> tuple[pa.Field, ...]:
+        """Columns of its candidates that its models have added to those of every run."""
+        return tuple(added_columns(pq.read_schema(self.folder / "candidates.parquet"), self.bands))
 
 
 def open_run_folder(folder: Path) -> Run:
@@ -151,6 +156,8 @@ class Entries:
     lenses: pa.Table | None = None
     """Known lenses to match with."""
     match_radius_arcsec: float = 0.0
+    added: tuple[pa.Field, ...] = ()
+    """Columns that the run's models have added (`Run.added`)."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows in `catalog_schema`, in the same order, of rows as `lenspipe.catalog.sources.RunGroup` gives them."""
@@ -165,7 +172,7 @@ class Entries:
             made["probability"] = stated
             for about in {"prior", "calibration"} & made.keys():
                 made[about] = pc.if_else(pc.is_null(stated), None, made[about])
-        schema = catalog_schema(self.bands)
+        schema = catalog_schema(self.bands, self.added)
         columns = []
         for f in schema:
             column = made[f.name] if f.name in made else rows[f.name] if f.name in rows.column_names else None

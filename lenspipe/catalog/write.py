@@ -93,9 +93,9 @@ def write_catalog(
         check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
     if flat:
         _check_flat(run, out, before)
-    schema, sources = catalog_schema(run.bands), run_groups(run)
+    schema, sources = catalog_schema(run.bands, run.added), run_groups(run)
     lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
-    finish = Entries(traces_of(run), run.bands, acronym, lenses, radius)
+    finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, run.added)
     with names.replaced_folder(out, replace=replace or before is not None) as new, executor() as tasks:
         writer = TreeWriter(
             name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress

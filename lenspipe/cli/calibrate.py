@@ -1,17 +1,21 @@
-"""`lenspipe calibrate`: a finder's map from score to probability, or a classifier's rule when to abstain."""
+"""`lenspipe calibrate`: a finder's map from score to probability, a committee's, or a classifier's rule of silence."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lenspipe.errors import ConfigError
 
+if TYPE_CHECKING:
+    from lenspipe.stamps.format import StampSet
+
 
 @click.command()
-@click.argument("model", metavar="MODEL")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -36,7 +40,7 @@ from lenspipe.errors import ConfigError
 @click.option("--in-place", is_flag=True, help="Write the calibration into the card of MODEL itself.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def command(
-    model: str,
+    models: tuple[str, ...],
     data: Path,
     split: str,
     method: str,
@@ -49,14 +53,16 @@ def command(
     Fit what MODEL (a shipped name or a folder) needs beside its weights on stamps that it has not seen.
 
     Of a finder the probability of a lens given its score; of a classifier the rule when it abstains, whose cost is
-    measured on the split test. Weights are not touched. Without --out and --in-place the fit is shown and nothing is
-    written.
+    measured on the split test; of several finders, or a committee's folder, the probability given the score that they
+    have together, and --out is the committee's folder. Weights are not touched. Without --out and --in-place the fit is
+    shown and nothing is written.
     """
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.evaluate.judges import judge_for
     from lenspipe.evaluate.judges.contract import CalibrateSettings
     from lenspipe.evaluate.judging import open_members
     from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
+    from lenspipe.nn.committee import is_committee
     from lenspipe.stamps.format import StampSet
 
     if out is not None and in_place:
@@ -64,6 +70,9 @@ def command(
     if out is not None and out.exists():
         raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
     stamps = StampSet.open(data)
+    if len(models) > 1 or is_committee(models[0]):
+        return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
+    (model,) = models
     member = open_members([model], stamps, device=device)[0]
     settings = CalibrateSettings(
         split=None if split == "all" else split,
@@ -84,4 +93,43 @@ def command(
         click.echo(f"{member.folder / CARD_FILE}: written")
     else:
         click.echo("Nothing was written: add --out DIR, or --in-place.")
+    return 0
+
+
+def _calibrate_committee(
+    models: tuple[str, ...],
+    stamps: StampSet,
+    split: str,
+    method: str,
+    accuracy: float | None,
+    out: Path | None,
+    in_place: bool,
+    device: str,
+) -> int:
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.evaluate.committee import calibrate_committee
+    from lenspipe.nn.committee import COMMITTEE_FILE, committee_of, open_committee, write_committee
+
+    if accuracy is not None:
+        raise ConfigError("--accuracy is about classifiers", models=" ".join(models))
+    if in_place and len(models) > 1:
+        raise ConfigError("several models become a committee in a folder of its own; name it by --out")
+    committee = open_committee(models[0]) if len(models) == 1 else committee_of(models, name=out.name if out else None)
+    with ShownProgress("stamp") as shown:
+        fitted, said = calibrate_committee(
+            committee,
+            stamps,
+            split=None if split == "all" else split,
+            method=method,  # type: ignore[arg-type]
+            device=device,
+            progress=shown.counters(),
+        )
+    for line in said:
+        click.echo(line)
+    folder = Path(models[0]) if in_place else out
+    if folder is None:
+        click.echo("Nothing was written: add --out DIR, or --in-place.")
+    else:
+        write_committee(folder, fitted)
+        click.echo(f"{folder / COMMITTEE_FILE}: written")
     return 0

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from lenspipe.evaluate.report import Report
 
-RULES = click.Choice(["mean", "product", "calibrated"])
+RULES = click.Choice(["mean", "product", "calibrated", "logits"])
 
 
 @click.command()
@@ -77,7 +77,7 @@ def command(
     overwrite: bool,
 ) -> int:
     """
-    Judge models (shipped names or folders, all of one task) on a data set and write a report.
+    Judge models (shipped names, folders of models or of committees, all of one task) on a data set and write a report.
 
     The report: metrics.json, models.csv, scores.parquet, plots/ and report.html. Exit code: 0 done, 2 bad request.
     """

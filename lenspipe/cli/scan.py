@@ -32,9 +32,11 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder. [default: a new runs/NAME-UTC]")
 @click.option(
     "--model",
-    default=None,
+    "models",
+    multiple=True,
     metavar="NAME|DIR",
-    help="Model that scores; 'none' for no scores. [default: a shipped one that fits]",
+    help="Model or committee that scores; 'none' for no scores. Several models score as a committee. "
+    "[default: a shipped one that fits]",
 )
 @click.option(
     "--denoiser",
@@ -87,7 +89,7 @@ def command(
     tiles: tuple[str, ...],
     survey: str | None,
     out: Path | None,
-    model: str | None,
+    models: tuple[str, ...],
     denoiser: str | None,
     substructure: tuple[str, ...],
     substructure_above: float | None,
@@ -133,7 +135,7 @@ def command(
         config_file,
         assignments_to_config,
         {
-            "score.model": model and _path_or_name(model),
+            "score.model": _model_setting(models),
             "score.denoiser": denoiser and _path_or_name(denoiser),
             "score.prior": prior,
             "substructure.models": tuple(map(_path_or_name, substructure)) or None,
@@ -175,6 +177,12 @@ def _catalog(run: Path) -> None:
         )
         return
     print_catalog(run / FOLDER, record)
+
+
+def _model_setting(models: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    """One model as it is named, several as a list, None where the option is not given."""
+    named = tuple(map(_path_or_name, models))
+    return named if len(named) > 1 else named[0] if named else None
 
 
 def _path_or_name(model: str) -> str:

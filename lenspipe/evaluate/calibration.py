@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lenspipe.evaluate.stream import Member, count_rows, iter_stamps, words
-from lenspipe.infer.predict import Predictor
-from lenspipe.nn.outputs import Calibration, Find
+from lenspipe.evaluate.finders import Finder, FindMember, Scored
+from lenspipe.evaluate.stream import count_rows, iter_stamps, words
+from lenspipe.nn.outputs import Calibration
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.calibrate import Method, fit_calibration, probability
 from lenspipe.stats.counts import ScoreCounts, Tally
@@ -38,7 +38,8 @@ class Fitted:
 
 
 def fit_on_halves(
-    member: Member[Find, Predictor],
+    finder: Finder,
+    members: Sequence[FindMember],
     stamps: StampSet,
     *,
     split: str | None,
@@ -46,7 +47,7 @@ def fit_on_halves(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """
-    Score the stamps of a split and fit the map from score to probability.
+    Score the stamps of a split by a finder that is made of ``members``, and fit the map from score to probability.
 
     The two halves, by a hash of the stamp's name, judge each other; memory does not grow with the data set.
 
@@ -59,10 +60,10 @@ def fit_on_halves(
     """
     done, total = 0, count_rows(stamps, split)
     halves = (Tally(), Tally())
-    for table, pixels in iter_stamps(stamps, [member.image], member.card.features, split=split):
-        score = member.predict(table, member.prepared(stamps, pixels)).score
-        assert score is not None
-        is_lens = words(table, "label") == member.outputs.classes[-1]
+    images, features = [m.image for m in members], [name for m in members for name in m.card.features]
+    for table, pixels in iter_stamps(stamps, images, features, split=split):
+        score = Scored(stamps, table, pixels).of(finder)
+        is_lens = words(table, "label") == members[0].outputs.classes[-1]
         digests = (hashlib.blake2b(str(name).encode(), digest_size=1).digest() for name in words(table, "stamp_id"))
         half = np.array([digest[0] % 2 for digest in digests])
         for k, tally in enumerate(halves):
@@ -71,7 +72,8 @@ def fit_on_halves(
         progress(done, total)
     one, two = (tally.total for tally in halves)
     both = one + two
-    data = f"{stamps.folder.name}, split {split or 'all'}, model {member.predictor.digest}"
+    of_models = " ".join(member.predictor.digest for member in members)
+    data = f"{stamps.folder.name}, split {split or 'all'}, model {of_models}"
     fitted = fit_calibration(both, method, data=data)
     return Fitted(fitted, _of(reliability(both)), _crossed(one, two, method))
 
@@ -86,6 +88,23 @@ def _crossed(one: ScoreCounts, two: ScoreCounts, method: Method) -> dict[str, An
         parts.append((judged_on.n_lens + judged_on.n_other, found))
     n = sum(weight for weight, _ in parts)
     return {key: sum(weight * found[key] for weight, found in parts) / n for key in ("ece", "brier")}
+
+
+def said_of(name: str, fitted: Fitted) -> tuple[str, ...]:
+    """A fit in lines for people: on what, the map, and how well it holds."""
+    c, before, after = fitted.calibration, fitted.before, fitted.after
+    form = f"log odds of the probability = {c.slope:.4f} x log odds of the score {c.intercept:+.4f}"
+    held = (
+        "too few stamps to judge it on a half that it was not fitted on"
+        if after is None
+        else f"calibrated on the other half: ECE {after['ece']:.4f}, Brier {after['brier']:.4f}"
+    )
+    return (
+        f"{name}: {c.method} on {c.n_lens} lenses and {c.n_other} others ({c.data})",
+        f"  {len(c.scores)} knots" if c.method == "isotonic" else f"  {form}",
+        f"  raw score: ECE {before['ece']:.4f}, Brier {before['brier']:.4f}",
+        f"  {held}",
+    )
 
 
 def _of(found: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.evaluate.stream import Member, Pixels
-from lenspipe.infer.committee import N_VIEW, Rule, combine, dihedral_view
+from lenspipe.infer.committee import N_VIEW, Rule, combine, committee_score, dihedral_view
 from lenspipe.infer.predict import Predictor
+from lenspipe.nn.committee import Committee
 from lenspipe.nn.outputs import Calibration, Find
 from lenspipe.stamps.format import StampSet
 
@@ -98,6 +99,28 @@ class Views:
     def facts(self, n: int) -> dict[str, Any]:
         """Highest minus lowest score of the eight views: mean and largest."""
         return {"spread_of_views": {"mean": self._sum / n, "largest": self._largest}}
+
+
+class Weighed:
+    """A committee as its card weighs and calibrates it: what a scan stores."""
+
+    def __init__(self, committee: Committee, singles: Sequence[Single]) -> None:
+        self.committee, self.singles = committee, list(singles)
+        self.name, self.calibration = committee.card.name, committee.card.calibration
+        self._calibrations = committee.calibrations()
+
+    def score(self, batch: Scored) -> Array:
+        """Scores as a scan gives them."""
+        each = np.stack([batch.of(single) for single in self.singles])
+        return committee_score(each, self._calibrations, self.committee.weights)
+
+    def facts(self, n: int) -> dict[str, Any]:
+        """Digest, and members with their weights."""
+        members = [
+            {"name": single.name, "digest": entry.digest, "weight": entry.weight}
+            for single, entry in zip(self.singles, self.committee.card.members, strict=True)
+        ]
+        return {"committee": {"digest": self.committee.digest, "members": members}}
 
 
 class Together:

@@ -13,6 +13,7 @@ from lenspipe.evaluate.judges import judge_for
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings
 from lenspipe.evaluate.stream import Member, count_rows, iter_stamps
 from lenspipe.nn.card import find_model, read_card
+from lenspipe.nn.committee import Committee, is_committee, open_committee
 from lenspipe.stamps.format import StampSet
 
 
@@ -53,6 +54,20 @@ def open_members(
     if len(tasks) != 1:
         raise ConfigError("models of one task are compared; evaluate the others apart", tasks=" ".join(tasks))
     return members
+
+
+def with_committees(models: Sequence[str | Path]) -> tuple[list[str | Path], list[tuple[Committee, slice]]]:
+    """Models with the folders of committees replaced by their members', and where each committee's members stand."""
+    single: list[str | Path] = []
+    committees = []
+    for model in models:
+        if is_committee(model):
+            committee = open_committee(model)
+            committees.append((committee, slice(len(single), len(single) + len(committee.folders))))
+            single += committee.folders
+        else:
+            single.append(model)
+    return single, committees
 
 
 def judged(

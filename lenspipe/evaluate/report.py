@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings, Metrics, Printed, Progress
-from lenspipe.evaluate.judging import judge_of, open_members, stream
+from lenspipe.evaluate.judging import judge_of, open_members, stream, with_committees
 from lenspipe.evaluate.stream import Member
 from lenspipe.evaluate.summary import audit_section, report_page
 from lenspipe.report.picture import write_png
@@ -72,7 +72,8 @@ def evaluate_models(
     Parameters
     ----------
     models : sequence
-        Names of shipped models or folders of checkpoints, all of one task.
+        Names of shipped models, folders of checkpoints or of committees, all of one task. A committee's members are
+        judged beside it.
     data : Path
         Data set (`lenspipe.stamps.format`).
     out : Path
@@ -95,10 +96,13 @@ def evaluate_models(
             "the folder holds something already; choose another --out, or --overwrite a report", out=str(out)
         )
     stamps = StampSet.open(data)
+    single, committees = with_committees(models)
     members = open_members(
-        models, stamps, device=settings.device, batch_size=settings.batch_size, threads=settings.threads
+        single, stamps, device=settings.device, batch_size=settings.batch_size, threads=settings.threads
     )
     judge = judge_of(members, stamps, settings)
+    for committee, where in committees:
+        judge.add_committee(committee, members[where])
     if settings.n_audit and not judge.audited:
         raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
     out.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from lenspipe.errors import ConfigError
 from lenspipe.nn.outputs import Calibration
-from lenspipe.stats.calibrate import probability
+from lenspipe.stats.calibrate import calibrated_log_odds, probability
 
-Rule = Literal["mean", "product", "calibrated"]
+Rule = Literal["mean", "product", "calibrated", "logits"]
 N_VIEW = 8
 
 
@@ -25,12 +26,13 @@ def combine(
     ``mean`` is their arithmetic mean. ``product`` is their geometric mean: it ranks as the product over views or
     members does (Schaefer et al. 2018, A&A 611, A2) and stays between 0 and 1 in the same way for any number of them.
     ``calibrated`` is the mean of the members' probabilities at one prior (a half), so that members whose scores are
-    spread differently weigh the same (after Holloway et al. 2024, MNRAS 530, 1297).
+    spread differently weigh the same (after Holloway et al. 2024, MNRAS 530, 1297). ``logits`` is `committee_score`
+    with equal weights: what a committee gives in a scan.
 
     Raises
     ------
     ConfigError
-        ``calibrated``, and a member has no calibration.
+        ``calibrated`` or ``logits``, and a member has no calibration.
     """
     members = np.asarray(scores, np.float64)
     if rule == "mean":
@@ -45,8 +47,38 @@ def combine(
             members=len(members),
             calibrated=len(known),
         )
+    if rule == "logits":
+        return committee_score(members, known)
     stated = [probability(row, fitted, 0.5) for row, fitted in zip(members, known, strict=True)]
     return np.asarray(np.mean(stated, axis=0))
+
+
+def committee_score(
+    scores: NDArray[np.floating], calibrations: Sequence[Calibration], weights: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """
+    One score ``(n,)`` from those of finders ``(member, n)``: the logistic of the mean of their calibrated log odds.
+
+    The log odds are those of each member's probability at a prior of one half, that is the logarithm of its likelihood
+    ratio: what the pixels say to it, apart from how common lenses were where it was calibrated. A half is where the
+    members on the whole see nothing either way. Averages of log odds let a member be as sure as it is; averages of
+    probabilities (``calibrated``) forget how far from 0 the small ones lie, and the rates that count are small.
+
+    Parameters
+    ----------
+    scores : array (member, n)
+        Raw scores.
+    calibrations : sequence of Calibration
+        One per member.
+    weights : sequence of float, optional
+        One per member; equal where not given.
+    """
+    weighed = [1.0] * len(calibrations) if weights is None else list(weights)
+    total = np.zeros(np.shape(scores)[1:])
+    for row, fitted, weight in zip(scores, calibrations, weighed, strict=True):
+        total += weight * calibrated_log_odds(row, fitted, 0.5)
+    mean: NDArray[np.float64] = expit(total / sum(weighed))
+    return mean
 
 
 def dihedral_view(stamps: NDArray[np.float32], view: int) -> NDArray[np.float32]:

@@ -79,8 +79,9 @@ class SelectConfig(Table):
 class ScoreConfig(Table):
     """Scoring of candidates by a model."""
 
-    model: str = "auto"
-    """Name of a shipped model, folder of a checkpoint, ``auto`` for a shipped one that fits the bands, ``none``."""
+    model: str | tuple[str, ...] = "auto"
+    """Name of a shipped model, folder of a checkpoint or of a committee, ``auto`` for a shipped one that fits the
+    bands, ``none``; a list of at least two models scores as a committee."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` takes a GPU where the worker has one."""
     batch_size: int | None = Field(default=None, ge=1)

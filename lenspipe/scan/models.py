@@ -9,13 +9,18 @@ from pathlib import Path
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.rundir import read_json, write_json
 from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.readers import denoise, find, substructure
+from lenspipe.scan.readers import committee, denoise, find, substructure
 from lenspipe.scan.readers.contract import Asked, Reader, giving
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts
 from lenspipe.survey.tile import BadTile, Tile
 
-CHOOSERS: tuple[Callable[[Asked], Reader | str | None], ...] = (find.choose, denoise.choose, substructure.choose)
+CHOOSERS: tuple[Callable[[Asked], Reader | str | None], ...] = (
+    committee.choose,
+    find.choose,
+    denoise.choose,
+    substructure.choose,
+)
 """One per kind of reader: the reader, why there is none in words, or None where the scan is not asked for any."""
 
 

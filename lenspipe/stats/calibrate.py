@@ -107,6 +107,12 @@ def probability(score: ArrayLike, calibration: Calibration, prior: float | None 
     >>> probability([0.5, 0.9], fitted, prior=0.01).round(4)
     array([0.01  , 0.0833])
     """
+    p: NDArray[np.float64] = expit(calibrated_log_odds(score, calibration, prior))
+    return p
+
+
+def calibrated_log_odds(score: ArrayLike, calibration: Calibration, prior: float | None = None) -> NDArray[np.float64]:
+    """Log odds of `probability`, which near 0 and 1 tell what a probability cannot; parameters as there."""
     s = np.asarray(score, np.float64)
     if calibration.method == "isotonic":
         odds = log_odds(np.interp(s, calibration.scores, calibration.probabilities))
@@ -116,8 +122,7 @@ def probability(score: ArrayLike, calibration: Calibration, prior: float | None 
         if not 0 < prior < 1:
             raise ConfigError("a prior is a fraction between 0 and 1, both excluded", got=prior)
         odds = odds + log_odds(prior) - log_odds(calibration.prior)
-    p: NDArray[np.float64] = expit(odds)
-    return p
+    return np.asarray(odds)
 
 
 def calibration_digest(calibration: Calibration) -> str:

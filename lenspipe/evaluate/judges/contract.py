@@ -23,6 +23,7 @@ from lenspipe.evaluate.stream import Member, OutputsT, Pixels, RunnerT, image_fo
 from lenspipe.infer.committee import Rule
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import ModelCard
+from lenspipe.nn.committee import Committee
 from lenspipe.nn.outputs import Prediction
 from lenspipe.report.page import Section
 from lenspipe.stamps.format import StampSet
@@ -161,6 +162,17 @@ class Judge(ABC, Generic[OutputsT, RunnerT]):
     @abstractmethod
     def printed(self, metrics: Mapping[str, Metrics]) -> Printed:
         """What the command prints: the numbers that count, one row per model."""
+
+    def add_committee(self, committee: Committee, members: Sequence[Member[OutputsT, RunnerT]]) -> None:
+        """
+        Judge a committee of some of the models as well.
+
+        Raises
+        ------
+        ConfigError
+            Models of the task are not averaged.
+        """
+        raise ConfigError("a committee is made of finders", committee=committee.card.name, task=members[0].card.task)
 
     @classmethod
     def shown(cls, outputs: OutputsT, said: Prediction) -> Array:

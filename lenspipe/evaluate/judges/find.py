@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.evaluate.calibration import fit_on_halves
-from lenspipe.evaluate.finders import Finder, FindMember, Scored, Single, Together, Views
+from lenspipe.evaluate.calibration import fit_on_halves, said_of
+from lenspipe.evaluate.finders import Finder, FindMember, Scored, Single, Together, Views, Weighed
 from lenspipe.evaluate.judges.contract import (
     Array,
     Calibrated,
@@ -24,6 +24,7 @@ from lenspipe.evaluate.judges.contract import (
     fields,
 )
 from lenspipe.evaluate.stream import Pixels, numbers, words
+from lenspipe.nn.committee import Committee
 from lenspipe.nn.outputs import Find, Prediction
 from lenspipe.report import plots
 from lenspipe.report.page import Section, number, rate, with_interval
@@ -98,7 +99,7 @@ class FindJudge(NumbersJudge[Find]):
         if len(wanted) > 1:
             raise ConfigError("the models call lenses by different labels", labels=",".join(sorted(wanted)))
         bare = [member.name for member in self.members if member.outputs.calibration is None]
-        if bare and ("calibrated" in committees or views == "calibrated"):
+        if bare and {"calibrated", "logits"} & {*committees, views}:
             raise ConfigError("no calibration on the card; fit one by `lenspipe calibrate`", model=bare[0])
 
     @property
@@ -267,26 +268,18 @@ class FindJudge(NumbersJudge[Find]):
         """Fit the map from score to probability, and judge it on the halves that it was not fitted on."""
         demand_no_accuracy(member, settings)
         fitted = fit_on_halves(
-            member,
+            Single(member),
+            [member],
             stamps,
             split=settings.split,
             method=settings.method,
             progress=lambda done, total: progress("Scoring", done, total),
         )
-        c, before, after = fitted.calibration, fitted.before, fitted.after
-        form = f"log odds of the probability = {c.slope:.4f} x log odds of the score {c.intercept:+.4f}"
-        held = (
-            "too few stamps to judge it on a half that it was not fitted on"
-            if after is None
-            else f"calibrated on the other half: ECE {after['ece']:.4f}, Brier {after['brier']:.4f}"
-        )
-        said = (
-            f"{member.name}: {c.method} on {c.n_lens} lenses and {c.n_other} others ({c.data})",
-            f"  {len(c.scores)} knots" if c.method == "isotonic" else f"  {form}",
-            f"  raw score: ECE {before['ece']:.4f}, Brier {before['brier']:.4f}",
-            f"  {held}",
-        )
-        return Calibrated(member.card.with_outputs(calibration=c), said)
+        return Calibrated(member.card.with_outputs(calibration=fitted.calibration), said_of(member.name, fitted))
+
+    def add_committee(self, committee: Committee, members: Sequence[FindMember]) -> None:
+        """Judge a committee of some of the models, as its card weighs them."""
+        self.add(Weighed(committee, [Single(member) for member in members]))
 
 
 def deepest_rate(metrics: Metrics) -> str:

@@ -48,9 +48,9 @@ def graded_stamps(run: Run, labels: pa.Table, out: Path, *, seed: int) -> Conver
     """
     Cut the labelled candidates of a run as the scan did, and write them as a data set of stamps.
 
-    Bands and side are those that the run's model takes, so that it scores a stamp as it scored the candidate; without
-    a model all bands of the run and 65 pixels. Candidates without a label are left out. Splits follow from the
-    position (`lenspipe.stamps.splits`): a field of less than a degree lies in one.
+    Bands and side are those that the run's model takes, so that it scores a stamp as it scored the candidate; of a
+    committee all that a member takes; without a model all bands of the run and 65 pixels. Candidates without a label are
+    left out. Splits follow from the position (`lenspipe.stamps.splits`): a field of less than a degree lies in one.
 
     Parameters
     ----------
@@ -81,15 +81,22 @@ def graded_stamps(run: Run, labels: pa.Table, out: Path, *, seed: int) -> Conver
         raise ConfigError(
             "no graded candidate has a label, so there are no stamps to cut; see --lens-from and --nonlens-to"
         )
-    card = ModelCard.model_validate(run.record["model"]["card"]) if run.record["model"] else None
     scales = run.shards.filter(pc.is_in(run.shards["shard_id"], pc.unique(rows["shard_id"])))["pixel_scale_arcsec"]
     scale_arcsec = float(np.median(scales.to_numpy()))
-    size_px = cutout_size_px(card, scale_arcsec) if card else STAMP_PX
-    spec = ImageSpec(tuple(card.bands) if card else run.bands, size_px, scale_arcsec)
+    spec = _spec(run, scale_arcsec)
     by_id = {row["candidate_id"]: row for row in rows.to_pylist()}
     cut = _Cutter(run, spec)
     stream = stream_stamps("graded", {"image": spec}, EXTRA, list(by_id), lambda i: cut(by_id[i]), n=len(by_id))
     return convert(stream, out, seed=seed, fractions=DEFAULT_FRACTIONS, margin_arcsec=MARGIN_ARCSEC)
+
+
+def _spec(run: Run, scale_arcsec: float) -> ImageSpec:
+    recorded = run.record["model"]
+    if recorded is None:
+        return ImageSpec(run.bands, STAMP_PX, scale_arcsec)
+    cards = [ModelCard.model_validate(member["card"]) for member in recorded.get("members", [recorded])]
+    bands = tuple(dict.fromkeys(band for card in cards for band in card.bands))
+    return ImageSpec(bands, max(cutout_size_px(card, scale_arcsec) for card in cards), scale_arcsec)
 
 
 class _Cutter:

@@ -108,9 +108,9 @@ class Finder(Reader):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def choose(asked: Asked) -> Finder | str:
+def choose(asked: Asked) -> Finder | str | None:
     """
-    The finder of a scan, or why there is none.
+    The finder of a scan, or why there is none; None where a committee scores.
 
     A model that is asked for by name must fit the bands of the survey; ``auto`` takes the first shipped one that
     does. Whether a model fits a tile's pixel scale is decided tile by tile.
@@ -122,6 +122,8 @@ def choose(asked: Asked) -> Finder | str:
         denoised stamps and no denoiser is asked for; a prior is stated and no calibration applies.
     """
     score = asked.config.score
+    if asked.giving("score") is not None or not isinstance(score.model, str):
+        return None
     denoised = score.denoiser != "none"
     found = _choose(score.model, asked.bands, denoised=denoised)
     if isinstance(found, str):
