@@ -49,8 +49,8 @@ def graded_stamps(run: Run, labels: pa.Table, out: Path, *, seed: int) -> Conver
     Cut the labelled candidates of a run as the scan did, and write them as a data set of stamps.
 
     Bands and side are those that the run's model takes, so that it scores a stamp as it scored the candidate; of a
-    committee all that a member takes; without a model all bands of the run and 65 pixels. Candidates without a label are
-    left out. Splits follow from the position (`lenspipe.stamps.splits`): a field of less than a degree lies in one.
+    committee all that a member takes; without a model all bands of the run and 65 pixels. Candidates without a label
+    are left out. Splits follow from the position (`lenspipe.stamps.splits`): a field of less than a degree lies in one.
 
     Parameters
     ----------
