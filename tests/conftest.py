@@ -24,6 +24,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 RAY, BROWSER, REAL = {"ray_local", "cluster"}, {"browser", "open_browser"}, {"real_data"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they need, which their fixtures say; tests with Ray share one process and its Ray."""
     for item in items:
