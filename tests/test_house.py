@@ -14,15 +14,9 @@ PACKAGE = ROOT / "lenspipe"
 TASKS = {"find", "classify", "regress", "denoise"}
 TASKS_AT_HOME = ("nn/outputs.py", "learn/objectives/", "evaluate/judges/")
 """What a task gives, how it is trained, how it is judged: everybody else asks these."""
-STILL_TASKS = {
-    "cli/train.py"  # training a denoiser becomes an objective as every other (learn)
-}
-"""Files that other work is taking tasks out of: empty this, and add nothing."""
 ENTRIES = ("lenspipe.cli", "lenspipe.__main__")
 PUBLIC = {"lenspipe.simulate.paint": "docs/simulations.md", "lenspipe.stats.recall": "docs/evaluation.md"}
 """Modules that nothing in the package imports, and the page that tells a user to."""
-STILL_UNREACHED: set[str] = set()
-"""Modules whose caller is being written: empty this, and add nothing."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -78,18 +72,13 @@ def test_a_task_is_named_where_it_lives_and_in_the_choices_of_a_command_only() -
     strangers = {}
     for path in SOURCES:
         file = path.relative_to(PACKAGE).as_posix()
-        if file.startswith(TASKS_AT_HOME) or file in STILL_TASKS or file == "cli/__init__.py":
+        if file.startswith(TASKS_AT_HOME) or file == "cli/__init__.py":
             continue  # the last has a command of that name
         tree = tree_of(path)
         allowed = in_options(tree) if file.startswith("cli/") else set()
         if lines := [line for line in tasks_in(tree) if line not in allowed]:
             strangers[file] = lines
     assert not strangers, "ask card.outputs, the objective or the judge instead of comparing a task's name"
-
-
-def test_what_still_names_tasks_does() -> None:
-    gone = [file for file in STILL_TASKS if not tasks_in(tree_of(PACKAGE / file))]
-    assert not gone, "take these off STILL_TASKS"
 
 
 def test_ray_is_imported_in_distributed_only() -> None:
@@ -117,7 +106,7 @@ def test_no_module_is_without_a_way_from_a_command_a_job_or_a_documented_entry()
         reached.add(module)
         parents = {module.rpartition(".")[0]} & set(trees)  # importing a module runs its packages
         waiting |= (edges[module] | parents) - reached
-    assert set(trees) - reached == STILL_UNREACHED
+    assert not set(trees) - reached
 
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))

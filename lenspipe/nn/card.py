@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
@@ -102,13 +102,6 @@ class ModelCard(Table):
     def with_outputs(self, **facts: Any) -> ModelCard:
         """The same card with other facts of its outputs, such as ``calibration``."""
         return self.model_copy(update={"outputs": self.outputs.model_copy(update=facts)})
-
-    # INTERIM: facts of the outputs as the card's own, until judges, objectives and readers ask `outputs` themselves
-    classes: ClassVar[Any] = property(lambda self: getattr(self.outputs, "classes", ("nonlens", "lens")))
-    targets: ClassVar[Any] = property(lambda self: getattr(self.outputs, "targets", ()))
-    exposure_ratios: ClassVar[Any] = property(lambda self: getattr(self.outputs, "exposure_ratios", None))
-    calibration: ClassVar[Any] = property(lambda self: getattr(self.outputs, "calibration", None))
-    abstention: ClassVar[Any] = property(lambda self: getattr(self.outputs, "abstention", None))
 
     @model_validator(mode="before")
     @classmethod
