@@ -34,9 +34,15 @@ def read_toml(path: str | Path, table: type[TableT]) -> TableT:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # a byte-order mark is what Windows editors put in front
     except OSError as error:
         raise ConfigError(f"cannot read the TOML file: {error.strerror}", file=str(path)) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"the TOML file is not UTF-8 (line {line}, byte {error.object[error.start]:#04x}); save it as UTF-8",
+            file=str(path),
+        ) from error
     return parse_toml(text, table, origin=path.name)
 
 

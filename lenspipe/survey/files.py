@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import os
+import re
+import urllib.parse
 import warnings
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any, Literal
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from lenspipe.errors import ConfigError, TileError
+from lenspipe.sky.wcs import is_wcs_card
 
 # What astropy, gzip and the operating system raise for bytes that are not the FITS file they claim to be.
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, fits.VerifyError)
-SUFFIXES = (".fits", ".fit", ".fts", ".fits.fz", ".fits.gz", ".fit.gz", ".fts.gz")
+SUFFIX = re.compile(r"(?i)\.(?:fits?|fts)(?:\.(?:fz|gz|bz2|xz))?$")
+"""How the name of a FITS file ends that can be opened."""
+NEARLY = re.compile(r"(?i)\.(?:fits?|fts)\b")
+"""A name that seems to be that of a FITS file, in whatever packing."""
+_WEIGHT = re.compile(
+    r"(?i)(?:.*[_-])?(?:wht|wgt|weights?|wt|ivar|invvar|inv_?var|var|variance|err|error|rms|sigma|std|stat|noise|unc"
+    r"|uncert|uncertainty)(?:_?\d+)?"
+)
+_MASK = re.compile(r"(?i)(?:.*[_-])?(?:masks?|msk|maskbits|dq|dataquality|flags?|flg|bpm|badpix|bad)(?:_?\d+)?")
+_ASIDE = re.compile(
+    r"(?i)(?:.*[_-])?(?:ctx|con|context|exp|expmap|exptime|exposure|cov|coverage|nexp|num|psf|psfex|bkg|back|background"
+    r"|model|resid|residual|chi2?|segm?|segmentation|wcsdvarr|d2imarr|samp|time|area|var_poisson|var_rnoise)(?:_?\d+)?"
+)
+_STRUCTURAL = re.compile(
+    r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|XTENSION|PCOUNT|GCOUNT|EXTNAME|EXTVER|EXTLEVEL|BSCALE|BZERO|BLANK"
+    r"|CHECKSUM|DATASUM|COMMENT|HISTORY"
+)
+SHOWN = 8
 WHOLE_FILE_CHECKSUM_BYTES = 64 << 20
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
 
@@ -35,31 +56,108 @@ def find_files(requests: list[str]) -> list[str]:
     Raises
     ------
     ConfigError
-        A request names nothing: the file or folder does not exist, or the glob is empty.
+        A request names nothing: the file or folder does not exist, or the glob is empty; or a URL cannot be listed.
     """
     found: list[str] = []
     for request in requests:
-        hits = [f for f in glob_files(request) if f.endswith(SUFFIXES) or f == os.path.abspath(request)]
+        named = glob_files(request)
+        hits = [f for f in named if SUFFIX.search(f) or f == local_path(request)]
         if not hits:
             kind = "glob is empty" if any(c in request for c in "*?[") else "no such FITS file or folder"
-            raise ConfigError(f"{kind}: nothing to scan", tiles=request)
+            near = [f for f in named if NEARLY.search(f)]
+            raise ConfigError(
+                f"{kind}: nothing to scan",
+                tiles=request,
+                **({"files": len(named), "first": (near or named)[0]} if named else {}),
+            )
         found.extend(hits)
     return found
 
 
-def glob_files(request: str) -> list[str]:
-    """Files that a path, folder (searched through), glob or URL names, sorted."""
-    if is_url(request):
-        import fsspec
+def packed_otherwise(requests: list[str]) -> list[str]:
+    """Files that seem to be FITS in a packing that cannot be opened (``.fits.zst``, ``.fits.part``): left out."""
+    named = [file for request in requests for file in glob_files(request)]
+    return sorted({f for f in named if NEARLY.search(os.path.basename(f)) and not SUFFIX.search(f)})
 
-        filesystem, path = fsspec.core.url_to_fs(request)
-        names = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
-        # HTTP lists whole URLs, the others paths.
-        return sorted(name if is_url(name) else f"{request.split('://')[0]}://{name.lstrip('/')}" for name in names)
-    path = os.path.abspath(os.path.expanduser(request))
+
+def glob_files(request: str) -> list[str]:
+    """
+    Files that a path, folder (searched through, links too), glob or URL names, sorted.
+
+    Raises
+    ------
+    ConfigError
+        A URL whose protocol is not known or whose package is missing, or that cannot be listed.
+    """
+    if is_url(request) and not request.startswith("file://"):
+        return _remote_files(request)
+    path = local_path(request)
     if os.path.isdir(path):
-        return sorted(str(p) for p in Path(path).rglob("*") if p.is_file())
-    return sorted(glob.glob(path, recursive=True)) or ([path] if os.path.isfile(path) else [])
+        return _walk(path)
+    if os.path.lexists(path):
+        return [path]
+    # Of the brackets of a path, some may be the folder's own: the glob counts first.
+    return sorted(glob.glob(path, recursive=True)) or sorted(glob.glob(path.replace("[", "[[]"), recursive=True))
+
+
+def local_path(request: str) -> str:
+    """Absolute path of a local file, folder or glob, or of a ``file://`` URL."""
+    path = urllib.parse.unquote(request.removeprefix("file://")) if request.startswith("file://") else request
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _walk(folder: str) -> list[str]:
+    """Files of a folder and of those below it; a folder that links reach twice counts once."""
+    seen, files = set(), []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        files += [os.path.join(where, name) for name in names]
+    return sorted(files)
+
+
+def _remote_files(request: str) -> list[str]:
+    filesystem, path = url_filesystem(request)
+    try:
+        names = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
+    except Exception as error:  # each protocol's package raises its own
+        raise ConfigError(
+            f"the URL cannot be listed ({type(error).__name__}: {error}); is it right, and is there a network?",
+            tiles=request,
+        ) from error
+    # HTTP lists whole URLs, the others paths without the protocol, and some without the host.
+    before = request[: len(request) - len(path)] if request.endswith(path) else f"{request.split('://')[0]}://"
+    return sorted(name if is_url(name) else before + name for name in names)
+
+
+def url_filesystem(url: str) -> tuple[Any, str]:
+    """
+    Fsspec's filesystem of a URL, and the path in it.
+
+    Raises
+    ------
+    ConfigError
+        The protocol is not known, its package is missing, or the server cannot be reached.
+    """
+    import fsspec
+
+    protocol = url.split("://")[0]
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise ConfigError(f"{protocol}:// needs a package that is not installed: {error}", url=url) from error
+    except ValueError as error:
+        raise ConfigError(f"the protocol {protocol}:// is not known: {error}", url=url) from error
+    except Exception as error:  # the servers' packages raise their own
+        raise ConfigError(
+            f"the server cannot be reached ({type(error).__name__}: {error}); is the URL right, is there a network?",
+            url=url,
+        ) from error
+    return filesystem, path
 
 
 @contextlib.contextmanager
@@ -82,58 +180,142 @@ def open_fits(file: str) -> Iterator[fits.HDUList]:
         raise
     except Exception as error:
         # What astropy raises for damaged compressed tiles is private to it and derives from Exception itself.
-        if not isinstance(error, UNREADABLE) and type(error).__name__ != "CfitsioException":
+        private = type(error).__name__ == "CfitsioException" or is_url(file)  # and each protocol has its own
+        if not isinstance(error, UNREADABLE) and not private:
             raise
         reason = str(error) or type(error).__name__
         raise TileError(f"the FITS file cannot be read (missing, truncated or damaged): {reason}", file=file) from error
 
 
-def image_hdu(hdus: fits.HDUList, hdu: int | str | None, *, file: str) -> fits.ImageHDU:
+@dataclasses.dataclass(frozen=True)
+class PlaneHeader:
+    """What is known of a plane from the headers of its file."""
+
+    header: fits.Header
+    """The plane's own header, and below it the primary header's keywords that it does not repeat; of the two, only one
+    gives the cards of the WCS."""
+    wcs: fits.Header
+    """The header that the WCS is read from: the plane's own, or the primary where the plane has none at all."""
+    shape: tuple[int, int]
+    """Rows and columns."""
+    unreadable: frozenset[str]
+    """Keywords of cards that are not FITS; they are left out of the headers."""
+
+
+def plane_shape(hdu: fits.ImageHDU) -> tuple[int, int] | None:
+    """Rows and columns of an HDU with one two-dimensional image, also where further axes have one pixel; else None."""
+    shape = tuple(getattr(hdu, "shape", ()) or ()) if hdu.is_image else ()
+    if len(shape) < 2 or any(n != 1 for n in shape[:-2]):
+        return None
+    return int(shape[-2]), int(shape[-1])
+
+
+def image_hdu(
+    hdus: fits.HDUList, hdu: int | str | None, *, file: str, role: Literal["image", "weight", "mask"] = "image"
+) -> fits.ImageHDU:
     """
-    The HDU that is asked for, or the first with a two-dimensional image.
+    The HDU that is asked for, or the only one that can be meant.
+
+    Where none is asked for and several hold an image, it is the only one whose name is that of its role: for
+    ``image``, the only one that is not named as a weight, mask, PSF or the like.
 
     Raises
     ------
     TileError
-        There is no such HDU, or it holds no two-dimensional image.
+        There is no such HDU, it holds no two-dimensional image, or several can be meant; they are named.
     """
     if hdu is None:
-        for candidate in hdus:
-            if candidate.is_image and len(getattr(candidate, "shape", ())) == 2:
-                return candidate
-        raise TileError("no HDU of the file holds a two-dimensional image", file=file)
+        return _only_image(hdus, file, role)
     names = [h.name for h in hdus]
     if (isinstance(hdu, str) and hdu.upper() not in names) or (isinstance(hdu, int) and hdu >= len(hdus)):
         raise TileError("the file has no such HDU", file=file, hdu=hdu, has=" ".join(names))
+    if isinstance(hdu, str) and (n := names.count(hdu.upper())) > 1:
+        raise TileError(f"the file has {n} HDUs of this name; say which by its number", file=file, hdu=hdu)
     chosen = hdus[hdu]
-    if not chosen.is_image or len(chosen.shape) != 2:
+    if not chosen.is_image or plane_shape(chosen) is None:
         raise TileError("the HDU holds no two-dimensional image", file=file, hdu=hdu, shape=str(chosen.shape))
     return chosen
 
 
-def read_header(file: str, hdu: int | str | None) -> fits.Header:
+def _only_image(hdus: fits.HDUList, file: str, role: str) -> fits.ImageHDU:
+    images = [(i, h) for i, h in enumerate(hdus) if plane_shape(h) is not None]
+    if len(images) == 1:
+        return images[0][1]
+    if not images:
+        shapes = ", ".join(f"{h.name or i} {h.shape}" for i, h in enumerate(hdus) if getattr(h, "shape", ()))
+        raise TileError("no HDU of the file holds a two-dimensional image", file=file, has=shapes or None)
+    if role == "image":
+        meant = [
+            h
+            for _, h in images
+            if not (_WEIGHT.fullmatch(h.name) or _MASK.fullmatch(h.name) or _ASIDE.fullmatch(h.name))
+        ]
+    else:
+        meant = [h for _, h in images if (_WEIGHT if role == "weight" else _MASK).fullmatch(h.name)]
+    if len(meant) == 1:
+        return meant[0]
+    listed = ", ".join(f"{i} {h.name} {plane_shape(h)}" for i, h in images[:SHOWN])
+    raise TileError(
+        f"the file holds {len(images)} images, of which {len(meant)} can be the {role}: say which by {role}_hdu in the "
+        "survey's layout (for several bands one [[files]] rule per band), or give each image a file of its own",
+        file=file,
+        images=listed + (" ..." if len(images) > SHOWN else ""),
+    )
+
+
+def read_header(file: str, hdu: int | str | None, *, role: Literal["image", "weight", "mask"] = "image") -> fits.Header:
     """Header of a plane, with the primary header's keywords below it where they are not repeated."""
     with open_fits(file) as hdus:
-        chosen = image_hdu(hdus, hdu, file=file)
-        header = chosen.header.copy()
-        if chosen is not hdus[0]:
-            for card in hdus[0].header.cards:
-                if card.keyword and card.keyword not in header and card.keyword not in ("COMMENT", "HISTORY"):
-                    header.append(card, end=True)
-        return header
+        return plane_header(hdus, image_hdu(hdus, hdu, file=file, role=role)).header
+
+
+def plane_header(hdus: fits.HDUList, plane: fits.ImageHDU) -> PlaneHeader:
+    """Headers that belong to a plane of an open file; cards that are not FITS are named and left out."""
+    own, unreadable = _sound(plane.header)
+    shape = plane_shape(plane)
+    assert shape is not None
+    if plane is hdus[0]:
+        return PlaneHeader(own, own, shape, frozenset(unreadable))
+    above, unreadable_above = _sound(hdus[0].header)
+    # A WCS is one thing: a CD, LONPOLE or SIP of the primary beside the plane's own CRVAL is the WCS of nothing.
+    has_wcs = any(is_wcs_card(k) and k != "WCSAXES" for k in (*own, *unreadable))
+    merged = own.copy()
+    for card in above.cards:
+        key = card.keyword
+        if not key or key in merged or _STRUCTURAL.fullmatch(key) or (has_wcs and is_wcs_card(key)):
+            continue
+        merged.append(card, end=True)
+    unreadable |= {key for key in unreadable_above - set(own) if not (has_wcs and is_wcs_card(key))}
+    return PlaneHeader(merged, own if has_wcs else merged, shape, frozenset(unreadable))
+
+
+def _sound(header: fits.Header) -> tuple[fits.Header, set[str]]:
+    """A header without the cards that are not FITS, and their keywords: one bad card must not cost the image."""
+    cards, unreadable = [], set()
+    for card in header.cards:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", AstropyWarning)
+                _ = card.keyword, card.value, card.comment
+                card.verify("exception")
+        except (fits.VerifyError, ValueError):
+            unreadable.add(str(card.image)[:8].strip())
+        else:
+            cards.append(card)
+    return fits.Header(cards, copy=True), unreadable
 
 
 def size_bytes(file: str) -> int:
     """Size of a file in bytes; raises `TileError` where it is not there."""
     try:
         if is_url(file):
-            import fsspec
-
-            filesystem, path = fsspec.core.url_to_fs(file)
+            filesystem, path = url_filesystem(file)
             return int(filesystem.size(path))
         return os.path.getsize(file)
     except OSError as error:
         raise TileError("the file is not there", file=file) from error
+    except ConfigError as error:
+        raise TileError(str(error), file=file) from error
 
 
 def checksum(file: str) -> str:

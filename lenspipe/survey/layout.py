@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -57,18 +55,37 @@ class FileRule(Table):
 
 
 class ZeroPoint(Table):
-    """The AB magnitude of one count, by the first rule that applies."""
+    """The AB magnitude of one unit of the pixels, by the first rule that applies (see `lenspipe.survey.flux`)."""
 
     units: dict[str, float] = {}
-    """AB zero-point by the value of BUNIT, for example ``nJy = 31.4``."""
+    """AB zero-point by the value of BUNIT, for example ``nJy = 31.4``. A BUNIT that is a flux density is understood
+    without being listed; a rule below that contradicts it is refused."""
     keywords: tuple[str, ...] = ()
-    """Header keywords that hold the AB zero-point."""
+    """Header keywords that hold the zero-point: AB unless ``vega_to_ab``, of one unit of the pixels unless ``per``."""
+    unproven_keywords: tuple[str, ...] = ()
+    """Header keywords that observatories use differently: taken only where the header itself says AB (PHOTSYS, or the
+    card's comment) and of what; else refused by name. Where given, ``keywords`` must also agree with one another."""
     fluxmag0_keywords: tuple[str, ...] = ()
     """Header keywords that hold the counts of an object of magnitude zero (HSC)."""
     photflam: bool = False
-    """Use PHOTFLAM and PHOTPLAM: -2.5 log10(PHOTFLAM) - 5 log10(PHOTPLAM) - 2.408 (HST/ACS data handbook)."""
+    """Use PHOTFLAM and PHOTPLAM, which are of one count per second: -2.5 log10(PHOTFLAM) - 5 log10(PHOTPLAM) - 2.408
+    (HST/ACS data handbook)."""
     ab: float | None = None
     """Zero-point that the survey's documentation states for every tile."""
+    per: Literal["pixel", "second", "exposure"] | None = None
+    """What ``keywords`` and ``ab`` are of: one unit of the pixels, one count per second, or one count of the exposure.
+    Where absent: of the pixels, but refused where BUNIT is per second and there is an exposure time."""
+    pixels: Literal["exposure", "rate", "flux"] | None = None
+    """What pixels hold where BUNIT does not say: counts of the exposure, counts per second, or fluxes of zero-point
+    ``ab`` (then a BUNIT of counts is refused)."""
+    exposure_keywords: tuple[str, ...] = ("EXPTIME",)
+    """Header keywords of the exposure time in seconds, asked in turn."""
+    vega_to_ab: dict[str, float] = {}
+    """AB minus Vega magnitude by band: the survey's keywords are Vega magnitudes."""
+    plausible: tuple[float, float] = (12.0, 40.0)
+    """Range of zero-points; a keyword outside (0, -1, 99: never calibrated) is refused."""
+    ignore_bunit: bool = False
+    """BUNIT of these files is wrong; nothing is read from it."""
 
 
 class SurveyLayout(Table):
@@ -133,29 +150,3 @@ def read_layout(name_or_file: str | Path) -> SurveyLayout:
         raise ConfigError(f"unknown survey. {hint}Known: {', '.join(names)}; or give a .toml file", survey=text)
     source = resources.files("lenspipe.survey") / "layouts" / f"{text}.toml"
     return parse_toml(source.read_text(encoding="utf-8"), SurveyLayout, origin=f"{text}.toml")
-
-
-def zero_point_ab(header: Mapping[str, object], rule: ZeroPoint) -> float | None:
-    """
-    AB magnitude of one count in an image with this header, or None where no rule applies.
-
-    Keywords come before the survey's stated value: a header knows its own image.
-    """
-    unit = str(header.get("BUNIT", "")).strip()
-    for name, value in rule.units.items():
-        if unit.lower() == name.lower():
-            return value
-    for key in rule.keywords:
-        if (number := _number(header.get(key))) is not None:
-            return number
-    for key in rule.fluxmag0_keywords:
-        if (number := _number(header.get(key))) is not None and number > 0:
-            return 2.5 * math.log10(number)
-    flam, plam = _number(header.get("PHOTFLAM")), _number(header.get("PHOTPLAM"))
-    if rule.photflam and flam and plam and flam > 0 and plam > 0:
-        return -2.5 * math.log10(flam) - 5 * math.log10(plam) - 2.408
-    return rule.ab
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

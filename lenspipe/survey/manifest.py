@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lenspipe.errors import ConfigError
-from lenspipe.survey.files import is_url
+from lenspipe.survey.files import is_url, local_path, url_filesystem
 from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.tile import BadTile, BandFiles, Plane, Tile, _clean, _tile
+from lenspipe.survey.tile import BadTile, BandFiles, Plane, Tile, tiles_of
 
 REQUIRED, OPTIONAL = ("tile", "band", "image"), ("weight", "mask")
 _AS_TEXT = pa.csv.ConvertOptions(column_types={name: pa.string() for name in (*REQUIRED, *OPTIONAL)})
@@ -27,17 +28,16 @@ def read_manifest(path: str, layout: SurveyLayout) -> list[Tile | BadTile]:
     """
     Tiles of a manifest; relative file names are relative to the manifest's folder.
 
-    HDUs of image, weight and mask are those of the layout's first file rule. Empty weights and masks are none.
+    HDUs of image, weight and mask are those of the layout's first file rule. Empty weights and masks are none; spaces
+    around a value do not count.
 
     Raises
     ------
     ConfigError
-        The table cannot be read, has no rows, or lacks a required column (the columns found are named).
+        The table cannot be read, has no rows, lacks a required column (the columns found are named), or has a row
+        without a value that it needs, or an image twice.
     """
-    try:
-        table = pa.csv.read_csv(path, convert_options=_AS_TEXT) if path.endswith(".csv") else pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"cannot read the manifest: {error}", file=path) from error
+    table = _read(path)
     missing = [c for c in REQUIRED if c not in table.column_names]
     if missing or not table.num_rows:
         raise ConfigError(
@@ -47,26 +47,69 @@ def read_manifest(path: str, layout: SurveyLayout) -> list[Tile | BadTile]:
             columns=", ".join(table.column_names),
             rows=table.num_rows,
         )
-    rule, folder = layout.files[0], os.path.dirname(os.path.abspath(path))
+    rule, folder = layout.files[0], _folder(path)
     groups: dict[str, list[BandFiles]] = {}
-    for row in table.select([c for c in (*REQUIRED, *OPTIONAL) if c in table.column_names]).to_pylist():
-        image = _resolve(str(row["image"]), folder)
+    seen: dict[tuple[str, str, str], int] = {}
+    known = [c for c in (*REQUIRED, *OPTIONAL) if c in table.column_names]
+    for n, row in enumerate(table.select(known).to_pylist(), 1):
+        values = {key: "" if value is None else str(value).strip() for key, value in row.items()}
+        empty = [key for key in REQUIRED if not values[key]]
+        if empty:
+            raise ConfigError(f"row {n} of the manifest has no {' and no '.join(empty)}", file=path, row=n)
+        image = _resolve(values["image"], folder)
+        band = layout.band_names.get(values["band"], values["band"])
+        before = seen.setdefault((values["tile"], band, image), n)
+        if before != n:
+            raise ConfigError(
+                f"rows {before} and {n} of the manifest are the same image of the same tile and band; remove one",
+                file=path,
+                tile=values["tile"],
+                band=band,
+            )
         planes = {
-            "weight": _plane(row.get("weight"), rule.weight_hdu, folder, image),
-            "mask": _plane(row.get("mask"), rule.mask_hdu, folder, image),
+            "weight": _plane(values.get("weight"), rule.weight_hdu, folder, image),
+            "mask": _plane(values.get("mask"), rule.mask_hdu, folder, image),
         }
-        band = layout.band_names.get(str(row["band"]), str(row["band"]))
         files = BandFiles(band, Plane(image, rule.image_hdu), **planes, pixel_scale_arcsec=rule.pixel_scale_arcsec)
-        groups.setdefault(_clean(str(row["tile"])), []).append(files)
-    return [_tile(name, list(members)) for name, members in sorted(groups.items())]
+        groups.setdefault(values["tile"], []).append(files)
+    return tiles_of(groups)
 
 
-def _plane(name: object, hdu: int | str | None, folder: str, image: str) -> Plane | None:
+def _read(path: str) -> pa.Table:
+    try:
+        with _open(path) as stream:
+            if path.endswith(".csv"):
+                return pa.csv.read_csv(stream, convert_options=_AS_TEXT)
+            return pq.read_table(stream)
+    except ConfigError:
+        raise
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"cannot read the manifest: {error}", file=path) from error
+    except Exception as error:
+        if not is_url(path):
+            raise
+        raise ConfigError(f"cannot read the manifest ({type(error).__name__}: {error})", file=path) from error
+
+
+def _open(path: str) -> Any:
+    if not is_url(path):
+        return open(path, "rb")
+    filesystem, inside = url_filesystem(path)
+    return filesystem.open(inside, "rb")
+
+
+def _folder(path: str) -> str:
+    return path.rsplit("/", 1)[0] if is_url(path) else os.path.dirname(os.path.abspath(path))
+
+
+def _plane(name: str | None, hdu: int | str | None, folder: str, image: str) -> Plane | None:
     if not name:
         return None
-    file = _resolve(str(name), folder)
+    file = _resolve(name, folder)
     return Plane(file, hdu if file == image else None)
 
 
 def _resolve(name: str, folder: str) -> str:
-    return name if is_url(name) else os.path.abspath(os.path.join(folder, name))
+    if is_url(name):
+        return local_path(name) if name.startswith("file://") else name
+    return f"{folder}/{name}" if is_url(folder) else os.path.abspath(os.path.join(folder, name))

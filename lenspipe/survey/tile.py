@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
+import hashlib
 import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from lenspipe.bands import by_wavelength
 from lenspipe.errors import ConfigError, TileError
-from lenspipe.survey.files import glob_files, is_url, read_header
+from lenspipe.survey.files import SUFFIX, glob_files, is_url, read_header
 from lenspipe.survey.layout import FileRule, Hdu, SurveyLayout
 
 UNKNOWN_BAND = "unknown"
@@ -80,7 +83,7 @@ def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTi
     """
     Group image files into tiles by the layout's rules; tiles and their bands come out sorted.
 
-    Files that no rule matches, and the weight and mask files of others, are passed over. A tile
+    Files that no rule matches, and the weight and mask files of others, are passed over (see `left_out`). A tile
     name that occurs in several folders gets the folder's name in front.
 
     Raises
@@ -113,8 +116,69 @@ def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTi
     for file, name, error, bands in matched:
         parent = PurePosixPath(file).parent
         unique = f"{parent.name}.{name}" if name in several and parent.name != name else name
-        groups.setdefault(_clean(unique), []).append(error or bands)
-    return [_tile(name, members) for name, members in sorted(groups.items())]
+        groups.setdefault(unique, []).append(error or bands)
+    return tiles_of(groups)
+
+
+def tiles_of(groups: Mapping[str, Sequence[BandFiles | TileError]]) -> list[Tile | BadTile]:
+    """
+    Tiles of named groups of bands, sorted; characters that are not for file names become ``_``.
+
+    Of names that differ in such characters alone, each gets six digits that are its own.
+    """
+    clean: dict[str, list[str]] = {}
+    for name in groups:
+        clean.setdefault(_clean(name), []).append(name)
+    tiles = []
+    for short, names in clean.items():
+        for name in names:
+            own = short if len(names) == 1 else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+            tiles.append(_tile(own, list(groups[name])))
+    return sorted(tiles, key=lambda tile: tile.name)
+
+
+def left_out(files: Iterable[str], tiles: Sequence[Tile | BadTile], layout: SurveyLayout) -> list[str]:
+    """One line for each reason why FITS files that were found are in no tile, with their number and the first."""
+    used = {tile.file for tile in tiles}
+    used |= {
+        plane.file
+        for tile in tiles
+        if isinstance(tile, Tile)
+        for band in tile.bands
+        for plane in (band.image, band.weight, band.mask)
+        if plane
+    }
+    bad = {tile.name for tile in tiles if isinstance(tile, BadTile)}
+    reasons: dict[str, list[str]] = {}
+    for file in sorted(set(files) - used):
+        found = [hit for rule in layout.files for name in _names(file) if (hit := re.search(rule.pattern, name))]
+        if not found:
+            reasons.setdefault(f"not named as survey {layout.name!r} names its images", []).append(file)
+        elif bad and any(hit["tile"] in name for hit in found for name in bad):
+            continue  # the failure names its tile
+        else:
+            bands = " ".join(layout.bands)
+            reasons.setdefault(f"in a band that survey {layout.name!r} does not have ({bands})", []).append(file)
+    lines = [f"{len(names)} FITS files are left out, {why}: {names[0]}" for why, names in reasons.items()]
+    for role in ("weight", "mask"):
+        bare = [
+            band.image.file
+            for tile in tiles
+            if isinstance(tile, Tile)
+            for band in tile.bands
+            if getattr(band, role) is None and _names_a_sibling(band.image.file, layout, role)
+        ]
+        if bare:
+            lines.append(f"{len(bare)} images have no {role} file beside them, and are read without: {bare[0]}")
+    return lines
+
+
+def _names_a_sibling(file: str, layout: SurveyLayout, role: str) -> bool:
+    if role == "weight" and layout.weight_kind is None:
+        return False
+    rules = (r for r in layout.files for name in _names(file) if re.search(r.pattern, name))
+    rule = next(rules, None)
+    return rule is not None and getattr(rule, f"{role}_file") is not None
 
 
 def demand_bands(tiles: Iterable[Tile | BadTile], bands: tuple[str, ...]) -> Iterator[Tile | BadTile]:
@@ -136,8 +200,24 @@ def demand_bands(tiles: Iterable[Tile | BadTile], bands: tuple[str, ...]) -> Ite
 
 
 def bands_of(tiles: Iterable[Tile | BadTile], layout: SurveyLayout) -> tuple[str, ...]:
-    """Bands that any tile has, in the layout's order, others after them from blue to red."""
-    found = {b.band for tile in tiles if isinstance(tile, Tile) for b in tile.bands}
+    """
+    Bands that any tile has, in the layout's order, others after them from blue to red.
+
+    Raises
+    ------
+    ConfigError
+        Two bands differ by case only: their columns could not be told apart by DuckDB, SQL or TOPCAT.
+    """
+    count = Counter(b.band for tile in tiles if isinstance(tile, Tile) for b in tile.bands)
+    found = set(count)
+    for band in sorted(found):
+        other = next((b for b in sorted(found) if b != band and b.lower() == band.lower()), None)
+        if other is not None:
+            raise ConfigError(
+                f"bands {band!r} and {other!r} differ by case only, and so would their columns; call one of them "
+                f"otherwise in the survey's layout ([band_names] {other} = '{other}1'), or scan them in separate runs",
+                **{f"tiles_{b}": count[b] for b in (band, other)},
+            )
     ordered = [band for band in layout.bands if band in found]
     return (*ordered, *sorted(found - set(ordered), key=by_wavelength))
 
@@ -163,7 +243,7 @@ def _tile(name: str, members: list[BandFiles | TileError]) -> Tile | BadTile:
 def _matches(file: str, layout: SurveyLayout) -> list[tuple[str, TileError | None, BandFiles]]:
     matches: list[tuple[str, TileError | None, BandFiles]] = []
     for rule in layout.files:
-        found = re.search(rule.pattern, file)
+        found = next((hit for name in _names(file) if (hit := re.search(rule.pattern, name))), None)
         if found is None or (matches and rule.band is None):
             continue
         error, band = None, rule.band or found.groupdict().get("band")
@@ -189,13 +269,29 @@ def _sibling(file: str, found: re.Match[str], template: str | None, hdu: Hdu | N
         return None
     if template is None:
         return Plane(file, hdu)
-    path = f"{file.rsplit('/', 1)[0]}/{found.expand(template)}"
-    if not is_url(file) and path.endswith(".fits*") and "*" not in path[:-1]:
+    folder = file.rsplit("/", 1)[0]
+    *pieces, last = (found.expand(piece) for piece in template.split("*"))
+    if not is_url(file) and not last and len(pieces) == 1 and pieces[0].endswith(".fits"):
         # Asked by name: a glob lists the whole folder for every one of its files.
-        hits = [name for end in ("", ".fz", ".gz") if os.path.exists(name := path[:-1] + end)]
+        hits = [name for end in ("", ".fz", ".gz", ".bz2") if os.path.exists(name := f"{folder}/{pieces[0]}{end}")]
     else:
-        hits = glob_files(path)
+        hits = glob_files(f"{glob.escape(folder)}/{'*'.join(glob.escape(piece) for piece in (*pieces, last))}")
+    if not hits and not is_url(file) and SUFFIX.search(file).group().isupper():  # type: ignore[union-attr]
+        name = re.compile(".*".join(re.escape(piece) for piece in (*pieces, last)), re.IGNORECASE)
+        hits = sorted(f"{folder}/{entry}" for entry in os.listdir(folder) if name.fullmatch(entry))
     return Plane(hits[0], hdu) if hits else None
+
+
+def _names(file: str) -> Iterator[str]:
+    """How a layout may know a file: with its suffix in small letters, and without the packing that it does not name."""
+    end = SUFFIX.search(file)
+    if end is None:
+        yield file
+        return
+    stem, suffix = file[: end.start()], end.group().lower()
+    yield stem + suffix
+    if suffix.endswith((".bz2", ".xz")):
+        yield stem + suffix.rsplit(".", 1)[0]
 
 
 def band_from_header(file: str, rule: FileRule, layout: SurveyLayout) -> str:

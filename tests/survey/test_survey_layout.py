@@ -2,11 +2,15 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from lenspipe.errors import ConfigError
-from lenspipe.survey.layout import ZeroPoint, layout_names, read_layout, zero_point_ab
+from lenspipe.errors import ConfigError, TileError
+from lenspipe.survey.flux import flux_scale
+from lenspipe.survey.layout import ZeroPoint, layout_names, read_layout
 from lenspipe.survey.tile import Tile, group_tiles
 
 EXAMPLES = {
+    "2mass": (["aJ_asky_990502n0200221_j.fits"], "aJ_asky_990502n0200221", "J"),
+    "wise": (["0000p000_ac51-w1-int-3.fits", "0000p000_ac51-w2-int-3.fits.gz"], "0000p000_ac51", ["W1", "W2"]),
+    "ps1": (["rings.v3.skycell.1234.056.stk.r.unconv.fits"], "skycell.1234.056", "r"),
     "kids": (["KiDS_DR4.0_180.0_-0.5_g_sci.fits", "KiDS_DR4.0_180.0_-0.5_r_sci.fits"], "KiDS_DR4.0_180.0_-0.5", "gr"),
     "des": (["DES0001-4914_r2590p01_g.fits.fz", "DES0001-4914_r2590p01_i.fits.fz"], "DES0001-4914", "gi"),
     "hsc": (["calexp-HSC-G-9813-4,4.fits", "calexp-HSC-I2-9813-4,4.fits"], "9813-4,4", "gi"),
@@ -69,27 +73,30 @@ def test_a_pattern_without_a_tile_is_refused(tmp_path):
         read_layout(file)
 
 
+def zero_point(header, rule, band="g"):
+    return flux_scale(header, rule, band=band).zero_point_ab
+
+
 def test_acs_zero_point_is_that_of_astropys_ab_units():
     header = {"PHOTFLAM": 7.07236e-20, "PHOTPLAM": 8045.0}
     f_lambda = header["PHOTFLAM"] * u.erg / u.s / u.cm**2 / u.AA
     expected = f_lambda.to(u.ABmag, u.spectral_density(header["PHOTPLAM"] * u.AA)).value
-    assert zero_point_ab(header, ZeroPoint(photflam=True)) == pytest.approx(expected, abs=2e-3)
+    assert zero_point(header, ZeroPoint(photflam=True)) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("unit", ["nJy", "uJy", "mJy", "Jy"])
 def test_unit_zero_points_are_those_of_the_ab_system(unit):
     expected = (1 * u.Unit(unit)).to(u.ABmag).value
-    assert zero_point_ab({"BUNIT": unit}, read_layout("generic").zero_point) == pytest.approx(expected, abs=1e-2)
+    assert zero_point({"BUNIT": unit}, read_layout("generic").zero_point) == pytest.approx(expected, abs=1e-2)
 
 
 def test_a_header_keyword_comes_before_the_surveys_stated_value():
     rule = ZeroPoint(keywords=("MZ",), ab=30.0)
-    assert zero_point_ab({"MZ": 28}, rule) == 28
-    assert zero_point_ab({"MZ": "none"}, rule) == 30
-    assert zero_point_ab({}, ZeroPoint()) is None
+    assert zero_point({"MZ": 28}, rule) == 28
+    assert zero_point({"MZ": "none"}, rule) == 30
+    with pytest.raises(TileError, match="the header has no zero-point"):
+        zero_point({}, ZeroPoint())
 
 
 def test_fluxmag0_is_the_flux_of_magnitude_zero():
-    assert zero_point_ab({"FLUXMAG0": 63095734448.0194}, ZeroPoint(fluxmag0_keywords=("FLUXMAG0",))) == pytest.approx(
-        27
-    )
+    assert zero_point({"FLUXMAG0": 63095734448.0194}, ZeroPoint(fluxmag0_keywords=("FLUXMAG0",))) == pytest.approx(27)

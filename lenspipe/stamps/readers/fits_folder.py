@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.readers.catalog import Catalog, read_catalog
-from lenspipe.stamps.readers.planes import central_crop, centre_and_scale, native, njy_per_count
+from lenspipe.stamps.readers.planes import central_crop, centre_and_scale, linear_njy, native
 from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import SPLITS, ImageSpec
-from lenspipe.survey.files import image_hdu, open_fits
+from lenspipe.survey.files import image_hdu, open_fits, plane_header
 from lenspipe.survey.layout import ZeroPoint
 from lenspipe.toml import Table
 
@@ -77,7 +77,7 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
     spec = ImageSpec(
         tuple(options.bands), options.size_px, options.pixel_scale_arcsec or _scale(files[0], options), options.unit
     )
-    rule = ZeroPoint(units={"nJy": 31.4}, keywords=("MAGZERO",), photflam=True, ab=options.zero_point_ab)
+    rule = ZeroPoint(units={"nJy": 31.4}, keywords=("MAGZERO",), photflam=True)
     positions = options.sky_position == "wcs"
     leave_out = (options.key, options.label_column, options.host_column, *(("ra_deg", "dec_deg") if positions else ()))
     extra = [*SKY_FIELDS] if positions else []
@@ -87,7 +87,7 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
         name = path.name.split(".fit")[0]
         row = _row(catalogue, name, options)
         with open_fits(str(path)) as hdus:
-            planes = [_plane(hdus, hdu, path.name, options, rule) for hdu in options.bands.values()]
+            planes = [_plane(hdus, band, path.name, options, rule) for band in options.bands]
             if positions or options.pixel_scale_arcsec is None:
                 header = image_hdu(hdus, next(iter(options.bands.values())), file=path.name).header
                 ra_deg, dec_deg, scale = centre_and_scale(header, file=path.name)
@@ -156,8 +156,12 @@ def _split(row: dict[str, object]) -> str | None:
 
 
 def _plane(
-    hdus: fits.HDUList, hdu: int | str, file: str, options: FitsFolderOptions, rule: ZeroPoint
+    hdus: fits.HDUList, band: str, file: str, options: FitsFolderOptions, rule: ZeroPoint
 ) -> NDArray[np.float32]:
+    hdu = options.bands[band]
     chosen = image_hdu(hdus, hdu, file=file)
-    pixels = central_crop(native(chosen.data), options.size_px, file=file)
-    return pixels if options.unit != "nJy" else pixels * np.float32(njy_per_count(chosen.header, rule, file=file))
+    pixels = central_crop(native(chosen.data).reshape(chosen.shape[-2:]), options.size_px, file=file)
+    if options.unit != "nJy":
+        return pixels
+    plane = plane_header(hdus, chosen)
+    return linear_njy(pixels, plane, rule, band=band, file=file, hdu=hdu, assumed_zero_point_ab=options.zero_point_ab)

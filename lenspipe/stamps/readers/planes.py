@@ -6,10 +6,11 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from lenspipe.errors import DataError
+from lenspipe.errors import DataError, TileError
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
-from lenspipe.survey.layout import ZeroPoint, zero_point_ab
-from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
+from lenspipe.survey.files import PlaneHeader
+from lenspipe.survey.flux import check_scaling, flux_scale, linear
+from lenspipe.survey.layout import ZeroPoint
 
 MAGGIE_NJY = 3.631e12
 """One maggie, the flux of AB magnitude 0, in nJy."""
@@ -40,21 +41,39 @@ def central_crop(plane: NDArray[np.float32], size_px: int, *, file: str) -> NDAr
     return plane[y : y + size_px, x : x + size_px]
 
 
-def njy_per_count(header: fits.Header, rule: ZeroPoint, *, file: str) -> float:
+def linear_njy(
+    pixels: NDArray[np.float32],
+    plane: PlaneHeader,
+    rule: ZeroPoint,
+    *,
+    band: str,
+    file: str,
+    hdu: int | str,
+    assumed_zero_point_ab: float | None,
+) -> NDArray[np.float32]:
     """
-    Flux of one count in nJy.
-
-    10^(0.4 (31.4 - ZP)), ZP the AB zero-point by ``rule``.
+    Pixels in nJy: counts times 10^(0.4 (31.4 - ZP)), ZP the AB zero-point of a count by ``rule``, else the assumed one.
 
     Raises
     ------
     DataError
-        The rule gives no zero-point for this header.
+        Nobody states a zero-point, or what is stated contradicts itself; file, HDU and keywords are named.
     """
-    zero_point = zero_point_ab(header, rule)
-    if zero_point is None:
-        raise DataError("no AB zero-point in the header: state one for the whole data set (zero_point_ab)", file=file)
-    return float(10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - zero_point)))
+    try:
+        scale = flux_scale(
+            plane.header,
+            rule,
+            band=band,
+            assumed_zero_point_ab=assumed_zero_point_ab,
+            unreadable=plane.unreadable,
+            option="zero_point_ab",
+        )
+        scaling = check_scaling(plane.header)
+    except TileError as error:
+        raise DataError(error.message, file=file, hdu=hdu, band=band, **error.facts) from error
+    if scaling is not None:
+        pixels = linear(pixels, *scaling).astype(np.float32)
+    return pixels * np.float32(scale.njy_per_unit)
 
 
 def centre_and_scale(header: fits.Header, *, file: str) -> tuple[float, float, float]:
