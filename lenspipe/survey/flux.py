@@ -117,7 +117,8 @@ def flux_scale(
     unit = parse_bunit("" if rule.ignore_bunit else _text(header, "BUNIT"))
     own, why_not = _of_unit(header, rule, unit, pixel_area_arcsec2)
     try:
-        claim = _of_rule(header, rule, unit, band, physical=own is not None)
+        listed = _listed(rule, unit) is not None
+        claim = _of_rule(header, rule, unit, band, physical=own is not None, constant=not listed)
     except _UnusableError as problem:
         if own is not None:
             claim = None  # a placeholder beside pixels in flux units contradicts nothing
@@ -280,7 +281,7 @@ def _of_rule(header: Mapping[str, object], rule: ZeroPoint, unit: Bunit, band: s
         return claim
     if not physical and (claim := _proven(header, rule, exposure, band)):
         return claim
-    if rule.ab is None:
+    if rule.ab is None or not constant:
         return None
     if rule.pixels == "flux" and unit.kind in ("counts", "rate"):
         raise TileError(
