@@ -256,8 +256,14 @@ def _listed(rule: ZeroPoint, unit: Bunit) -> float | None:
     return None
 
 
-def _of_rule(header: Mapping[str, object], rule: ZeroPoint, unit: Bunit, band: str, *, physical: bool) -> _Claim | None:
-    """What keywords or the layout's constant say of one unit of the pixels."""
+def _of_rule(
+    header: Mapping[str, object], rule: ZeroPoint, unit: Bunit, band: str, *, physical: bool, constant: bool
+) -> _Claim | None:
+    """
+    What keywords or, with ``constant``, the layout's constant say of one unit of the pixels.
+
+    Beside a BUNIT that is ``physical``, keywords that observatories use differently say nothing.
+    """
     exposure = _Exposure.of(header, rule, unit)
     stated = [(key, value) for key in rule.keywords if (value := number(header, key)) is not None]
     for key, value in stated[:1]:

@@ -249,7 +249,8 @@ def test_a_layout_that_does_not_fit_the_header_is_refused(tmp_path, rule, cards,
         ("Jy", "flux"), ("µJy", "flux"), ("1e-6 Jy", "flux"), ("Jansky", "flux"), ("Maggies", "flux"),
         ("W/m2/Hz", "flux"), ("nJy pix-1", "flux"), ("mJy/arcsec**2", "brightness"), ("Jy sr-1", "brightness"),
         ("asinh(Jy)", "other"), ("log10", "other"), ("mag/arcsec2", "other"), ("km/s", "other"),
-        ("erg/s/cm2/A", "other"),         ("", "none"), ("unknown", "none"), ("relative", "none"), ("gobbledygook", "none"),
+        ("erg/s/cm2/A", "other"),
+        ("", "none"), ("unknown", "none"), ("relative", "none"), ("gobbledygook", "none"),
     ],
 )  # fmt: skip
 def test_a_unit_is_of_its_kind(text, kind):
