@@ -291,18 +291,17 @@ def plane_header(hdus: fits.HDUList, plane: fits.ImageHDU) -> PlaneHeader:
 
 def _sound(header: fits.Header) -> tuple[fits.Header, set[str]]:
     """A header without the cards that are not FITS, and their keywords: one bad card must not cost the image."""
-    cards, unreadable = [], set()
-    for card in header.cards:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", AstropyWarning)
-                _ = card.keyword, card.value, card.comment
+    sound, unreadable = fits.Header(), set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        for card in header.cards:
+            try:
                 card.verify("exception")
-        except (fits.VerifyError, ValueError):
-            unreadable.add(str(card.image)[:8].strip())
-        else:
-            cards.append(card)
-    return fits.Header(cards, copy=True), unreadable
+                # Raw, for a record such as DP1.EXTVER is a card DP1 whose value is text.
+                sound.append(fits.Card(card.rawkeyword, card.rawvalue, card.comment), bottom=True)
+            except (fits.VerifyError, ValueError):
+                unreadable.add(str(card.image)[:8].strip())
+    return sound, unreadable
 
 
 def size_bytes(file: str) -> int:

@@ -27,7 +27,7 @@ ONE_PIXEL_MAX_NJY = 3.631e12
 """No pixel is as bright as magnitude 0."""
 NO_DATA_VALUES = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0, -2147483648.0)
 SATURATED_MAX = 0.5
-PHOTON_PATCHES_MIN, PHOTON_MEDIAN_MAX = 0.005, 10
+PHOTON_PATCHES_MIN, PHOTON_MEDIAN_MAX, PHOTON_LONELY_MIN = 0.005, 10, 0.3
 SCALE_TOLERANCE = 0.02
 GRID_TOLERANCE_PX = 0.5
 
@@ -282,10 +282,10 @@ def _ask_about_zeros(counts: NDArray[Any], empty: NDArray[np.bool_], files: Band
         return
     seen = counts[counts != 0]
     seen = seen[np.isfinite(seen)]
-    alone = (counts == 0) & ~empty
     if not seen.size or np.median(seen) > PHOTON_MEDIAN_MAX or (seen != np.round(seen)).any() or seen.min() < 0:
         return
-    if alone.sum() < seen.size / 4:  # in photon counts, zeros also lie between the counts
+    beside = ndimage.binary_dilation(counts == 0)
+    if beside[counts != 0].mean() < PHOTON_LONELY_MIN:  # an empty border touches few pixels, photons are alone
         return
     raise TileError(
         f"{(counts == 0).mean():.0%} of the pixels are exact zeros among small whole numbers, as in an image of photon "
