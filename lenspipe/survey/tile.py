@@ -283,15 +283,17 @@ def _sibling(file: str, found: re.Match[str], template: str | None, hdu: Hdu | N
 
 
 def _names(file: str) -> Iterator[str]:
-    """How a layout may know a file: with its suffix in small letters, and without the packing that it does not name."""
+    """How a layout may know a file: with its suffix in small letters, as ``.fits``, and without a packing of late."""
     end = SUFFIX.search(file)
     if end is None:
         yield file
         return
     stem, suffix = file[: end.start()], end.group().lower()
     yield stem + suffix
-    if suffix.endswith((".bz2", ".xz")):
-        yield stem + suffix.rsplit(".", 1)[0]
+    _, _, *packing = suffix.split(".")
+    packing = [p for p in packing if p not in ("bz2", "xz")]
+    if (usual := ".".join([stem, "fits", *packing])) != stem + suffix:
+        yield usual
 
 
 def band_from_header(file: str, rule: FileRule, layout: SurveyLayout) -> str:
