@@ -245,7 +245,7 @@ def judge(measured: Sequence[dict[str, Any]], finder: dict[str, Any] | None, lim
     for one in measured:
         name, before, after = one["name"], one["before"], one["after"]
         for row, was in zip(after["fluxes"], before["fluxes"], strict=True):
-            if row["n"] < 5 or row["mag"][1] > one["mag_of_snr_10"]:
+            if row["bias_interval95"] is None or row["mag"][1] > one["mag_of_snr_10"]:
                 continue
             low, high = row["bias_interval95"]
             if abs(row["bias"] - was["bias"]) > limits.flux_bias and not low <= 0 <= high:

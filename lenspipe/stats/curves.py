@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import t as student_t
 
 from lenspipe.errors import DataError
 from lenspipe.stats.counts import ScoreCounts
@@ -13,6 +15,8 @@ from lenspipe.stats.intervals import clopper_pearson, fraction, is_measurable
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 Z95 = 1.959963984540054
+SMALL, FEW = 30, 5
+"""A class of fewer sources, or so few of them on the wrong side, is too small for a normal interval of the area."""
 
 
 def roc(counts: ScoreCounts) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -35,34 +39,69 @@ def auroc(counts: ScoreCounts) -> float:
     """
     Area under the ROC curve: the chance that a lens scores above another source, ties counted one half.
 
+    Exactly 1 (or 0) where each lens scores above (below) each other source, whatever the rounding of the sum.
+
     Raises
     ------
     DataError
         A class is empty.
     """
     _both(counts)
-    return float((counts.lens / counts.n_lens) @ _below(counts))
+    apart = _separated(counts)
+    return float((counts.lens / counts.n_lens) @ _below(counts)) if apart is None else apart
 
 
 def auroc_interval(counts: ScoreCounts) -> tuple[float, float]:
     """
     95 % interval of `auroc` (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, 837), normal and cut to [0, 1].
 
-    Where the classes do not overlap at all that variance is zero; the Clopper-Pearson bound of the smaller class stands
-    in for it. With one source in a class it is (0, 1). Sources are taken as independent.
+    DeLong's takes the scores as they are, but shrinks to nothing near 0 and 1: with 40 sources of each class it holds a
+    true area of 0.99 in 60 to 80 % of all samples. Where the smaller class has fewer sources than `SMALL`, or fewer
+    than `FEW` of them on the wrong side, it has Student's t and is widened, on each side, to Newcombe's (2006, Statistics
+    in Medicine 25, 559, method 5: the area at which Hanley & McNeil's standard error reaches the one found). Where the
+    classes do not overlap, the Clopper-Pearson bound of the smaller class stands in for DeLong's. With one source in a
+    class the interval is (0, 1). Sources are taken as independent.
     """
     area = auroc(counts)
     n_lens, n_other = counts.n_lens, counts.n_other
-    if min(n_lens, n_other) < 2:
+    n = min(n_lens, n_other)
+    if n < 2:
         return 0.0, 1.0
+    few = n < SMALL or n * min(area, 1 - area) < FEW
     if area in (0.0, 1.0):
-        n = min(n_lens, n_other)
-        return clopper_pearson(round(area * n), n)
-    below, above = _below(counts), _above(counts)
-    variance = float(counts.lens @ (below - area) ** 2) / (n_lens - 1) / n_lens
-    variance += float(counts.other @ (above - area) ** 2) / (n_other - 1) / n_other
-    half = Z95 * variance**0.5
-    return max(0.0, area - half), min(1.0, area + half)
+        low, high = clopper_pearson(round(area * n), n)
+    else:
+        below, above = _below(counts), _above(counts)
+        variance = float(counts.lens @ (below - area) ** 2) / (n_lens - 1) / n_lens
+        variance += float(counts.other @ (above - area) ** 2) / (n_other - 1) / n_other
+        half = (float(student_t.ppf(0.975, n - 1)) if few else Z95) * variance**0.5
+        low, high = area - half, area + half
+    if few:
+        wide_low, wide_high = _hanley_mcneil_interval(area, n_lens, n_other)
+        low, high = min(low, wide_low), max(high, wide_high)
+    return max(0.0, low), min(1.0, high)
+
+
+def _hanley_mcneil_interval(area: float, n_lens: int, n_other: int) -> tuple[float, float]:
+    """Areas at which the standard error of Hanley & McNeil (1982), both classes taken as of mean size, is that off."""
+    half_sum = (n_lens + n_other) / 2 - 1
+
+    def excess(t: float) -> float:
+        variance = t * (1 - t) * (1 + half_sum * ((1 - t) / (2 - t) + t / (1 + t))) / (n_lens * n_other)
+        return (area - t) ** 2 - Z95**2 * variance
+
+    edge = 1e-12
+    low = 0.0 if excess(edge) <= 0 or area <= edge else float(brentq(excess, edge, min(area, 1 - edge)))
+    high = 1.0 if excess(1 - edge) <= 0 or area >= 1 - edge else float(brentq(excess, max(area, edge), 1 - edge))
+    return low, high
+
+
+def _separated(counts: ScoreCounts) -> float | None:
+    """1 where the lowest lens lies above the highest other source, 0 where the highest lies below the lowest."""
+    lens, other = np.flatnonzero(counts.lens), np.flatnonzero(counts.other)
+    if lens[0] > other[-1]:
+        return 1.0
+    return 0.0 if lens[-1] < other[0] else None
 
 
 def auroc_error_max(counts: ScoreCounts) -> float:

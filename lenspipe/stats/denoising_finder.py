@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.stats.intervals import fraction
+from lenspipe.stats.intervals import fraction, unless_a_point
 
 Array = NDArray[np.float64]
 
@@ -71,8 +71,8 @@ def finder_gain(
                 ]
             ) / len(lens)
         value = np.mean([y["value"] - x["value"] for x, y in zip(tpr[name]["before"], tpr[name]["after"], strict=True)])
-        low, high = np.quantile(boots, [0.025, 0.975])
-        gains[name] = {"value": float(value), "interval95": [float(low), float(high)]}
+        low, high = unless_a_point(*map(float, np.quantile(boots, [0.025, 0.975])), len(lens))
+        gains[name] = {"value": float(value), "interval95": [low, high]}
     return {"n_lens": len(lens), "n_other": len(other), "n_seed": len(before), "tpr": tpr, "tpr_gain": gains}
 
 
@@ -110,11 +110,11 @@ def invented_arcs(
         change[np.ix_(rng.integers(0, len(raw), len(raw)), rng.integers(0, len(other), len(other)))].mean()
         for _ in range(n_boot)
     ]
-    low, high = np.quantile(boots, [0.025, 0.975])
+    low, high = unless_a_point(*map(float, np.quantile(boots, [0.025, 0.975])), len(other))
     return {
         "n_other": len(other),
         "new": new,
         "gone": gone,
         "per_10000": float(np.mean(new) / len(other) * 1e4),
-        "gain": {"value": float(change.mean()), "interval95": [float(low), float(high)]},
+        "gain": {"value": float(change.mean()), "interval95": [low, high]},
     }
