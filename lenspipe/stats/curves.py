@@ -57,10 +57,10 @@ def auroc_interval(counts: ScoreCounts) -> tuple[float, float]:
 
     DeLong's takes the scores as they are, but shrinks to nothing near 0 and 1: with 40 sources of each class it holds a
     true area of 0.99 in 60 to 80 % of all samples. Where the smaller class has fewer sources than `SMALL`, or fewer
-    than `FEW` of them on the wrong side, it has Student's t and is widened, on each side, to Newcombe's (2006, Statistics
-    in Medicine 25, 559, method 5: the area at which Hanley & McNeil's standard error reaches the one found). Where the
-    classes do not overlap, the Clopper-Pearson bound of the smaller class stands in for DeLong's. With one source in a
-    class the interval is (0, 1). Sources are taken as independent.
+    than `FEW` of them on the wrong side, it has Student's t and is widened, on each side, to Newcombe's (2006,
+    Statistics in Medicine 25, 559, method 5: the area at which Hanley & McNeil's standard error reaches the one found).
+    Where the classes do not overlap, the Clopper-Pearson bound of the smaller class stands in for DeLong's. With one
+    source in a class the interval is (0, 1). Sources are taken as independent.
     """
     area = auroc(counts)
     n_lens, n_other = counts.n_lens, counts.n_other

@@ -163,8 +163,8 @@ def flux_errors(flux: Array, reference: Array, magnitude: Array, *, edges: Seque
     -------
     list of dict
         A bin each: ``n``, ``bias`` (median relative error) with its 95 % interval (None below six sources),
-        ``error`` (mean absolute relative error, RFE of Vojtekova et al. 2021, as a fraction), ``scatter`` (1.48 times the median absolute
-        deviation). None where a bin is empty.
+        ``error`` (mean absolute relative error, RFE of Vojtekova et al. 2021, as a fraction), ``scatter`` (1.48 times
+        the median absolute deviation). None where a bin is empty.
     """
     rows: list[dict[str, Any]] = []
     for low, high in itertools.pairwise(edges):
