@@ -204,6 +204,28 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
                 ucd=f"phot.mag{_em(band)};stat.max",
             ),
             field(f"masked_{band}", pa.float32(), f"Masked part of the core in {band}", ucd="phys.angArea;arith.ratio"),
+            field(
+                f"zero_point_{band}_ab",
+                pa.float64(),
+                f"AB magnitude of one pixel unit of the tile's image in {band}",
+                unit="mag",
+                ucd=f"phot.mag{_em(band)};arith.zp",
+            ),
+            field(f"zero_point_source_{band}", pa.string(), f"Who states the zero-point in {band}", ucd="meta.note"),
+            field(f"bunit_{band}", pa.string(), f"BUNIT of the image in {band}, empty without", ucd="meta.unit"),
+            field(
+                f"grid_shift_{band}_px",
+                pa.float32(),
+                f"Most by which the grid of {band} lies off that of the tile's first band",
+                unit="pix",
+                ucd="pos.cartesian;arith.diff",
+            ),
+            field(
+                f"sentinel_{band}_px",
+                pa.int64(),
+                f"Pixels of the window in {band} that held a number in place of no data; masked",
+                ucd="meta.number",
+            ),
         )
     ]
     corners = pa.list_(pa.float64(), 4)

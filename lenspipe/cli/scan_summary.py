@@ -10,16 +10,21 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from lenspipe.errors import TileError
+from lenspipe.rundir import read_json
 from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
-from lenspipe.scan.request import ScanRequest, expected_candidates, find_tiles
+from lenspipe.scan.provenance import counted, flux_line, overlap_lines
+from lenspipe.scan.request import ScanRequest, expected_candidates, find_tiles, overlooked
 from lenspipe.scan.run import RUN, ScanResult
 from lenspipe.survey.files import size_bytes
+from lenspipe.survey.read import TileFacts, read_facts
 from lenspipe.survey.tile import Tile
 
 BEST = 10
 SHOWN_FAILURES = 10
+SHOWN_FACTS = 100
 NOT_A_TERMINAL_COLUMNS = 120
 
 
@@ -52,6 +57,7 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
             f"{unscored} candidates have no score: the bands or the pixel scale of their tile do not fit "
             f"{result.model.name}, or one of its bands is masked there."
         )
+    _print_inputs(console, result.folder)
     if request.config.zero_point_ab is not None:
         console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")
     for file, what in (
@@ -63,6 +69,14 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
     ):
         if (result.folder / file).exists():
             console.print(f"{result.folder / file}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
+
+
+def _print_inputs(console: Console, folder: Path) -> None:
+    record = read_json(folder / RUN)
+    for band, scales in record["zero_points"].items():
+        console.print(f"Zero-point {flux_line(band, scales)}", markup=False, soft_wrap=True, highlight=False)
+    for line in (*overlap_lines(record["overlaps"]), *record["notes"]):
+        console.print(f"Note: {line}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _print_failures(console: Console, folder: Path) -> None:
@@ -147,8 +161,23 @@ def print_plan(request: ScanRequest) -> None:
     }.items():
         table.add_row(name, value)
     console.print(table)
+    facts = [_facts(tile, request) for tile in good[:SHOWN_FACTS]]
+    for band in bands:
+        scales = counted([f.flux[band] for f in facts if f is not None and band in f.flux])
+        console.print(f"Zero-point {flux_line(band, scales)}", markup=False, soft_wrap=True, highlight=False)
+    if len(good) > SHOWN_FACTS:
+        console.print(f"(of the first {SHOWN_FACTS} of {len(good)} tiles)")
+    for line in overlooked(request, tiles):
+        console.print(f"Note: {line}", markup=False, soft_wrap=True, highlight=False)
     for row in plan.filter(pa.compute.is_null(plan["shard_id"])).slice(0, SHOWN_FAILURES).to_pylist():
         console.print(f"{row['tile']}: {row['message']}", markup=False, soft_wrap=True)
+
+
+def _facts(tile: Tile, request: ScanRequest) -> TileFacts | None:
+    try:
+        return read_facts(tile, request.layout, assumed_zero_point_ab=request.config.zero_point_ab)
+    except TileError:
+        return None  # the plan has its message
 
 
 def _console() -> Console:

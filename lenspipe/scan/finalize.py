@@ -92,10 +92,18 @@ def _shards(
     schema = shards_schema(bands)
     tables, inputs = [schema.empty_table()], []
     for table in iter_counted(parts, counted, [*schema.names, "inputs"]):
-        tables.append(table.select(schema.names).cast(schema))
+        tables.append(_without_null_text(table.select(schema.names).cast(schema)))
         inputs += [item for text in table["inputs"].to_pylist() if text for item in json.loads(text)]
     shards = pa.concat_tables(tables).sort_by("shard_id").combine_chunks()
     return shards, sorted(inputs, key=lambda item: str(item["file"]))
+
+
+def _without_null_text(shards: pa.Table) -> pa.Table:
+    """Nothing instead of null where a shard failed before its inputs were known: astropy reads no null text."""
+    for i, item in enumerate(shards.schema):
+        if pa.types.is_string(item.type) and shards[i].null_count:
+            shards = shards.set_column(i, item, pc.fill_null(shards[i], ""))
+    return shards
 
 
 def _failures(

@@ -16,7 +16,7 @@ from lenspipe.rundir import atomic_path
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ShardTask
 from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.read import read_facts
+from lenspipe.survey.read import check_planes, read_facts
 from lenspipe.survey.shards import Box, Shard, cut_into_shards
 from lenspipe.survey.tile import BadTile, Tile
 
@@ -72,6 +72,7 @@ def _rows(tile: Tile | BadTile, layout: SurveyLayout, config: ScanConfig) -> lis
     else:
         try:
             facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
+            check_planes(tile, facts)
             shards = cut_into_shards(
                 tile.name,
                 facts.shape,

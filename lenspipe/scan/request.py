@@ -13,11 +13,11 @@ from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ScanContext
 from lenspipe.scan.read import facts_of, read_shard, task_of
 from lenspipe.scan.search import search
-from lenspipe.survey.files import find_files
+from lenspipe.survey.files import find_files, is_url, packed_otherwise
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.manifest import is_manifest, read_manifest
 from lenspipe.survey.shards import Box
-from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles
+from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles, left_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,17 @@ def find_tiles(
     if request.layout.every_tile_has_every_band:
         tiles = list(demand_bands(tiles, bands))
     return tiles, bands
+
+
+def overlooked(request: ScanRequest, tiles: Sequence[Tile | BadTile]) -> list[str]:
+    """Lines on files that a request names and no tile holds; nothing where tiles were left out by ``--limit``."""
+    images = [t for t in request.tiles if not is_manifest(t) and not is_url(t)]
+    lines = []
+    if packed := packed_otherwise(images):
+        lines.append(f"{len(packed)} files are packed in a way that is not read, and left out: {packed[0]}")
+    if request.limit is None and images:
+        lines += left_out(find_files(images), tiles, request.layout)
+    return lines
 
 
 def check_bands(config: ScanConfig, bands: tuple[str, ...]) -> None:

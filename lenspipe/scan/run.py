@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.finalize import Totals, finalize
+from lenspipe.scan.finalize import CANDIDATES, SHARDS, Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
+from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences
 from lenspipe.scan.readers.contract import Reader
-from lenspipe.scan.request import ScanRequest, check_bands, find_tiles
+from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.tile import BadTile, Tile
 
@@ -87,8 +89,10 @@ def run_scan(
     """
     seconds: dict[str, float] = {}
     found = chosen = None
+    notes: list[str] = []
     if not (folder / PLAN).exists():  # what is wrong with the request is said before the folder is claimed
         found = tiles, bands = find_tiles(request)
+        notes = overlooked(request, tiles)
         check_bands(request.config, bands)
         chosen = choose_readers(request.config, bands, request.layout)
         check_tiles(chosen.readers, tiles, request.config, request.layout)
@@ -108,12 +112,15 @@ def run_scan(
             progress.say(f"No scores: {chosen.no_model}. Sources are detected and measured.")
         for note in filter(None, (reader.note() for reader in chosen.readers)):
             progress.say(note)
-        record = _record(request, context, chosen.no_model)
+        if found is None and (folder / RUN).exists():
+            notes = read_json(folder / RUN).get("notes", [])
+        record = {**_record(request, context, chosen.no_model), "notes": notes}
         write_json(folder / RUN, {**record, "status": "running"})
         _scan(plan, context, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
         progress.stage("finalize", 1)
         totals, inputs = finalize(folder, plan, bands)
+        shards = pq.read_table(folder / SHARDS)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
         if totals.scored:
             write_sheet(folder, plan, context)
@@ -129,6 +136,9 @@ def run_scan(
                 "exit_code": exit_code,
                 "finished": utc_now(),
                 "counts": dataclasses.asdict(totals),
+                "zero_points": flux_scales(shards, bands),
+                "overlaps": overlap_differences(folder / CANDIDATES, bands),
+                "notes": [*notes, *(line for line in input_lines(shards, bands) if line not in notes)],
                 "seconds": {k: round(v, 3) for k, v in seconds.items()},
                 "inputs": inputs,
             },

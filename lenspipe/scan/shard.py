@@ -14,6 +14,7 @@ from lenspipe.image.sky import Flat
 from lenspipe.scan import attempts
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.measure import Measured
+from lenspipe.scan.provenance import input_columns
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
 from lenspipe.scan.search import search
@@ -76,6 +77,7 @@ def _scan(task: ShardTask, context: ScanContext) -> pa.Table:
     values = {
         **identity(task),
         **_searched(task, facts, found.flat, bands),
+        **input_columns(facts, bands, read.pixels.n_sentinel),
         **pack_cutouts(found.cutouts),
         "asked": list(found.asked) or None,
         "model": finder.digest if finder else None,
