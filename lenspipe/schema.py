@@ -223,7 +223,7 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
             field(
                 f"sentinel_{band}_px",
                 pa.int64(),
-                f"Pixels of the window in {band} that held a number in place of no data; masked",
+                f"Pixels of the core in {band} that held a number in place of no data; masked",
                 ucd="meta.number",
             ),
         )

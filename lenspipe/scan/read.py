@@ -54,7 +54,8 @@ def read_shard(task: ShardTask, context: ScanContext, *, facts: TileFacts | None
         The tile cannot be used.
     """
     facts = facts or facts_of(task.tile, context)
-    return ReadShard(task, facts, read_window(task.tile, facts, context.layout, task.shard.window))
+    shard = task.shard
+    return ReadShard(task, facts, read_window(task.tile, facts, context.layout, shard.window, core=shard.core))
 
 
 def flatten(read: ReadShard, context: ScanContext) -> Flat:

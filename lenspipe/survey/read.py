@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lenspipe.errors import TileError
+from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
 from lenspipe.survey.files import PlaneHeader, image_hdu, open_fits, plane_header, plane_shape, read_header
 from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear, number
@@ -73,7 +74,7 @@ class Pixels:
     invvar: tuple[NDArray[np.float32] | None, ...]
     mask: NDArray[np.bool_]
     n_sentinel: tuple[int, ...]
-    """Pixels by band that held a number in place of "no data"; they are masked."""
+    """Pixels of the core by band that held a number in place of "no data"; they are masked."""
 
 
 def read_facts(tile: Tile, layout: SurveyLayout, *, assumed_zero_point_ab: float | None) -> TileFacts:
@@ -171,9 +172,12 @@ def _saturation(header: fits.Header, layout: SurveyLayout) -> float | None:
     return level if level is not None and level > 0 else None
 
 
-def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box) -> Pixels:
+def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box, *, core: Box | None = None) -> Pixels:
     """
     Read a window of all bands by section: of a large or remote file only what is needed is read.
+
+    Pixels with a number in place of "no data" are counted in ``core``, so that shards of a tile add up; in the whole
+    window where there is none.
 
     Raises
     ------
@@ -186,6 +190,8 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box)
     mask = np.empty((n_band, *window.shape), np.bool_)
     invvar: list[NDArray[np.float32] | None] = []
     n_sentinel: list[int] = []
+    counted = core or window
+    inside = np.s_[counted.y0 - window.y0 : counted.y1 - window.y0, counted.x0 - window.x0 : counted.x1 - window.x0]
     for b, files in enumerate(tile.bands):
         counts = _section(files.image, window, facts.shape, "image", facts.asinh[files.band])
         njy_per_count = facts.flux[files.band].njy_per_unit
@@ -196,7 +202,7 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box)
             _ask_about_zeros(counts, empty, files, layout)
             mask[b] |= empty
         odd = sentinels(counts, mask[b], njy_per_count)
-        n_sentinel.append(int(odd.sum()))
+        n_sentinel.append(int(odd[inside].sum()))
         mask[b] |= odd
         level = facts.saturation[files.band]
         if level is not None:
@@ -348,7 +354,7 @@ def sentinels(counts: NDArray[Any], masked: NDArray[np.bool_], njy_per_unit: flo
             if not rest.size:
                 continue
             middle = float(np.median(rest))
-            sigma = 1.4826 * float(np.median(np.abs(rest - middle)))
+            sigma = float(robust_sigma(rest, around=middle))
             if sigma > 0 and value < middle - n_sigma * sigma:
                 odd |= hit
                 good &= ~hit

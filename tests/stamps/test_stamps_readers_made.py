@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -283,6 +285,33 @@ def test_a_fits_folder_without_zero_point_drops_the_stamp_and_says_what_to_state
     assert "zero_point_ab" in next(iter(dropped.values()))
     table, _ = read("fits-folder", tmp_path, **options, zero_point_ab=31.4)
     np.testing.assert_allclose(image_array(table, "image"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({}, "looked for MAGZERO, PHOTFLAM, BUNIT.*zero_point_ab.*file='a.fits', hdu=0, band='r'"),
+        ({"MAGZERO": 0.0}, "MAGZERO = 0 is not a zero-point.*or pass zero_point_ab.*hdu=0"),
+        ({"MAGZERO": "thirty"}, "MAGZERO = 'thirty' is text"),
+        ({"MAGZERO": 27.0, "BUNIT": "nJy"}, "means a zero-point of 31.40, but keyword MAGZERO says 27.00"),
+        ({"BUNIT": "mag"}, "BUNIT = 'mag' is not a linear flux"),
+    ],
+)
+def test_a_fits_folder_says_which_keyword_it_looked_for_and_where(tmp_path, header, message):
+    write_fits(tmp_path / "a.fits", np.ones((20, 20)), **header)
+    options = {"bands": {"r": 0}, "size_px": 20, "pixel_scale_arcsec": 0.2, "sky_position": "none"}
+    _, dropped = read("fits-folder", tmp_path, **options)
+    assert re.search(message, next(iter(dropped.values())))
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_stamp_without_a_pixel_is_dropped_and_named(tmp_path, value):
+    write_fits(tmp_path / "empty.fits", np.full((20, 20), value), MAGZERO=31.4)
+    write_fits(tmp_path / "full.fits", np.ones((20, 20)), MAGZERO=31.4)
+    options = {"bands": {"r": 0}, "size_px": 20, "pixel_scale_arcsec": 0.2, "sky_position": "none", "label": "lens"}
+    table, dropped = read("fits-folder", tmp_path, **options)
+    assert table["stamp_id"].to_pylist() == ["full"]
+    assert "all pixels of the stamp are NaN or zero" in next(iter(dropped.values()))
 
 
 def test_files_of_another_pixel_scale_are_dropped(tmp_path):

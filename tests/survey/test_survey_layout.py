@@ -100,3 +100,12 @@ def test_a_header_keyword_comes_before_the_surveys_stated_value():
 
 def test_fluxmag0_is_the_flux_of_magnitude_zero():
     assert zero_point({"FLUXMAG0": 63095734448.0194}, ZeroPoint(fluxmag0_keywords=("FLUXMAG0",))) == pytest.approx(27)
+
+
+def test_a_layout_may_begin_with_a_byte_order_mark_and_must_be_utf8(tmp_path):
+    text = "name='a'\ndescription='b'\n[zero_point]\n[[files]]\npattern='(?P<tile>.)' # été\n"
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_layout(tmp_path / "bom.toml").name == "a"
+    (tmp_path / "old.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"not UTF-8 \(line 5, byte 0xe9\); save it as UTF-8"):
+        read_layout(tmp_path / "old.toml")

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.readers.fits_folder import SKY_FIELDS
-from lenspipe.stamps.readers.planes import central_crop, centre_and_scale, native, njy_per_count
+from lenspipe.stamps.readers.planes import central_crop, centre_and_scale, linear_njy, native
 from lenspipe.stamps.readers.stream import LabelledStamp, StampStream, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
-from lenspipe.survey.files import open_fits
+from lenspipe.survey.files import open_fits, plane_header
 from lenspipe.survey.layout import ZeroPoint
 from lenspipe.toml import Table
 
@@ -72,7 +72,10 @@ def _image(hdus: fits.HDUList, band: str, file: str) -> fits.ImageHDU:
 
 def _plane(hdus: fits.HDUList, band: str, size_px: int, file: str) -> NDArray[np.float32]:
     image = _image(hdus, band, file)
-    pixels = native(image.data) * np.float32(njy_per_count(image.header, RULE, file=file))
+    plane = plane_header(hdus, image)
+    pixels = linear_njy(
+        native(image.data), plane, RULE, band=band, file=file, hdu=image.name, assumed_zero_point_ab=None
+    )
     if f"{band}_RMS" in [hdu.name for hdu in hdus]:
         rms = native(hdus[f"{band}_RMS"].data)
         pixels = np.where((rms > 0) & (rms < NO_DATA_RMS), pixels, np.float32(np.nan))

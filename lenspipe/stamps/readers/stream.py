@@ -75,8 +75,8 @@ def stream_stamps(
     """
     Read stamps one by one into tables of bounded size.
 
-    Masked pixels (NaN) become 0 and are counted in ``mask_fraction_<band>``. A stamp that raises `DataError`
-    or `TileError` is dropped and named; any other exception is a bug and passes.
+    Masked pixels (NaN) become 0 and are counted in ``mask_fraction_<band>``. A stamp without any other pixel, and one
+    that raises `DataError` or `TileError`, is dropped and named; any other exception is a bug and passes.
 
     Parameters
     ----------
@@ -104,6 +104,7 @@ def stream_stamps(
             try:
                 stamp = read(item)
                 _check_shapes(stamp, images)
+                _check_pixels(stamp)
             except (DataError, TileError) as error:
                 dropped.append((str(item), str(error)))
                 continue
@@ -127,6 +128,15 @@ def _check_shapes(stamp: LabelledStamp, images: Mapping[str, ImageSpec]) -> None
                 got=str(stamp.images[name].shape),
                 want=str(spec.shape),
             )
+
+
+def _check_pixels(stamp: LabelledStamp) -> None:
+    if not any((np.isfinite(pixels) & (pixels != 0)).any() for pixels in stamp.images.values()):
+        raise DataError(
+            "all pixels of the stamp are NaN or zero; mend the file, or leave it out: it is not an example of a class",
+            stamp=stamp.stamp_id,
+            label=stamp.label,
+        )
 
 
 def _table(stamps: list[LabelledStamp], recipe: str, images: Mapping[str, ImageSpec], schema: pa.Schema) -> pa.Table:
