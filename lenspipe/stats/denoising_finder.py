@@ -71,7 +71,7 @@ def finder_gain(
                 ]
             ) / len(lens)
         value = np.mean([y["value"] - x["value"] for x, y in zip(tpr[name]["before"], tpr[name]["after"], strict=True)])
-        low, high = unless_a_point(*map(float, np.quantile(boots, [0.025, 0.975])), len(lens))
+        low, high = unless_a_point(np.quantile(boots, [0.025, 0.975]), len(lens))
         gains[name] = {"value": float(value), "interval95": [low, high]}
     return {"n_lens": len(lens), "n_other": len(other), "n_seed": len(before), "tpr": tpr, "tpr_gain": gains}
 
@@ -110,7 +110,7 @@ def invented_arcs(
         change[np.ix_(rng.integers(0, len(raw), len(raw)), rng.integers(0, len(other), len(other)))].mean()
         for _ in range(n_boot)
     ]
-    low, high = unless_a_point(*map(float, np.quantile(boots, [0.025, 0.975])), len(other))
+    low, high = unless_a_point(np.quantile(boots, [0.025, 0.975]), len(other))
     return {
         "n_other": len(other),
         "new": new,

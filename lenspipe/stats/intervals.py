@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,14 @@ def median_interval(values: NDArray[np.floating]) -> tuple[float, float] | None:
     return (float(ranked[rank - 1]), float(ranked[n - rank])) if rank > 0 else None
 
 
-def unless_a_point(low: float, high: float, n: int) -> tuple[float, float]:
+def unless_a_point(bounds: Sequence[float] | NDArray[np.floating], n: int) -> tuple[float, float]:
     """
     An interval of a mean of ``n`` values from -1 to 1 by bootstrap, widened where it is a point.
 
     Values that are all equal say nothing to a bootstrap; of ``n``, a part as large as the Clopper-Pearson bound of none
     may yet differ.
     """
+    low, high = float(bounds[0]), float(bounds[1])
     if high > low:
         return low, high
     most = clopper_pearson(0, n)[1]

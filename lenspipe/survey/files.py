@@ -12,12 +12,12 @@ import urllib.parse
 import warnings
 import zlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
-from lenspipe.errors import ConfigError, TileError
+from lenspipe.errors import ConfigError, Fact, TileError
 from lenspipe.sky.wcs import is_wcs_card
 
 # What astropy, gzip and the operating system raise for bytes that are not the FITS file they claim to be.
@@ -40,6 +40,8 @@ _STRUCTURAL = re.compile(
     r"|CHECKSUM|DATASUM|COMMENT|HISTORY"
 )
 SHOWN = 8
+Role: TypeAlias = Literal["image", "weight", "mask"]
+"""What a plane is for."""
 WHOLE_FILE_CHECKSUM_BYTES = 64 << 20
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
 
@@ -64,12 +66,9 @@ def find_files(requests: list[str]) -> list[str]:
         hits = [f for f in named if SUFFIX.search(f) or f == local_path(request)]
         if not hits:
             kind = "glob is empty" if any(c in request for c in "*?[") else "no such FITS file or folder"
-            near = [f for f in named if NEARLY.search(f)]
-            raise ConfigError(
-                f"{kind}: nothing to scan",
-                tiles=request,
-                **({"files": len(named), "first": (near or named)[0]} if named else {}),
-            )
+            near = next((f for f in named if NEARLY.search(f)), named[0] if named else None)
+            facts: dict[str, Fact] = {"files": len(named), "first": near} if named else {}
+            raise ConfigError(f"{kind}: nothing to scan", tiles=request, **facts)
         found.extend(hits)
     return found
 
@@ -210,9 +209,7 @@ def plane_shape(hdu: fits.ImageHDU) -> tuple[int, int] | None:
     return int(shape[-2]), int(shape[-1])
 
 
-def image_hdu(
-    hdus: fits.HDUList, hdu: int | str | None, *, file: str, role: Literal["image", "weight", "mask"] = "image"
-) -> fits.ImageHDU:
+def image_hdu(hdus: fits.HDUList, hdu: int | str | None, *, file: str, role: Role = "image") -> fits.ImageHDU:
     """
     The HDU that is asked for, or the only one that can be meant.
 
@@ -263,7 +260,7 @@ def _only_image(hdus: fits.HDUList, file: str, role: str) -> fits.ImageHDU:
     )
 
 
-def read_header(file: str, hdu: int | str | None, *, role: Literal["image", "weight", "mask"] = "image") -> fits.Header:
+def read_header(file: str, hdu: int | str | None, *, role: Role = "image") -> fits.Header:
     """Header of a plane, with the primary header's keywords below it where they are not repeated."""
     with open_fits(file) as hdus:
         return plane_header(hdus, image_hdu(hdus, hdu, file=file, role=role)).header

@@ -285,7 +285,7 @@ def _of_rule(
             return exposure.claim(_to_ab(header, key, value, rule, band), f"keyword {key}", rule.per)
     if rule.photflam and (claim := _photflam(header, rule, exposure)):
         return claim
-    if not physical and (claim := _proven(header, rule, exposure, band)):
+    if not physical and rule.ab is None and (claim := _proven(header, rule, exposure, band)):
         return claim
     if rule.ab is None or not constant:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -16,7 +16,7 @@ from scipy import ndimage
 from lenspipe.errors import TileError
 from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
-from lenspipe.survey.files import PlaneHeader, image_hdu, open_fits, plane_header, plane_shape, read_header
+from lenspipe.survey.files import PlaneHeader, Role, image_hdu, open_fits, plane_header, plane_shape, read_header
 from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear, number
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.shards import Box
@@ -142,7 +142,8 @@ def check_planes(tile: Tile, facts: TileFacts) -> None:
         A plane is shifted, mirrored or of another shape.
     """
     for files in tile.bands:
-        for role, plane in (("weight", files.weight), ("mask", files.mask)):
+        planes: tuple[tuple[Role, Plane | None], ...] = (("weight", files.weight), ("mask", files.mask))
+        for role, plane in planes:
             if plane is None:
                 continue
             with open_fits(plane.file) as hdus:
@@ -224,11 +225,7 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
 
 
 def _section(
-    plane: Plane,
-    window: Box,
-    shape: tuple[int, int],
-    role: Literal["image", "weight", "mask"],
-    scaling: tuple[float, float] | None = None,
+    plane: Plane, window: Box, shape: tuple[int, int], role: Role, scaling: tuple[float, float] | None = None
 ) -> NDArray[Any]:
     with open_fits(plane.file) as hdus:
         hdu = image_hdu(hdus, plane.hdu, file=plane.file, role=role)

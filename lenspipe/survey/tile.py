@@ -277,8 +277,8 @@ def _sibling(file: str, found: re.Match[str], template: str | None, hdu: Hdu | N
     else:
         hits = glob_files(f"{glob.escape(folder)}/{'*'.join(glob.escape(piece) for piece in (*pieces, last))}")
     if not hits and not is_url(file) and SUFFIX.search(file).group().isupper():  # type: ignore[union-attr]
-        name = re.compile(".*".join(re.escape(piece) for piece in (*pieces, last)), re.IGNORECASE)
-        hits = sorted(f"{folder}/{entry}" for entry in os.listdir(folder) if name.fullmatch(entry))
+        like = re.compile(".*".join(re.escape(piece) for piece in (*pieces, last)), re.IGNORECASE)
+        hits = sorted(f"{folder}/{entry}" for entry in os.listdir(folder) if like.fullmatch(entry))
     return Plane(hits[0], hdu) if hits else None
 
 

@@ -114,7 +114,7 @@ def test_a_gain_that_all_stamps_share_is_not_known_exactly():
     assert (low, high) == pytest.approx((-0.0881, 0.0881), abs=1e-3)  # none of 40
     low, high = invented_arcs(score, score, truth, n_boot=50)["gain"]["interval95"]
     assert low < 0 < high < 0.01
-    assert unless_a_point(1.0, 1.0, 10) == (pytest.approx(1 - 0.3085, abs=1e-4), 1.0)
+    assert unless_a_point((1.0, 1.0), 10) == (pytest.approx(1 - 0.3085, abs=1e-4), 1.0)
 
 
 def test_the_interval_of_a_gain_covers_it(rng):
