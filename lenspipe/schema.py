@@ -218,7 +218,7 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
                 pa.float32(),
                 f"Most by which the grid of {band} lies off that of the tile's first band",
                 unit="pix",
-                ucd="pos.cartesian;arith.diff",
+                ucd="pos.cartesian.x;arith.diff",
             ),
             field(
                 f"sentinel_{band}_px",
