@@ -294,8 +294,8 @@ def _sound(header: fits.Header) -> tuple[fits.Header, set[str]]:
         for card in header.cards:
             try:
                 card.verify("exception")
-                # Raw, for a record such as DP1.EXTVER is a card DP1 whose value is text.
-                sound.append(fits.Card(card.rawkeyword, card.rawvalue, card.comment), bottom=True)
+                fits.Card(card.rawkeyword, card.rawvalue, card.comment)  # raises for what cannot be a card
+                sound.append(card, bottom=True)  # itself: a card made anew has fewer digits
             except (fits.VerifyError, ValueError):
                 unreadable.add(str(card.image)[:8].strip())
     return sound, unreadable

@@ -132,3 +132,9 @@ def test_a_bad_card_that_is_needed_is_named(tmp_path, key, value):
     spoil(path, b"'Xxxxxxx '", b"nan\t    ' ")
     with pytest.raises(TileError, match=f"cannot be read.*{key}"):
         read(path, TRUTH)
+
+
+def test_cards_keep_all_their_digits(tmp_path):
+    path = write(tmp_path / "t_i.fits", TRUTH.image, CD)
+    spoil(path, b"CD1_1   = -5.5555555555555E-05   ", b"CD1_1   = -5.5555555555555123E-05")
+    assert read(path, TRUTH).facts.wcs.wcs.cd[0, 0] == -5.5555555555555123e-05
