@@ -61,7 +61,7 @@ def finish_catalog(
     """
     searched, tiles, moc = with_run_id(run.shards, run.run_id), tiles_of(run), footprint(run.shards)
     if before:
-        searched = pa.concat_tables([pq.read_table(out / names.SHARDS), searched])
+        searched = _below(pq.read_table(out / names.SHARDS), searched)
         tiles = pa.concat_tables([pq.read_table(out / names.TILES), tiles])
         moc = read_footprint(out / names.FOOTPRINT).union(moc)
     pq.write_table(searched, new / names.SHARDS, compression="zstd")
@@ -84,6 +84,15 @@ def finish_catalog(
     if before:
         _carry_over(out, new)
     return record
+
+
+def _below(earlier: pa.Table, later: pa.Table) -> pa.Table:
+    """Rows of earlier runs above later ones; columns that an older version did not write are null, or empty text."""
+    both = pa.concat_tables([earlier, later], promote_options="default").select(later.column_names)
+    for i, field in enumerate(both.schema):
+        if pa.types.is_string(field.type) and both[i].null_count:
+            both = both.set_column(i, field, pc.fill_null(both[i], ""))
+    return both.cast(later.schema)
 
 
 def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:

@@ -98,6 +98,20 @@ def test_appending_a_run_of_the_same_tiles_adds_detections_not_objects(made, tmp
     assert shards.num_rows == record["counts"]["shards"]
 
 
+def test_a_run_is_appended_to_a_catalogue_of_an_older_version(made, tmp_path):
+    folder, _ = made
+    write(folder / "run", tmp_path / "cat")
+    file = tmp_path / "cat" / "shards.parquet"
+    whole = pq.read_table(file)
+    since = [n for n in whole.column_names if n.startswith(("zero_point_", "bunit_", "grid_shift_", "sentinel_"))]
+    pq.write_table(whole.drop_columns(since), file)
+    write(folder / "again", tmp_path / "cat", append=True)
+    both = pq.read_table(file)
+    assert both.schema.equals(whole.schema, check_metadata=True)
+    assert both.num_rows == 2 * whole.num_rows
+    assert set(both["bunit_g"].to_pylist()) == {"", "nJy"}
+
+
 def test_what_cannot_be_appended_is_refused_with_the_reason(made, tmp_path):
     folder, _ = made
     write(folder / "run", tmp_path / "cat")
