@@ -103,7 +103,8 @@ def test_a_stamp_of_any_scale_keeps_its_brightness_on_the_models_grid() -> None:
 @needs_real
 def test_the_shipped_space_finder_puts_real_lenses_above_real_galaxies_that_it_never_saw() -> None:
     found = space_real_sky(Predictor(find_model("space-vis"), device="cpu"), REAL, n_arc=4)
-    assert found["auc_lenses_against_galaxies"]["interval95"][0] > 0.9
+    area = found["auc_lenses_against_galaxies"]
+    assert area["value"] > 0.95 and area["interval95"][0] > 0.8  # eight lenses: the interval is as wide as that
     assert found["where_0.05_of_galaxies_pass"]["lenses"]["k"] >= 6
     arcs = found["where_0.05_of_galaxies_pass"]["painted_arcs"]["all"]
     assert arcs["n"] == 28 and arcs["k"] >= 15  # 213 of 252 were recorded
