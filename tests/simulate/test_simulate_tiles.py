@@ -92,7 +92,7 @@ def test_with_a_scans_values_the_search_is_the_scans_and_the_scans_sources_make_
     config = ScanConfig()
     box = Box(0, 0, image.shape[2], image.shape[1])
     mask = ~np.isfinite(image)
-    pixels = Pixels(("g", "r", "i"), np.where(mask, np.float32(0), image), (None,) * 3, mask)
+    pixels = Pixels(("g", "r", "i"), np.where(mask, np.float32(0), image), (None,) * 3, mask, (0, 0, 0))
     sky = {"mesh_px": config.background.mesh_px, "filter_mesh": config.background.filter_mesh}
     flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, **sky)
     measured = measure_core(flat, pixels, config.detect, core=box, window=box)
