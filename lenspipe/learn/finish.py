@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lenspipe.learn.batches import measure_on
@@ -73,6 +71,9 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
     """Loss of training and validation, and what else is measured between 0 and 1, by epoch."""
+    from matplotlib.figure import Figure  # here and not above: most workers draw nothing
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [row["epoch"] for row in history]
     shares = [
         name for name in ("auc", "accuracy", "tpr_at_fpr_1e-2", "noise_left") if any(row.get(name) for row in history)

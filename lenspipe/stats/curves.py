@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from lenspipe.errors import DataError
 from lenspipe.stats.counts import ScoreCounts
@@ -74,7 +74,7 @@ def auroc_interval(counts: ScoreCounts) -> tuple[float, float]:
         below, above = _below(counts), _above(counts)
         variance = float(counts.lens @ (below - area) ** 2) / (n_lens - 1) / n_lens
         variance += float(counts.other @ (above - area) ** 2) / (n_other - 1) / n_other
-        half = (float(student_t.ppf(0.975, n - 1)) if few else Z95) * variance**0.5
+        half = (float(stdtrit(n - 1, 0.975)) if few else Z95) * variance**0.5
         low, high = area - half, area + half
     if few:
         wide_low, wide_high = _hanley_mcneil_interval(area, n_lens, n_other)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.special import bdtr, bdtrik, betaincinv  # scipy.stats takes two seconds to import
 
 
 def clopper_pearson(k: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -27,8 +27,8 @@ def clopper_pearson(k: int, n: int, *, level: float = 0.95) -> tuple[float, floa
     (0.0, 0.3085)
     """
     tail = (1 - level) / 2
-    low = 0.0 if k == 0 or n == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
+    low = 0.0 if k == 0 or n == 0 else float(betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - tail))
     return low, high
 
 
@@ -52,8 +52,8 @@ def median_interval(values: NDArray[np.floating]) -> tuple[float, float] | None:
     """
     ranked = np.sort(np.asarray(values, np.float64))
     n = len(ranked)
-    rank = int(binom.ppf(0.025, n, 0.5)) if n else 0
-    while rank > 0 and binom.cdf(rank - 1, n, 0.5) > 0.025:
+    rank = max(0, int(np.ceil(bdtrik(0.025, n, 0.5)))) if n else 0
+    while rank > 0 and bdtr(rank - 1, n, 0.5) > 0.025:
         rank -= 1
     return (float(ranked[rank - 1]), float(ranked[n - rank])) if rank > 0 else None
 

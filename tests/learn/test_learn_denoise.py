@@ -16,9 +16,10 @@ from lenspipe.cli import group
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.denoise import Denoiser
 from lenspipe.learn.denoise.colour import WHITE, coloured_noise, noise_correlation, resampled_correlation
+from lenspipe.learn.denoise.frames import frame_skies, resample
 from lenspipe.learn.denoise.losses import LOSSES
 from lenspipe.learn.denoise.pairs import Sky, draw_pair, exposure_pair, noisier_image, pair_batch, random_skies
-from lenspipe.learn.denoise.skies import cutout_skies, frame_skies, real_sky, resample
+from lenspipe.learn.denoise.skies import cutout_skies, real_sky
 from lenspipe.learn.denoise.train import train_on_skies
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings

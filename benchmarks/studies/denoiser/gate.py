@@ -26,8 +26,9 @@ from benchmarks import record
 from benchmarks.studies.data import KIDS_ROWS, kids_tile
 from lenspipe.evaluate.denoiser import Denoise, GateField, measure_field, run_gate
 from lenspipe.infer.denoise import Denoiser
+from lenspipe.learn.denoise.frames import frame_skies, read_frames
 from lenspipe.learn.denoise.pairs import exposure_pair, noisier_image, simulated_sky
-from lenspipe.learn.denoise.skies import frame_skies, read_frames, real_sky
+from lenspipe.learn.denoise.skies import real_sky
 from lenspipe.nn.card import find_model, write_card
 
 RATIO = 2.0

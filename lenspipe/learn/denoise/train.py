@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
+from lenspipe.learn.denoise.frames import frame_skies, read_frames
 from lenspipe.learn.denoise.pairs import Sky, joined, pair_batch, random_skies, simulated_sky
-from lenspipe.learn.denoise.skies import frame_skies, read_frames
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.job import TrainJob
 from lenspipe.learn.objectives import objective_of
@@ -97,7 +97,7 @@ def frame_split(files: Sequence[Path]) -> tuple[list[Sky], list[Sky], float]:
     Raises
     ------
     DataError, TileError
-        As of `lenspipe.learn.denoise.skies.read_frames` and `frame_skies`.
+        As of `lenspipe.learn.denoise.frames.read_frames` and `frame_skies`.
     """
     read = read_frames(files)
     train, check = [], []

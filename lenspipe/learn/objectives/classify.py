@@ -16,7 +16,6 @@ from lenspipe.learn.objectives.contract import Array, Chance, Objective, no_targ
 from lenspipe.learn.settings import LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.outputs import Classify
-from lenspipe.report.plots import roc_plot
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval
@@ -75,6 +74,8 @@ class ClassifyStamps(Objective):
 
     def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
         """``roc.png``, a curve per class."""
+        from lenspipe.report.plots import roc_plot
+
         labels, scores = truth.labels[rows], softmax(outputs, axis=1)
         curves = {name: ScoreCounts.of(scores[:, k], labels == k) for k, name in enumerate(truth.classes)}
         return {"roc.png": roc_plot(curves)}

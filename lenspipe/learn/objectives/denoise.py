@@ -27,7 +27,6 @@ from lenspipe.learn.truth import Answers, Truth
 from lenspipe.learn.world import World
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import Denoise
-from lenspipe.report.plots import noise_left_plot
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.curves import Z95
 
@@ -150,6 +149,8 @@ class DenoiseImages(Objective):
 
     def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
         """``noise_left.png``: what is left of each pair's difference, by ratio of exposure times."""
+        from lenspipe.report.plots import noise_left_plot
+
         return {"noise_left.png": noise_left_plot(outputs[:, 4], outputs[:, 0] / outputs[:, 2])}
 
     def _pairs(self, job: TrainJob, world: World, epoch: int) -> Iterator[Batch]:

@@ -16,7 +16,6 @@ from lenspipe.learn.objectives.contract import Array, Chance, Objective, no_targ
 from lenspipe.learn.settings import LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.outputs import Find
-from lenspipe.report.plots import roc_plot
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval, tpr_at_fpr
@@ -77,6 +76,8 @@ class FindLenses(Objective):
 
     def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
         """``roc.png``."""
+        from lenspipe.report.plots import roc_plot
+
         return {"roc.png": roc_plot({"lens": _counts(outputs, truth, rows)})}
 
 

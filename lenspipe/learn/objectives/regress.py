@@ -16,7 +16,6 @@ from lenspipe.learn.objectives.contract import Array, Chance, Objective
 from lenspipe.learn.settings import LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.outputs import Regress
-from lenspipe.report.plots import target_plot
 from lenspipe.stamps.format import StampSet
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ class RegressTargets(Objective):
 
     def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
         """``targets.png``: predicted against true, of at most 20,000 stamps."""
+        from lenspipe.report.plots import target_plot
+
         rows = rows[:20_000]
         means, spreads = np.array(truth.target_means), np.array(truth.target_spreads)
         values = outputs.reshape(len(outputs), -1)[: len(rows), : len(means)] * spreads + means
