@@ -1,4 +1,4 @@
-"""`lenspipe stamps describe | validate | convert | readers`: data sets of labelled stamps."""
+"""`lenspipe stamps describe | validate | convert | cut | readers`: data sets of labelled stamps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES
+from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
 from lenspipe.cli.options import assigned
 from lenspipe.errors import ConfigError
 from lenspipe.toml import validate as validate_options
@@ -28,7 +28,10 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Describe, validate or convert data sets of labelled stamps."""
+    """Describe, validate, convert or cut data sets of labelled stamps."""
+
+
+command.add_command(stamps_cut.command)
 
 
 @command.command()
@@ -124,7 +127,7 @@ def convert(
     stream = chosen.read(folder, validate_options(raw, chosen.options, origin=f"options of {reader}"))
     with _progress("converting", stream.n) as progress:
         done = convert_stamps(
-            stream, out, seed=seed, fractions=_fractions(split), margin_arcsec=margin_arcsec, progress=progress
+            stream, out, seed=seed, fractions=fractions_of(split), margin_arcsec=margin_arcsec, progress=progress
         )
     console = _console()
     console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped", soft_wrap=True)
@@ -202,7 +205,8 @@ def _options(file: Path) -> dict[str, Any]:
         raise ConfigError(f"the file of options is not TOML: {error}", file=str(file)) from error
 
 
-def _fractions(text: str) -> dict[str, float]:
+def fractions_of(text: str) -> dict[str, float]:
+    """Fractions by split of ``NAME=FRACTION,...``; raises `ConfigError` where the text is not that."""
     try:
         pairs = (item.split("=") for item in text.split(","))
         return {name.strip(): float(value) for name, value in pairs}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 def extract_cutouts(
@@ -76,3 +80,52 @@ def extract_cutouts(
         np.copyto(target, image[source], where=good)
         covered[i] = good.sum() / total
     return cutouts, covered
+
+
+def cut_squares(
+    planes: NDArray[ScalarT], x_px: NDArray[np.floating], y_px: NDArray[np.floating], *, size_px: int, fill: float
+) -> NDArray[ScalarT]:
+    """
+    Squares of any side around positions, of images, masks or weights alike.
+
+    Of an odd side the pixel nearest to the position is in the centre, as `extract_cutouts` has it; of an even side the
+    position lies within half a pixel of the point where the four pixels in the centre meet.
+
+    Parameters
+    ----------
+    planes : array (band, y, x)
+    x_px, y_px : arrays (n,)
+        Positions, 0-based in ``planes``.
+    size_px : int
+        Side of a square.
+    fill : float
+        Value beyond the planes' edges.
+
+    Returns
+    -------
+    array (n, band, size_px, size_px), of the type of ``planes``
+
+    Raises
+    ------
+    ValueError
+        ``size_px`` is not positive.
+
+    Examples
+    --------
+    >>> cut_squares(np.arange(16).reshape(1, 4, 4), np.array([1.5]), np.array([0.4]), size_px=2, fill=-1)[0, 0]
+    array([[1, 2],
+           [5, 6]])
+    """
+    if size_px < 1:
+        raise ValueError(f"size_px must be positive, got {size_px}")
+    n_band, height, width = planes.shape
+    lower = (size_px - 1) / 2 - 0.5
+    columns = np.floor(np.asarray(x_px, np.float64) - lower).astype(np.int64).tolist()
+    rows = np.floor(np.asarray(y_px, np.float64) - lower).astype(np.int64).tolist()
+    squares = np.full((len(columns), n_band, size_px, size_px), fill, planes.dtype)
+    for square, x0, y0 in zip(squares, columns, rows, strict=True):
+        left, top = max(0, x0), max(0, y0)
+        right, bottom = min(width, x0 + size_px), min(height, y0 + size_px)
+        if left < right and top < bottom:
+            square[:, top - y0 : bottom - y0, left - x0 : right - x0] = planes[:, top:bottom, left:right]
+    return squares

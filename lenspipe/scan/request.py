@@ -15,9 +15,10 @@ from lenspipe.scan.read import facts_of, read_shard, task_of
 from lenspipe.scan.search import search
 from lenspipe.survey.files import find_files, is_url, packed_otherwise
 from lenspipe.survey.layout import SurveyLayout
-from lenspipe.survey.manifest import is_manifest, read_manifest
+from lenspipe.survey.manifest import is_manifest
+from lenspipe.survey.request import requested_tiles
 from lenspipe.survey.shards import Box
-from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, group_tiles, left_out
+from lenspipe.survey.tile import BadTile, Tile, bands_of, demand_bands, left_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +51,7 @@ def find_tiles(
     ConfigError
         Nothing is found, or nothing that the survey's layout knows.
     """
-    tiles: list[Tile | BadTile] = []
-    images = [t for t in request.tiles if not is_manifest(t)]
-    for manifest in (t for t in request.tiles if is_manifest(t)):
-        tiles += read_manifest(manifest, request.layout)
-    if images:
-        tiles += group_tiles(find_files(images), request.layout)
-    names = [tile.name for tile in tiles]
-    twice = next((n for n in names if names.count(n) > 1), None) if len(set(names)) < len(names) else None
-    if twice:
-        raise ConfigError("a tile is named by two requests; name it once", tile=twice)
+    tiles = requested_tiles(request.tiles, request.layout)
     tiles = tiles[: request.limit]
     bands = bands or bands_of(tiles, request.layout)
     if request.layout.every_tile_has_every_band:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from astropy.coordinates import angular_separation
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 ARCSEC_PER_DEG = 3600.0
 
@@ -73,6 +72,8 @@ def nearest(
     separation_arcsec : array (n,)
         NaN where none is near.
     """
+    from scipy.spatial import cKDTree  # a quarter of a second that the other functions do not need
+
     if not len(ra_deg) or not len(other_ra_deg):
         return np.full(len(ra_deg), -1), np.full(len(ra_deg), np.nan)
     tree = cKDTree(unit_vectors(other_ra_deg, other_dec_deg))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,31 +43,64 @@ def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:
     DataError
         Columns of the format are missing, or an image is not finite.
     """
-    images = image_specs(table.schema, where=name)
+    with part_writer(table.schema, folder, name) as write:
+        write(table)
+    return Path(folder) / f"{name.removesuffix('.parquet')}.parquet"
+
+
+@contextlib.contextmanager
+def part_writer(schema: pa.Schema, folder: str | Path, name: str) -> Iterator[Callable[[pa.Table], None]]:
+    """
+    Write one part of a data set some rows at a time; it appears when the body ends without an error.
+
+    Parameters
+    ----------
+    schema, folder, name
+        As of `write_part`.
+
+    Yields
+    ------
+    callable
+        Writes a table; raises `DataError` where an image of it is not finite.
+
+    Raises
+    ------
+    DataError
+        Columns of the format are missing.
+    """
+    images = image_specs(schema, where=name)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{name.removesuffix('.parquet')}.parquet"
+    scratch = folder / f".{part.name}.{uuid.uuid4().hex}.tmp"
+    rows = max(1, ROW_GROUP_BYTES // _row_bytes(images))
+    try:
+        with pq.ParquetWriter(
+            scratch,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            # float pixels: a dictionary makes them larger, split bytes make them 8 % smaller and faster to read
+            use_dictionary=[name for name in schema.names if name not in images],
+            use_byte_stream_split=[f"{name}.list.element" for name in images],
+        ) as writer:
+
+            def write(table: pa.Table) -> None:
+                _demand_finite(table, images, name)
+                writer.write_table(table, row_group_size=rows)
+
+            yield write
+        os.replace(scratch, part)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _demand_finite(table: pa.Table, images: Mapping[str, ImageSpec], name: str) -> None:
     for image in images:
         values = table.column(image)
         flat = (chunk.flatten().to_numpy(zero_copy_only=False) for chunk in values.chunks)
         if values.null_count or not all(np.isfinite(part).all() for part in flat):
             raise DataError("stamps must be finite before they are written: mask or drop them", part=name, column=image)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{name.removesuffix('.parquet')}.parquet"
-    scratch = folder / f".{part.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        pq.write_table(
-            table,
-            scratch,
-            row_group_size=max(1, ROW_GROUP_BYTES // _row_bytes(images)),
-            compression="zstd",
-            compression_level=1,
-            # float pixels: a dictionary makes them larger, split bytes make them 8 % smaller and faster to read
-            use_dictionary=[name for name in table.schema.names if name not in images],
-            use_byte_stream_split=[f"{name}.list.element" for name in images],
-        )
-        os.replace(scratch, part)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return part
 
 
 def _row_bytes(images: Mapping[str, ImageSpec]) -> int:
