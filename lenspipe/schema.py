@@ -175,7 +175,7 @@ def candidates_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) ->
             field(
                 "model",
                 pa.string(),
-                "Digest of the model that scored, null where none did",
+                "Digest of the model that scored, empty where none did",
                 ucd="meta.id;meta.modelled",
             ),
         ],
@@ -280,7 +280,7 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
 FAILURES = pa.schema(
     [
         field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
-        field("shard_id", pa.string(), "Shard; null where the tile failed before it was cut up", ucd="meta.id"),
+        field("shard_id", pa.string(), "Shard; empty where the tile failed before it was cut up", ucd="meta.id"),
         field("file", pa.string(), "File that the failure is about", ucd="meta.ref"),
         field("stage", pa.string(), "plan, read, detect or score", ucd="meta.code"),
         field("error_type", pa.string(), "Kind of error", ucd="meta.code.error"),

@@ -91,6 +91,18 @@ def test_ray_is_imported_in_distributed_only() -> None:
     assert users and all(module.startswith("lenspipe.distributed") for module in users), users
 
 
+def test_tables_are_written_in_one_place() -> None:
+    own = {"lenspipe.tables", "lenspipe.stamps.format", "lenspipe.scan.ledger"}  # the last two: pixels, nested rows
+    writers = {
+        name_of(path)
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr in {"ParquetWriter", "to_parquet", "write_table"}
+        if isinstance(node.value, ast.Name) and (node.value.id == "pq" or node.attr == "to_parquet")
+    }
+    assert writers == own, "lenspipe.tables writes tables that every reader opens"
+
+
 def test_no_module_is_without_a_way_from_a_command_a_job_or_a_documented_entry() -> None:
     trees = {name_of(path): (tree_of(path), path.name == "__init__.py") for path in SOURCES}
     edges = {

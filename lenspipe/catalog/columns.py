@@ -27,8 +27,8 @@ def catalog_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa
     """
     Columns of the catalogue, sorted by `HEALPIX` in the HATS tree and by score in the flat files.
 
-    ``probability`` is null where the model's card holds no calibration or the row no score; then ``prior`` and
-    ``calibration`` are null too.
+    ``probability`` is null where the model's card holds no calibration or the row no score; then ``prior`` is null
+    and ``calibration`` empty.
     """
     measured = {f.name: f for f in measured_fields(bands, added)}
     score = measured.pop("score")
@@ -91,13 +91,13 @@ def catalog_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa
             field(
                 "model",
                 pa.string(),
-                "Digest of the model that scored; null where none did",
+                "Digest of the model that scored; empty where none did",
                 ucd="meta.id;meta.modelled",
             ),
             field(
                 "calibration",
                 pa.string(),
-                "Digest of the calibration; null where there is none",
+                "Digest of the calibration; empty where there is none",
                 ucd="meta.id;meta.modelled",
             ),
             field("code_version", pa.string(), "Version of lenspipe that scanned", ucd="meta.version;meta.software"),

@@ -18,6 +18,7 @@ from lenspipe.catalog.match import fates, recall, with_earlier_words
 from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.rundir import write_json
+from lenspipe.tables import write_table
 
 FULL_SKY_DEG2 = 41252.96125
 _READ = ["candidate_id", "run_id", "ra", "dec", "rank", "score", "n_detection", KNOWN[-1]]
@@ -64,8 +65,8 @@ def finish_catalog(
         searched = _below(pq.read_table(out / names.SHARDS), searched)
         tiles = pa.concat_tables([pq.read_table(out / names.TILES), tiles])
         moc = read_footprint(out / names.FOOTPRINT).union(moc)
-    pq.write_table(searched, new / names.SHARDS, compression="zstd")
-    pq.write_table(tiles, new / names.TILES, compression="zstd")
+    write_table(searched, new / names.SHARDS)
+    write_table(tiles, new / names.TILES)
     write_footprint(moc, new / names.FOOTPRINT)
     kept, near_lenses = _sums(new / names.HATS)
     found = None
@@ -75,7 +76,7 @@ def finish_catalog(
         )
         if before and (out / names.KNOWN_LENSES).exists():
             table = with_earlier_words(table, pq.read_table(out / names.KNOWN_LENSES))
-        pq.write_table(table, new / names.KNOWN_LENSES, compression="zstd")
+        write_table(table, new / names.KNOWN_LENSES)
         found = recall(table)
     added = {"rows": n_new, "merged": n_merged}
     record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found)
@@ -87,11 +88,8 @@ def finish_catalog(
 
 
 def _below(earlier: pa.Table, later: pa.Table) -> pa.Table:
-    """Rows of earlier runs above later ones; columns that an older version did not write are null, or empty text."""
+    """Rows of earlier runs above later ones; columns that an older version did not write are null."""
     both = pa.concat_tables([earlier, later], promote_options="default").select(later.column_names)
-    for i, field in enumerate(both.schema):
-        if pa.types.is_string(field.type) and both[i].null_count:
-            both = both.set_column(i, field, pc.fill_null(both[i], ""))
     return both.cast(later.schema)
 
 

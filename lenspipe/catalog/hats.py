@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lenspipe.catalog.columns import DEFAULT, HEALPIX
 from lenspipe.rundir import utc_now
 from lenspipe.sky.healpix import N_BASE, ORDER
+from lenspipe.tables import write_table
 
 MAX_ROWS, HIGHEST_ORDER, SKYMAP_ORDER = 500_000, 10, 7
 
@@ -129,7 +130,7 @@ def write_pixel(dataset: Path, pixel: Pixel, rows: pa.Table) -> None:
     """Write the rows of one pixel, sorted by index."""
     path = dataset / pixel.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows, path, compression="zstd", row_group_size=100_000)
+    write_table(rows, path, row_group_size=100_000)
 
 
 def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: str, max_rows: int = MAX_ROWS) -> None:

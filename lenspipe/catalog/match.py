@@ -96,7 +96,7 @@ def fates(
 def with_earlier_words(table: pa.Table, before: pa.Table) -> pa.Table:
     """Fates in which a lens that is no candidate keeps what an earlier look at its pixels said."""
     key = ("name", "ra", "dec")
-    words = {tuple(row[k] for k in key): row["fate"] for row in before.to_pylist() if row["candidate_id"] is None}
+    words = {tuple(row[k] for k in key): row["fate"] for row in before.to_pylist() if not row["candidate_id"]}
     fate = [
         words.get(tuple(row[k] for k in key), ABSENT) if row["fate"] == ABSENT else row["fate"]
         for row in table.select([*key, "fate"]).to_pylist()
@@ -134,7 +134,7 @@ def recall(table: pa.Table) -> dict[str, Any]:
     """
     counted = table.filter(pc.invert(table["left_out"]))
     rank = counted["rank"]
-    found = pc.sum(pc.is_valid(counted["candidate_id"])).as_py() or 0
+    found = pc.sum(pc.is_valid(counted["separation_arcsec"])).as_py() or 0
     by_fate = {row["values"]: row["counts"] for row in pc.value_counts(counted["fate"]).to_pylist()}
     return {
         "inside": table.num_rows,

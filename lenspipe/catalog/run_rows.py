@@ -18,6 +18,7 @@ from lenspipe.catalog.match import with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
+from lenspipe.tables import whole_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +161,11 @@ class Entries:
     """Columns that the run's models have added (`Run.added`)."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Rows in `catalog_schema`, in the same order, of rows as `lenspipe.catalog.sources.RunGroup` gives them."""
+        """
+        Rows in `catalog_schema`, in the same order, of rows as `lenspipe.catalog.sources.RunGroup` gives them.
+
+        Missing words are empty, here as in every table that is written.
+        """
         traces, ra_deg, dec_deg = self.traces, rows["ra"].to_numpy(), rows["dec"].to_numpy()
         index = pc.index_in(rows["shard_id"], traces["shard_id"].combine_chunks())
         made: dict[str, pa.Array | pa.ChunkedArray] = {
@@ -178,9 +183,9 @@ class Entries:
             column = made[f.name] if f.name in made else rows[f.name] if f.name in rows.column_names else None
             columns.append(pa.nulls(rows.num_rows, f.type) if column is None else column.cast(f.type))
         entries = pa.table(columns, schema=schema)
-        if self.lenses is None:
-            return entries
-        return with_known_lenses(entries, self.lenses, radius_arcsec=self.match_radius_arcsec)
+        if self.lenses is not None:
+            entries = with_known_lenses(entries, self.lenses, radius_arcsec=self.match_radius_arcsec)
+        return whole_table(entries)
 
 
 def traces_of(run: Run) -> pa.Table:

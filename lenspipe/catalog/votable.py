@@ -9,46 +9,70 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.io.votable.tree import CooSys, Field, Info, Resource, TableElement, VOTableFile
 from numpy.typing import NDArray
 
+from lenspipe.tables import check_columns, without_gaps, write_table
+
 VERSION_KEY, CONTENT_KEY = "IVOA.VOTable-Parquet.version", "IVOA.VOTable-Parquet.content"
-_VOTABLE_TYPE = {"int64": "long", "int32": "int", "double": "double", "float": "float", "string": "unicodeChar"}
-_FITS_TYPE = {"int64": (">i8", "K"), "int32": (">i4", "J"), "double": (">f8", "D"), "float": (">f4", "E")}
+_FRAME = "_frame_icrs"
+"""ID of the coordinate system; no column begins with it."""
+_VOTABLE_TYPE = {
+    "int64": "long",
+    "int32": "int",
+    "int16": "short",
+    "uint8": "unsignedByte",
+    "double": "double",
+    "float": "float",
+    "bool": "boolean",
+    "string": "unicodeChar",
+}
+_FITS_TYPE = {
+    "int64": (">i8", "K"),
+    "int32": (">i4", "J"),
+    "int16": (">i2", "I"),
+    "uint8": ("u1", "B"),
+    "double": (">f8", "D"),
+    "float": (">f4", "E"),
+    "bool": ("S1", "L"),
+}
 _BLOCK_ROWS, _FITS_RECORD = 100_000, 2880
-_NULL = {"int64": -(2**63), "int32": -(2**31)}
+_NULL = {"int64": -(2**63), "int32": -(2**31), "int16": -(2**15)}
 """What stands for a missing integer in FITS (TNULL)."""
 
 
 def votable_header(table: pa.Table, *, name: str, description: str, facts: dict[str, str]) -> str:
     """
-    The data-less VOTable that describes a table's columns.
+    The data-less VOTable that describes a table's columns; vectors are arrays of their length.
 
-    Strings get the length of the longest: astropy cannot merge a header that says ``arraysize="*"``.
+    Strings get the length of the longest: astropy cannot merge a header that says ``arraysize="*"``. Only columns
+    have an ID, for that of a fact or of the table could be a column's too. The number of rows is not stated: readers
+    hold it against the rows of the header, which has none.
     """
     votable = VOTableFile(version="1.4")
     resource = Resource()
     votable.resources.append(resource)
-    resource.coordinate_systems.append(CooSys(ID="icrs", system="ICRS"))
+    resource.coordinate_systems.append(CooSys(ID=_FRAME, system="ICRS"))
     for key, value in facts.items():
-        resource.infos.append(Info(name=key, value=value))
-    element = TableElement(votable, name=name, nrows=table.num_rows)
+        info = Info(name=key, value=value)
+        info.ID = None
+        resource.infos.append(info)
+    element = TableElement(votable, name=name)
+    element.ID = None
     element.description = description
     resource.tables.append(element)
     for f in table.schema:
         about = _about(f)
-        kind = _VOTABLE_TYPE[str(f.type)]
         described = Field(
             votable,
             name=f.name,
             ID=f.name,
-            datatype=kind,
+            datatype=_VOTABLE_TYPE[str(_scalar(f.type))],
             ucd=about["ucd"] or None,
             unit=about["unit"] or None,
-            arraysize=str(_width(table[f.name])) if kind == "unicodeChar" else None,
-            ref="icrs" if about["ucd"].startswith("pos.eq") else None,
+            arraysize=_arraysize(f.type, table[f.name]),
+            ref=_FRAME if about["ucd"].startswith("pos.eq") else None,
         )
         described.description = about["description"] or None
         element.fields.append(described)
@@ -61,14 +85,11 @@ def write_voparquet(table: pa.Table, path: Path, *, name: str, description: str,
     """
     Write a table as VOParquet; any Parquet reader opens it, ``format="parquet.votable"`` of astropy all of it.
 
-    A missing word is empty, as in a VOTable: astropy 8 fails on null strings (and on a table without rows).
+    A missing word is empty, as in a VOTable.
     """
-    for i, f in enumerate(table.schema):
-        if f.type == pa.string() and table[i].null_count:
-            table = table.set_column(i, f, pc.fill_null(table[i], ""))
     header = votable_header(table, name=name, description=description, facts=facts)
     metadata = {**(table.schema.metadata or {}), VERSION_KEY: "1.0", CONTENT_KEY: header}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="snappy", row_group_size=100_000)
+    write_table(table.replace_schema_metadata(metadata), path, compression="snappy", row_group_size=100_000)
 
 
 def write_fits(table: pa.Table, path: Path, *, name: str, facts: dict[str, str]) -> None:
@@ -76,20 +97,27 @@ def write_fits(table: pa.Table, path: Path, *, name: str, facts: dict[str, str])
     Write a table as a FITS binary table; missing numbers are NaN or TNULL, missing words are blank.
 
     Units stand in TUNIT, UCDs in TUCD and descriptions in TCOMM, where TOPCAT looks for them.
+
+    Raises
+    ------
+    ValueError
+        Two names differ by case only, which FITS takes for one.
     """
+    check_columns(table.schema)
     kinds = {f.name: _fits_kind(f, table[f.name]) for f in table.schema}
-    dtype = np.dtype([(column, kind) for column, (kind, _) in kinds.items()])
+    dtype = np.dtype([(column, *kind[:-1]) for column, kind in kinds.items()])
     nulls = {f.name: _NULL.get(str(f.type)) for f in table.schema}
-    columns = [fits.Column(name=n, format=code, null=nulls[n]) for n, (_, code) in kinds.items()]
+    columns = [fits.Column(name=n, format=kind[-1], null=nulls[n]) for n, kind in kinds.items()]
     header = fits.BinTableHDU.from_columns(fits.ColDefs(columns), nrows=0, name=name.upper()).header
     header["NAXIS2"] = table.num_rows
+    header["LONGSTRN"] = ("OGIP 1.0", "long strings go on in CONTINUE cards")
     for number, f in enumerate(table.schema, 1):
         about = _about(f)
-        for key, value in (("TUNIT", about["unit"]), ("TUCD", about["ucd"]), ("TCOMM", about["description"][:68])):
+        for key, value in (("TUNIT", about["unit"]), ("TUCD", about["ucd"]), ("TCOMM", about["description"])):
             if value:
-                header[f"{key}{number}"] = value
+                header[f"{key}{number}"] = _ascii(value)
     for key, value in facts.items():
-        header.add_comment(f"{key} = {value}")
+        header.add_comment(_ascii(f"{key} = {value}"))
     primary = fits.PrimaryHDU().header
     primary["EXTEND"] = True
     # By blocks of rows and by ourselves: astropy passes each word through Python, four times slower in all.
@@ -99,8 +127,8 @@ def write_fits(table: pa.Table, path: Path, *, name: str, facts: dict[str, str])
         for start in range(0, table.num_rows, _BLOCK_ROWS):
             block = table.slice(start, _BLOCK_ROWS)
             data = np.zeros(block.num_rows, dtype)
-            for column in kinds:
-                data[column] = _fits_values(block[column], kinds[column][0])
+            for f in block.schema:
+                data[f.name] = _fits_values(block[f.name], dtype[f.name])
             stream.write(data.data)
         stream.write(bytes(-dtype.itemsize * table.num_rows % _FITS_RECORD))
 
@@ -110,26 +138,47 @@ def _about(f: pa.Field) -> dict[str, str]:
     return {key: metadata.get(key, "") for key in ("unit", "ucd", "description")}
 
 
-def _width(column: pa.ChunkedArray) -> int:
-    return max(1, pc.max(pc.utf8_length(column)).as_py() or 1)
+def _ascii(text: str) -> str:
+    """What a FITS header can hold of a text."""
+    return text.encode("ascii", "replace").decode()
 
 
-def _fits_kind(f: pa.Field, column: pa.ChunkedArray) -> tuple[str, str]:
-    """Big-endian numpy type and FITS format of a column."""
-    kind = str(f.type)
-    if kind == "string":
+def _scalar(kind: pa.DataType) -> pa.DataType:
+    """Type of one value of a column, of a vector's too."""
+    return kind.value_type if pa.types.is_fixed_size_list(kind) else kind
+
+
+def _arraysize(kind: pa.DataType, column: pa.ChunkedArray) -> str | None:
+    if pa.types.is_fixed_size_list(kind):
+        return str(kind.list_size)
+    # of one letter it would have to be left out, which astropy reads as an array of letters
+    return str(max(2, pc.max(pc.utf8_length(column)).as_py() or 0)) if pa.types.is_string(kind) else None
+
+
+def _fits_kind(f: pa.Field, column: pa.ChunkedArray) -> tuple[Any, ...]:
+    """Big-endian numpy type, shape of a vector, and last FITS format of a column."""
+    if pa.types.is_fixed_size_list(f.type):
+        dtype, code = _FITS_TYPE[str(f.type.value_type)]
+        return dtype, (f.type.list_size,), f"{f.type.list_size}{code}"
+    if pa.types.is_string(f.type):
         width = max(1, pc.max(pc.binary_length(column)).as_py() or 1)
         return f"S{width}", f"{width}A"
-    return _FITS_TYPE[kind]
+    return _FITS_TYPE[str(f.type)]
 
 
-def _fits_values(column: pa.ChunkedArray, dtype: str) -> NDArray[Any]:
-    if dtype.startswith("S"):
+def _fits_values(column: pa.ChunkedArray, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if pa.types.is_fixed_size_list(column.type):
+        whole = without_gaps(column)
+        return _fits_values(pc.list_flatten(whole), dtype.base).reshape(len(column), column.type.list_size)
+    if pa.types.is_string(column.type):
         # FITS strings are ASCII; what is not becomes a question mark
-        words = pc.fill_null(column, "")
+        words = without_gaps(column)
         if pc.all(pc.string_is_ascii(words)).as_py() is not False:
-            return fixed_width(words, int(dtype[1:]))
+            return fixed_width(words, dtype.itemsize)
         return np.array([w.encode("ascii", "replace") for w in words.to_pylist()], dtype)
+    if pa.types.is_boolean(column.type):
+        truth = pc.if_else(column, "T", "F")  # a missing one is a zero byte
+        return fixed_width(pc.fill_null(truth, ""), 1)
     kind = str(column.type)
     return (pc.fill_null(column, _NULL[kind]) if kind in _NULL else column).to_numpy()
 

@@ -53,6 +53,7 @@ def command(
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.errors import ConfigError
     from lenspipe.rundir import atomic_path
+    from lenspipe.tables import write_table
 
     opened = open_run_folder(run)
     grades = read_grades(list(files))
@@ -62,7 +63,7 @@ def command(
         raise ConfigError("no grade is for this run", run=str(run), run_id=opened.run_id)
     out = out or run / "grades.parquet"
     with atomic_path(out) as path:
-        pq.write_table(table, path, compression="zstd")
+        write_table(table, path)
     _print(agreement(grades.filter(pc.equal(grades["run_id"], opened.run_id))), table.to_pylist())
     click.echo(f"{out}  {table.num_rows} candidates; {means.num_rows - table.num_rows} of other runs left aside")
     return _write_stamps(opened, table, stamps, seed) if stamps else 0

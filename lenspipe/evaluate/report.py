@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
@@ -22,6 +21,7 @@ from lenspipe.evaluate.summary import audit_section, report_page
 from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path, utc_now, versions, write_json
 from lenspipe.stamps.format import StampSet
+from lenspipe.tables import TableWriter, table_writer
 
 METRICS, MODELS, SCORES, PAGE, PICTURES = "metrics.json", "models.csv", "scores.parquet", "report.html", "plots"
 
@@ -172,12 +172,12 @@ def _record(judge: Judge[Any, Any], metrics: dict[str, Metrics], results: list[d
 @contextlib.contextmanager
 def _scores_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     with atomic_path(path) as scratch, contextlib.ExitStack() as stack:
-        writer: list[pq.ParquetWriter] = []
+        writer: list[TableWriter] = []
 
         def write(rows: pa.Table) -> None:
             if not writer:
-                writer.append(stack.enter_context(pq.ParquetWriter(scratch, rows.schema, compression="zstd")))
-            writer[0].write_table(rows)
+                writer.append(stack.enter_context(table_writer(scratch, rows.schema)))
+            writer[0].write(rows)
 
         yield write
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.learn.batches import measure_on
@@ -18,6 +17,7 @@ from lenspipe.nn.export import plain_card
 from lenspipe.nn.network import Network
 from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path
+from lenspipe.tables import write_table
 
 HISTORY_FILE, LOSS_PLOT = "history.parquet", "loss.png"
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
         for name in names
     }
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        write_table(pa.table(columns), temporary)
 
 
 def plot_history(path: Path, history: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
 from lenspipe.schema import FAILURES, added_fields, candidates_schema, shards_schema
+from lenspipe.tables import write_table
 
 CANDIDATES, SHARDS, FAILED = "candidates.parquet", "shards.parquet", "failures.parquet"
 
@@ -61,9 +62,9 @@ def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Tota
     shards, inputs = _shards(parts, counted, bands)
     failures = _failures(parts, counted, plan, shards, bands)
     with atomic_path(folder / SHARDS) as path:
-        pq.write_table(shards, path, compression="zstd")
+        write_table(shards, path)
     with atomic_path(folder / FAILED) as path:
-        pq.write_table(failures, path, compression="zstd")
+        write_table(failures, path)
     n_candidate = pc.sum(shards["n_candidate"]).as_py() or 0
     schema = candidates_schema(bands, _added(parts, bands))
     with atomic_path(folder / CANDIDATES) as path:
@@ -92,18 +93,10 @@ def _shards(
     schema = shards_schema(bands)
     tables, inputs = [schema.empty_table()], []
     for table in iter_counted(parts, counted, [*schema.names, "inputs"]):
-        tables.append(_without_null_text(table.select(schema.names).cast(schema)))
+        tables.append(table.select(schema.names).cast(schema))
         inputs += [item for text in table["inputs"].to_pylist() if text for item in json.loads(text)]
     shards = pa.concat_tables(tables).sort_by("shard_id").combine_chunks()
     return shards, sorted(inputs, key=lambda item: str(item["file"]))
-
-
-def _without_null_text(shards: pa.Table) -> pa.Table:
-    """Nothing instead of null where a shard failed before its inputs were known: astropy reads no null text."""
-    for i, item in enumerate(shards.schema):
-        if pa.types.is_string(item.type) and shards[i].null_count:
-            shards = shards.set_column(i, item, pc.fill_null(shards[i], ""))
-    return shards
 
 
 def _failures(

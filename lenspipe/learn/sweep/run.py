@@ -25,11 +25,11 @@ from lenspipe.learn.sweep.trials import (
     is_finished,
     trial_history,
     trial_table,
-    write_table,
 )
-from lenspipe.rundir import open_run, write_json
+from lenspipe.rundir import atomic_path, open_run, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.stamps.format import StampSet
+from lenspipe.tables import write_table
 
 BEST = "best"
 
@@ -115,7 +115,8 @@ def collect(folder: Path, space: SweepSpace) -> pa.Table:
     folders = sorted(path.parent for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
     stopped = {path.name for path in folders if not is_finished(path)}
     table = trial_table(folders, space, stopped=stopped)
-    write_table(folder / TABLE_FILE, table)
+    with atomic_path(folder / TABLE_FILE) as temporary:
+        write_table(table, temporary)
     write_page(folder, table, {path.name: trial_history(path) for path in folders}, space)
     shutil.rmtree(folder / BEST, ignore_errors=True)
     if table.num_rows and table["rank"][0].as_py() == 1:

@@ -16,7 +16,7 @@ from lenspipe.learn.objectives.contract import Chance
 from lenspipe.learn.settings import less_is_better
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.card import CARD_FILE, read_card
-from lenspipe.rundir import atomic_path, read_json, write_json
+from lenspipe.rundir import read_json, write_json
 
 TRIAL_FILE, RESULT_FILE, ERROR_FILE, TABLE_FILE = "trial.json", "result.json", "error.json", "trials.parquet"
 TRIALS, MODEL_FOLDER = "trials", "model"
@@ -132,9 +132,3 @@ def trial_table(folders: list[Path], space: SweepSpace, *, stopped: set[str]) ->
     last = len(rows) + 1
     rows.sort(key=lambda row: (row["rank"] or last, order.index(row["status"]), row["trial"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write the table, whole or not at all."""
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)

@@ -23,6 +23,7 @@ from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.search import search
 from lenspipe.sky.sphere import tangent_plane
+from lenspipe.tables import write_table
 
 MASKED, NOT_SELECTED, NOT_DETECTED = "masked", "detected, not selected", "not detected"
 NOT_OPENED, RIM = "tile cannot be opened", "outside the shards, in the rim of the footprint"
@@ -58,7 +59,7 @@ def examine_absent(run: Run, out: Path, record: dict[str, Any]) -> dict[str, Any
         fate = [RIM if word == ABSENT else word for word in fate]
     table = table.set_column(table.schema.get_field_index("fate"), FATES.field("fate"), pa.array(fate, pa.string()))
     with atomic_path(out / names.KNOWN_LENSES) as path:
-        pq.write_table(table, path, compression="zstd")
+        write_table(table, path)
     record["known_lenses"]["recall"] = recall(table)
     write_json(out / names.PROVENANCE, record)
     return record

@@ -1,0 +1,142 @@
+"""Parquet tables that astropy, pandas, polars and DuckDB open without a word on the way."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+ARROW_KEY = "ARROW:schema"
+LENGTH_KEY = "table::len::"
+"""Leads the key under which astropy looks for the length of a column of words; without it, it warns and counts."""
+
+
+def write_table(table: pa.Table, path: Path, *, compression: str = "zstd", row_group_size: int | None = None) -> None:
+    """
+    Write a table as Parquet that every reader opens.
+
+    A missing word is written as the empty one, and a missing vector as one of NaN (of whole numbers: of the least
+    there is), since astropy 8 fails on both. Missing numbers stay null.
+
+    Raises
+    ------
+    TypeError
+        A column has no type (of Arrow's ``null``): the table was built without its schema.
+    ValueError
+        Two names differ by case only, which DuckDB and FITS take for one.
+    """
+    check_columns(table.schema)
+    whole = whole_table(table)
+    whole = whole.replace_schema_metadata(_with_widths(whole.schema, _widths(whole)).metadata)
+    pq.write_table(whole, path, compression=compression, row_group_size=row_group_size)
+
+
+class TableWriter:
+    """Writes a table piece by piece, as `write_table` would write the whole; made by `table_writer`."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self.widths = _widths(writer.schema.empty_table())
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows of the writer's schema."""
+        whole = whole_table(rows)
+        for name, width in _widths(whole).items():
+            self.widths[name] = max(width, self.widths[name])
+        self._writer.write_table(whole)
+
+
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema, *, compression: str = "zstd") -> Iterator[TableWriter]:
+    """
+    A file of rows of ``schema`` that are written piece by piece.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `write_table`.
+    """
+    check_columns(schema)
+    # Arrow reads metadata from its own copy of the schema alone, so that is written last, when the lengths are known
+    with pq.ParquetWriter(path, schema, compression=compression, store_schema=False) as parquet:
+        writer = TableWriter(parquet)
+        yield writer
+        told = _with_widths(schema, writer.widths)
+        copy = base64.b64encode(told.serialize().to_pybytes()).decode()
+        parquet.add_key_value_metadata({**_text(told.metadata), ARROW_KEY: copy})
+
+
+def check_columns(schema: pa.Schema) -> None:
+    """Raise `TypeError` where a column has no type, `ValueError` where two names differ by case only."""
+    seen: dict[str, str] = {}
+    for f in schema:
+        if _untyped(f.type):
+            raise TypeError(f"column {f.name!r} has no type ({f.type}); build the table with its schema")
+        if (other := seen.get(f.name.lower())) is not None:
+            raise ValueError(f"columns {other!r} and {f.name!r} differ by case only; DuckDB and FITS take them for one")
+        seen[f.name.lower()] = f.name
+
+
+def _untyped(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_untyped(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pa.types.is_null(kind))
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def without_gaps(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column with an empty word for each missing one, and NaN for the numbers of a missing vector."""
+    gap = _gap(column.type) if column.null_count else None
+    return column if gap is None else pc.fill_null(column, gap)
+
+
+def whole_table(table: pa.Table) -> pa.Table:
+    """The table with `without_gaps` of every column: what `write_table` writes of it."""
+    return pa.table([without_gaps(column) for column in table.columns], schema=table.schema)
+
+
+def _gap(kind: pa.DataType) -> pa.Scalar[Any] | None:
+    """What stands for a missing value of a type that has to have one."""
+    if _is_words(kind):
+        return pa.scalar("", kind)
+    if pa.types.is_fixed_size_list(kind):
+        of = kind.value_type
+        if pa.types.is_floating(of):
+            return pa.scalar([np.nan] * kind.list_size, kind)
+        if pa.types.is_integer(of):
+            return pa.scalar([np.iinfo(of.to_pandas_dtype()).min] * kind.list_size, kind)
+    return None
+
+
+def _with_widths(schema: pa.Schema, widths: dict[str, int]) -> pa.Schema:
+    """A schema that tells the length of its words, 1 at least."""
+    lengths = {f"{LENGTH_KEY}{name}": str(max(1, width)) for name, width in widths.items()}
+    return schema.with_metadata({**_text(schema.metadata), **lengths} or None)
+
+
+def _text(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+
+
+def _widths(table: pa.Table) -> dict[str, int]:
+    """Characters of the longest word by column."""
+    found = {}
+    for f, column in zip(table.schema, table.columns, strict=True):
+        kind = f.type
+        if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+            kind, column = kind.value_type, pc.list_flatten(column)
+        if _is_words(kind):
+            found[f.name] = pc.max(pc.utf8_length(column)).as_py() or 0
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            found[f.name] = pc.max(pc.binary_length(column)).as_py() or 0
+    return found
