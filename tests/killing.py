@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,10 +55,18 @@ def finished(run: Path) -> bool:
     return path.exists() and json.loads(path.read_text())["status"].startswith("done")
 
 
-def kill_at(point: KillPoint, tiles: Path, out: Path, model: Path) -> bool:
+def kill_at(
+    point: KillPoint,
+    tiles: Path,
+    out: Path,
+    model: Path,
+    *,
+    more: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> bool:
     """Start a scan and kill its driver at the point; whether the run was unfinished then."""
     process = subprocess.Popen(
-        command(tiles, out, model, point.runner), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(tiles, out, model, point.runner, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
     )
     limit = time.monotonic() + LIMIT_S
     while not MOMENTS[point.moment](out, point.k) and process.poll() is None:
@@ -72,9 +80,9 @@ def kill_at(point: KillPoint, tiles: Path, out: Path, model: Path) -> bool:
     return not finished(out)
 
 
-def resume(tiles: Path, out: Path, model: Path, runner: str) -> int:
+def resume(tiles: Path, out: Path, model: Path, runner: str, *, env: Mapping[str, str] | None = None) -> int:
     done = subprocess.run(
-        command(tiles, out, model, runner, "--resume"), capture_output=True, text=True, timeout=LIMIT_S
+        command(tiles, out, model, runner, "--resume"), capture_output=True, text=True, timeout=LIMIT_S, env=env
     )
     if done.returncode not in (0, 3):
         raise AssertionError(done.stderr[-3000:])

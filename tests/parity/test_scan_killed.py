@@ -1,16 +1,19 @@
 # The short form of benchmarks/kill_resume.py: a driver that is killed and resumed gives the rows of one that was not.
 
+import os
+import subprocess
+
 import pytest
 from killing import KillPoint, command, kill_at, leftovers, resume, tables
 from sky import write_tile
 
-POINTS = [
+LOCAL = [
     KillPoint("plan", 0, 0.0, "local"),
     KillPoint("score", 1, 0.0, "local"),
     KillPoint("commit", 2, 0.0, "local"),
     KillPoint("finalize", 0, 0.0, "local"),
-    KillPoint("commit", 1, 0.0, "ray"),  # one by Ray: each starts it twice, a minute; the benchmark has ten
 ]
+RAY = KillPoint("commit", 1, 0.0, "ray")
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +27,6 @@ def tiles(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tiles, tiny_model, tmp_path_factory):
-    import subprocess
-
     out = tmp_path_factory.mktemp("whole") / "run"
     done = subprocess.run(command(tiles, out, tiny_model, "local"), capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
@@ -33,11 +34,27 @@ def whole(tiles, tiny_model, tmp_path_factory):
     return tables(out)
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda p: f"{p.runner}-{p.moment}")
-def test_a_killed_and_resumed_scan_has_the_rows_of_an_uninterrupted_one(point, tiles, tiny_model, whole, tmp_path):
-    out = tmp_path / "run"
-    assert kill_at(point, tiles, out, tiny_model)
-    assert resume(tiles, out, tiny_model, point.runner) == 3
+def check(out, whole):
     for got, want in zip(tables(out), whole, strict=True):
         assert got.equals(want)
     assert leftovers(out) == []
+
+
+def test_a_scan_that_is_killed_at_each_of_its_stages_in_turn_has_the_rows_of_an_uninterrupted_one(
+    tiles, tiny_model, whole, tmp_path
+):
+    out = tmp_path / "run"
+    for number, point in enumerate(LOCAL):
+        assert kill_at(point, tiles, out, tiny_model, more=["--resume"] if number else [])
+    assert resume(tiles, out, tiny_model, "local") == 3
+    check(out, whole)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_scan_with_ray_that_is_killed_leaves_a_cluster_on_which_it_is_resumed(tiles, tiny_model, whole, tmp_path):
+    import ray
+
+    out, env = tmp_path / "run", os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    assert kill_at(RAY, tiles, out, tiny_model, env=env)
+    assert resume(tiles, out, tiny_model, "ray", env=env) == 3
+    check(out, whole)
