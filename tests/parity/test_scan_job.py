@@ -108,10 +108,10 @@ def submit(cluster, *arguments: str) -> tuple[int, dict]:
 
 def test_a_submitted_sample_scan_leaves_its_catalogue_where_it_was_told(cluster, tmp_path):
     out = tmp_path / "run"
-    code, job = submit(cluster, "--sample", "--out", str(out))
+    code, job = submit(cluster, "--sample", "--limit", "1", "--out", str(out))
     assert code == 0, job["output"][-3000:]
     assert job["driver_exit_code"] == 0
-    assert pq.read_table(out / "candidates.parquet").num_rows > 100
+    assert pq.read_table(out / "candidates.parquet").num_rows > 20
     assert json.loads((out / "run.json").read_text())["exit_code"] == 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,43 +54,53 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
         row["tile"]: Tile.from_json(row["files"])
         for row in plan.filter(pc.is_in(plan["tile"], pa.array([r["tile"] for r in best]))).to_pylist()
     }
-    stamps, labels = [], []
-    for rank, row in enumerate(best, 1):
-        if row["score"] is None:
-            break
+    shown: list[tuple[int, str, NDArray[np.uint8]]] = []
+    for rows in _by_shard(best).values():
         try:
-            stamps.append(_picture(tiles[row["tile"]], row, context))
-            labels.append(f"{rank}  {row['score']:.3f}")
+            stamps = _pictures(tiles[rows[0][1]["tile"]], [row for _, row in rows], context)
         except TileError:
             continue
-    if not stamps:
+        shown += [(rank, f"{rank}  {row['score']:.3f}", stamp) for (rank, row), stamp in zip(rows, stamps, strict=True)]
+    if not shown:
         return
     pictures = []
-    for stamp, label in zip(stamps, labels, strict=True):
+    for _, label, stamp in sorted(shown, key=lambda one: one[0]):
         picture = Image.fromarray(np.ascontiguousarray(stamp[::-1]))
         ImageDraw.Draw(picture).text((4, 2), label, fill=(255, 255, 255))
         pictures.append(np.asarray(picture)[::-1])
     write_png(folder / SHEET, contact_sheet(np.stack(pictures), n_column=N_COLUMN))
 
 
-def _picture(tile: Tile, row: dict[str, float], context: ScanContext) -> NDArray[np.uint8]:
+def _by_shard(best: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """Ranks and rows with a score by their shard: what lies together is read once."""
+    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for rank, row in enumerate(best, 1):
+        if row["score"] is not None:
+            groups.setdefault(row["shard_id"], []).append((rank, row))
+    return groups
+
+
+def _pictures(tile: Tile, rows: Sequence[dict[str, Any]], context: ScanContext) -> list[NDArray[np.uint8]]:
     facts = facts_of(tile, context)
     reach = int(SIDE_ARCSEC / facts.pixel_scale_arcsec / 2) + SKY_MARGIN_PX
-    x, y = round(row["x_px"]), round(row["y_px"])
+    x, y = (np.array([row[name] for row in rows]) for name in ("x_px", "y_px"))
     window = Box(
-        max(0, x - reach), max(0, y - reach), min(facts.shape[1], x + reach + 1), min(facts.shape[0], y + reach + 1)
+        max(0, round(x.min()) - reach),
+        max(0, round(y.min()) - reach),
+        min(facts.shape[1], round(x.max()) + reach + 1),
+        min(facts.shape[0], round(y.max()) + reach + 1),
     )
     read = read_shard(task_of(tile, window), context, facts=facts)
-    at = np.array([row["x_px"] - window.x0]), np.array([row["y_px"] - window.y0])
     bands, flat, channels = read.pixels.bands, flatten(read, context), colour_bands(context.bands)
     rms = {band: sky for band, sky in zip(bands, flat.median_rms, strict=True) if sky}
-    stamp = sample_stamps(
+    stamps = sample_stamps(
         flat.image,
         bands,
-        *at,
+        x - window.x0,
+        y - window.y0,
         channels=channels,
         stamp_px=SIDE_PX,
         step_px=SIDE_ARCSEC / SIDE_PX / facts.pixel_scale_arcsec,
     )
     noise = rms.get(channels[len(channels) // 2])  # measured in the stamp where the band has no sky of its own
-    return colour_stamps(stamp, noise=None if noise is None else np.full(len(channels), noise))[0]
+    return list(colour_stamps(stamps, noise=None if noise is None else np.full(len(channels), noise)))
