@@ -80,12 +80,12 @@ def test_counts_of_all_files_add_up(tmp_path):
 def test_shards_of_any_size_find_the_same_sources(tmp_path):
     write_tile(tmp_path / "tiles", "a", shape=(500, 500), n_source=40)
     found = {}
-    for core in (64, 192, 1024):
+    for core in (100, 192, 1024):
         scan(tmp_path / "tiles", tmp_path / str(core), core_px=core)
         table = rows(tmp_path / str(core))
         bright = table.filter(np.array(table["flux_r_njy"]) > 500)
         found[core] = np.c_[bright["x_px"], bright["y_px"]]
-    for core in (64, 192):
+    for core in (100, 192):
         assert len(found[core]) == len(found[1024])
         assert cKDTree(found[core]).query(found[1024])[0].max() < 0.1
 
