@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe.cli.options import data_of, data_option
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="Data set of labelled stamps.",
-)
+@data_option("Data set of labelled stamps")
 @click.option("--split", default="validation", show_default=True, help="Rows of this split; 'all' for every row.")
 @click.option(
     "--method",
@@ -41,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def command(
     models: tuple[str, ...],
-    data: Path,
+    folders: tuple[str, ...],
     split: str,
     method: str,
     accuracy: float | None,
@@ -63,13 +59,13 @@ def command(
     from lenspipe.evaluate.judging import open_members
     from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
     from lenspipe.nn.committee import is_committee
-    from lenspipe.stamps.format import StampSet
+    from lenspipe.stamps.joined import open_stamps
 
     if out is not None and in_place:
         raise ConfigError("give --out or --in-place, not both")
     if out is not None and out.exists():
         raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
-    stamps = StampSet.open(data)
+    stamps = open_stamps(data_of(folders))
     if len(models) > 1 or is_committee(models[0]):
         return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
     (model,) = models

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe.cli.options import data_of, data_option
+from lenspipe.errors import ConfigError
+
 if TYPE_CHECKING:
     from lenspipe.evaluate.report import Report
 
@@ -15,12 +18,7 @@ RULES = click.Choice(["mean", "product", "calibrated", "logits"])
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="Data set of labelled stamps.",
-)
+@data_option("Data set of labelled stamps")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
 @click.option("--split", default="test", show_default=True, help="Rows of this split; 'all' for every row.")
 @click.option(
@@ -61,7 +59,7 @@ RULES = click.Choice(["mean", "product", "calibrated", "logits"])
 @click.option("--overwrite", is_flag=True, help="Write over a report in --out.")
 def command(
     models: tuple[str, ...],
-    data: Path,
+    folders: tuple[str, ...],
     out: Path,
     split: str,
     threshold: float,
@@ -81,8 +79,11 @@ def command(
 
     The report: metrics.json, models.csv, scores.parquet, plots/ and report.html. Exit code: 0 done, 2 bad request.
     """
+    data = data_of(folders)
     if denoiser is not None:
-        return print_gate(models, denoiser, data, out, None if split == "all" else split, device)
+        if not isinstance(data, str):
+            raise ConfigError("the gate of a denoiser takes one data set", data=" ".join(folders))
+        return print_gate(models, denoiser, Path(data), out, None if split == "all" else split, device)
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.evaluate.report import PAGE, ReportSettings, evaluate_models
 

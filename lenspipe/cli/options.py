@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lenspipe.errors import ConfigError
 from lenspipe.toml import Table, parse_assignment, put_over, read_toml
+
+if TYPE_CHECKING:
+    from lenspipe.stamps.joined import Data
 
 TableT = TypeVar("TableT", bound=Table)
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def data_option(what: str, *, required: bool = True) -> Callable[[CommandT], CommandT]:
+    """
+    The option ``--data`` of a command, which may be repeated; parameter ``folders``, read by `data_of`.
+
+    Parameters
+    ----------
+    what : str
+        What it asks for.
+    required : bool
+        Whether the command cannot do without.
+    """
+    return click.option(
+        "--data",
+        "folders",
+        multiple=True,
+        required=required,
+        metavar="FOLDER[:SHARE]",
+        help=f"{what}; several are read as one, a share says how much is drawn from it.",
+    )
+
+
+def data_of(folders: Sequence[str]) -> Data:
+    """What `data_option` was given; raises `ConfigError` where a folder is not there."""
+    from lenspipe.stamps.joined import parse_sources
+
+    data = parse_sources(folders)
+    for path in [data] if isinstance(data, str | Path) else [source.path for source in data]:
+        if not Path(path).is_dir():
+            raise ConfigError("no such folder of stamps", data=str(path))
+    return data
 
 
 def set_option(example: str, *, settings: str) -> Callable[[CommandT], CommandT]:

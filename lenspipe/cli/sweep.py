@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import set_option, settings_of
+from lenspipe.cli.options import data_of, data_option, set_option, settings_of
 
 if TYPE_CHECKING:
     from lenspipe.learn.sweep.run import Runner
@@ -18,7 +18,7 @@ LOG_COLUMNS = 110
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
+@data_option("Data set of stamps with splits (or [[base.data]] in the space)", required=False)
 @click.option(
     "--space", "space_file", required=True, metavar="FILE.toml", help="What to try (`lenspipe settings sweep`)."
 )
@@ -41,7 +41,7 @@ LOG_COLUMNS = 110
 )
 @click.option("--resume", is_flag=True, help="Resume the sweep in --out.")
 def command(
-    data: Path,
+    folders: tuple[str, ...],
     space_file: str,
     assignments: tuple[str, ...],
     out: Path,
@@ -58,12 +58,14 @@ def command(
     Exit code: 0 done, 2 bad request, 3 done with crashed trials.
     """
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.cli.train import sources_of
     from lenspipe.distributed.session import on_ray
     from lenspipe.evaluate.audit import largest_changes
     from lenspipe.learn.sweep.run import PLAIN, sweep
     from lenspipe.learn.sweep.space import SweepSpace
 
     space = settings_of(SweepSpace, space_file, assignments)
+    data = data_of(folders) if folders else sources_of(space.base)
     ray = on_ray(partial(_on_ray, gpus_per_trial, max_concurrent), keep_idle=True)
     with ShownProgress("trial") as progress:
         table = sweep(

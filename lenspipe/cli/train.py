@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import set_option, settings_of
+from lenspipe.cli.options import data_of, data_option, set_option, settings_of
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from lenspipe.learn.settings import TrainSettings
     from lenspipe.learn.train import Runner
     from lenspipe.runner import Start
+    from lenspipe.stamps.joined import Data
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set of stamps with splits.")
+@data_option("Data set of stamps with splits (or [[data]] in the settings)", required=False)
 @click.option("--model", required=True, metavar="NAME", help="Network family (`lenspipe models`), or timm:NAME.")
 @click.option(
     "--task", type=click.Choice(["find", "classify", "regress", "denoise"]), default="find", show_default=True
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained", default=None, metavar="FILE", help="Weights to begin from, safetensors.")
 @click.option("--tensorboard", is_flag=True, help="Write OUT/.tensorboard too; needs the package tensorboard.")
 def command(
-    data: Path,
+    folders: tuple[str, ...],
     model: str,
     task: str,
     out: Path,
@@ -64,6 +65,7 @@ def command(
     from lenspipe.learn.train import said
 
     settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets)
+    data = data_of(folders) if folders else sources_of(settings)
     board = _Board(out) if tensorboard else None
 
     from lenspipe.cli.progress import ShownProgress
@@ -86,6 +88,15 @@ def command(
         )
     click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
     return 0
+
+
+def sources_of(settings: TrainSettings) -> Data:
+    """Data sets of a settings file; raises `ConfigError` where it names none."""
+    from lenspipe.stamps.joined import Source
+
+    if not settings.data:
+        raise ConfigError("say what to train on: --data FOLDER, or [[data]] in the settings")
+    return tuple(Source(one.path, one.share, one.labels, one.survey) for one in settings.data)
 
 
 def read_settings(

@@ -21,6 +21,7 @@ from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_brightness
 from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import Data, open_stamps
 
 GROUPS = (4, 8, 12, 16)
 SHIFTS_PX = (0.25, 0.5)
@@ -90,13 +91,13 @@ def audit(
     return found
 
 
-def largest_changes(model: Path, data: Path) -> dict[str, float]:
+def largest_changes(model: Path, data: Data) -> dict[str, float]:
     """
     Largest change by kind of a model's output, of the first `N_IN_SWEEP` validation stamps of a data set.
 
     None of a model that gives images.
     """
-    stamps = StampSet.open(data)
+    stamps = open_stamps(data)
     (member,) = open_members([model], stamps, device="cpu")
     if not judge_for(member.card.outputs).audited:
         return {}

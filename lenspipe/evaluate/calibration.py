@@ -73,7 +73,7 @@ def fit_on_halves(
     one, two = (tally.total for tally in halves)
     both = one + two
     of_models = " ".join(member.predictor.digest for member in members)
-    data = f"{stamps.folder.name}, split {split or 'all'}, model {of_models}"
+    data = f"{stamps.title}, split {split or 'all'}, model {of_models}"
     fitted = fit_calibration(both, method, data=data)
     return Fitted(fitted, _of(reliability(both)), _crossed(one, two, method))
 

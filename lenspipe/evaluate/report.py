@@ -20,7 +20,7 @@ from lenspipe.evaluate.stream import Member
 from lenspipe.evaluate.summary import audit_section, report_page
 from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path, utc_now, versions, write_json
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import Data, JoinedStamps, open_stamps
 from lenspipe.tables import TableWriter, table_writer
 
 METRICS, MODELS, SCORES, PAGE, PICTURES = "metrics.json", "models.csv", "scores.parquet", "report.html", "plots"
@@ -59,7 +59,7 @@ class Report:
 
 def evaluate_models(
     models: Sequence[str | Path],
-    data: Path,
+    data: Data,
     out: Path,
     settings: ReportSettings,
     *,
@@ -74,8 +74,8 @@ def evaluate_models(
     models : sequence
         Names of shipped models, folders of checkpoints or of committees, all of one task. A committee's members are
         judged beside it.
-    data : Path
-        Data set (`lenspipe.stamps.format`).
+    data : path, or sequence of `lenspipe.stamps.joined.Source`
+        Data set (`lenspipe.stamps.format`), or several that are read as one.
     out : Path
         Folder of the report.
     settings : ReportSettings
@@ -95,7 +95,7 @@ def evaluate_models(
         raise ConfigError(
             "the folder holds something already; choose another --out, or --overwrite a report", out=str(out)
         )
-    stamps = StampSet.open(data)
+    stamps = open_stamps(data)
     single, committees = with_committees(models)
     members = open_members(
         single, stamps, device=settings.device, batch_size=settings.batch_size, threads=settings.threads
@@ -162,6 +162,7 @@ def _record(judge: Judge[Any, Any], metrics: dict[str, Metrics], results: list[d
             "split": judge.settings.split,
             "images": images,
             "classes": list(judge.classes),
+            **({"data_sets": list(stamps.names)} if isinstance(stamps, JoinedStamps) else {}),
         },
         "written": utc_now(),
         "versions": versions(),

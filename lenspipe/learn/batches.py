@@ -14,7 +14,7 @@ from lenspipe.learn.augment_batch import augment_batch
 from lenspipe.learn.device_input import device_input
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.losses import Tensors
-from lenspipe.learn.order import Order, Rows, class_weights, curriculum_mask, epoch_order, in_turn
+from lenspipe.learn.order import Order, Rows, class_weights, curriculum_mask, epoch_order, in_turn, shared_weights
 from lenspipe.learn.players import call
 from lenspipe.learn.world import World
 
@@ -34,7 +34,11 @@ def order_of(job: TrainJob, epoch: int) -> Order:
         )
     labels = job.truth.labels[rows]
     balanced = sampling.balance == "equal" and job.objective.balanced
-    weights = class_weights(labels, allowed) if balanced else allowed.astype(float)
+    if job.shares is not None:
+        classes = labels if balanced else np.zeros_like(labels)
+        weights = shared_weights(classes, job.shares.data_set[rows], job.shares.values, allowed)
+    else:
+        weights = class_weights(labels, allowed) if balanced else allowed.astype(float)
     return epoch_order(
         rows,
         weights,

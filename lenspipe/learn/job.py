@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,17 @@ from lenspipe.learn.stream import StampIndex, read_rows
 from lenspipe.learn.truth import Truth, read_truth
 from lenspipe.nn.card import PICKLES, ModelCard
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import Data, JoinedStamps, digest_of_data, open_stamps, surveys_of
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How much of an epoch is drawn from each of several data sets."""
+
+    data_set: NDArray[np.int16]
+    """Number of each row's data set ``(n,)``."""
+    values: NDArray[np.float64]
+    """Relative share by that number."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class TrainJob:
     """Steps an epoch."""
     pretrained: str | None = None
     """Weights to begin from."""
+    shares: Shares | None = None
+    """Of several data sets; None where every row is drawn alike."""
     beside: Any = None
     """What the objective keeps of the data (`lenspipe.learn.objectives.contract.Objective.begin`)."""
 
@@ -59,7 +71,7 @@ class TrainJob:
 
 
 def make_job(
-    data_folder: str | Path,
+    source: Data,
     model: str,
     task: str,
     out: str | Path,
@@ -74,8 +86,8 @@ def make_job(
 
     Parameters
     ----------
-    data_folder : path
-        Data set (`lenspipe.stamps.format`).
+    source : path, or sequence of `lenspipe.stamps.joined.Source`
+        Data set (`lenspipe.stamps.format`), or several that are read as one.
     model : str
         Network family.
     task : str
@@ -95,7 +107,7 @@ def make_job(
         Whatever is wrong with the request, the data or the network, before any work.
     """
     objective = objective_of(task)
-    data = StampSet.open(data_folder)
+    data = open_stamps(source)
     image, spec = choose_image(data, settings.input)
     objective.check(settings)
     augment = augmentation(settings, objective)
@@ -112,6 +124,9 @@ def make_job(
         fraction=settings.sampling.fraction,
         seed=seed,
     )
+    surveys = surveys_of(data)
+    if surveys is not None and not settings.sampling.one_sided_surveys:
+        objective.check_surveys(truth, surveys)
     index = StampIndex.of(data, image)
     names = settings.input.bands or spec.bands
     bands = [spec.bands.index(band) for band in names]
@@ -123,8 +138,8 @@ def make_job(
     else:
         noise = [1.0 / scale for scale in settings.input.band_scales]
     training = {
-        "data": Path(data_folder).name,
-        "data_digest": data_digest(data),
+        "data": data.title,
+        "data_digest": digest_of_data(data),
         "unit": spec.unit,
         "recipe": ",".join(sorted({str(r) for r in data.column("recipe")})),
         "n_train": truth.counts(truth.train),
@@ -133,6 +148,8 @@ def make_job(
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
     }
+    if isinstance(data, JoinedStamps):
+        training["data_sets"] = _data_sets(data, truth)
     card = make_card(settings.name or Path(out).name, model, objective, spec, truth, settings, noise, training)
     return TrainJob(
         out=str(out),
@@ -147,14 +164,29 @@ def make_job(
         curriculum=_curriculum(data, settings.sampling.curriculum, objective, truth),
         steps=settings.sampling.steps_per_epoch or max(1, len(truth.train) // batch_size),
         pretrained=pretrained,
+        shares=_shares(data),
         beside=beside,
     )
 
 
-def data_digest(data: StampSet) -> str:
-    """Name of a data set's content by the names and sizes of its parts: 16 hex digits of SHA-256."""
-    facts = "\n".join(f"{part.name} {part.stat().st_size}" for part in data.parts)
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+def _shares(data: StampSet) -> Shares | None:
+    if not isinstance(data, JoinedStamps) or all(source.share is None for source in data.sources):
+        return None
+    return Shares(data.number, np.array([1.0 if s.share is None else s.share for s in data.sources]))
+
+
+def _data_sets(data: JoinedStamps, truth: Truth) -> list[dict[str, Any]]:
+    """What the card says of each of several data sets."""
+    number, found = data.number, []
+    for k, (name, source, member) in enumerate(zip(data.names, data.sources, data.members, strict=True)):
+        facts: dict[str, Any] = {"name": name, "digest": digest_of_data(member)}
+        for key in ("share", "labels", "survey"):
+            if (said := getattr(source, key)) is not None:
+                facts[key] = list(said) if isinstance(said, tuple) else said
+        for split, rows in (("n_train", truth.train), ("n_validation", truth.validation)):
+            facts[split] = truth.counts(rows[number[rows] == k])
+        found.append(facts)
+    return found
 
 
 def refuse_pickle(path: str | None) -> None:

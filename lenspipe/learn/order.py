@@ -99,6 +99,35 @@ def class_weights(labels: NDArray[np.integer], allowed: NDArray[np.bool_] | None
     return weights
 
 
+def shared_weights(
+    labels: NDArray[np.integer],
+    data_set: NDArray[np.integer],
+    shares: NDArray[np.floating],
+    allowed: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """
+    Weights that give each class present the same sum, and within each class the data sets their shares of it.
+
+    A data set without rows of a class has none of it, and the others share. Rows that are not allowed weigh 0. Where
+    classes are not balanced, call it with labels that are all the same.
+
+    Examples
+    --------
+    >>> shared_weights(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.array([1.0, 3.0]))
+    array([0.125, 0.375, 0.25 , 0.25 ])
+    """
+    use = np.ones(len(labels), bool) if allowed is None else allowed
+    weights = np.zeros(len(labels))
+    classes = np.unique(labels[use])
+    for one in classes:
+        of_class = use & (labels == one)
+        counts = np.bincount(data_set[of_class], minlength=len(shares))
+        parts = np.where(counts > 0, shares, 0.0)
+        parts /= parts.sum() * len(classes)
+        weights[of_class] = (parts / np.maximum(counts, 1))[data_set[of_class]]
+    return weights
+
+
 def curriculum_mask(values: NDArray[np.floating], *, epoch: int, start: float, epochs: int) -> NDArray[np.bool_]:
     """
     Which rows a curriculum admits: of those with a value the largest, first a part ``start``, all after ``epochs``.

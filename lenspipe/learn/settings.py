@@ -16,6 +16,20 @@ def less_is_better(number: str) -> bool:
     return number.endswith(errors) or "mae_" in number
 
 
+class DataSettings(Table):
+    """One of several data sets that a training reads as one (``[[data]]``)."""
+
+    path: str
+    """Folder of stamps with splits."""
+    share: float | None = Field(default=None, gt=0)
+    """Its share of the drawn rows, of every class where classes are balanced, relative to the others'; 1 where another
+    has one, and where none has one all rows are drawn alike."""
+    labels: tuple[str, ...] | None = None
+    """Labels that count; rows with others are left out. All where null."""
+    survey: str | None = None
+    """Survey of the rows that do not name theirs."""
+
+
 class InputSettings(Table):
     """What the network is shown."""
 
@@ -113,6 +127,9 @@ class SamplingSettings(Table):
     about three windows are held in memory."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Part of the training split that is used at all, for learning curves."""
+    one_sided_surveys: bool = False
+    """``find``: whether a survey may give lenses and no others, or others and no lenses: then the network learns to
+    tell surveys."""
 
 
 class LossSettings(Table):
@@ -197,6 +214,8 @@ class TrainSettings(Table):
 
     name: str | None = None
     """Name in the card; the output folder's where null."""
+    data: tuple[DataSettings, ...] = ()
+    """Data sets that are read as one; those of ``--data`` stand in their place."""
     model: dict[str, int | float | bool | str | list[int]] = {}
     """Settings of the network family."""
     input: InputSettings = InputSettings()
@@ -216,7 +235,11 @@ class TrainSettings(Table):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """In JSON a table of one task is left out where it is null, so that older requests and trials stay the same."""
+        """In JSON what was not there once is left out where it is not said: older requests and trials stay the same."""
         whole: dict[str, Any] = handler(self)
-        unsaid = {name for name in TASKS if whole.get(name, ...) is None} if info.mode == "json" else set()
+        if info.mode != "json":
+            return whole
+        unsaid = {name for name in TASKS if whole.get(name, ...) is None} | ({"data"} if not self.data else set())
+        if not self.sampling.one_sided_surveys:
+            whole["sampling"] = {k: v for k, v in whole["sampling"].items() if k != "one_sided_surveys"}
         return {name: value for name, value in whole.items() if name not in unsaid}

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from lenspipe.learn.job import TrainJob, data_digest, make_job, refuse_pickle
+from lenspipe.learn.job import TrainJob, make_job, refuse_pickle
 from lenspipe.learn.local import OnStep, train_local
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.card import CARD_FILE, ModelCard, read_card
 from lenspipe.rundir import open_run
 from lenspipe.runner import SILENT, Progress, Start, here
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import Data, absolute, asked_for, digest_of_data, open_stamps
 
 
 class Runner(Protocol):
@@ -27,7 +27,7 @@ PLAIN: Start[Runner] = here(train_local)
 
 
 def train(
-    data: str | Path,
+    data: Data,
     *,
     model: str,
     task: str,
@@ -48,8 +48,8 @@ def train(
 
     Parameters
     ----------
-    data : path
-        Data set of stamps with splits.
+    data : path, or sequence of `lenspipe.stamps.joined.Source`
+        Data set of stamps with splits, or several that are read as one.
     model : str
         Network family, or a kernel machine (`lenspipe.learn.classical`).
     task : str
@@ -76,8 +76,8 @@ def train(
     refuse_pickle(pretrained)
     request: dict[str, Any] = {
         "command": "train",
-        "data": os.path.abspath(data),
-        "data_digest": data_digest(StampSet.open(data)),
+        "data": asked_for(data),
+        "data_digest": digest_of_data(open_stamps(data)),
         "model": model,
         "task": task,
         "seed": seed,
@@ -88,7 +88,7 @@ def train(
     out = Path(os.path.abspath(out))
     # everything is checked before the folder is claimed, so that a request that was wrong can be made again
     job = make_job(
-        request["data"], model, task, out, settings, seed=seed, n_worker=n_worker, pretrained=request["pretrained"]
+        absolute(data), model, task, out, settings, seed=seed, n_worker=n_worker, pretrained=request["pretrained"]
     )
     return run_job(job, request, runner=runner, n_worker=n_worker, progress=progress, on_step=on_step)
 

@@ -167,10 +167,22 @@ class StampSet:
         if name in self.images or name not in self.schema.names:
             known = [c for c in self.schema.names if c not in self.images]
             raise DataError("no such scalar column", column=name, known=",".join(known))
-        chunks = [
-            pq.read_table(part, columns=[name]).column(name).to_numpy(zero_copy_only=False) for part in self.parts
-        ]
-        return np.concatenate(chunks)
+        return np.concatenate([self._scalar(part, name).to_numpy(zero_copy_only=False) for part in self.parts])
+
+    def _scalar(self, part: Path, name: str) -> pa.ChunkedArray:
+        """A scalar column of one part."""
+        return pq.read_table(part, columns=[name]).column(name)
+
+    def _tables(self, part: Path, columns: Sequence[str], batch_size: int) -> Iterator[pa.Table]:
+        """Columns of one part, at most so many rows at a time."""
+        with pq.ParquetFile(part, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=batch_size, columns=list(columns)):
+                yield pa.Table.from_batches([batch])
+
+    @property
+    def title(self) -> str:
+        """Name of the folder, for records."""
+        return self.folder.name
 
     def read_images(
         self, name: str = "image", indices: ArrayLike | None = None, *, split: str | None = None
@@ -234,16 +246,13 @@ class StampSet:
         read = wanted if split is None or "split" in wanted else [*wanted, "split"]
         waiting: pa.Table | None = None
         for part in self.parts:
-            with pq.ParquetFile(part, pre_buffer=False) as file:
-                for batch in file.iter_batches(batch_size=batch_size, columns=read):
-                    rows = pa.Table.from_batches([batch])
-                    if split is not None:
-                        rows = rows.filter(pc.equal(rows.column("split"), split))
-                    waiting = (
-                        rows.select(wanted) if waiting is None else pa.concat_tables([waiting, rows.select(wanted)])
-                    )
-                    while len(waiting) >= batch_size:
-                        yield waiting.slice(0, batch_size).combine_chunks()
-                        waiting = waiting.slice(batch_size)
+            for rows in self._tables(part, read, batch_size):
+                if split is not None:
+                    rows = rows.filter(pc.equal(rows.column("split"), split))
+                rows = rows.select(wanted)
+                waiting = rows if waiting is None else pa.concat_tables([waiting, rows])
+                while len(waiting) >= batch_size:
+                    yield waiting.slice(0, batch_size).combine_chunks()
+                    waiting = waiting.slice(batch_size)
         if waiting is not None and len(waiting):
             yield waiting.combine_chunks()

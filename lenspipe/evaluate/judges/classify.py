@@ -184,7 +184,7 @@ class ClassifyJudge(NumbersJudge[Classify]):
             fitted_on,
             n_class=len(member.outputs.classes),
             accuracy=accuracy,
-            data=f"{stamps.folder.name}, split {split or 'all'}, model {member.predictor.digest}",
+            data=f"{stamps.title}, split {split or 'all'}, model {member.predictor.digest}",
             widest_psf=widest_psf_of(stamps, card.bands),
         )
         cost = cost_of(judged_on or fitted_on, rule) | {"split": held_out or split or "all"}

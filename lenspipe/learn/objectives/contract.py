@@ -92,6 +92,10 @@ class Objective(ABC):
             What is asked for is not there, or there is nothing to learn.
         """
 
+    def check_surveys(self, truth: Truth, surveys: NDArray[np.object_]) -> None:
+        """Raise `DataError` where a network would learn to tell surveys ``(n,)`` instead of what is asked."""
+        return None
+
     @abstractmethod
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Outputs:
         """What the network is to give."""

@@ -45,6 +45,23 @@ class FindLenses(Objective):
             )
         return Answers(known, np.isin(label, settings.lens_labels).astype(np.int16), ("nonlens", "lens"))
 
+    def check_surveys(self, truth: Truth, surveys: NDArray[np.object_]) -> None:
+        """Each survey that gives lenses gives others, and the reverse; rows without a survey (None) do not count."""
+        counts: dict[str, list[int]] = {}
+        for survey, label in zip(surveys[truth.train], truth.labels[truth.train], strict=True):
+            if survey is not None:
+                counts.setdefault(str(survey), [0, 0])[int(label)] += 1
+        alone, lenses = ([n for n, c in counts.items() if c[k] and not c[1 - k]] for k in (0, 1))
+        if not (alone or lenses):
+            return
+        raise DataError(
+            "a survey gives lenses and no others, or others and no lenses, so the network would learn to tell surveys: "
+            "add stamps of the other kind (`lenspipe stamps cut`), name the survey of a data set ([[data]] survey), "
+            "leave it out, or set sampling.one_sided_surveys = true",
+            **({"lenses_alone": ", ".join(f"{n} ({counts[n][1]})" for n in sorted(lenses))} if lenses else {}),
+            **({"no_lenses": ", ".join(f"{n} ({counts[n][0]})" for n in sorted(alone))} if alone else {}),
+        )
+
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Find:
         """A logit of a lens."""
         return Find()

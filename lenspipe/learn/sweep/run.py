@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from lenspipe.learn.job import data_digest
 from lenspipe.learn.sweep.local import sweep_local
 from lenspipe.learn.sweep.page import write_page
 from lenspipe.learn.sweep.search import Search, search_of
@@ -28,7 +27,7 @@ from lenspipe.learn.sweep.trials import (
 )
 from lenspipe.rundir import atomic_path, open_run, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import Data, absolute, asked_for, digest_of_data, open_stamps
 from lenspipe.tables import write_table
 
 BEST = "best"
@@ -46,7 +45,7 @@ PLAIN: Start[Runner] = here(sweep_local)
 
 
 def sweep(
-    data: str | Path,
+    data: Data,
     space: SweepSpace,
     out: str | Path,
     *,
@@ -65,8 +64,8 @@ def sweep(
 
     Parameters
     ----------
-    data : path
-        Data set of stamps.
+    data : path, or sequence of `lenspipe.stamps.joined.Source`
+        Data set of stamps, or several that are read as one.
     space : SweepSpace
     out : path
         Folder of the sweep; with several nodes one that all of them write to.
@@ -89,8 +88,8 @@ def sweep(
     folder = Path(os.path.abspath(out))
     request: dict[str, Any] = {
         "command": "sweep",
-        "data": os.path.abspath(data),
-        "data_digest": data_digest(StampSet.open(data)),
+        "data": asked_for(data),
+        "data_digest": digest_of_data(open_stamps(data)),
         "space": space.model_dump(mode="json"),
         "seed": seed,
         "workers_per_trial": n_worker,
@@ -100,7 +99,7 @@ def sweep(
     with open_run(folder, request, resume=resume, command="--out"):
         search = search_of(space, folder, seed=seed)
         if search.n_trial:
-            job = SweepJob(Path(request["data"]), folder, space, seed, n_worker, audit)
+            job = SweepJob(absolute(data), folder, space, seed, n_worker, audit)
             with runner() as run:
                 progress.stage("Sweep", search.n_trial)
                 failures = run(search, job, on_trial=progress.advance)

@@ -23,8 +23,9 @@ from lenspipe.learn.sweep.trials import (
 from lenspipe.learn.train import PLAIN, Runner, train
 from lenspipe.rundir import write_json
 from lenspipe.runner import Start
+from lenspipe.stamps.joined import Data
 
-Audit = Callable[[Path, Path], dict[str, float]]
+Audit = Callable[[Path, Data], dict[str, float]]
 """Largest change of a model's output by kind of change, of a model's folder and a data set (`lenspipe.evaluate.audit`,
 which stands above `learn`)."""
 
@@ -33,7 +34,7 @@ which stands above `learn`)."""
 class SweepJob:
     """What the trials of a sweep share."""
 
-    data: Path
+    data: Data
     out: Path
     """Folder of the sweep."""
     space: SweepSpace
