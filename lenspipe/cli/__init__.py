@@ -22,7 +22,7 @@ COMMANDS = {
     "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
     "train": "Train a network on a data set of labelled stamps.",
     "sweep": "Train and compare many networks or settings.",
-    "stamps": "Describe, validate, convert or cut data sets of labelled stamps.",
+    "stamps": "Describe, validate, convert, cut or merge data sets of labelled stamps.",
     "denoise": "Denoise whole tiles, window by window, without seams.",
     "evaluate": "Judge models on a data set of labelled stamps.",
     "calibrate": "Fit a finder's map from score to probability on held-out stamps.",

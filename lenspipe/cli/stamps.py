@@ -1,4 +1,4 @@
-"""`lenspipe stamps describe | validate | convert | cut | readers`: data sets of labelled stamps."""
+"""`lenspipe stamps describe | validate | convert | cut | merge | readers`: data sets of labelled stamps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group()
 def command() -> None:
-    """Describe, validate, convert or cut data sets of labelled stamps."""
+    """Describe, validate, convert, cut or merge data sets of labelled stamps."""
 
 
 command.add_command(stamps_cut.command)
@@ -138,6 +138,28 @@ def convert(
         table.add_row(name, reason)
     console.print(table)
     return EXIT_WITH_FAILURES
+
+
+@command.command()
+@click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER...", type=FOLDER)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
+def merge(folders: tuple[Path, ...], out: Path) -> int:
+    """Write several data sets as one: splits and columns are kept, and data_set says where each stamp is from."""
+    from lenspipe.stamps.merge import merge as merge_stamps
+
+    with _progress("merging", None) as progress:
+        merged = merge_stamps(folders, out, progress=progress)
+    console = _console()
+    parts = ", ".join(f"{n} of {name}" for name, n in merged.n.items())
+    console.print(f"{out}: {sum(merged.n.values())} stamps, {parts}", soft_wrap=True)
+    if torn := merged.hosts_in_two_splits:
+        console.print(
+            f"{len(torn)} hosts are in one split here and in another there, such as {torn[0]}: if they are the same "
+            "galaxies, a network is judged on what it has seen",
+            soft_wrap=True,
+        )
+        return EXIT_WITH_FAILURES
+    return EXIT_DONE
 
 
 @command.command()

@@ -126,7 +126,7 @@ class JoinedStamps(StampSet):
     """
     Several data sets as one: rows in the order of the sources, and the columns of all, null where a source lacks one.
 
-    ``data_set`` is the name of each row's source.
+    ``data_set`` is the name of each row's source, or what the source itself says, as one that was merged does.
     """
 
     sources: tuple[Source, ...]
@@ -161,14 +161,14 @@ class JoinedStamps(StampSet):
 
     def _scalar(self, part: Path, name: str) -> pa.ChunkedArray:
         source = self._source(part)
-        if name == DATA_SET or name not in self.members[source].schema.names:
+        if name not in self.members[source].schema.names:
             n = pq.read_metadata(part).num_rows
             return pa.chunked_array([self._constant(source, name, n)])
         return self._own(source, name, pq.read_table(part, columns=[name]).column(name))
 
     def _tables(self, part: Path, columns: Sequence[str], batch_size: int) -> Iterator[pa.Table]:
         source = self._source(part)
-        there = [name for name in columns if name in self.members[source].schema.names and name != DATA_SET]
+        there = [name for name in columns if name in self.members[source].schema.names]
         schema = pa.schema([self.schema.field(name) for name in columns], metadata=self.schema.metadata)
         with pq.ParquetFile(part, pre_buffer=False) as file:
             # a column is read in any case: it says how many rows there are
@@ -192,6 +192,8 @@ class JoinedStamps(StampSet):
             values = pc.if_else(pc.is_in(values, pa.array(labels, pa.string())), values, None)
         if name == SURVEY and survey is not None:
             values = pc.coalesce(values, survey)
+        if name == DATA_SET:
+            values = pc.coalesce(values, self.names[source])
         kind = self.schema.field(name).type
         return values if values.type.equals(kind) else values.cast(kind)
 
@@ -203,15 +205,16 @@ class JoinedStamps(StampSet):
 
 def surveys_of(stamps: StampSet) -> NDArray[np.object_] | None:
     """
-    Survey of each stamp ``(n,)``; where several data sets are read as one, those that name none are one each.
+    Survey of each stamp ``(n,)``; where several data sets are read or were merged as one, those that name none are one
+    each.
 
     None where a single data set does not name any.
     """
-    named = stamps.column(SURVEY).astype(object) if SURVEY in stamps.schema.names else None
-    if not isinstance(stamps, JoinedStamps):
-        return named
-    own = stamps.column(DATA_SET).astype(object)
-    return own if named is None else np.where([name is None for name in named], own, named)
+    there = [name for name in (SURVEY, DATA_SET) if name in stamps.schema.names]
+    if not there:
+        return None
+    said = [stamps.column(name).astype(object) for name in there]
+    return said[0] if len(said) == 1 else np.where([name is None for name in said[0]], said[1], said[0])
 
 
 def _names(sources: Sequence[Source]) -> tuple[str, ...]:
