@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.calibration import fit_on_halves, said_of
@@ -29,11 +31,15 @@ from lenspipe.nn.outputs import Find, Prediction
 from lenspipe.report import plots
 from lenspipe.report.page import Section, number, rate, with_interval
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import DATA_SET, SURVEY
 from lenspipe.stats.calibrate import probability
+from lenspipe.stats.clusters import ByGroup
 from lenspipe.stats.counts import Tally
 from lenspipe.stats.groups import Groups, quantity_columns
 from lenspipe.stats.metrics import finder_metrics, thresholds_of
+from lenspipe.stats.survey_probe import AREA_MAX, SurveyProbe, warning_of
 
+TILE = "tile"
 SCORES = pa.schema(
     [
         pa.field("model", pa.string(), metadata={"description": "model, its views, or a committee"}),
@@ -53,6 +59,9 @@ class Entry:
     finder: Finder
     groups: Groups
     tally: Tally = field(default_factory=Tally)
+    probe: SurveyProbe = field(default_factory=SurveyProbe)
+    by_host: ByGroup = field(default_factory=ByGroup)
+    by_tile: ByGroup = field(default_factory=ByGroup)
 
 
 class FindJudge(NumbersJudge[Find]):
@@ -64,6 +73,8 @@ class FindJudge(NumbersJudge[Find]):
         super().__init__(members, stamps, settings)
         self.quantities = quantity_columns(stamps.schema.names, next(iter(stamps.images.values())).bands)
         self.kind = "kind" if "kind" in stamps.schema.names else "label"
+        self.surveys = [name for name in (SURVEY, DATA_SET) if name in stamps.schema.names]
+        self.tile = [TILE] if TILE in stamps.schema.names else []
         self.entries: dict[str, Entry] = {}
         self._in_rows: list[Finder] = []
         singles = [Single(member) for member in members]
@@ -108,18 +119,24 @@ class FindJudge(NumbersJudge[Find]):
         return self.members[0].outputs.classes
 
     def columns(self) -> list[str]:
-        """Quantities that lenses are binned by, kinds, and features."""
-        return [*self.quantities.values(), self.kind, *super().columns()]
+        """Quantities that lenses are binned by, kinds, hosts, tiles, surveys, and features."""
+        named = [self.kind, "host", *self.tile, *self.surveys]
+        return [*self.quantities.values(), *named, *super().columns()]
 
     def count(self, table: pa.Table, pixels: dict[str, Pixels]) -> Iterator[pa.Table]:
         """Count the scores of every finder; rows of `SCORES`."""
         is_lens = words(table, "label") == self.classes[-1]
         kinds, values = words(table, self.kind), {q: numbers(table, c) for q, c in self.quantities.items()}
+        surveys = _first_named(table, self.surveys)
+        hosts, tiles = _first_named(table, ["host", "stamp_id"]), _first_named(table, self.tile)
         batch = Scored(self.stamps, table, pixels)
         for finder in self._in_rows:
             score, entry = batch.of(finder), self.entries[finder.name]
             entry.tally.add(score, is_lens)
             entry.groups.add(score, is_lens, kinds, values)
+            entry.probe.add(score, is_lens, surveys)
+            entry.by_host.add(score, is_lens, hosts)
+            entry.by_tile.add(score, is_lens, tiles)
             n = table.num_rows
             stated = None if finder.calibration is None else probability(score, finder.calibration)
             yield pa.table(
@@ -155,15 +172,19 @@ class FindJudge(NumbersJudge[Find]):
         at = thresholds_of(found)
         found["recall_by"] = entry.groups.recall_by(at)
         found["by_kind"] = entry.groups.by_kind(at)
+        found["false_positives"] = {"by_host": entry.by_host.passing(at), "by_tile": entry.by_tile.passing(at)}
+        found["survey_probe"] = entry.probe.found()
         return found | entry.finder.facts(counts.n_lens + counts.n_other)
 
     def sections(self, metrics: Mapping[str, Metrics]) -> list[Section]:
-        """Rates, recall by quantity, kinds, the confusion at one score, and reliability."""
+        """Rates, recall by quantity, kinds, false positives by host and tile, surveys, the confusion, reliability."""
         at = deepest_rate(next(iter(metrics.values())))
         return [
             self._rates(metrics),
             self._recall(metrics, at),
             _kinds(metrics, at),
+            _by_group(metrics),
+            *_surveys(metrics),
             self._confusion(metrics),
             _reliability(metrics),
         ]
@@ -252,7 +273,7 @@ class FindJudge(NumbersJudge[Find]):
         return Printed(
             ["model", "AUROC", *(f"TPR at {r}" for r in rates), "TPR0", "TPR10", "ECE"],
             rows,
-            f"{first['n_lens']} lenses, {first['n_other']} others; - where a rate is not measurable.",
+            "\n".join([f"{_numbers_of(first)}; - where a rate is not measurable.", *_survey_lines(metrics)]),
         )
 
     @classmethod
@@ -280,6 +301,93 @@ class FindJudge(NumbersJudge[Find]):
     def add_committee(self, committee: Committee, members: Sequence[FindMember]) -> None:
         """Judge a committee of some of the models, as its card weighs them."""
         self.add(Weighed(committee, [Single(member) for member in members]))
+
+
+def _first_named(table: pa.Table, columns: Sequence[str]) -> NDArray[np.object_]:
+    """Words ``(n,)`` of the first of some columns that has one in the row, None where none has."""
+    found: NDArray[np.object_] = np.full(table.num_rows, None, dtype=object)
+    for name in reversed(columns):
+        said = words(table, name)
+        found = np.where([bool(word) for word in said], said, found)
+    return found
+
+
+def _numbers_of(first: Metrics) -> str:
+    hosts = first["false_positives"]["by_host"]
+    text = f"{first['n_lens']} lenses, {first['n_other']} others"
+    if hosts is None:
+        return text
+    part = f" (counted on {hosts['part']:.1%} of them)" if hosts["part"] < 1 else ""
+    return f"{text} of {round(hosts['n_group'] / hosts['part'])} hosts{part}"
+
+
+def _survey_lines(metrics: Mapping[str, Metrics]) -> list[str]:
+    """The survey probe in words: the worst pair of each finder, as a warning where it is too far apart."""
+    lines = []
+    for name, found in metrics.items():
+        probe = found["survey_probe"]
+        if (warning := warning_of(name, probe)) is not None:
+            lines.append(f"Warning: {warning}.")
+        elif probe is not None:
+            worst = probe["worst"]
+            lines.append(
+                f"Survey probe of {name}: AUC {with_interval(worst['auroc'], worst['interval95'])} at most between "
+                f"ordinary galaxies of two of {len(probe['n'])} surveys ({worst['higher']}, {worst['lower']})."
+            )
+    return lines
+
+
+def _by_group(metrics: Mapping[str, Metrics]) -> Section:
+    section = Section(
+        "False positives by host and by tile",
+        "Stamps of one host, and those of one tile, are not independent: intervals are over hosts, and over tiles, and "
+        "say how many they rest on.",
+    )
+    for what in ("host", "tile"):
+        known = {name: m["false_positives"][f"by_{what}"] for name, m in metrics.items()}
+        first = next(iter(known.values()))
+        if first is None:
+            continue
+        heading = ["model", "at", f"{what}s", "stamps", "false positive rate", f"{what}s of which a stamp passes"]
+        rows = [
+            [
+                name,
+                at,
+                str(found["n_group"]),
+                f"{row['k']}/{found['n_stamp']}",
+                with_interval(row["value"], row["interval95"]),
+                with_interval(row["groups"]["value"], row["groups"]["interval95"]),
+            ]
+            for name, found in known.items()
+            for at, row in found.items()
+            if isinstance(row, dict)
+        ]
+        section.tables.append((heading, rows))
+    return section
+
+
+def _surveys(metrics: Mapping[str, Metrics]) -> list[Section]:
+    """Table of the survey probe; none where the stamps name fewer than two surveys."""
+    rows = [
+        [
+            name,
+            pair["higher"],
+            pair["lower"],
+            f"{pair['n'][0]}, {pair['n'][1]}",
+            with_interval(pair["auroc"], pair["interval95"]),
+        ]
+        for name, found in metrics.items()
+        for pair in (found["survey_probe"] or {"pairs": []})["pairs"]
+    ]
+    if not rows:
+        return []
+    warnings = [warning for name, m in metrics.items() if (warning := warning_of(name, m["survey_probe"]))]
+    text = (
+        "Area under the curve of the score alone between ordinary galaxies of two surveys: 0.5 where the finder does "
+        f"not see which survey a galaxy is from; above {AREA_MAX:g} scores of the two must not be compared. "
+    )
+    heading = ["model", "scores higher", "scores lower", "stamps", "AUC"]
+    return [Section("Survey probe", text + " ".join(f"Warning: {w}." for w in warnings), [(heading, rows)])]
 
 
 def deepest_rate(metrics: Metrics) -> str:
