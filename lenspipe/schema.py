@@ -305,6 +305,7 @@ def part_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa.Sc
             field("message", pa.string(), "What went wrong"),
             field("inputs", pa.string(), "JSON list of the tile's files with size and checksum, in its first shard"),
             field("model", pa.string(), "Digest of the model that scored"),
+            field("noted", pa.large_binary(), "Arrow table of what changed the pixels, if anything did"),
             field("candidates", pa.list_(pa.struct(measured_fields(bands, added))), "Candidates of the core"),
         ]
     )

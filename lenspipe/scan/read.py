@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from lenspipe.image.sky import Flat, subtract_sky
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.survey.read import Pixels, TileFacts, read_facts, read_window
 from lenspipe.survey.shards import Box, Shard
 from lenspipe.survey.tile import Tile
+
+if TYPE_CHECKING:
+    from lenspipe.scan.search import Found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,6 +30,9 @@ class ReadShard:
     task: ShardTask
     facts: TileFacts
     pixels: Pixels
+    watch: Callable[[Found], tuple[Found, pa.Table]] | None = None
+    """Set by what changed the pixels: sees what the search finds, says what the readers are shown of it
+    (`Found.showing`), and gives a table that is kept with the shard's row (`lenspipe.scan.rows.noted`)."""
 
 
 def facts_of(tile: Tile, context: ScanContext) -> TileFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +124,22 @@ def unpack_cutouts(table: pa.Table, row: int) -> dict[CutoutKey, NDArray[np.floa
             key = CutoutKey(tuple(table[f"cutout_bands_{number}"][row].as_py()), shape[-1])
             cutouts[key] = np.frombuffer(table[name][row].as_buffer(), np.float32).reshape(shape)
     return cutouts
+
+
+def pack_note(table: pa.Table) -> bytes:
+    """A table as one value of a row; `noted` gives it back."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def noted(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """Number of each row whose pixels were changed, with the table that was kept of it (`ReadShard.watch`)."""
+    for i, value in enumerate(rows["noted"]):
+        if value.is_valid:
+            with pa.ipc.open_stream(value.as_buffer()) as stream:
+                yield i, stream.read_all()
 
 
 def set_columns(table: pa.Table, filled: dict[str, pa.Array]) -> pa.Table:

@@ -32,6 +32,11 @@ class Found:
     covered: dict[CutoutKey, NDArray[np.float32]]
     """Part of each cutout that holds data."""
 
+    def showing(self, rows: NDArray[np.bool_]) -> Found:
+        """The same with some of the candidates only: these are shown to the readers and stored."""
+        cutouts, covered = ({key: of[rows] for key, of in each.items()} for each in (self.cutouts, self.covered))
+        return dataclasses.replace(self, candidates=self.candidates.take(rows), cutouts=cutouts, covered=covered)
+
 
 def search(read: ReadShard, context: ScanContext) -> Found:
     """

@@ -16,7 +16,7 @@ from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.measure import Measured
 from lenspipe.scan.provenance import input_columns
 from lenspipe.scan.read import read_shard
-from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, wire_schema
+from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, pack_note, wire_schema
 from lenspipe.scan.search import search
 from lenspipe.schema import measured_fields, nothing
 from lenspipe.sky.wcs import sky_position
@@ -69,7 +69,9 @@ def _scan(task: ShardTask, context: ScanContext) -> pa.Table:
     if context.change is not None:
         read = context.change(read)
     facts, bands = read.facts, read.pixels.bands
-    found = search(read, context)
+    found, note = search(read, context), None
+    if read.watch is not None:
+        found, note = read.watch(found)
     finder = next((context.models[k] for k in found.asked if context.models[k] is context.finder), None)
     # of several kinds of cutouts the worst covered
     keys = finder.cutouts(facts.pixel_scale_arcsec) if finder else ()
@@ -85,6 +87,7 @@ def _scan(task: ShardTask, context: ScanContext) -> pa.Table:
         "n_source": len(found.sources.sources),
         "n_candidate": len(found.candidates.sources),
         "inputs": inputs,
+        "noted": None if note is None else pack_note(note),
         "candidates": nested(_candidates(task, facts, found.candidates, bands, context, covered)),
         "read_s": read_s,
         "detect_s": time.perf_counter() - started - read_s,

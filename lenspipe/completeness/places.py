@@ -1,0 +1,207 @@
+"""Where lenses can be painted: hosts and empty sky that a look at the bare tile finds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lenspipe.completeness.light import lift_light
+from lenspipe.completeness.seeds import rng_of, share_of
+from lenspipe.image.cutouts import extract_cutouts
+from lenspipe.image.photometry import ab_magnitude
+from lenspipe.image.sources import FLAG_EDGE
+from lenspipe.scan.read import ReadShard
+from lenspipe.scan.search import Found
+from lenspipe.sky.wcs import sky_position
+
+HOST, SKY = "host", "sky"
+"""The two kinds of places, and of painted lenses."""
+LIGHT_ARCSEC = 24.0
+"""Side of the stamps that hold a host's light."""
+N_SKY = 3
+"""Empty places that are offered for each one that is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HostCuts:
+    """Which candidates may be hosts, in numbers."""
+
+    band: str
+    """Of the magnitude."""
+    mag: tuple[float, float]
+    colour: tuple[str, str] | None
+    """Blue and red band; None in a survey of one band."""
+    colour_min: float
+    half_light_radius_min_arcsec: float
+    axis_ratio_min: float
+
+
+def places_schema(bands: Sequence[str]) -> pa.Schema:
+    """Columns of places; all but position and kind are of hosts alone."""
+    return pa.schema(
+        [
+            pa.field("place_id", pa.string()),
+            pa.field("kind", pa.string()),
+            pa.field("tile", pa.string()),
+            pa.field("shard_id", pa.string()),
+            pa.field("x_px", pa.float64()),
+            pa.field("y_px", pa.float64()),
+            pa.field("ra", pa.float64()),
+            pa.field("dec", pa.float64()),
+            pa.field("axis_ratio", pa.float64()),
+            pa.field("angle_deg", pa.float64()),
+            pa.field("half_light_radius_arcsec", pa.float64()),
+            *(pa.field(f"mag_{band}", pa.float64()) for band in bands),
+            pa.field("light_side_px", pa.int32()),
+            pa.field("light", pa.large_binary()),
+            pa.field("stamp", pa.large_binary()),
+        ]
+    )
+
+
+def find_places(
+    read: ReadShard,
+    found: Found,
+    cuts: HostCuts,
+    *,
+    seed: int,
+    n_sky: int,
+    clear_arcsec: float,
+    light_share: float,
+    stamp_share: float,
+    stamp_bands: Sequence[str],
+    stamp_px: int,
+) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """
+    Hosts and empty places in the core of a shard that nothing was painted into.
+
+    Parameters
+    ----------
+    read : ReadShard
+    found : Found
+        What the search finds in it.
+    cuts : HostCuts
+    seed : int
+    n_sky : int
+        Empty places that are wanted; `N_SKY` times as many are offered.
+    clear_arcsec : float
+        Distance of an empty place from every source, and of a host from the next one.
+    light_share, stamp_share : float
+        Part of the hosts whose light, and whose stamp, is kept.
+    stamp_bands, stamp_px
+        Of the stamps that the realism gate compares.
+
+    Returns
+    -------
+    places : pa.Table
+        `places_schema` of the tile's bands; positions in pixels of the tile.
+    is_host : array (n_candidate,)
+    """
+    shard, scale, bands = read.task.shard, read.facts.pixel_scale_arcsec, read.pixels.bands
+    window, core, flat = shard.window, shard.core, found.flat
+    candidates, all_px = found.candidates, np.stack([found.sources.sources.x_px, found.sources.sources.y_px], axis=1)
+    mag = {band: ab_magnitude(candidates.flux_njy[b]) for b, band in enumerate(bands)}
+    is_host = _hosts(found, cuts, mag, all_px, scale, clear_arcsec)
+    rows: list[dict[str, object]] = []
+    side = 2 * int(np.ceil(LIGHT_ARCSEC / 2 / scale)) + 1
+    rms = np.array([np.nan if value is None else value for value in flat.median_rms])
+    wanted = [bands.index(band) for band in stamp_bands]
+    for k in np.flatnonzero(is_host):
+        x, y = float(candidates.sources.x_px[k]), float(candidates.sources.y_px[k])
+        place = f"{shard.shard_id.rpartition('_')[0]}_n{candidates.index[k]}"
+        angle = float(candidates.sources.theta_rad[k])
+        axis_ratio = float(candidates.sources.b_px[k] / candidates.sources.a_px[k])
+        row: dict[str, object] = {
+            "place_id": place,
+            "kind": HOST,
+            "x_px": x + window.x0,
+            "y_px": y + window.y0,
+            "axis_ratio": axis_ratio,
+            "angle_deg": float(np.degrees(angle)),
+            "half_light_radius_arcsec": float(candidates.apertures.half_light_radius_px[k] * scale),
+            **{f"mag_{band}": float(mag[band][k]) for band in bands},
+        }
+        at = np.array([x]), np.array([y])
+        if share_of(seed, "light", place) < light_share and np.isfinite(rms).all():
+            cut, covered = extract_cutouts(flat.image, flat.mask, *at, size_px=side)
+            if covered[0] > 0.99:
+                middle = side // 2 + x - np.floor(x + 0.5), side // 2 + y - np.floor(y + 0.5)
+                light = lift_light(cut[0], rms, *middle, axis_ratio=axis_ratio, angle_rad=angle)
+                row |= {"light_side_px": side, "light": light.astype("<f4").tobytes()}
+        if share_of(seed, "stamp", place) < stamp_share:
+            stamp, _ = extract_cutouts(flat.image[wanted], flat.mask[wanted], *at, size_px=stamp_px)
+            row["stamp"] = stamp[0].astype("<f4").tobytes()
+        rows.append(row)
+    clear_px = clear_arcsec / scale
+    rng, empty = rng_of(seed, "sky", shard.shard_id), 0
+    bad = flat.mask.any(axis=0)
+    margin = int(np.ceil(clear_px))
+    low = np.array([max(core.x0 - window.x0, margin), max(core.y0 - window.y0, margin)])
+    high = np.array(
+        [min(core.x1 - window.x0, bad.shape[1] - margin), min(core.y1 - window.y0, bad.shape[0] - margin)]
+    )
+    low, high = low + margin, high - margin  # sources beyond the core are not in the list
+    for _ in range(60 * n_sky if (high > low).all() else 0):
+        if empty == N_SKY * n_sky:
+            break
+        xy = rng.uniform(low, high)
+        apart = np.hypot(*(all_px - xy).T)
+        column, row_px = np.floor(xy + 0.5).astype(int)
+        box = np.s_[row_px - margin : row_px + margin + 1, column - margin : column + margin + 1]
+        if (len(apart) and apart.min() < clear_px) or bad[box].any():
+            continue
+        x, y = xy + (window.x0, window.y0)
+        rows.append({"place_id": f"{shard.shard_id}_sky{empty}", "kind": SKY, "x_px": float(x), "y_px": float(y)})
+        empty += 1
+    ra, dec = sky_position(
+        read.facts.wcs, np.array([row["x_px"] for row in rows], float), np.array([row["y_px"] for row in rows], float)
+    )
+    for row, one, other in zip(rows, ra, dec, strict=True):
+        row |= {"tile": shard.tile, "shard_id": shard.shard_id, "ra": float(one), "dec": float(other)}
+    return pa.Table.from_pylist(rows, places_schema(bands)), is_host
+
+
+def _hosts(
+    found: Found,
+    cuts: HostCuts,
+    mag: dict[str, NDArray[np.float64]],
+    all_px: NDArray[np.float64],
+    scale: float,
+    clear_arcsec: float,
+) -> NDArray[np.bool_]:
+    of = found.candidates
+    keep = is_host(
+        mag[cuts.band],
+        mag[cuts.colour[0]] - mag[cuts.colour[1]] if cuts.colour else None,
+        of.apertures.half_light_radius_px * scale,
+        of.sources.b_px / of.sources.a_px,
+        of.flags,
+        of.apertures.mask_fraction,
+        cuts,
+    )
+    for k in np.flatnonzero(keep):
+        apart = np.hypot(all_px[:, 0] - of.sources.x_px[k], all_px[:, 1] - of.sources.y_px[k]) * scale
+        keep[k] = (apart < clear_arcsec / 2).sum() <= 1
+    return keep
+
+
+def is_host(
+    mag: NDArray[np.floating],
+    colour: NDArray[np.floating] | None,
+    half_light_radius_arcsec: NDArray[np.floating],
+    axis_ratio: NDArray[np.floating],
+    flags: NDArray[np.integer],
+    mask_fraction: NDArray[np.floating],
+    cuts: HostCuts,
+) -> NDArray[np.bool_]:
+    """Which candidates lie within the cuts, arrays (n,); NaN does not."""
+    keep = (mag >= cuts.mag[0]) & (mag <= cuts.mag[1])
+    keep &= half_light_radius_arcsec >= cuts.half_light_radius_min_arcsec
+    keep &= (axis_ratio >= cuts.axis_ratio_min) & (flags & FLAG_EDGE == 0) & (mask_fraction == 0)
+    if colour is not None:
+        keep &= colour >= cuts.colour_min
+    return np.asarray(keep)

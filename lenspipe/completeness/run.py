@@ -1,0 +1,330 @@
+"""From a finished run and a finder to the table of injections: look at the bare tiles, paint, search, collect."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lenspipe.catalog.run_rows import Run
+from lenspipe.completeness.config import CompletenessConfig
+from lenspipe.completeness.draw import Lensing, numbers_of
+from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
+from lenspipe.completeness.paint import Bare, Painter
+from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
+from lenspipe.completeness.places import HOST, SKY
+from lenspipe.completeness.table import injections_of, iter_noted
+from lenspipe.errors import ConfigError
+from lenspipe.rundir import atomic_path, open_run
+from lenspipe.runner import Progress, Start
+from lenspipe.scan.after.context import context_of
+from lenspipe.scan.context import ScanContext, ShardTask
+from lenspipe.scan.ledger import done_shards, remove_leftovers
+from lenspipe.scan.models import check_tiles, choose_readers, same_models
+from lenspipe.scan.plan import tasks_of
+from lenspipe.scan.readers.contract import Reader
+from lenspipe.scan.run import MODEL, Runner
+
+PLACES, DONORS, INJECTIONS, SCORES = "places.parquet", "donors.parquet", "injections.parquet", "scores.parquet"
+PAINTED = "painted"
+N_DONOR = 300
+"""Hosts whose light is kept to be put down elsewhere, at most about this many."""
+AFTERWARDS = {"rates", "first", "thresholds", "bootstraps", "gate_auc"}
+"""Settings that no pixel depends on: a folder can be finished again with others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Painted:
+    """What the painting came to."""
+
+    folder: Path
+    injections: pa.Table
+    finder: Reader
+    scores: NDArray[np.float64]
+    """Of the bare candidates."""
+    area_part: float
+    """Part of the run's area that these scores are of."""
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def paint_run(
+    run: Run,
+    model: str,
+    folder: Path,
+    config: CompletenessConfig,
+    *,
+    seed: int,
+    runner: Start[Runner],
+    progress: Progress,
+    resume: bool,
+) -> Painted:
+    """
+    Paint lenses into the tiles of a run, search them by the scan's own code, and write ``injections.parquet``.
+
+    Parameters
+    ----------
+    run : Run
+    model : str
+        Finder or committee that scores.
+    folder : Path
+        New, or one of the same request with ``resume``.
+    config : CompletenessConfig
+    seed : int
+        The same seed, run and settings give the same table, whatever the runner.
+    runner : Start
+        Of a scan.
+    progress : Progress
+    resume : bool
+
+    Raises
+    ------
+    ConfigError
+        Before any work: the finder needs bands that the survey lacks, a band has no PSF, no row can carry arcs.
+    """
+    setting = _Setting.of(run, model, config, seed)
+    request = {
+        "run": str(run.home),
+        "run_id": run.run_id,
+        "model": model,
+        "seed": seed,
+        "config": config.model_dump(mode="json", exclude=AFTERWARDS),
+    }
+    seconds: dict[str, float] = {}
+    with open_run(folder, request, resume=resume, command="--out"):
+        remove_leftovers(folder)
+        same_models(folder / MODEL, setting.context.models)
+        session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        _work(BARE, [task_in(t, BARE) for t in setting.tasks], setting.bare(), folder, runner, progress, session, seconds)
+        notes = _write_places(folder, setting)
+        painting = tasks_of_passes(setting.tasks, setting.passes)
+        _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
+        begun = time.perf_counter()
+        injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
+        with atomic_path(folder / INJECTIONS) as path:
+            pq.write_table(injections, path, compression="zstd")
+        shutil.rmtree(folder / "attempts", ignore_errors=True)
+        seconds["collect"] = time.perf_counter() - begun
+        if injections.num_rows < config.count * 0.9:
+            notes.append(f"{injections.num_rows} of {config.count} lenses found room; more passes take --set count=...")
+    return Painted(
+        folder, injections, setting.finder, *_bare_scores(folder, run, setting), tuple(notes), seconds
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Setting:
+    """What is known before a pixel is read."""
+
+    run: Run
+    config: CompletenessConfig
+    seed: int
+    context: ScanContext
+    finder: Reader
+    tasks: list[ShardTask]
+    """Shards of the tiles that are painted."""
+    passes: dict[str, int]
+    per_arcmin2: float
+    area_arcmin2: dict[str, float]
+    psf_fwhm_arcsec: dict[str, dict[str, float]]
+    sky_rms_njy: dict[str, dict[str, float]]
+    scale_arcsec: dict[str, float]
+    n_host: int
+    bare_change: Bare
+
+    @classmethod
+    def of(cls, run: Run, model: str, config: CompletenessConfig, seed: int) -> _Setting:
+        context = context_of(run)
+        score = context.config.score.model_copy(update={"model": model, "prior": None})
+        scan = context.config.model_copy(update={"score": score})
+        readers = choose_readers(scan, run.bands, context.layout).readers
+        context = dataclasses.replace(context, config=scan, models=readers)
+        finder = context.finder
+        if finder is None:
+            raise ConfigError("completeness is that of a finder; name one by --model", model=model)
+        ok = run.shards.filter(pc.equal(run.shards["status"], "ok"))
+        tiles = {t.tile.name: t.tile for t in tasks_of(run.plan)}
+        check_tiles(readers, list(tiles.values()), scan, context.layout)
+        area, rms, scale = _tiles(ok, run.bands)
+        if not area:
+            raise ConfigError("no tile of the run was searched in all its bands", run=str(run.folder))
+        psf = _psf_of_tiles(run, context, config, list(area))
+        passes, density = share_passes(area, count=config.count, per_arcmin2=config.per_arcmin2, seed=seed)
+        fwhm = {band: float(np.median([one[band] for one in psf.values()])) for band in run.bands}
+        cuts, n_host = measure_cuts(run, config.hosts, fwhm)
+        good = set(ok["shard_id"].to_pylist())
+        tasks = [t for t in tasks_of(run.plan) if t.shard.shard_id in good and t.shard.tile in passes]
+        shard_area = dict(zip(ok["shard_id"].to_pylist(), ok["area_deg2"].to_pylist(), strict=True))
+        n_sky = {
+            t.shard.shard_id: int(
+                np.ceil(shard_area[t.shard.shard_id] * 3600 * density * config.on_sky * passes[t.shard.tile])
+            )
+            for t in tasks
+        }
+        bare = Bare(
+            cuts,
+            seed,
+            n_sky,
+            config.clear_arcsec,
+            light_share=N_DONOR / max(1, n_host),
+            stamp_share=config.gate_stamps / max(1, n_host),
+            stamp_bands=finder.demands,
+            stamp_px={tile: max(key.side_px for key in finder.cutouts(s)) for tile, s in scale.items()},
+            score_all=finder.digest != run.model_digest,
+        )
+        return cls(run, config, seed, context, finder, tasks, passes, density, area, psf, rms, scale, n_host, bare)
+
+    def bare(self) -> ScanContext:
+        return dataclasses.replace(self.context, change=self.bare_change)
+
+    def painter(self, folder: Path) -> ScanContext:
+        config = self.config
+        painter = Painter(
+            places=folder / PLACES,
+            donors=folder / DONORS,
+            seed=self.seed,
+            lensing=Lensing(config.theta_e_arcsec, config.arc_snr, config.shear_scatter, config.sources),
+            n={
+                tile: numbers_of(
+                    self.area_arcmin2[tile],
+                    per_arcmin2=self.per_arcmin2,
+                    on_sky=config.on_sky,
+                    tile=tile,
+                    seed=self.seed,
+                )
+                for tile in self.passes
+            },
+            apart_arcsec=config.apart_arcsec,
+            match_arcsec=config.match_arcsec,
+            psf_fwhm_arcsec=self.psf_fwhm_arcsec,
+            sky_rms_njy=self.sky_rms_njy,
+            njy_per_electron=dict(config.njy_per_electron),
+            snr_bands=self.finder.demands,
+            stamp_share=2 * config.gate_stamps / config.count,
+            stamp_px=self.bare_change.stamp_px,
+        )
+        return dataclasses.replace(self.context, change=painter)
+
+
+def _tiles(
+    ok: pa.Table, bands: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, float]]:
+    """Area in square arcmin, sky noise by band and pixel scale of each tile whose noise is known in all bands."""
+    by_tile: dict[str, list[dict[str, Any]]] = {}
+    for row in ok.to_pylist():
+        by_tile.setdefault(row["tile"], []).append(row)
+    area: dict[str, float] = {}
+    rms: dict[str, dict[str, float]] = {}
+    scale: dict[str, float] = {}
+    for tile, rows in by_tile.items():
+        known = {b: [v for row in rows if (v := row[f"sky_rms_{b}_njy"]) is not None] for b in bands}
+        if all(known.values()):
+            area[tile] = sum(row["area_deg2"] for row in rows) * 3600
+            rms[tile] = {band: float(np.median(values)) for band, values in known.items()}
+            scale[tile] = float(rows[0]["pixel_scale_arcsec"])
+    return area, rms, scale
+
+
+def _psf_of_tiles(
+    run: Run, context: ScanContext, config: CompletenessConfig, tiles: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """FWHM by tile and band: the settings', else the layout's."""
+    stated = {**context.layout.psf_fwhm_arcsec, **config.psf_fwhm_arcsec}
+    if missing := [band for band in run.bands if band not in stated]:
+        raise ConfigError(
+            f"the PSF of a band is not known; state its FWHM: --set psf_fwhm_arcsec.{missing[0]}=0.8",
+            band=missing[0],
+            known=" ".join(stated) or None,
+        )
+    return {tile: {band: stated[band] for band in run.bands} for tile in tiles}
+
+
+def _work(
+    stage: str,
+    tasks: list[ShardTask],
+    context: ScanContext,
+    folder: Path,
+    runner: Start[Runner],
+    progress: Progress,
+    session: str,
+    seconds: dict[str, float],
+) -> None:
+    parts = folder / stage
+    parts.mkdir(exist_ok=True)
+    remove_leftovers(parts)
+    done = done_shards(parts)
+    todo = [task for task in tasks if task.shard.shard_id not in done]
+    if not todo:
+        return
+
+    def on_part(counts: dict[str, int]) -> None:
+        progress.advance(counts["shards"], failed=counts["failed"])
+
+    context = dataclasses.replace(context, attempts=folder / "attempts" / session)
+    begun = time.perf_counter()
+    with runner() as run:
+        progress.stage(stage, len(tasks), done=len(tasks) - len(todo))
+        run(todo, context, parts, session=session, on_part=on_part)
+    seconds[stage] = time.perf_counter() - begun
+
+
+def _write_places(folder: Path, setting: _Setting) -> list[str]:
+    """Write the places and donors that the bare pass found; returns lines on what is missing."""
+    found = [table for _, table in iter_noted(folder / BARE)]
+    places = pa.concat_tables(found, promote_options="default") if found else None
+    if places is None or not places.num_rows:
+        raise ConfigError("no tile of the run can be opened any more", run=str(setting.run.folder))
+    places = without_known_lenses(places, setting.config.hosts.known_lenses)
+    places = places.sort_by([("tile", "ascending"), ("place_id", "ascending")])
+    donors = places.filter(pc.is_valid(places["light"])).drop_columns(["stamp"])
+    for name, table in ((PLACES, places.drop_columns(["light", "stamp"])), (DONORS, donors)):
+        with atomic_path(folder / name) as path:
+            pq.write_table(table, path, compression="zstd", row_group_size=5000)
+    with_hosts = set(places.filter(pc.equal(places["kind"], HOST))["tile"].to_pylist())
+    with_sky = set(places.filter(pc.equal(places["kind"], SKY))["tile"].to_pylist())
+    if not with_hosts:
+        raise ConfigError(
+            "no tile holds a galaxy that can carry arcs, so there is nothing to paint; widen [hosts]",
+            tiles=len(setting.passes),
+        )
+    notes = [f"no host in tile {t}: only lenses on empty sky are painted there" for t in setting.passes if t not in with_hosts]
+    if setting.config.on_sky > 0:
+        notes += [f"no empty sky in tile {t}: arcs are painted on its own hosts only" for t in setting.passes if t not in with_sky]
+        if not donors.num_rows:
+            notes.append("no host's light could be lifted, so no lens stands on empty sky")
+    return notes
+
+
+def _bare_scores(folder: Path, run: Run, setting: _Setting) -> tuple[NDArray[np.float64], float]:
+    """Scores of the candidates as they are, and the part of the run's area that they are of."""
+    if not setting.bare_change.score_all:
+        column = pq.read_table(run.folder / "candidates.parquet", columns=["score"])["score"]
+        return np.sort(column.drop_null().to_numpy())[::-1], 1.0
+    scores = [np.array(list(_scores_of(part)), float) for part in iter_scored(folder / BARE)]
+    area = sum(setting.area_arcmin2[tile] for tile in setting.passes) / sum(setting.area_arcmin2.values())
+    return np.sort(np.concatenate([np.empty(0), *scores]))[::-1], area
+
+
+def iter_scored(parts: Path) -> Iterator[pa.Table]:
+    """Ledger parts with their candidates."""
+    from lenspipe.scan.ledger import iter_counted, part_files, rows_that_count
+
+    files = part_files(parts)
+    planned = {i for file in files for i in pq.read_table(file, columns=["shard_id"])["shard_id"].to_pylist()}
+    yield from iter_counted(files, rows_that_count(files, planned), ["shard_id", "candidates"])
+
+
+def _scores_of(part: pa.Table) -> Iterator[float]:
+    for candidates in part["candidates"].to_pylist():
+        yield from (c["score"] for c in candidates or () if c["score"] is not None)
