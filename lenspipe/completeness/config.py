@@ -28,7 +28,7 @@ class CompletenessConfig(Table):
 
     count: int = Field(default=1000, ge=10)
     """Lenses to paint, in all; fewer where the tiles have no room for them."""
-    per_arcmin2: float = Field(default=0.6, gt=0, le=1.5)
+    per_arcmin2: float = Field(default=0.6, gt=0, le=5)
     """Lenses painted into a tile at a time: few, so that it is as crowded as before."""
     on_sky: float = Field(default=0.5, ge=0, le=1)
     """Part of them that are whole lenses on empty sky, with the light of a host from elsewhere in the survey."""

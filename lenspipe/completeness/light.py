@@ -53,11 +53,16 @@ def lift_light(
     while edges[-1] < min(n_y, n_x) / 2:
         edges.append(edges[-1] + max(1.0, edges[-1] * (STEP - 1)))
     which = np.digitize(radius, edges) - 1
-    inside = which < len(edges) - 1
+    n_ring = len(edges) - 1
+    inside = which < n_ring
+    order = np.argsort(which[inside], kind="stable")
+    ends_of = np.searchsorted(which[inside][order], np.arange(1, n_ring))
     light = np.zeros(stamp_njy.shape, np.float32)
     for b, (plane, rms) in enumerate(zip(stamp_njy, sky_rms_njy, strict=True)):
-        steps = [(float(np.median(radius[which == k])), float(np.median(plane[which == k]))) for k in set(which[inside])]
-        at, profile = np.array(sorted(steps)).T
+        at, profile = (
+            np.array([np.median(ring) for ring in np.split(values[inside][order], ends_of) if ring.size])
+            for values in (radius, plane)
+        )
         profile = np.minimum.accumulate(profile)
         ends = np.flatnonzero(profile <= 0)
         if len(ends):

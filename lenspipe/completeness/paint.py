@@ -213,11 +213,12 @@ class Painter:
             return {}
         wanted, size = [bands.index(band) for band in self.snr_bands], self.stamp_px[tile]
         at = np.array([x]), np.array([y])
-        stamp, _ = extract_cutouts(found.flat.image[wanted], found.flat.mask[wanted], *at, size_px=size)
+        cut, _ = extract_cutouts(found.flat.image, found.flat.mask, *at, size_px=size)
+        stamp = cut[0, wanted]
         layer = np.zeros((len(wanted), size, size), np.float32)
         add_stamp(layer, arcs[wanted], size // 2, size // 2)
-        bare = np.where(stamp[0] == 0, np.float32(0), stamp[0] - layer)
-        return {"stamp": stamp[0].astype("<f4").tobytes(), "without_arcs": bare.astype("<f4").tobytes()}
+        bare = np.where(stamp == 0, np.float32(0), stamp - layer)
+        return {"stamp": stamp.astype("<f4").tobytes(), "without_arcs": bare.astype("<f4").tobytes()}
 
 
 def note_schema(bands: Sequence[str]) -> pa.Schema:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from lenspipe.completeness.light import lift_light
+from lenspipe.completeness.passes import home_and_pass
 from lenspipe.completeness.seeds import rng_of, share_of
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.photometry import ab_magnitude
@@ -17,6 +19,7 @@ from lenspipe.image.sources import FLAG_EDGE
 from lenspipe.scan.read import ReadShard
 from lenspipe.scan.search import Found
 from lenspipe.sky.wcs import sky_position
+from lenspipe.survey.shards import Box
 
 HOST, SKY = "host", "sky"
 """The two kinds of places, and of painted lenses."""
@@ -107,12 +110,13 @@ def find_places(
     mag = {band: ab_magnitude(candidates.flux_njy[b]) for b, band in enumerate(bands)}
     is_host = _hosts(found, cuts, mag, all_px, scale, clear_arcsec)
     rows: list[dict[str, object]] = []
+    home, _ = home_and_pass(shard.shard_id)
     side = 2 * int(np.ceil(LIGHT_ARCSEC / 2 / scale)) + 1
     rms = np.array([np.nan if value is None else value for value in flat.median_rms])
     wanted = [bands.index(band) for band in stamp_bands]
     for k in np.flatnonzero(is_host):
         x, y = float(candidates.sources.x_px[k]), float(candidates.sources.y_px[k])
-        place = f"{shard.shard_id.rpartition('_')[0]}_n{candidates.index[k]}"
+        place = f"{home}_n{candidates.index[k]}"
         angle = float(candidates.sources.theta_rad[k])
         axis_ratio = float(candidates.sources.b_px[k] / candidates.sources.a_px[k])
         row: dict[str, object] = {
@@ -133,36 +137,51 @@ def find_places(
                 light = lift_light(cut[0], rms, *middle, axis_ratio=axis_ratio, angle_rad=angle)
                 row |= {"light_side_px": side, "light": light.astype("<f4").tobytes()}
         if share_of(seed, "stamp", place) < stamp_share:
-            stamp, _ = extract_cutouts(flat.image[wanted], flat.mask[wanted], *at, size_px=stamp_px)
-            row["stamp"] = stamp[0].astype("<f4").tobytes()
+            stamp, _ = extract_cutouts(flat.image, flat.mask, *at, size_px=stamp_px)
+            row["stamp"] = stamp[0, wanted].astype("<f4").tobytes()
         rows.append(row)
-    clear_px = clear_arcsec / scale
-    rng, empty = rng_of(seed, "sky", shard.shard_id), 0
-    bad = flat.mask.any(axis=0)
-    margin = int(np.ceil(clear_px))
-    low = np.array([max(core.x0 - window.x0, margin), max(core.y0 - window.y0, margin)])
-    high = np.array(
-        [min(core.x1 - window.x0, bad.shape[1] - margin), min(core.y1 - window.y0, bad.shape[0] - margin)]
-    )
-    low, high = low + margin, high - margin  # sources beyond the core are not in the list
-    for _ in range(60 * n_sky if (high > low).all() else 0):
-        if empty == N_SKY * n_sky:
-            break
-        xy = rng.uniform(low, high)
-        apart = np.hypot(*(all_px - xy).T)
-        column, row_px = np.floor(xy + 0.5).astype(int)
-        box = np.s_[row_px - margin : row_px + margin + 1, column - margin : column + margin + 1]
-        if (len(apart) and apart.min() < clear_px) or bad[box].any():
-            continue
-        x, y = xy + (window.x0, window.y0)
-        rows.append({"place_id": f"{shard.shard_id}_sky{empty}", "kind": SKY, "x_px": float(x), "y_px": float(y)})
-        empty += 1
+    rng = rng_of(seed, "sky", shard.shard_id)
+    empty = _empty_px(rng, all_px, flat.mask, window=window, core=core, n=N_SKY * n_sky, clear_px=clear_arcsec / scale)
+    rows += [
+        {"place_id": f"{home}_sky{k}", "kind": SKY, "x_px": float(x + window.x0), "y_px": float(y + window.y0)}
+        for k, (x, y) in enumerate(empty)
+    ]
     ra, dec = sky_position(
         read.facts.wcs, np.array([row["x_px"] for row in rows], float), np.array([row["y_px"] for row in rows], float)
     )
     for row, one, other in zip(rows, ra, dec, strict=True):
-        row |= {"tile": shard.tile, "shard_id": shard.shard_id, "ra": float(one), "dec": float(other)}
+        row |= {"tile": shard.tile, "shard_id": home, "ra": float(one), "dec": float(other)}
     return pa.Table.from_pylist(rows, places_schema(bands)), is_host
+
+
+def _empty_px(
+    rng: np.random.Generator,
+    sources_px: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    *,
+    window: Box,
+    core: Box,
+    n: int,
+    clear_px: float,
+) -> list[NDArray[np.float64]]:
+    """Places in the core, in pixels of the window, without a source or a bad pixel around them; ``n`` at most."""
+    bad = mask.any(axis=0)
+    margin = int(np.ceil(clear_px))
+    # sources beyond the core are not in the list, so its rim is left out
+    low = np.array([core.x0 - window.x0, core.y0 - window.y0]) + margin
+    high = np.array([core.x1 - window.x0, core.y1 - window.y0]) - margin - 1
+    empty: list[NDArray[np.float64]] = []
+    if not (high > low).all() or not n:
+        return empty
+    tree = cKDTree(sources_px) if len(sources_px) else None
+    for xy in rng.uniform(low, high, (20 * n, 2)):
+        if len(empty) == n:
+            break
+        column, row = np.floor(xy + 0.5).astype(int)
+        box = np.s_[row - margin : row + margin + 1, column - margin : column + margin + 1]
+        if (tree is None or tree.query(xy)[0] >= clear_px) and not bad[box].any():
+            empty.append(xy)
+    return empty
 
 
 def _hosts(

@@ -1,0 +1,117 @@
+"""Painted lenses are searched as if the files held them, and are the same however the work is cut up."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.io import fits
+from painted_survey import CONFIG, Watching, make_tile, paint, scan_tiles
+from scipy.spatial import cKDTree
+
+from lenspipe.catalog.run_rows import Run
+from lenspipe.completeness.passes import home_and_pass, name_of
+from lenspipe.completeness.run import Painted
+from lenspipe.errors import ConfigError
+from lenspipe.scan.plan import tasks_of
+from lenspipe.scan.read import read_shard, task_of
+from lenspipe.survey.shards import Box
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("survey") / "tiles"
+    make_tile(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tiles: Path) -> Run:
+    return scan_tiles(tiles, tiles.parent / "run")
+
+
+@pytest.fixture(scope="module")
+def watching() -> Watching:
+    return Watching()
+
+
+@pytest.fixture(scope="module")
+def painted(run: Run, tiny_model: Path, tiles: Path, watching: Watching) -> Painted:
+    return paint(run, tiny_model, tiles.parent / "sel", watching=watching)
+
+
+def test_rows_are_those_of_a_scan_of_files_that_hold_the_lenses(
+    run: Run, painted: Painted, watching: Watching, tiles: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    task = tasks_of(run.plan)[0]
+    context = watching.contexts[-1]
+    table = painted.injections
+    assert set(table["kind"].to_pylist()) == {"host", "sky"}
+    compared = 0
+    for number in (0, 1):
+        whole = task_of(task.tile, Box(0, 0, 320, 300))
+        shard = dataclasses.replace(whole.shard, shard_id=f"a_{name_of(number)}")
+        pixels = context.change(read_shard(dataclasses.replace(whole, shard=shard), context)).pixels
+        folder = tmp_path / str(number)
+        shutil.copytree(tiles, folder / "tiles")
+        for b, band in enumerate(pixels.bands):
+            with fits.open(folder / "tiles" / f"a_{band}.fits", mode="update") as hdus:
+                hdus[0].data = pixels.image[b]
+        scan_tiles(folder / "tiles", folder / "run", model=str(tiny_model))
+        found = pq.read_table(folder / "run/candidates.parquet")
+        tree = cKDTree(np.c_[found["x_px"], found["y_px"]])
+        for row in table.filter(pa.compute.equal(table["pass"], name_of(number))).to_pylist():
+            near = tree.query_ball_point((row["x_px"], row["y_px"]), CONFIG.match_arcsec / 0.2)
+            scores = [(found["score"][k].as_py(), found["candidate_id"][k].as_py()) for k in near]
+            assert row["selected"] == bool(scores)
+            if scores:
+                score, name = max(scores)
+                home, index = row["candidate_id"].rsplit("_n", 1)
+                assert (row["score"], f"{home_and_pass(home)[0]}_n{index}") == (score, name)
+                compared += 1
+    assert compared > 6
+
+
+def test_a_run_that_was_cut_off_is_finished_with_the_same_table(
+    run: Run, painted: Painted, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "sel"
+    for after in (3, 4):  # four shards: once in the bare pass, once among the painted ones
+        with pytest.raises(KeyboardInterrupt):
+            paint(run, tiny_model, out, watching=Watching(break_after=after), resume=after == 4)
+    assert paint(run, tiny_model, out, resume=True).injections.equals(painted.injections)
+
+
+def test_lenses_of_a_pass_keep_apart_and_every_one_is_drawn_within_its_ranges(painted: Painted) -> None:
+    table = painted.injections.to_pandas()
+    for _, of in table.groupby("pass"):
+        apart = cKDTree(np.c_[of["x_px"], of["y_px"]]).query(np.c_[of["x_px"], of["y_px"]], k=2)[0][:, 1]
+        assert (apart * 0.2 >= CONFIG.apart_arcsec - 0.3).all()
+    assert table["injection_id"].is_unique
+    assert table["theta_e_arcsec"].between(*CONFIG.theta_e_arcsec).all()
+    assert table["arc_snr"].between(*CONFIG.arc_snr).all()
+    assert table["detected"].mean() > 0.8
+
+
+def test_a_finder_of_bands_that_the_survey_lacks_is_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    make_tile(tmp_path / "tiles", bands="r")
+    run = scan_tiles(tmp_path / "tiles", tmp_path / "run")
+    with pytest.raises(ConfigError, match="needs bands that the tiles do not have"):
+        paint(run, tiny_model, tmp_path / "sel")
+    assert not (tmp_path / "sel").exists()
+
+
+def test_a_survey_without_a_host_is_refused_in_one_line(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    bright = CONFIG.hosts.model_copy(update={"mag": (5.0, 6.0)})
+    with pytest.raises(ConfigError, match="no row of the run can carry arcs"):
+        paint(run, tiny_model, tmp_path / "sel", hosts=bright)
+
+
+def test_a_band_without_a_psf_is_refused_in_one_line(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--set psf_fwhm_arcsec\.g"):
+        paint(run, tiny_model, tmp_path / "sel", psf_fwhm_arcsec={})
