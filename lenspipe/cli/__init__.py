@@ -19,6 +19,7 @@ COMMANDS = {
     "gallery": "Write the page to look at a catalogue's candidates and grade them.",
     "explain": "Scan and score one candidate again and compare with what is stored.",
     "grades": "Bring grades back from the page: agreement, mean grades, labels.",
+    "completeness": "Measure what a finder misses: paint lenses into a run's pixels and search them.",
     "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
     "train": "Train a network on a data set of labelled stamps.",
     "sweep": "Train and compare many networks or settings.",

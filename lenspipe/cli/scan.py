@@ -156,7 +156,7 @@ def command(
         if dry_run:
             print_plan(request)
             return 0
-        result = run_scan(request, folder, _start(runner, workers), progress, resume=resume)
+        result = run_scan(request, folder, start_of(runner, workers), progress, resume=resume)
     print_result(result, request)
     if sample:
         print_sample_truth(result)
@@ -210,7 +210,8 @@ def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
 
 
-def _start(name: str, workers: int | None) -> Start[Runner]:
+def start_of(name: str, workers: int | None) -> Start[Runner]:
+    """Start of a scan's runner by its name: ``local`` or ``ray``."""
     from lenspipe.distributed.session import on_ray
     from lenspipe.runner import here
     from lenspipe.scan.local import scan_local

@@ -58,7 +58,7 @@ class CompletenessConfig(Table):
     """Completeness is given for this many best candidates."""
     thresholds: tuple[float, ...] = ()
     """Scores at which completeness is given."""
-    bootstraps: int = Field(default=200, ge=20)
+    bootstraps: int = Field(default=100, ge=20)
     """Draws of the bootstrap of the smooth fit, by host."""
     gate_stamps: int = Field(default=400, ge=50)
     """Stamps of each kind that the realism gate compares, at most."""

@@ -49,7 +49,13 @@ def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]
     least = config.radius_min_psf * psf_fwhm_arcsec.get(band, 0.0) / 2
     cuts = HostCuts(band, config.mag, colour, -np.inf, least, config.axis_ratio_min)
     counts, n_row = np.zeros(len(COLOUR_BINS) + 1, np.int64), 0
-    names = ["half_light_radius_arcsec", "axis_ratio", "flags", "mask_fraction", *(f"mag_{b}" for b in colour or (band,))]
+    names = [
+        "half_light_radius_arcsec",
+        "axis_ratio",
+        "flags",
+        "mask_fraction",
+        *(f"mag_{b}" for b in colour or (band,)),
+    ]
     for batch in pq.ParquetFile(run.folder / "candidates.parquet").iter_batches(columns=names):
         value = {name: _numbers(batch.column(name)) for name in names}
         shade = value[f"mag_{colour[0]}"] - value[f"mag_{colour[1]}"] if colour else None

@@ -107,7 +107,8 @@ class Painter:
         for injection in injections:
             column, row = (int(np.floor(at + 0.5)) for at in (injection.x_px, injection.y_px))
             arcs, noisy, truth = self._arcs(read, injection)
-            for stamp in (noisy, *self._light(injection, len(pixels.bands))):
+            stamps: list[NDArray[Any]] = [noisy, *self._light(injection, len(pixels.bands))]
+            for stamp in stamps:
                 _add(pixels.image, pixels.mask, stamp, column - window.x0, row - window.y0)
             layers[injection.injection_id], truths[injection.injection_id] = arcs.astype(np.float32), truth
         inside = [i for i in injections if _in_core(read, i)]

@@ -78,6 +78,4 @@ def share_passes(
 
 def tasks_of_passes(tasks: Sequence[ShardTask], passes: Mapping[str, int]) -> list[ShardTask]:
     """Every shard of every tile in each of its passes."""
-    return [
-        task_in(task, name_of(number)) for task in tasks for number in range(passes.get(task.shard.tile, 0))
-    ]
+    return [task_in(task, name_of(number)) for task in tasks for number in range(passes.get(task.shard.tile, 0))]

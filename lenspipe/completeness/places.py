@@ -165,7 +165,7 @@ def _empty_px(
     clear_px: float,
 ) -> list[NDArray[np.float64]]:
     """Places in the core, in pixels of the window, without a source or a bad pixel around them; ``n`` at most."""
-    bad = mask.any(axis=0)
+    bad = np.asarray(mask.any(axis=0))
     margin = int(np.ceil(clear_px))
     # sources beyond the core are not in the list, so its rim is left out
     low = np.array([core.x0 - window.x0, core.y0 - window.y0]) + margin
@@ -179,7 +179,7 @@ def _empty_px(
             break
         column, row = np.floor(xy + 0.5).astype(int)
         box = np.s_[row - margin : row + margin + 1, column - margin : column + margin + 1]
-        if (tree is None or tree.query(xy)[0] >= clear_px) and not bad[box].any():
+        if (tree is None or tree.query(xy)[0] >= clear_px) and not np.any(bad[box]):
             empty.append(xy)
     return empty
 

@@ -59,73 +59,9 @@ class Painted:
     seconds: dict[str, float]
 
 
-def paint_run(
-    run: Run,
-    model: str,
-    folder: Path,
-    config: CompletenessConfig,
-    *,
-    seed: int,
-    runner: Start[Runner],
-    progress: Progress,
-    resume: bool,
-) -> Painted:
-    """
-    Paint lenses into the tiles of a run, search them by the scan's own code, and write ``injections.parquet``.
-
-    Parameters
-    ----------
-    run : Run
-    model : str
-        Finder or committee that scores.
-    folder : Path
-        New, or one of the same request with ``resume``.
-    config : CompletenessConfig
-    seed : int
-        The same seed, run and settings give the same table, whatever the runner.
-    runner : Start
-        Of a scan.
-    progress : Progress
-    resume : bool
-
-    Raises
-    ------
-    ConfigError
-        Before any work: the finder needs bands that the survey lacks, a band has no PSF, no row can carry arcs.
-    """
-    setting = _Setting.of(run, model, config, seed)
-    request = {
-        "run": str(run.home),
-        "run_id": run.run_id,
-        "model": model,
-        "seed": seed,
-        "config": config.model_dump(mode="json", exclude=AFTERWARDS),
-    }
-    seconds: dict[str, float] = {}
-    with open_run(folder, request, resume=resume, command="--out"):
-        remove_leftovers(folder)
-        same_models(folder / MODEL, setting.context.models)
-        session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        _work(BARE, [task_in(t, BARE) for t in setting.tasks], setting.bare(), folder, runner, progress, session, seconds)
-        notes = _write_places(folder, setting)
-        painting = tasks_of_passes(setting.tasks, setting.passes)
-        _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
-        begun = time.perf_counter()
-        injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
-        with atomic_path(folder / INJECTIONS) as path:
-            pq.write_table(injections, path, compression="zstd")
-        shutil.rmtree(folder / "attempts", ignore_errors=True)
-        seconds["collect"] = time.perf_counter() - begun
-        if injections.num_rows < config.count * 0.9:
-            notes.append(f"{injections.num_rows} of {config.count} lenses found room; more passes take --set count=...")
-    return Painted(
-        folder, injections, setting.finder, *_bare_scores(folder, run, setting), tuple(notes), seconds
-    )
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Setting:
-    """What is known before a pixel is read."""
+class Setting:
+    """What is known before a pixel is read; made by `Setting.of`."""
 
     run: Run
     config: CompletenessConfig
@@ -144,7 +80,15 @@ class _Setting:
     bare_change: Bare
 
     @classmethod
-    def of(cls, run: Run, model: str, config: CompletenessConfig, seed: int) -> _Setting:
+    def of(cls, run: Run, model: str, config: CompletenessConfig, seed: int) -> Setting:
+        """
+        Read the run's tables and choose what is painted where.
+
+        Raises
+        ------
+        ConfigError
+            The finder needs bands that the survey lacks, a band has no PSF, no row can carry arcs.
+        """
         context = context_of(run)
         score = context.config.score.model_copy(update={"model": model, "prior": None})
         scan = context.config.model_copy(update={"score": score})
@@ -186,9 +130,11 @@ class _Setting:
         return cls(run, config, seed, context, finder, tasks, passes, density, area, psf, rms, scale, n_host, bare)
 
     def bare(self) -> ScanContext:
+        """Context of the pass that looks for places."""
         return dataclasses.replace(self.context, change=self.bare_change)
 
     def painter(self, folder: Path) -> ScanContext:
+        """Context of the passes that paint."""
         config = self.config
         painter = Painter(
             places=folder / PLACES,
@@ -215,6 +161,60 @@ class _Setting:
             stamp_px=self.bare_change.stamp_px,
         )
         return dataclasses.replace(self.context, change=painter)
+
+
+def paint_run(
+    setting: Setting, model: str, folder: Path, *, runner: Start[Runner], progress: Progress, resume: bool
+) -> Painted:
+    """
+    Paint lenses into the tiles of a run, search them by the scan's own code, and write ``injections.parquet``.
+
+    Parameters
+    ----------
+    setting : Setting
+        The same seed, run and settings give the same table, whatever the runner.
+    model : str
+        Finder or committee that scores, as it was asked for.
+    folder : Path
+        New, or one of the same request with ``resume``.
+    runner : Start
+        Of a scan.
+    progress : Progress
+    resume : bool
+
+    Raises
+    ------
+    ConfigError
+        The folder is another's, or no tile holds a galaxy that can carry arcs.
+    """
+    run, config = setting.run, setting.config
+    request = {
+        "run": str(run.home),
+        "run_id": run.run_id,
+        "model": model,
+        "seed": setting.seed,
+        "config": config.model_dump(mode="json", exclude=AFTERWARDS),
+    }
+    seconds: dict[str, float] = {}
+    with open_run(folder, request, resume=resume, command="--out"):
+        remove_leftovers(folder)
+        same_models(folder / MODEL, setting.context.models)
+        session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        _work(
+            BARE, [task_in(t, BARE) for t in setting.tasks], setting.bare(), folder, runner, progress, session, seconds
+        )
+        notes = _write_places(folder, setting)
+        painting = tasks_of_passes(setting.tasks, setting.passes)
+        _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
+        begun = time.perf_counter()
+        injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
+        with atomic_path(folder / INJECTIONS) as path:
+            pq.write_table(injections, path, compression="zstd")
+        shutil.rmtree(folder / "attempts", ignore_errors=True)
+        seconds["collect"] = time.perf_counter() - begun
+        if injections.num_rows < config.count * 0.9:
+            notes.append(f"{injections.num_rows} of {config.count} lenses found room; more passes take --set count=...")
+    return Painted(folder, injections, setting.finder, *_bare_scores(folder, run, setting), tuple(notes), seconds)
 
 
 def _tiles(
@@ -279,7 +279,7 @@ def _work(
     seconds[stage] = time.perf_counter() - begun
 
 
-def _write_places(folder: Path, setting: _Setting) -> list[str]:
+def _write_places(folder: Path, setting: Setting) -> list[str]:
     """Write the places and donors that the bare pass found; returns lines on what is missing."""
     found = [table for _, table in iter_noted(folder / BARE)]
     places = pa.concat_tables(found, promote_options="default") if found else None
@@ -298,15 +298,23 @@ def _write_places(folder: Path, setting: _Setting) -> list[str]:
             "no tile holds a galaxy that can carry arcs, so there is nothing to paint; widen [hosts]",
             tiles=len(setting.passes),
         )
-    notes = [f"no host in tile {t}: only lenses on empty sky are painted there" for t in setting.passes if t not in with_hosts]
+    notes = [
+        f"no host in tile {t}: only lenses on empty sky are painted there"
+        for t in setting.passes
+        if t not in with_hosts
+    ]
     if setting.config.on_sky > 0:
-        notes += [f"no empty sky in tile {t}: arcs are painted on its own hosts only" for t in setting.passes if t not in with_sky]
+        notes += [
+            f"no empty sky in tile {t}: arcs are painted on its own hosts only"
+            for t in setting.passes
+            if t not in with_sky
+        ]
         if not donors.num_rows:
             notes.append("no host's light could be lifted, so no lens stands on empty sky")
     return notes
 
 
-def _bare_scores(folder: Path, run: Run, setting: _Setting) -> tuple[NDArray[np.float64], float]:
+def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.float64], float]:
     """Scores of the candidates as they are, and the part of the run's area that they are of."""
     if not setting.bare_change.score_all:
         column = pq.read_table(run.folder / "candidates.parquet", columns=["score"])["score"]

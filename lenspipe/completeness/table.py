@@ -51,7 +51,9 @@ def injections_schema(bands: Sequence[str]) -> pa.Schema:
                 for band in bands
             ),
             field("host_axis_ratio", pa.float64(), "Axis ratio of the host"),
-            field("host_half_light_radius_arcsec", pa.float64(), "Half-light radius of the host", unit="arcsec", ucd=angle),
+            field(
+                "host_half_light_radius_arcsec", pa.float64(), "Half-light radius of the host", unit="arcsec", ucd=angle
+            ),
             *(
                 field(f"psf_fwhm_{band}_arcsec", pa.float64(), f"FWHM of the PSF in {band}", unit="arcsec", ucd=angle)
                 for band in bands

@@ -70,6 +70,15 @@ class LoadedNetwork:
         """Rows of each batch of ``n`` stamps."""
         return [slice(start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size)]
 
+    def features(self, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the trunk makes of prepared stamps ``(n, channel, y, x)``: ``(n, num_features)``, before the head."""
+        parts = []
+        with torch.inference_mode():
+            for rows in self.batches(len(stamps)):
+                found = self._module.forward_features(self._on_device(stamps[rows], self.batch_size))
+                parts.append(found.cpu().numpy()[: rows.stop - rows.start])
+        return np.concatenate(parts) if parts else np.empty((0, self._module.num_features), np.float32)
+
     def run(self, *inputs: NDArray[np.float32], padded_to: int | None = None) -> NDArray[np.float32]:
         """
         What the network gives for a batch at most: stamps ``(n, channel, y, x)``, and numbers beside them ``(n, k)``.

@@ -96,6 +96,77 @@ def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, An
     return png_of(figure)
 
 
+def fraction_plot(
+    quantity: str,
+    label: str,
+    bins: Mapping[str, Sequence[Mapping[str, Any]]],
+    curves: Mapping[str, tuple[NDArray[np.float64], ...]],
+    *,
+    logarithmic: bool = False,
+) -> bytes:
+    """
+    A fraction in bins of a quantity, with 95 % intervals, and a smooth curve with its band; one colour a name.
+
+    Parameters
+    ----------
+    quantity, label : str
+        Of the axes.
+    bins : mapping
+        By name, rows with ``low``, ``high``, ``value`` (null where there are none) and ``interval95``.
+    curves : mapping
+        By the same names: positions, fraction, lower and upper end.
+    logarithmic : bool
+        Of the quantity.
+    """
+    figure, axes = _axes(6.4, 4.0)
+    for colour, (name, rows) in zip(COLOURS * 9, bins.items(), strict=False):
+        if name in curves:
+            x, value, low, high = curves[name]
+            axes.plot(x, value, color=colour, lw=1.5)
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+        rows = [row for row in rows if row["value"] is not None]
+        ends = np.array([(row["low"], row["high"]) for row in rows]).reshape(-1, 2)
+        middle = np.sqrt(ends.prod(axis=1)) if logarithmic else ends.mean(axis=1)
+        y = np.array([row["value"] for row in rows])
+        low, high = np.array([row["interval95"] for row in rows]).reshape(-1, 2).T
+        axes.errorbar(middle, y, [y - low, high - y], fmt="o", ms=4, lw=1, color=colour, label=name)
+    axes.set(ylim=(-0.02, 1.02), xlabel=quantity, ylabel=label)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.legend(fontsize=8)
+    return png_of(figure)
+
+
+def map_plot(
+    x: tuple[str, NDArray[np.float64]], y: tuple[str, NDArray[np.float64]], value: NDArray[np.float64], label: str
+) -> bytes:
+    """A fraction ``(y, x)`` over two quantities on logarithmic axes, with its contours."""
+    figure, axes = _axes(6.4, 4.6)
+    shown = axes.pcolormesh(x[1], y[1], value, vmin=0, vmax=1, cmap="viridis", shading="gouraud")
+    lines = axes.contour(x[1], y[1], value, levels=(0.1, 0.25, 0.5, 0.75, 0.9), colors="w", linewidths=0.8)
+    axes.clabel(lines, fontsize=8)
+    axes.set(xscale="log", yscale="log", xlabel=x[0], ylabel=y[0])
+    axes.grid(False)
+    figure.colorbar(shown, ax=axes, label=label)
+    return png_of(figure)
+
+
+def cells_plot(
+    ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], value: NDArray[np.float64], label: str
+) -> bytes:
+    """A fraction per pixel of the sky, each at its centre; east to the left, NaN grey."""
+    figure, axes = _axes(5.6, 4.8)
+    centre = float(np.degrees(np.angle(np.exp(1j * np.radians(ra_deg)).mean())))
+    offset = (ra_deg - centre + 180) % 360 - 180
+    known = np.isfinite(value)
+    axes.plot(offset[~known] + centre, dec_deg[~known], "s", color="0.8", ms=6)
+    shown = axes.scatter(offset[known] + centre, dec_deg[known], c=value[known], vmin=0, vmax=1, s=90, marker="s")
+    axes.invert_xaxis()
+    axes.set(xlabel="right ascension [deg]", ylabel="declination [deg]")
+    figure.colorbar(shown, ax=axes, label=label)
+    return png_of(figure)
+
+
 def reliability_plot(models: Mapping[str, dict[str, Any]]) -> bytes:
     """Observed fraction against stated probability with 95 % intervals; one colour a name."""
     figure, axes = _axes(5.2, 4.9 + 0.22 * len(models))

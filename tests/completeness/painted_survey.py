@@ -12,7 +12,7 @@ from sky import write_tile
 
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.completeness.config import CompletenessConfig
-from lenspipe.completeness.run import Painted, paint_run
+from lenspipe.completeness.run import Painted, Setting, paint_run
 from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
@@ -21,7 +21,7 @@ from lenspipe.scan.run import run_scan
 from lenspipe.survey.layout import read_layout
 
 SCAN = ScanConfig.model_validate(
-    {"shard": {"core_px": 128, "halo_px": 64}, "score": {"model": "none"}, "background": {"mesh_px": 32}}
+    {"shard": {"core_px": 192, "halo_px": 64}, "score": {"model": "none"}, "background": {"mesh_px": 32}}
 )
 CONFIG = CompletenessConfig.model_validate(
     {
@@ -69,8 +69,9 @@ class Watching:
 def paint(run: Run, model: Path, out: Path, *, watching: Any = None, resume: bool = False, **config: Any) -> Painted:
     changed = CONFIG.model_copy(update=config)
     start = watching or here(scan_local)
-    return paint_run(run, str(model), out, changed, seed=7, runner=start, progress=Silent(), resume=resume)
+    setting = Setting.of(run, str(model), changed, 7)
+    return paint_run(setting, str(model), out, runner=start, progress=Silent(), resume=resume)
 
 
-def make_tile(folder: Path, *, bands: str = "gri", n_source: int = 14) -> None:
-    write_tile(folder, "a", bands=bands, shape=(300, 320), n_source=n_source)
+def make_tile(folder: Path, *, bands: str = "gri", n_source: int = 12) -> None:
+    write_tile(folder, "a", bands=bands, shape=(220, 320), n_source=n_source)

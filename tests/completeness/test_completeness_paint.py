@@ -23,28 +23,6 @@ from lenspipe.scan.read import read_shard, task_of
 from lenspipe.survey.shards import Box
 
 
-@pytest.fixture(scope="module")
-def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("survey") / "tiles"
-    make_tile(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(tiles: Path) -> Run:
-    return scan_tiles(tiles, tiles.parent / "run")
-
-
-@pytest.fixture(scope="module")
-def watching() -> Watching:
-    return Watching()
-
-
-@pytest.fixture(scope="module")
-def painted(run: Run, tiny_model: Path, tiles: Path, watching: Watching) -> Painted:
-    return paint(run, tiny_model, tiles.parent / "sel", watching=watching)
-
-
 def test_rows_are_those_of_a_scan_of_files_that_hold_the_lenses(
     run: Run, painted: Painted, watching: Watching, tiles: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -53,8 +31,8 @@ def test_rows_are_those_of_a_scan_of_files_that_hold_the_lenses(
     table = painted.injections
     assert set(table["kind"].to_pylist()) == {"host", "sky"}
     compared = 0
-    for number in (0, 1):
-        whole = task_of(task.tile, Box(0, 0, 320, 300))
+    for number in (0,):
+        whole = task_of(task.tile, Box(0, 0, 320, 220))
         shard = dataclasses.replace(whole.shard, shard_id=f"a_{name_of(number)}")
         pixels = context.change(read_shard(dataclasses.replace(whole, shard=shard), context)).pixels
         folder = tmp_path / str(number)
@@ -74,16 +52,16 @@ def test_rows_are_those_of_a_scan_of_files_that_hold_the_lenses(
                 home, index = row["candidate_id"].rsplit("_n", 1)
                 assert (row["score"], f"{home_and_pass(home)[0]}_n{index}") == (score, name)
                 compared += 1
-    assert compared > 6
+    assert compared > 2
 
 
 def test_a_run_that_was_cut_off_is_finished_with_the_same_table(
     run: Run, painted: Painted, tiny_model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "sel"
-    for after in (3, 4):  # four shards: once in the bare pass, once among the painted ones
+    for after in (1, 2):  # of two shards: in the bare pass, and among the painted ones
         with pytest.raises(KeyboardInterrupt):
-            paint(run, tiny_model, out, watching=Watching(break_after=after), resume=after == 4)
+            paint(run, tiny_model, out, watching=Watching(break_after=after), resume=after == 2)
     assert paint(run, tiny_model, out, resume=True).injections.equals(painted.injections)
 
 

@@ -1,0 +1,114 @@
+"""The selection function: files with units, answers with intervals, and refusals outside what was injected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import Table
+
+from lenspipe.completeness import read
+from lenspipe.completeness.finish import Outcome
+from lenspipe.completeness.passes import share_passes
+from lenspipe.completeness.points import points_of
+from lenspipe.completeness.realism import verdict
+from lenspipe.completeness.run import Painted
+from lenspipe.completeness.selection import OF_PAINTED
+from lenspipe.errors import ConfigError
+
+
+def test_counts_of_the_bins_add_up_to_the_injections(outcome: Outcome, painted: Painted) -> None:
+    table = pq.read_table(painted.folder / "binned.parquet").to_pandas()
+    score = painted.injections["score"].to_numpy(zero_copy_only=False).astype(float)
+    for point in outcome.selection.points:
+        of = table[(table["at"] == point.name) & (table["kind"] == "both")]
+        for name in ("all", "theta_e_arcsec", "arc_snr"):
+            assert of[of["quantity"] == name]["n"].sum() == painted.injections.num_rows
+            assert of[of["quantity"] == name]["k"].sum() == np.sum(score > point.threshold)
+
+
+def test_fits_tables_hold_the_parquet_tables_with_units(outcome: Outcome, painted: Painted) -> None:
+    for name in ("injections", "binned", "smooth", "healpix"):
+        one, other = pq.read_table(painted.folder / f"{name}.parquet"), Table.read(painted.folder / f"{name}.fits")
+        assert len(other) == one.num_rows > 0
+    table = Table.read(painted.folder / "injections.fits")
+    assert table["theta_e_arcsec"].unit == "arcsec" and table["arc_mag_r"].unit == "mag"
+    np.testing.assert_array_equal(table["theta_e_arcsec"], painted.injections["theta_e_arcsec"])
+    assert OF_PAINTED in " ".join(Table.read(painted.folder / "smooth.fits").meta["comments"])
+
+
+def test_an_answer_has_an_interval_and_says_what_it_is_of(outcome: Outcome, painted: Painted) -> None:
+    selection = read(painted.folder)
+    low, high = selection.ranges["theta_e_arcsec"]
+    said = selection(theta_e_arcsec=(low + high) / 2)
+    assert 0 <= said.low <= said.completeness <= said.high <= 1
+    assert said.what == OF_PAINTED and OF_PAINTED in repr(said)
+    snr = np.linspace(*selection.ranges["arc_snr"], 3)
+    grid = selection(theta_e_arcsec=np.array([[low], [high]]), arc_snr=snr, at="first 5")
+    assert grid.completeness.shape == grid.low.shape == (2, 3)
+    one = selection(theta_e_arcsec=high, arc_snr=snr[1], at="first 5")
+    assert grid.completeness[1, 1] == pytest.approx(one.completeness, rel=1e-12)
+    assert selection(seeing_arcsec=0.75).completeness == pytest.approx(selection().completeness)
+    ra, dec = (painted.injections[name][0].as_py() for name in ("ra", "dec"))
+    assert selection(ra_deg=ra, dec_deg=dec).completeness == pytest.approx(selection().completeness)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"theta_e_arcsec": 5.0}, "nothing was injected there.*5.0"),
+        ({"theta_e_arcsec": np.array([1.0, np.nan])}, "nothing was injected there"),
+        ({"seeing_arcsec": 1.5}, "nothing was injected there"),
+        ({"redshift": 0.5}, "does not know this quantity.*theta_e_arcsec"),
+        ({"arc_snr": 20.0, "arc_mag": 23.0}, "not both"),
+        ({"at": "rate 7"}, "no such operating point.*first 5"),
+        ({"kind": "moon"}, "no lens of this kind"),
+        ({"ra_deg": 200.0, "dec_deg": 0.0}, "nothing was injected at this position"),
+    ],
+)
+def test_what_was_not_injected_is_refused(outcome: Outcome, asked: dict, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        outcome.selection(**asked)
+
+
+def test_a_folder_without_a_selection_function_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no selection function here"):
+        read(tmp_path)
+
+
+def test_the_page_is_whole_and_says_what_it_is_of(outcome: Outcome, painted: Painted) -> None:
+    text = (painted.folder / "index.html").read_text()
+    assert OF_PAINTED.capitalize() in text and "no real lenses were given" in text
+    assert text.count("<img") >= 4 and (painted.folder / "footprint.fits").exists()
+
+
+def gate_test(auc: float, high: float, **more: object) -> dict:
+    return {"pair": "p", "kind": "host", "features": "f", "auc": auc, "interval95": [auc - 0.1, high], **more}
+
+
+def test_painted_lenses_pass_for_real_ones_only_where_real_ones_were_compared_and_no_test_tells() -> None:
+    good = gate_test(0.52, 0.6)
+    assert verdict([good], 0.65, given=True)[0]
+    assert not verdict([good], 0.65, given=False)[0]
+    assert not verdict([good, gate_test(0.7, 0.75)], 0.65, given=True)[0]
+    assert not verdict([good, gate_test(0.6, 0.9)], 0.65, given=True)[0]  # too few to say
+    assert not verdict([good, gate_test(0.5, 0.5) | {"auc": None, "why": "few"}], 0.65, given=True)[0]
+
+
+def test_a_point_passes_as_many_candidates_as_it_is_named_after() -> None:
+    scores = np.linspace(0, 1, 2001)
+    points, notes = points_of(scores, rates=(0.01, 1e-4), first=(50, 5000), thresholds=(0.5,), area_part=1.0)
+    assert [(p.name, p.passing["k"]) for p in points] == [("rate 0.01", 20), ("first 50", 50), ("score 0.5", 1000)]
+    assert len(notes) == 2 and "cannot be measured" in notes[0]
+    half, _ = points_of(scores, rates=(), first=(50,), thresholds=(), area_part=0.5)
+    assert half[0].passing["k"] == 25
+
+
+def test_passes_are_shared_among_tiles_until_the_count_is_reached() -> None:
+    few, density = share_passes({f"t{k}": 100.0 for k in range(50)}, count=240, per_arcmin2=0.6, seed=1)
+    assert len(few) == 4 and density * 400 == pytest.approx(240)
+    many, density = share_passes({"a": 100.0, "b": 50.0}, count=500, per_arcmin2=0.6, seed=1)
+    assert density * (many["a"] * 100 + many["b"] * 50) == pytest.approx(500)
+    assert abs(many["a"] - many["b"]) <= 1 and density <= 0.6
