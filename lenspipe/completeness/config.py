@@ -15,7 +15,7 @@ class HostConfig(Table):
     """AB magnitude in the band of the scan's selection between these."""
     red_part: float = Field(default=0.5, gt=0, le=1)
     """The reddest part of the galaxies of these magnitudes and sizes is taken; of a survey of one band, all."""
-    radius_min_psf: float = Field(default=1.25, ge=0)
+    radius_min_psf: float = Field(default=1.4, ge=0)
     """Smallest half-light radius, in units of the PSF's (half its FWHM)."""
     axis_ratio_min: float = Field(default=0.5, ge=0, le=1)
     """Smallest axis ratio."""

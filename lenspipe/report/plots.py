@@ -156,11 +156,11 @@ def cells_plot(
 ) -> bytes:
     """A fraction per pixel of the sky, each at its centre; east to the left, NaN grey."""
     figure, axes = _axes(5.6, 4.8)
-    centre = float(np.degrees(np.angle(np.exp(1j * np.radians(ra_deg)).mean())))
+    centre = float(np.degrees(np.angle(np.exp(1j * np.radians(ra_deg)).mean()))) % 360
     offset = (ra_deg - centre + 180) % 360 - 180
     known = np.isfinite(value)
-    axes.plot(offset[~known] + centre, dec_deg[~known], "s", color="0.8", ms=6)
-    shown = axes.scatter(offset[known] + centre, dec_deg[known], c=value[known], vmin=0, vmax=1, s=90, marker="s")
+    axes.plot(offset[~known] + centre, dec_deg[~known], "D", color="0.8", ms=6)
+    shown = axes.scatter(offset[known] + centre, dec_deg[known], c=value[known], vmin=0, vmax=1, s=260, marker="D")
     axes.invert_xaxis()
     axes.set(xlabel="right ascension [deg]", ylabel="declination [deg]")
     figure.colorbar(shown, ax=axes, label=label)
