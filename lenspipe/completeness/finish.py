@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenspipe.catalog.footprint import footprint, write_footprint
 from lenspipe.catalog.run_rows import Run
@@ -30,6 +29,7 @@ from lenspipe.rundir import atomic_path, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.schema import field
 from lenspipe.stamps.format import StampSet
+from lenspipe.tables import write_table
 
 BINNED, SMOOTH, FOOTPRINT = "binned", "smooth", "footprint.fits"
 N_GRID = 20
@@ -249,7 +249,7 @@ def _write(folder: Path, name: str, table: pa.Table, facts: Mapping[str, str]) -
     about = {f"lenspipe.{key}": value for key, value in facts.items()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **about})
     with atomic_path(folder / f"{name}.parquet") as path:
-        pq.write_table(table, path, compression="zstd")
+        write_table(table, path)
     _write_fits(folder / f"{name}.fits", table, name, facts)
 
 

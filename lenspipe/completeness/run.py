@@ -35,6 +35,7 @@ from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.run import MODEL, Runner
+from lenspipe.tables import write_table
 
 PLACES, DONORS, INJECTIONS, SCORES = "places.parquet", "donors.parquet", "injections.parquet", "scores.parquet"
 PAINTED = "painted"
@@ -209,7 +210,7 @@ def paint_run(
         begun = time.perf_counter()
         injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
         with atomic_path(folder / INJECTIONS) as path:
-            pq.write_table(injections, path, compression="zstd")
+            write_table(injections, path)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
         seconds["collect"] = time.perf_counter() - begun
         if injections.num_rows < config.count * 0.9:
@@ -290,7 +291,7 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
     donors = places.filter(pc.is_valid(places["light"])).drop_columns(["stamp"])
     for name, table in ((PLACES, places.drop_columns(["light", "stamp"])), (DONORS, donors)):
         with atomic_path(folder / name) as path:
-            pq.write_table(table, path, compression="zstd", row_group_size=5000)
+            write_table(table, path, row_group_size=5000)
     with_hosts = set(places.filter(pc.equal(places["kind"], HOST))["tile"].to_pylist())
     with_sky = set(places.filter(pc.equal(places["kind"], SKY))["tile"].to_pylist())
     if not with_hosts:
