@@ -157,8 +157,8 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
 
 
 def _about_probability(stated: dict[str, Any]) -> list[str]:
+    from lenspipe.scan.prior import prior_line
+
     if runs := stated.get("of_runs"):
         return [f"{stated['why']}:", *(text for one in runs for text in _about_probability(one))]
-    if stated["prior"] is None:
-        return [f"none: {stated['why']}"]
-    return [f"at a prior of {stated['prior']:g} ({stated['prior_from']})"]
+    return [prior_line(stated)]

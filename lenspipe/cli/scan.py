@@ -60,7 +60,7 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=None,
-    help="Fraction of lenses among candidates, for probability. [default: that of the calibration's data]",
+    help="Fraction of lenses among candidates, for probability. [default: from the survey's lenses_per_deg2]",
 )
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."

@@ -15,6 +15,7 @@ from lenspipe.rundir import read_json
 from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
+from lenspipe.scan.prior import prior_line
 from lenspipe.scan.provenance import counted, flux_line, overlap_lines
 from lenspipe.scan.request import ScanRequest, expected_candidates, find_tiles, overlooked
 from lenspipe.scan.run import RUN, ScanResult
@@ -75,6 +76,9 @@ def _print_inputs(console: Console, folder: Path) -> None:
     record = read_json(folder / RUN)
     for band, scales in record["zero_points"].items():
         console.print(f"Zero-point {flux_line(band, scales)}", markup=False, soft_wrap=True, highlight=False)
+    stated = record["probability"]
+    if record["model"] is not None:
+        console.print(f"Probability {prior_line(stated)}", markup=False, soft_wrap=True, highlight=False)
     for line in (*overlap_lines(record["overlaps"]), *record["notes"]):
         console.print(f"Note: {line}", markup=False, soft_wrap=True, highlight=False)
 

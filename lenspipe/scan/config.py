@@ -91,8 +91,9 @@ class ScoreConfig(Table):
     denoise_ratio: float = Field(default=4.0, ge=1)
     """Exposure time over the tile's that the denoiser is asked for."""
     prior: float | None = Field(default=None, gt=0, lt=1)
-    """Fraction of lenses among the candidates of the survey, which ``probability`` assumes; that of the data which the
-    model was calibrated on where absent. Needs a calibrated model."""
+    """Fraction of lenses among the candidates, which ``probability`` assumes; where absent, the lenses that the layout
+    expects (``lenses_per_deg2``) over the run's candidates, and no probability where it does not say. Needs a
+    calibrated model."""
     shards_per_call: int = Field(default=4, ge=1)
     """Shards whose rows are committed together, as one part."""
 
@@ -103,7 +104,8 @@ class SubstructureConfig(Table):
     models: tuple[str, ...] = ()
     """Checkpoints: a classifier of substructure, a regression of its parameters, or both; none where empty."""
     above: float = Field(default=0.5, ge=0, le=1)
-    """Probability to be a lens from which a candidate is looked at; 0 looks at all, and needs no calibration."""
+    """Probability to be a lens from which a candidate is looked at, at ``score.prior``, or at the prior of the model's
+    calibration where none is stated; 0 looks at all, and needs no calibration."""
 
 
 class ScanConfig(Table):

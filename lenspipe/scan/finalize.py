@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
@@ -18,6 +21,8 @@ from lenspipe.scan.sort import write_sorted
 from lenspipe.schema import FAILURES, added_fields, candidates_schema, shards_schema
 from lenspipe.tables import write_table
 
+Settle = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+"""From raw scores to probabilities."""
 CANDIDATES, SHARDS, FAILED = "candidates.parquet", "shards.parquet", "failures.parquet"
 
 
@@ -35,9 +40,21 @@ class Totals:
     area_deg2: float
 
 
-def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Totals, list[dict[str, Any]]]:
+def finalize(
+    folder: Path, plan: pa.Table, bands: tuple[str, ...], *, settle: Callable[[float, int], Settle | None] | None = None
+) -> tuple[Totals, list[dict[str, Any]]]:
     """
     Write ``shards``, ``failures`` and ``candidates.parquet`` from the ledger.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder.
+    plan : pa.Table
+    bands : tuple of str
+    settle : function, optional
+        Given the area searched [deg2] and the number of candidates in shards that were scored: what takes scores to the
+        probabilities that replace the ledger's, or None where there are none to be had.
 
     Returns
     -------
@@ -67,10 +84,12 @@ def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Tota
         write_table(failures, path)
     n_candidate = pc.sum(shards["n_candidate"]).as_py() or 0
     schema = candidates_schema(bands, _added(parts, bands))
+    area_deg2 = pc.sum(shards["area_deg2"]).as_py() or 0.0
+    chunks = partial(_candidate_chunks, parts, counted, schema)
+    if settle is not None:
+        chunks = partial(_settled, chunks, settle(area_deg2, _n_shown(parts, counted)))
     with atomic_path(folder / CANDIDATES) as path:
-        write_sorted(
-            path, schema, lambda: _candidate_chunks(parts, counted, schema), n_row=n_candidate, scratch=folder / ".sort"
-        )
+        write_sorted(path, schema, chunks, n_row=n_candidate, scratch=folder / ".sort")
     score = pq.ParquetFile(folder / CANDIDATES).metadata
     n_scored = n_candidate - _nulls(score, "score")
     n_ok = pc.sum(pc.equal(shards["status"], "ok")).as_py() or 0
@@ -82,7 +101,7 @@ def finalize(folder: Path, plan: pa.Table, bands: tuple[str, ...]) -> tuple[Tota
         candidates=n_candidate,
         scored=n_scored,
         failures=failures.num_rows,
-        area_deg2=pc.sum(shards["area_deg2"]).as_py() or 0.0,
+        area_deg2=area_deg2,
     )
     return totals, inputs
 
@@ -159,6 +178,25 @@ def _candidate_chunks(parts: list[Path], counted: dict[str, RowPlace], schema: p
         known = {name: table[name].take(parent) for name in ("shard_id", "tile", "model")}
         arrays = [known[f.name] if f.name in known else structs.field(f.name) for f in schema]
         yield pa.table(arrays, schema=schema)
+
+
+def _n_shown(parts: list[Path], counted: dict[str, RowPlace]) -> int:
+    """Candidates of the shards that a model was shown."""
+    n = 0
+    for table in iter_counted(parts, counted, ["model", "n_candidate"]):
+        shown = pc.and_(pc.is_valid(table["model"]), pc.not_equal(table["model"], ""))
+        n += pc.sum(table.filter(shown)["n_candidate"]).as_py() or 0
+    return n
+
+
+def _settled(chunks: Callable[[], Iterator[pa.Table]], settle: Settle | None) -> Iterator[pa.Table]:
+    """Rows with the probabilities of their scores, null without ``settle``."""
+    for table in chunks():
+        place = table.schema.get_field_index("probability")
+        field, score = table.schema.field(place), table["score"].to_numpy()
+        found = pa.nulls(len(score), field.type) if settle is None else pa.array(settle(score), field.type)
+        missing = pc.or_(pc.is_null(table["score"]), pc.is_null(table["probability"]))
+        yield table.set_column(place, field, pc.if_else(missing, None, found))
 
 
 def _nulls(metadata: pq.FileMetaData, column: str) -> int:

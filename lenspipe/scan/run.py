@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,11 @@ from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.finalize import CANDIDATES, SHARDS, Totals, finalize
+from lenspipe.scan.finalize import CANDIDATES, SHARDS, Settle, Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
+from lenspipe.scan.prior import SurveyPrior, survey_prior
 from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences
 from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
@@ -119,7 +121,8 @@ def run_scan(
         _scan(plan, context, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
         progress.stage("finalize", 1)
-        totals, inputs = finalize(folder, plan, bands)
+        prior = _Prior(request, context.finder)
+        totals, inputs = finalize(folder, plan, bands, settle=prior.settle if prior.asked else None)
         shards = pq.read_table(folder / SHARDS)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
         if totals.scored:
@@ -132,6 +135,7 @@ def run_scan(
             folder / RUN,
             {
                 **record,
+                **({"probability": prior.record(record["probability"])} if prior.asked else {}),
                 "status": "done" if exit_code == DONE else "done with failures",
                 "exit_code": exit_code,
                 "finished": utc_now(),
@@ -144,6 +148,27 @@ def run_scan(
             },
         )
         return ScanResult(folder, totals, context.finder, chosen.no_model, seconds, exit_code)
+
+
+class _Prior:
+    """The prior of a run that states none, known when its candidates are counted."""
+
+    def __init__(self, request: ScanRequest, finder: Reader | None) -> None:
+        self._layout, self._finder, self._found = request.layout, finder, SurveyPrior(None, "")
+        self.asked = finder is not None and "probability" in finder.gives and request.config.score.prior is None
+
+    def settle(self, area_deg2: float, n_candidate: int) -> Settle | None:
+        """What takes scores to probabilities; None where the survey's prior is not known."""
+        self._found = survey_prior(self._layout, area_deg2=area_deg2, n_candidate=n_candidate)
+        value, finder = self._found.value, self._finder
+        return None if value is None or finder is None else partial(finder.probabilities, prior=value)
+
+    def record(self, stated: dict[str, Any]) -> dict[str, Any]:
+        """What ``run.json`` says of the probabilities, from what the finder says of its calibration."""
+        value, said = self._found.value, self._found.said
+        if value is None:
+            return {"prior": None, "calibration": None, "why": said}
+        return {**stated, "prior": value, "prior_from": said}
 
 
 def _plan(

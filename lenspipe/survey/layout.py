@@ -123,6 +123,11 @@ class SurveyLayout(Table):
     """Zero-point rule."""
     psf_fwhm_arcsec: dict[str, float] = {}
     """Typical full width at half maximum of the point spread function by band."""
+    lenses_per_deg2: float | None = Field(default=None, gt=0)
+    """Strong lenses that a search of this survey can find per square degree: over the candidates of a run they are the
+    prior of ``probability``, where the request states none. Without it such a run has no probabilities."""
+    lenses_source: str = "the layout"
+    """Where that number is from."""
 
 
 def layout_names() -> list[str]:

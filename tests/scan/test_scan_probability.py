@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from lenspipe.errors import ConfigError
 from lenspipe.nn.card import read_card, write_card
 from lenspipe.nn.outputs import Calibration
 from lenspipe.scan.after.explain import explain
+from lenspipe.scan.prior import survey_prior
 from lenspipe.stats.calibrate import calibration_digest
+from lenspipe.survey.layout import read_layout
 
 CALIBRATION = Calibration(
     method="platt", slope=0.7, intercept=-0.4, prior=0.4, n_lens=40, n_other=60, data="stamps of an example"
@@ -85,3 +88,47 @@ def test_a_prior_without_a_calibration_is_refused_before_the_folder_is_made(
     with pytest.raises(ConfigError, match="needs a model with a calibration"):
         _scan(tmp_path / "run", *asked)
     assert not (tmp_path / "run").exists()
+
+
+def test_without_a_prior_that_of_the_survey_is_taken_and_said(tmp_path: Path, calibrated: Path, run: Path) -> None:
+    tiles = str(next((run / "sample").rglob("*.fits")).parent)
+    asked = [tiles, "--survey", "sample", "--model", str(calibrated)]
+    result = CliRunner().invoke(command, [*asked, "--runner", "local", "--out", str(tmp_path / "a")])
+    rows, record = pq.read_table(tmp_path / "a/candidates.parquet"), json.loads((tmp_path / "a/run.json").read_text())
+    area, n = record["counts"]["area_deg2"], record["counts"]["candidates"]
+    prior = 1600.0 * area / n
+    assert record["probability"]["prior"] == pytest.approx(prior)
+    assert "painted into the sample" in record["probability"]["prior_from"]
+    assert f"Probability at a prior of {prior:.3g} (1600 lenses per deg2" in result.output
+    score, stated = rows["score"].to_numpy(), rows["probability"].to_numpy()
+    odds = np.exp(0.7 * np.log(score / (1 - score)) - 0.4) * (prior / (1 - prior)) / (0.4 / 0.6)
+    np.testing.assert_allclose(stated, odds / (1 + odds), rtol=1e-9)
+    assert set(pq.read_table(tmp_path / "a/catalog/candidates.parquet")["prior"].to_pylist()) == {
+        record["probability"]["prior"]
+    }
+    found = explain(open_run_folder(tmp_path / "a"), rows["candidate_id"][0].as_py())
+    assert found.same and found.again is not None and found.again["probability"] == stated[0]
+
+
+def test_where_nobody_says_how_common_lenses_are_there_is_no_probability(
+    tmp_path: Path, calibrated: Path, run: Path
+) -> None:
+    tiles = str(next((run / "sample").rglob("*.fits")).parent)
+    layout = tmp_path / "mine.toml"
+    text = resources.files("lenspipe.survey").joinpath("layouts/sample.toml").read_text()
+    layout.write_text("\n".join(line for line in text.splitlines() if not line.startswith("lenses_")))
+    asked = [tiles, "--survey", str(layout), "--model", str(calibrated), "--limit", "1"]
+    result = CliRunner().invoke(command, [*asked, "--runner", "local", "--out", str(tmp_path / "a")])
+    rows = pq.read_table(tmp_path / "a/candidates.parquet")
+    assert rows["score"].null_count == 0
+    assert rows["probability"].null_count == rows.num_rows
+    assert "Probability none: nobody says how common lenses are" in result.output
+    assert "lenses_per_deg2" in json.loads((tmp_path / "a/run.json").read_text())["probability"]["why"]
+    found = explain(open_run_folder(tmp_path / "a"), rows["candidate_id"][0].as_py())
+    assert found.same
+
+
+def test_a_prior_of_more_than_half_is_no_expectation() -> None:
+    found = survey_prior(read_layout("sample"), area_deg2=1.0, n_candidate=2000)
+    assert found.value is None and "more than half" in found.said
+    assert survey_prior(read_layout("sample"), area_deg2=1.0, n_candidate=0).value is None

@@ -94,7 +94,7 @@ def request(
 ) -> ScanRequest:
     raw = {
         "shard": {"core_px": 128, "halo_px": 64},
-        "score": {"model": str(made[finder])},
+        "score": {"model": str(made[finder]), "prior": 0.4 if models and finder == "finder" else None},
         "substructure": {"models": [str(made.get(name, name)) for name in models], "above": above},
     }
     config = ScanConfig.model_validate(raw)

@@ -107,3 +107,18 @@ def test_reliability_counts_the_edges_once() -> None:
     assert [b["n"] for b in found["bins"]] == [1, 1, 2]
     assert found["ece"] == pytest.approx((0 + 0.8 + 1.0) / 4)
     assert found["brier"] == pytest.approx((0.8**2 + 1) / 4)
+
+
+@pytest.mark.parametrize("prior", [1e-3, 1e-4])
+def test_lenses_among_the_first_n_are_as_many_as_their_probabilities_say(prior: float) -> None:
+    """Fitted with 10^5 others, moved to a survey's prior, and held against 20 skies of 10^5 sources."""
+    fitted = fit_calibration(ScoreCounts.of(*overconfident(3, 102_000, 0.02)), "platt", data="made")
+    said, found, at_its_own = 0.0, 0, 0.0
+    for sky in range(20):
+        score, truth = overconfident(100 + sky, 100_000, prior)
+        first = np.argsort(-score, kind="stable")[:100]
+        said += probability(score[first], fitted, prior).sum()
+        at_its_own += probability(score[first], fitted).sum()
+        found += truth[first].sum()
+    assert abs(said - found) < 2 * found**0.5
+    assert at_its_own > 5 * found

@@ -209,6 +209,7 @@ def _columns(rows: pa.Table, bands: tuple[str, ...], has_stamp: NDArray[np.bool_
         "rank",
         "score",
         "probability",
+        "prior",
         "n_detection",
         *KNOWN,
         "tile",

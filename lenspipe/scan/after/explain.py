@@ -84,6 +84,9 @@ def explain(run: Run, candidate_id: str) -> Explanation:
             raise TileError("the shard cannot be scanned any more", why=row["message"][0].as_py(), tile=stored["tile"])
         scored = ScoreShards(context)(row)
     again = next((c for c in scored["candidates"][0].as_py() if c["candidate_id"] == candidate_id), None)
+    finder = context.finder
+    if again is not None and finder is not None and context.config.score.prior is None:
+        again = {**again, "probability": _probability(run, finder, again["score"])}
     fields = measured_fields(run.bands, context.added)
     differs = tuple(f.name for f in fields if again and not _same_bits(stored.get(f.name), again[f.name], f.type))
     stamp, noise, channels = _stamp(stored, task, context)
@@ -113,6 +116,15 @@ def _readers(run: Run, context: ScanContext, changed: list[str]) -> tuple[Reader
                 if was != digest:
                     changed.append(f"model {name}: was {was}, is {digest}")
     return in_order(readers)
+
+
+def _probability(run: Run, finder: Reader, score: float | None) -> float | None:
+    """Probability at the prior that the run settled on when its candidates were counted."""
+    prior = (run.record.get("probability") or {}).get("prior")
+    if prior is None or score is None:
+        return None
+    found = finder.probabilities(np.array([score]), prior)
+    return None if found is None else float(found[0])
 
 
 def _models_in(record: Any) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.infer.committee import committee_score
@@ -103,6 +104,11 @@ class FinderCommittee(Reader):
     def digests(self) -> dict[str, str]:
         """Of the whole, which those of the members go into."""
         return {"digest": self.digest}
+
+    def probabilities(self, scores: NDArray[np.floating], prior: float) -> NDArray[np.float64] | None:
+        """By the calibration of the whole."""
+        calibration = self.committee.card.calibration
+        return None if calibration is None else probability(scores, calibration, prior)
 
     def load(self, device: str) -> Work:
         """Candidates to scores of all members and of the whole."""

@@ -151,6 +151,10 @@ class Reader(abc.ABC):
     def digests(self) -> dict[str, str]:
         """What a resumed run is held to, by key of ``model.json``."""
 
+    def probabilities(self, scores: NDArray[np.floating], prior: float) -> NDArray[np.float64] | None:
+        """Probabilities of a lens at a prior, given scores of this reader; None where it is not calibrated."""
+        return None
+
     def note(self) -> str | None:
         """One line for the terminal before the scan begins."""
         return None

@@ -81,8 +81,12 @@ class Finder(Reader):
         """Of the one model."""
         return {"digest": self.digest}
 
+    def probabilities(self, scores: NDArray[np.floating], prior: float) -> NDArray[np.float64] | None:
+        """By the model's calibration."""
+        return None if self.calibration is None else probability(scores, self.calibration, prior)
+
     def load(self, device: str) -> Work:
-        """Candidates to scores and probabilities."""
+        """Candidates to scores and probabilities, these at the calibration's prior where the request states none."""
         from lenspipe.infer.score import Scorer
 
         scorer = Scorer(self.model.folder, device=device, batch_size=self.batch_size)
