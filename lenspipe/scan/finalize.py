@@ -21,7 +21,7 @@ from lenspipe.scan.sort import write_sorted
 from lenspipe.schema import FAILURES, added_fields, candidates_schema, shards_schema
 from lenspipe.tables import write_table
 
-Settle = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+Settle = Callable[[NDArray[np.floating]], NDArray[np.float64] | None]
 """From raw scores to probabilities."""
 CANDIDATES, SHARDS, FAILED = "candidates.parquet", "shards.parquet", "failures.parquet"
 
