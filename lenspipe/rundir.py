@@ -9,14 +9,15 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, LenspipeError
 
-REQUEST, SAMPLE = "request.json", "sample"
+REQUEST, SAMPLE, LOCK = "request.json", "sample", ".lock"
 
 
 @contextlib.contextmanager
@@ -48,12 +49,35 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, request: dict[str, Any], *, resume: bool, command: str) -> Iterator[bool]:
+def open_run(
+    folder: Path,
+    request: dict[str, Any],
+    *,
+    resume: bool,
+    command: str,
+    own: Sequence[str] = (),
+    has_work: Callable[[], bool] = lambda: True,
+) -> Iterator[bool]:
     """
     Take hold of a run folder for one request, and keep other processes out until the body ends.
 
     A new, missing or empty folder is claimed by writing ``request.json``. A folder that holds a run is opened
-    only with ``resume`` and only for the same request. The lock goes with the process, however it dies.
+    only with ``resume`` and only for the same request; a run without any work in it is in nobody's way, and another
+    takes its place. A body that is refused (`LenspipeError`) before there is any work leaves the folder as it
+    was. The lock goes with the process, however it dies.
+
+    Parameters
+    ----------
+    folder : Path
+    request : dict
+        What must be the same for a run to be resumed; JSON.
+    resume : bool
+    command : str
+        Option that names the folder.
+    own : sequence of str
+        Files and folders that a run makes in ``folder``, beside ``request.json``.
+    has_work : callable
+        Whether the folder holds something that took work to make.
 
     Yields
     ------
@@ -65,45 +89,148 @@ def open_run(folder: Path, request: dict[str, Any], *, resume: bool, command: st
     ConfigError
         The folder holds another run, or files that are no run, or is in use by a process that lives.
     """
+    request = json.loads(json.dumps(request))
+    there = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the run folder: {error.strerror}", out=str(folder)) from error
-    with _lock(folder):
-        path = folder / REQUEST
-        known = path.exists()
-        if known and not resume:
-            raise ConfigError(
-                f"the folder holds a run already; add --resume to finish it, or choose another {command}",
-                out=str(folder),
-            )
-        if known:
-            before = read_json(path)
-            changed = sorted(k for k in {*before, *request} if before.get(k) != request.get(k))
+    known = False
+    try:
+        with _lock(folder):
+            known = _claim(folder, request, resume=resume, command=command, own=own, has_work=has_work)
+            try:
+                yield known
+            except LenspipeError:
+                if not known and not has_work():
+                    _remove(folder, (REQUEST, *own))
+                raise
+    except LenspipeError:
+        if not there:
+            _remove_if_empty(folder)
+        raise
+
+
+def _claim(
+    folder: Path,
+    request: dict[str, Any],
+    *,
+    resume: bool,
+    command: str,
+    own: Sequence[str],
+    has_work: Callable[[], bool],
+) -> bool:
+    """Write ``request.json``, or find this request in it; whether the folder held this run before."""
+    path = folder / REQUEST
+    if path.exists():
+        changed = differences(read_json(path), request)
+        if has_work():
+            if not resume:
+                raise ConfigError(
+                    f"the folder holds a run already; add --resume to finish it, or choose another {command}",
+                    out=str(folder),
+                )
             if changed:
-                key = changed[0]
+                keys = dict.fromkeys(name.split(".")[0] for name, _, _ in changed)
                 raise ConfigError(
-                    f"the folder holds a run of another request; resume with the same {', '.join(changed)}, "
-                    f"or choose another {command}",
+                    f"the folder holds a run of another request; resume with the same {', '.join(keys)}, "
+                    f"or choose another {command}: {_said(changed)}",
                     out=str(folder),
-                    had=json.dumps(before.get(key))[:200],
-                    got=json.dumps(request.get(key))[:200],
                 )
+            return True
+        if resume and not changed:
+            return True
+        _remove(folder, (REQUEST, *own))
+    foreign = [p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != SAMPLE]
+    if foreign:
+        raise ConfigError(
+            f"the folder is not empty and holds no run; choose another {command}", out=str(folder), holds=foreign[0]
+        )
+    write_json(path, request)
+    return False
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, str, str]]:
+    """
+    Where two JSON values differ: dotted name, value before, value now.
+
+    Lists of one length are compared item by item; a name that one of the two lacks is ``not set`` there.
+
+    Examples
+    --------
+    >>> differences({"config": {"mag_max": 24.0}, "tiles": ["a"]}, {"config": {"mag_max": 23.0}, "tiles": ["a"]})
+    [('config.mag_max', '24.0', '23.0')]
+    """
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        pairs = [(key, before.get(key, _NOT_SET), now.get(key, _NOT_SET)) for key in keys]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(str(k), *pair) for k, pair in enumerate(zip(before, now, strict=True))]
+    else:
+        return [(name, _shown(before), _shown(now))]
+    return [row for key, a, b in pairs for row in differences(a, b, f"{name}.{key}" if name else key)]
+
+
+_NOT_SET = object()
+_SHOWN_CHARACTERS, _SHOWN_DIFFERENCES = 120, 6
+
+
+def _shown(value: Any) -> str:
+    if value is _NOT_SET:
+        return "not set"
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    count = f"{len(value)} items " if isinstance(value, list | dict) else ""
+    return f"{count}{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _said(changed: list[tuple[str, str, str]]) -> str:
+    said = [f"{name} was {before} and is {now}" for name, before, now in changed[:_SHOWN_DIFFERENCES]]
+    more = len(changed) - len(said)
+    return ", ".join([*said, *([f"and {more} more differ"] if more else [])])
+
+
+@contextlib.contextmanager
+def undone_on_error(folder: Path) -> Iterator[None]:
+    """Make a folder; where the body ends in an error, what it has added is removed, and the folder if it is new."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else None
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        _remove(folder, [path.name for path in folder.iterdir() if path.name not in (there or ())])
+        if there is None:
+            _remove_if_empty(folder)
+        raise
+
+
+def _remove(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            foreign = [p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != SAMPLE]
-            if foreign:
-                raise ConfigError(
-                    f"the folder is not empty and holds no run; choose another {command}",
-                    out=str(folder),
-                    holds=foreign[0],
-                )
-            write_json(path, request)
-        yield known
+            path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is left but the lock."""
+    if {path.name for path in folder.iterdir()} <= {LOCK}:
+        (folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[IO[str]]:
-    with (folder / ".lock").open("w") as stream:
+    try:
+        stream = (folder / LOCK).open("w")
+    except OSError as error:
+        raise ConfigError(f"cannot write in the run folder: {error.strerror}", out=str(folder)) from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

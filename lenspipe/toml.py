@@ -32,6 +32,11 @@ def read_toml(path: str | Path, table: type[TableT]) -> TableT:
         The file is missing or is not TOML, or a key is unknown (the nearest known key is named),
         missing, or has a value of the wrong type or range. The message starts with ``file:table``.
     """
+    return parse_toml(toml_text(path), table, origin=Path(path).name)
+
+
+def toml_text(path: str | Path) -> str:
+    """Text of a TOML file, which may begin with a byte-order mark; raises `ConfigError` as `read_toml` does."""
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")  # a byte-order mark is what Windows editors put in front
@@ -43,7 +48,7 @@ def read_toml(path: str | Path, table: type[TableT]) -> TableT:
             f"the TOML file is not UTF-8 (line {line}, byte {error.object[error.start]:#04x}); save it as UTF-8",
             file=str(path),
         ) from error
-    return parse_toml(text, table, origin=path.name)
+    return text
 
 
 def parse_toml(text: str, table: type[TableT], *, origin: str) -> TableT:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -59,7 +61,8 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
     """
     Run a click command as a process: deliberate errors become one line on stderr and exit code 2.
 
-    The commands return their exit code (0 done, 3 done with failures). A bug keeps its traceback.
+    So does a disk that is full or may not be written to. The commands return their exit code (0 done, 3 done with
+    failures). A bug keeps its traceback.
     """
     try:
         code = command.main(args=args, prog_name="lenspipe", standalone_mode=False)
@@ -71,7 +74,36 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
     except LenspipeError as error:
         click.echo(f"lenspipe: {type(error).__name__}: {error}", err=True)
         sys.exit(EXIT_BAD_REQUEST)
+    except Exception as error:
+        refusal = disk_refusal(error)
+        if refusal is None:
+            raise
+        click.echo(f"lenspipe: {refusal}", err=True)
+        sys.exit(EXIT_BAD_REQUEST)
     sys.exit(code or EXIT_DONE)
+
+
+DISK_FULL = "No space left on device", "Disk quota exceeded", "Not enough space on disk"
+
+
+def disk_refusal(error: BaseException) -> str | None:
+    """A line for an error of a disk that is full or may not be written to, wherever it was raised; None for others."""
+    seen: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in seen:
+        seen.append(at)
+        code, text = getattr(at, "errno", None), str(at)
+        name = getattr(at, "filename", None)
+        where = f" [file={str(name)!r}]" if name else ""
+        if code in (errno.ENOSPC, errno.EDQUOT) or any(words in text for words in DISK_FULL):
+            return (
+                "the disk is full: make room and give the same command again, with --resume where there is one; what "
+                f"was written as a whole is kept{where}"
+            )
+        if isinstance(at, OSError) and code in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"the disk does not let this command read or write there ({os.strerror(code)}){where}"
+        at = getattr(at, "cause", None) or at.__cause__ or at.__context__  # Ray keeps what a worker raised as `cause`
+    return None
 
 
 def main(*command: str) -> NoReturn:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import data_of, data_option
+from lenspipe.cli.options import Command, data_of, data_option
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from lenspipe.stamps.format import StampSet
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @data_option("Data set of labelled stamps")
 @click.option("--split", default="validation", show_default=True, help="Rows of this split; 'all' for every row.")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import set_option, settings_of
+from lenspipe.cli.options import Command, set_option, settings_of
 
 if TYPE_CHECKING:
     from lenspipe.catalog.executor import Executor
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalogue.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings catalog`).")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import set_option, settings_of
+from lenspipe.cli.options import Command, set_option, settings_of
 
 if TYPE_CHECKING:
     from lenspipe.completeness.finish import Outcome
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", required=True, metavar="NAME|DIR", help="Finder or committee whose misses are counted.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the selection function.")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from lenspipe.cli.options import assigned, for_survey, set_option
+from lenspipe.cli.options import Command, assigned, for_survey, set_option
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.toml import put_over
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("tiles", nargs=-1, metavar="TILES...", required=True)
 @click.option("--model", required=True, metavar="NAME|DIR", help="Denoiser: a shipped model or a folder.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the denoised files.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import data_of, data_option
+from lenspipe.cli.options import Command, data_of, data_option
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RULES = click.Choice(["mean", "product", "calibrated", "logits"])
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @data_option("Data set of labelled stamps")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")

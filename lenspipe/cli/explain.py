@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe.cli.options import Command
+
 if TYPE_CHECKING:
     from lenspipe.catalog.run_rows import Run
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("candidate_id")
 @click.option("--run", "folder", type=click.Path(path_type=Path), required=True, help="Run folder, or a catalogue.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Picture. [default: CANDIDATE_ID.png]")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from lenspipe.cli.options import Command
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("catalogue", type=click.Path(path_type=Path))
 @click.option("--count", type=int, default=10_000, show_default=True, help="The best so many candidates.")
 @click.option("--stamp-px", type=int, default=64, show_default=True, help="Side of a stamp on the page, pixels.")

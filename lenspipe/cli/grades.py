@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenspipe.cli.options import Command
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from lenspipe.catalog.run_rows import Run
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--run", type=click.Path(path_type=Path), required=True, help="Run folder that was graded.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Table. [default: RUN/grades.parquet]")

@@ -7,8 +7,10 @@ import sys
 
 import click
 
+from lenspipe.cli.options import Command
 
-@click.command("models")
+
+@click.command("models", cls=Command)
 def command() -> None:
     """List the network families with their parameters and input, and the models that ship with the package."""
     from rich import box

@@ -1,4 +1,4 @@
-"""Options that several commands share: settings from a file, ``--set``, and options of their own, in this order."""
+"""Options that commands share: settings from a file, ``--set``, options of their own; and each of them once."""
 
 from __future__ import annotations
 
@@ -48,6 +48,29 @@ def data_of(folders: Sequence[str]) -> Data:
         if not Path(path).is_dir():
             raise ConfigError("no such folder of stamps", data=str(path))
     return data
+
+
+class Command(click.Command):
+    """
+    A command that refuses an option which is given twice and can hold one value only; click takes the last one.
+
+    Every command of lenspipe is one: ``@click.command(cls=Command)``.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what is given twice, then parse as click does."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        once = [one for one in given if isinstance(one, click.Option) and not one.multiple and not one.count]
+        if twice := next((one for one in once if once.count(one) > 1), None):
+            said = " or ".join((*twice.opts, *twice.secondary_opts))
+            raise click.UsageError(f"{said} is given {once.count(twice)} times, and may be given once.", ctx)
+        return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group whose commands are `Command`."""
+
+    command_class = Command
 
 
 def set_option(example: str, *, settings: str) -> Callable[[CommandT], CommandT]:

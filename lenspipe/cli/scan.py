@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import assigned, for_survey, set_option, settings_of
+from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RAY_COPY = "/runtime_resources/working_dir_files/"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("tiles", nargs=-1, metavar="TILES...")
 @click.option(
     "--survey",
@@ -146,6 +146,7 @@ def command(
         },
     )
     folder = _run_folder(out, layout.name)
+    start = start_of("local" if dry_run else runner, workers)
     with ShownProgress("shard") as progress:
         if sample:
             from lenspipe.scan.sample import make_sample
@@ -156,7 +157,7 @@ def command(
         if dry_run:
             print_plan(request)
             return 0
-        result = run_scan(request, folder, start_of(runner, workers), progress, resume=resume)
+        result = run_scan(request, folder, start, progress, resume=resume)
     print_result(result, request)
     if sample:
         print_sample_truth(result)

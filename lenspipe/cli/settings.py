@@ -6,6 +6,7 @@ import importlib
 
 import click
 
+from lenspipe.cli.options import Command
 from lenspipe.toml import Table
 
 KINDS = {
@@ -27,7 +28,7 @@ def settings_class(kind: str) -> type[Table]:
     return found
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("kind", type=click.Choice(list(KINDS)))
 def command(kind: str) -> int:
     """

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from lenspipe.cli.options import assigned, set_option
+from lenspipe.cli.options import Command, assigned, set_option
 
 if TYPE_CHECKING:
     from lenspipe.simulate.run import Runner
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--recipe", "recipe_name", metavar="NAME|FILE.toml", help="A shipped recipe, or a TOML file.")
 @set_option("image.0.size_px=48", settings="recipe")
 @click.option("--count", type=click.IntRange(min=1), help="Number of stamps.")

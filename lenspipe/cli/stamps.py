@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
-from lenspipe.cli.options import assigned
+from lenspipe.cli.options import Group, assigned
 from lenspipe.errors import ConfigError
+from lenspipe.toml import toml_text
 from lenspipe.toml import validate as validate_options
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ READER_NAMES = ("bologna1", "bologna2", "colour-npz", "deeplense", "euclid-q1", 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Describe, validate, convert, cut or merge data sets of labelled stamps."""
 
@@ -222,8 +223,8 @@ def _console() -> Console:
 
 def _options(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(toml_text(file))
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the file of options is not TOML: {error}", file=str(file)) from error
 
 

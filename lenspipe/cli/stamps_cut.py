@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import assigned, for_survey, set_option
+from lenspipe.cli.options import Command, assigned, for_survey, set_option
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@click.command("cut")
+@click.command("cut", cls=Command)
 @click.argument("source", nargs=-1, required=True, metavar="RUN|TILES...")
 @click.option("--select", default=None, metavar="EXPR", help="Rows of RUN: 'score > 0.9 and mag_i < 21'.")
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import data_of, data_option, set_option, settings_of
+from lenspipe.cli.options import Command, data_of, data_option, set_option, settings_of
 
 if TYPE_CHECKING:
     from lenspipe.learn.sweep.run import Runner
@@ -17,7 +17,7 @@ LOG_COLUMNS = 110
 """Width of the table where it is not printed on a terminal, which knows its own."""
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option("Data set of stamps with splits (or [[base.data]] in the space)", required=False)
 @click.option(
     "--space", "space_file", required=True, metavar="FILE.toml", help="What to try (`lenspipe settings sweep`)."
@@ -66,14 +66,15 @@ def command(
 
     space = settings_of(SweepSpace, space_file, assignments)
     data = data_of(folders) if folders else sources_of(space.base)
-    ray = on_ray(partial(_on_ray, gpus_per_trial, max_concurrent), keep_idle=True)
+    load = partial(_on_ray, gpus_per_trial, max_concurrent)
+    start = PLAIN if runner == "local" else on_ray(load, keep_idle=True)
     with ShownProgress("trial") as progress:
         table = sweep(
             data,
             space,
             out,
             seed=seed,
-            runner=PLAIN if runner == "local" else ray,
+            runner=start,
             n_worker=workers,
             audit=largest_changes,
             resume=resume,

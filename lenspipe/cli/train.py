@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import data_of, data_option, set_option, settings_of
+from lenspipe.cli.options import Command, data_of, data_option, set_option, settings_of
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lenspipe.stamps.joined import Data
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option("Data set of stamps with splits (or [[data]] in the settings)", required=False)
 @click.option("--model", required=True, metavar="NAME", help="Network family (`lenspipe models`), or timm:NAME.")
 @click.option(

@@ -8,6 +8,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
+from lenspipe.distributed.address import NO_ANSWER, check_address
 from lenspipe.errors import ConfigError
 from lenspipe.runner import RunnerT, Start
 
@@ -101,7 +102,13 @@ def on_ray(load: Callable[[int], RunnerT], *, n_worker: int | None = None, keep_
         its settings when it is imported.
     n_worker, keep_idle
         As of `ray_session`.
+
+    Raises
+    ------
+    ConfigError
+        At once, before anything is made: nothing answers at ``RAY_ADDRESS``.
     """
+    check_address()
 
     @contextlib.contextmanager
     def start() -> Iterator[RunnerT]:
@@ -128,12 +135,7 @@ def _start(address: str | None, n_cpu: int) -> None:
     except Exception as error:  # Ray has no type of its own for a start that takes too long
         said = " ".join(str(error).split())
         if address:
-            raise ConfigError(
-                "the Ray cluster of RAY_ADDRESS does not answer: start it, correct the address, or unset RAY_ADDRESS "
-                "to use this machine alone",
-                address=address,
-                ray=said,
-            ) from error
+            raise ConfigError(NO_ANSWER, address=address, ray=said) from error
         raise ConfigError(
             "Ray did not start on this machine, which happens where other work fills its cores, memory or /tmp: run "
             "the command again when it is free, with fewer workers, or without Ray where there is --runner local",

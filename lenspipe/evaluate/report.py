@@ -19,7 +19,7 @@ from lenspipe.evaluate.judging import judge_of, open_members, stream, with_commi
 from lenspipe.evaluate.stream import Member
 from lenspipe.evaluate.summary import audit_section, report_page
 from lenspipe.report.picture import write_png
-from lenspipe.rundir import atomic_path, utc_now, versions, write_json
+from lenspipe.rundir import atomic_path, undone_on_error, utc_now, versions, write_json
 from lenspipe.stamps.joined import Data, JoinedStamps, open_stamps
 from lenspipe.tables import TableWriter, table_writer
 
@@ -105,7 +105,14 @@ def evaluate_models(
         judge.add_committee(committee, members[where])
     if settings.n_audit and not judge.audited:
         raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
-    out.mkdir(parents=True, exist_ok=True)
+    with undone_on_error(out):
+        return _report(judge, members, out, settings, progress)
+
+
+def _report(
+    judge: Judge[Any, Any], members: Sequence[Member[Any, Any]], out: Path, settings: ReportSettings, progress: Progress
+) -> Report:
+    stamps = judge.stamps
     (out / PICTURES).mkdir(exist_ok=True)
     with _scores_file(out / SCORES) as on_rows:
         stream(judge, on_rows=on_rows, progress=lambda k, n: progress("scoring", k, n))

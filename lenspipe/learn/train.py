@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from lenspipe.learn.job import TrainJob, make_job, refuse_pickle
 from lenspipe.learn.local import OnStep, train_local
+from lenspipe.learn.loop import STATE_FILE
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.card import CARD_FILE, ModelCard, read_card
 from lenspipe.rundir import open_run
@@ -117,7 +118,10 @@ def run_job(
         from lenspipe.learn.network import fresh_network
 
         fresh_network(job)
-    with open_run(out, request, resume=True, command="--out"):
+    made = (STATE_FILE, CARD_FILE)
+    with open_run(
+        out, request, resume=True, command="--out", has_work=lambda: any((out / name).exists() for name in made)
+    ):
         if (out / CARD_FILE).exists():
             return read_card(out)
         if model in KERNELS:

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
-from lenspipe.scan.after.sheet import write_sheet
+from lenspipe.scan.after.sheet import SHEET, write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.finalize import CANDIDATES, SHARDS, Settle, Totals, finalize
+from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
 from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
@@ -30,7 +30,9 @@ from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlook
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.tile import BadTile, Tile
 
-PLAN, RUN, MODEL = "plan.parquet", "run.json", "model.json"
+PLAN, RUN, MODEL, ATTEMPTS = "plan.parquet", "run.json", "model.json", "attempts"
+OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, SHEET, "catalog")
+"""What a scan makes in its folder."""
 DONE, WITH_FAILURES = 0, 3
 
 
@@ -92,13 +94,22 @@ def run_scan(
     seconds: dict[str, float] = {}
     found = chosen = None
     notes: list[str] = []
-    if not (folder / PLAN).exists():  # what is wrong with the request is said before the folder is claimed
+    if not done_shards(folder / PARTS):  # what is wrong with the request is said before the folder is claimed
         found = tiles, bands = find_tiles(request)
         notes = overlooked(request, tiles)
         check_bands(request.config, bands)
         chosen = choose_readers(request.config, bands, request.layout)
         check_tiles(chosen.readers, tiles, request.config, request.layout)
-    with open_run(folder, request.to_json(), resume=resume, command="--out"):
+    with open_run(
+        folder,
+        request.to_json(),
+        resume=resume,
+        command="--out",
+        own=OWN,
+        has_work=lambda: bool(done_shards(folder / PARTS)),
+    ) as known:
+        if known:
+            found = chosen = None
         started = time.perf_counter()
         remove_leftovers(folder)
         remove_leftovers(folder / PARTS)
@@ -108,7 +119,7 @@ def run_scan(
         seconds["plan"] = time.perf_counter() - started
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        attempts = folder / "attempts" / session
+        attempts = folder / ATTEMPTS / session
         context = ScanContext(request.config, request.layout, bands, attempts, chosen.readers)
         if chosen.no_model:
             progress.say(f"No scores: {chosen.no_model}. Sources are detected and measured.")
@@ -124,7 +135,7 @@ def run_scan(
         prior = _Prior(request, context.finder)
         totals, inputs = finalize(folder, plan, bands, settle=prior.settle if prior.asked else None)
         shards = pq.read_table(folder / SHARDS)
-        shutil.rmtree(folder / "attempts", ignore_errors=True)
+        shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
         if totals.scored:
             write_sheet(folder, plan, context)
         seconds["finalize"] = time.perf_counter() - begun

@@ -14,7 +14,7 @@ from lenspipe.simulate.local import simulate_local
 from lenspipe.simulate.negatives import NON_LENSES
 from lenspipe.simulate.parts import Part, PartTask, plan_parts, real_pixels, rows_there
 from lenspipe.simulate.recipe import Recipe
-from lenspipe.simulate.sheet import write_contact_sheet
+from lenspipe.simulate.sheet import CONTACT_SHEET, write_contact_sheet
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.splits import Half
 
@@ -102,7 +102,14 @@ def simulate(
         "hosts": task.host_folder,
     }
     begun = time.perf_counter()
-    with open_run(out, request, resume=resume, command="--out"):
+    with open_run(
+        out,
+        request,
+        resume=resume,
+        command="--out",
+        own=("simulate.json", CONTACT_SHEET),
+        has_work=lambda: any(out.glob("*.parquet")),
+    ):
         todo = [part for part in plan_parts(count, recipe.part_rows) if rows_there(out, part) < len(part)]
         n_new = sum(map(len, todo))
         progress.stage("Simulating", count, count - n_new)

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from lenspipe.learn.sweep.local import sweep_local
-from lenspipe.learn.sweep.page import write_page
-from lenspipe.learn.sweep.search import Search, search_of
+from lenspipe.learn.sweep.page import PAGE, PLOTS, write_page
+from lenspipe.learn.sweep.search import JOURNAL, Search, search_of
 from lenspipe.learn.sweep.space import SweepSpace, grid
 from lenspipe.learn.sweep.trial import Audit, SweepJob
 from lenspipe.learn.sweep.trials import (
@@ -96,7 +96,14 @@ def sweep(
     }
     if space.search == "grid":
         grid(space)  # what is wrong with it is said before the folder is claimed
-    with open_run(folder, request, resume=resume, command="--out"):
+    with open_run(
+        folder,
+        request,
+        resume=resume,
+        command="--out",
+        own=(TRIALS, JOURNAL, TABLE_FILE, PAGE, PLOTS, BEST),
+        has_work=lambda: any((folder / TRIALS).glob(f"*/{MODEL_FOLDER}")),
+    ):
         search = search_of(space, folder, seed=seed)
         if search.n_trial:
             job = SweepJob(absolute(data), folder, space, seed, n_worker, audit)
