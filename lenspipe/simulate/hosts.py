@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,56 @@ from scipy.ndimage import binary_dilation, gaussian_filter, label
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.robust import robust_sigma
+from lenspipe.simulate.paint.host import Host
 from lenspipe.simulate.population import SourceImage, half_light_radius_px
-from lenspipe.simulate.recipe import Recipe
+from lenspipe.simulate.recipe import ImageTable, Recipe
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.splits import Half, half_of
 
 
+ROLES = ("early", "source", "star", "artefact", "sky")
+"""Labels of a data set of hosts that say what a stamp shows; under any other label it is an early type."""
+
+
 @dataclass(frozen=True)
 class HostStamps:
-    """Real galaxies in the pixels of a recipe."""
+    """Real galaxies and real sky, with what is known of each."""
 
-    names: tuple[str, ...]
-    """Host of each, from the data set's column ``host``."""
-    pixels_njy: NDArray[np.float32]
-    """``(n, band, y, x)``, nJy."""
-    sky_rms_njy: NDArray[np.float64]
-    """Noise of a pixel ``(n, band)``, measured in the outer half of each stamp."""
-    axis_ratio: NDArray[np.float64]
-    """Axis ratio ``(n,)`` of the light within 3 arcsec in the last band, rounded by the PSF."""
-    angle_rad: NDArray[np.float64]
-    """Direction ``(n,)`` of the major axis, from +x towards +y."""
+    hosts: tuple[Host, ...]
+    """Pixels of the recipe's bands; larger than the recipe's stamps where views of them are smaller."""
+    splits: tuple[str | None, ...]
+    """Split of each where the data set says it, as of hosts that were split by sky area; None: by the host's name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Host of each, from the data set's column ``host``."""
+        return tuple(host.name for host in self.hosts)
+
+    @cached_property
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Rows by what they show (`ROLES`), each kind that is there."""
+        kinds = np.array([host.kind for host in self.hosts], object)
+        return {kind: np.flatnonzero(kinds == kind) for kind in ROLES if (kinds == kind).any()}
+
+    @cached_property
+    def weights(self) -> dict[str, NDArray[np.float64]]:
+        """How often each row of a kind is taken as it is: the brightest quarter four times, the next twice."""
+        out = {}
+        for kind, rows in self.rows.items():
+            mag = np.array([self.hosts[k].mag for k in rows])
+            place = np.argsort(np.argsort(np.where(np.isfinite(mag), mag, np.inf), kind="stable")) / max(1, len(rows))
+            weight = np.where(place < 0.25, 4.0, np.where(place < 0.5, 2.0, 1.0))
+            out[kind] = weight / weight.sum()
+        return out
 
 
 def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
     """
-    Read hosts from a data set of stamps (`lenspipe stamps convert` makes one), cropped to the recipe's size.
+    Read hosts from a data set of stamps (`lenspipe stamps convert` makes one, `lenspipe finder` one of a survey's own).
+
+    Columns ``axis_ratio``, ``angle_rad``, ``mag``, ``psf_fwhm_BAND_arcsec`` and ``sky_rms_BAND_njy`` are taken where
+    they are; else shape and noise are measured in the stamp, and the PSF is that of the recipe's survey. Rows without
+    a split are left out of a data set that splits by sky area (column ``ra``).
 
     Raises
     ------
@@ -61,29 +87,75 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
             hosts_arcsec=spec.pixel_scale_arcsec,
             recipe_arcsec=image.pixel_scale_arcsec,
         )
-    if spec.size_px < image.size_px or spec.unit != "nJy":
+    shrink = recipe.hosts.shrink[0] if recipe.hosts else 1.0
+    if spec.size_px * shrink < image.size_px or spec.unit != "nJy":
         raise ConfigError(
             "the hosts are smaller than the recipe's stamps, or not in nJy",
             hosts_px=spec.size_px,
             recipe_px=image.size_px,
+            shrink=shrink,
             unit=spec.unit,
         )
-    pixels = data.read_images("image")[:, [spec.bands.index(band) for band in image.bands]]
-    cut = (spec.size_px - image.size_px) // 2
-    pixels = pixels[:, :, cut : cut + image.size_px, cut : cut + image.size_px]
-    y, x = np.indices(pixels.shape[-2:]) - (image.size_px - 1) / 2
-    outer = pixels[:, :, np.hypot(x, y) > 0.35 * image.size_px]
+    by_area = "ra" in data.schema.names
+    use = np.array([split is not None or not by_area for split in data.column("split")])
+    pixels = data.read_images("image")[use][:, [spec.bands.index(band) for band in image.bands]]
+    if shrink == 1.0:
+        cut = (spec.size_px - image.size_px) // 2
+        pixels = pixels[:, :, cut : cut + image.size_px, cut : cut + image.size_px]
+    known_facts = {
+        f.name: data.column(f.name)[use]
+        for f in data.schema
+        if f.name in ("axis_ratio", "angle_rad", "mag") or f.name.startswith(("psf_fwhm_", "sky_rms_"))
+    }
+    rms, axis_ratio, angle = _measured(pixels, image, known_facts)
+    table = recipe.survey[0]
+    fwhm = np.stack(
+        [
+            known_facts.get(f"psf_fwhm_{band}_arcsec", np.full(len(pixels), table.band[band].seeing_fwhm_arcsec[0]))
+            for band in image.bands
+        ],
+        axis=1,
+    ).astype(float)
+    mag = known_facts.get("mag", np.full(len(pixels), np.nan)).astype(float)
+    usable = np.flatnonzero((rms > 0).all(axis=1))
+    if not len(usable):
+        raise DataError("no host has measurable noise in every band", hosts=str(folder))
+    names, labels, splits = (data.column(name)[use] for name in ("host", "label", "split"))
+    hosts = tuple(
+        Host(
+            name=str(names[k]),
+            kind=str(labels[k]) if labels[k] in ROLES else "early",
+            pixels_njy=np.ascontiguousarray(pixels[k]),
+            pixel_scale_arcsec=image.pixel_scale_arcsec,
+            psf_fwhm_arcsec=fwhm[k],
+            sky_rms_njy=rms[k],
+            mag=float(mag[k]),
+            axis_ratio=float(axis_ratio[k]),
+            angle_rad=float(angle[k]),
+        )
+        for k in usable
+    )
+    return HostStamps(hosts, tuple(splits[k] if by_area else None for k in usable))
+
+
+def _measured(
+    pixels: NDArray[np.float32], image: ImageTable, known: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Noise ``(n, band)``, axis ratio and angle ``(n,)``: as known, else measured in the stamps."""
+    y, x = np.indices(pixels.shape[-2:]) - (pixels.shape[-1] - 1) / 2
+    outer = pixels[:, :, np.hypot(x, y) > 0.35 * pixels.shape[-1]]
     middle = np.median(outer, axis=2, keepdims=True)
     below = np.where(outer < middle, outer - middle, 0.0)
     # half of the noise lies below the median, where no galaxy adds to it
     rms = np.sqrt((below.astype(np.float64) ** 2).sum(axis=2) / np.maximum((below < 0).sum(axis=2), 1))
-    usable = (rms > 0).all(axis=1)
-    if not usable.any():
-        raise DataError("no host has measurable noise in every band", hosts=str(folder))
-    names = data.column("host")
-    axis_ratio, angle = light_shape(pixels[usable, -1] - middle[usable, -1, :, None], image.pixel_scale_arcsec)
-    kept = tuple(str(name) for name in names[usable])
-    return HostStamps(kept, np.ascontiguousarray(pixels[usable]), rms[usable], axis_ratio, angle)
+    for b, band in enumerate(image.bands):
+        rms[:, b] = known.get(f"sky_rms_{band}_njy", rms[:, b])
+    if {"axis_ratio", "angle_rad"} <= known.keys():
+        return rms, known["axis_ratio"].astype(float), known["angle_rad"].astype(float)
+    good = (rms > 0).all(axis=1)
+    ratio, angle = np.ones(len(pixels)), np.zeros(len(pixels))
+    ratio[good], angle[good] = light_shape(pixels[good, -1] - middle[good, -1, :, None], image.pixel_scale_arcsec)
+    return rms, ratio, angle
 
 
 def light_shape(

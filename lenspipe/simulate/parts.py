@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from lenspipe.simulate.hosts import HostStamps, read_hosts, read_source_images
+from lenspipe.simulate.on_hosts import demand_hosts
 from lenspipe.simulate.population import SourceImage
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.rows import simulate_rows
@@ -69,7 +70,10 @@ def real_pixels(task: PartTask) -> tuple[Sequence[SourceImage], HostStamps | Non
     if key not in _READ:
         _READ.clear()
         sources = read_source_images(task.source_folder, half=task.source_half) if task.source_folder else ()
-        _READ[key] = sources, read_hosts(task.host_folder, task.recipe) if task.host_folder else None
+        hosts = read_hosts(task.host_folder, task.recipe) if task.host_folder else None
+        if hosts is not None:
+            demand_hosts(task.recipe, hosts)
+        _READ[key] = sources, hosts
     return _READ[key]
 
 

@@ -7,11 +7,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.population import DeflectorPopulation, Range, SourcePopulation
 from lenspipe.toml import Table, parse_toml, put_over, read_toml
+
+
+REAL = "real"
+"""Class of real sources as they are; only where there are hosts."""
 
 
 class ImageTable(Table):
@@ -74,6 +78,33 @@ class SubstructureTable(Table):
     """Mass of the axion, eV; sets the length of the vortex."""
 
 
+class HostTable(Table):
+    """How real hosts are taken where stamps are painted on them (``--hosts``); alike in every class."""
+
+    shrink: Range = (1.0, 1.0)
+    """A host's pixels are taken as this much smaller on the sky, uniform, and brought back to the stamp's grid."""
+    native_fraction: float = Field(0.0, ge=0, le=1)
+    """Part of the stamps whose pixels stay as the survey took them, whatever ``shrink`` says."""
+    dimming_mag: Range = (0.0, 0.0)
+    """A host is taken as this much fainter, noise and all, uniform: a deeper image of a galaxy further away."""
+    reddening: bool = False
+    """Whether single bands get a factor of their own, the bluest one down to a half."""
+    theta_e_arcsec: Range | None = None
+    """Einstein radii, log-uniform between these; those of the recipe's deflectors where null."""
+    arc_snr_min: Range | None = None
+    """The least signal-to-noise of an arc, log-uniform between these; ``min_arc_snr`` where null."""
+    visible_arcsec2: float = Field(0.0, ge=0)
+    """Least area in which an arc stands out from noise and host (`lenspipe.simulate.on_hosts.visible_arcsec2`)."""
+    real_shares: dict[str, float] = {"source": 0.6, "early": 0.2, "star": 0.12, "artefact": 0.08}
+    """Kinds of hosts that the class ``real`` is made of, relative numbers; a kind that is not there is left out."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> HostTable:
+        if not 0 < self.shrink[0] <= self.shrink[1] <= 1:
+            raise ValueError("shrink lies above 0 and up to 1, the least first")
+        return self
+
+
 class Recipe(Table):
     """What to simulate."""
 
@@ -111,6 +142,14 @@ class Recipe(Table):
     """Add the columns of the second Bologna challenge."""
     part_rows: int = Field(200, ge=1)
     """Rows of one Parquet part: what is redone after a crash."""
+    hosts: HostTable | None = None
+    """How real hosts are taken; as they are where null."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON the table of hosts is left out where it is null, so that older requests stay the same."""
+        whole: dict[str, Any] = handler(self)
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "hosts" and v is None)}
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -140,7 +179,7 @@ def known_classes(kind: str) -> tuple[str, ...]:
     """Classes that a kind of recipe may ask for."""
     from lenspipe.simulate.negatives import NON_LENSES
 
-    return ("lens", *NON_LENSES) if kind == "finder" else ("no_substructure", "subhalo", "vortex")
+    return ("lens", REAL, *NON_LENSES) if kind == "finder" else ("no_substructure", "subhalo", "vortex")
 
 
 def recipe_names() -> list[str]:

@@ -66,8 +66,17 @@ _SUBSTRUCTURE: dict[str, Fact] = {
 }
 
 
-def truth_fields(recipe: Recipe) -> list[pa.Field]:
-    """Columns of true parameters of a recipe, with unit and meaning; null where a parameter does not apply."""
+_ON_HOSTS: dict[str, Fact] = {
+    "host_mag": ("mag", "AB magnitude of the real host as it is shown, in its survey's band of magnitude limits")
+}
+
+
+def truth_fields(recipe: Recipe, *, on_hosts: bool = False) -> list[pa.Field]:
+    """
+    Columns of true parameters of a recipe, with unit and meaning; null where a parameter does not apply.
+
+    Stamps that are painted on real hosts have a few more.
+    """
     numbers = dict(_LENS)
     numbers |= {f"seeing_{band}_arcsec": ("arcsec", f"FWHM of the PSF in {band}") for band in recipe.bands}
     numbers |= {f"sky_rms_{band}_njy": ("nJy", f"sky and read noise of a pixel in {band}") for band in recipe.bands}
@@ -81,6 +90,9 @@ def truth_fields(recipe: Recipe) -> list[pa.Field]:
     texts = _TEXT | (
         _IMAGES if any(name in NON_LENSES and NON_LENSES[name].of_images for name in recipe.classes) else {}
     )
+    if on_hosts:
+        texts |= {"host_kind": "what the real host is: early, source, star, artefact or sky"}
+        numbers |= _ON_HOSTS
     fields = [pa.field(name, pa.string(), metadata={"description": text}) for name, text in texts.items()]
     fields += [_field(name, pa.float64(), fact) for name, fact in numbers.items()]
     if recipe.catalogue:
@@ -123,7 +135,7 @@ def simulate_rows(
     source_images, hosts
         Real pixels, as in `draw_stamp`.
     """
-    specs, truths = image_specs_of(recipe), truth_fields(recipe)
+    specs, truths = image_specs_of(recipe), truth_fields(recipe, on_hosts=hosts is not None)
     schema = stamp_schema(specs, truths)
     stamps = [draw_stamp(recipe, seed=seed, item=int(k), source_images=source_images, hosts=hosts) for k in items]
     names = [stamp.host for stamp in stamps]
@@ -133,7 +145,10 @@ def simulate_rows(
         "recipe": [recipe.name] * len(stamps),
         "seed": [seed] * len(stamps),
         "host": names,
-        "split": list(splits_by_key(names, seed=seed)) if names else [],
+        "split": [
+            stamp.split or by_name
+            for stamp, by_name in zip(stamps, splits_by_key(names, seed=seed) if names else [], strict=True)
+        ],
     }
     arrays = []
     for field in schema:

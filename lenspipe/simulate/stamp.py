@@ -20,9 +20,9 @@ from lenspipe.simulate.lensed import draw_lens, from_population
 from lenspipe.simulate.negatives import NON_LENSES, Place, Sky
 from lenspipe.simulate.negatives.galaxies import field_galaxies
 from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of, observe
-from lenspipe.simulate.paint.arcs import add_arcs
+from lenspipe.simulate.on_hosts import draw_on_host
 from lenspipe.simulate.population import SourceImage, deflector_light
-from lenspipe.simulate.recipe import Recipe, SubstructureTable
+from lenspipe.simulate.recipe import REAL, Recipe, SubstructureTable
 from lenspipe.simulate.render import Deflector
 from lenspipe.simulate.substructure import draw_subhalos, draw_vortex
 from lenspipe.simulate.unlensed import shine
@@ -43,6 +43,8 @@ class Stamp:
     """What must not be shared by two splits: the real host, or the stamp itself."""
     facts: dict[str, Any]
     """True parameters; those that do not apply are missing."""
+    split: str | None = None
+    """Split of the host, where hosts were split by sky area; None: by its name."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def draw_stamp(
     source_images : sequence of SourceImage
         Real galaxies to be lensed, and to stand for themselves in the classes that are made of images.
     hosts : HostStamps, optional
-        Real galaxies that stand for early types, and that arcs are painted on.
+        Real pixels that every class is then painted on (`lenspipe.simulate.on_hosts`).
 
     Raises
     ------
@@ -86,13 +88,13 @@ def draw_stamp(
     kind = names[int(rng.choice(len(names), p=weight / weight.sum()))]
     conditions = draw_conditions(rng, recipe)
     facts: dict[str, Any] = {"kind": kind, "survey": conditions.survey.name}
+    if hosts is not None:
+        drawn = draw_on_host(recipe, rng, kind, hosts, source_images)
+        label = "lens" if kind == "lens" else "nonlens"
+        return Stamp({recipe.image[0].name: drawn.pixels_njy}, label, drawn.host, facts | drawn.facts, drawn.split)
+    if kind == REAL:
+        raise ConfigError("the class real is made of a survey's own sources: give --hosts", recipe=recipe.name)
     host_name = f"{recipe.name}-{seed}-{item:08d}"
-    host, host_shape = None, None
-    if hosts is not None and kind in ("lens", "early_type"):
-        k = int(rng.integers(len(hosts.names)))
-        host_name, host = hosts.names[k], hosts.pixels_njy[k]
-        host_shape = float(hosts.axis_ratio[k]), float(hosts.angle_rad[k])
-        conditions = replace(conditions, sky_rms_njy=hosts.sky_rms_njy[k])
     for band, fwhm, rms in zip(recipe.bands, conditions.seeing_fwhm_arcsec, conditions.sky_rms_njy, strict=True):
         facts |= {f"seeing_{band}_arcsec": float(fwhm), f"sky_rms_{band}_njy": float(rms)}
     lensed = None
@@ -103,14 +105,13 @@ def draw_stamp(
         if NON_LENSES[kind].of_images and NON_LENSES[kind].stands == "alone":
             host_name = f"galaxy-{sky.facts['galaxy_image']}"
     else:
-        lensed = lens_of_recipe(rng, recipe, kind, conditions, source_images, host_shape)
+        lensed = lens_of_recipe(rng, recipe, kind, conditions, source_images)
         sky = lensed.sky
         facts |= lensed.facts
     if not sky.artefact and rng.uniform() < recipe.artefact_fraction:
         sky.artefact = ARTEFACTS[int(rng.integers(len(ARTEFACTS)))]
     facts |= {"artefact": sky.artefact}
-    if host is None:
-        facts |= sky.facts
+    facts |= sky.facts
     own = list(sky.galaxies)
     if sky.scaled:
         bands = band_slices(recipe)[0]
@@ -120,48 +121,33 @@ def draw_stamp(
     sky.galaxies = own + field_galaxies(
         rng, recipe.bands, density_arcmin2=recipe.companion_density_arcmin2, half_width_arcsec=half, clear_arcsec=1.0
     )
-    if host is not None:
-        pixels = host.copy()
-        if lensed is not None:
-            pixels = add_arcs(host, lensed.arcs.image, conditions.njy_per_electron, rng)
-        if sky.artefact:
-            add_artefact(
-                sky.artefact, pixels, rng, conditions.sky_rms_njy, pixel_scale_arcsec=recipe.image[0].pixel_scale_arcsec
-            )
-        images = {recipe.image[0].name: pixels}
-    else:
-        images, foreground = observe(
-            sky,
+    images, foreground = observe(
+        sky,
+        recipe,
+        conditions,
+        rng,
+        deflectors=lensed.deflectors if lensed else (),
+        source=lensed.arcs.components if lensed else (),
+        arcs_njy=lensed.arcs.image if lensed else None,
+    )
+    if recipe.catalogue:
+        arcs = lensed.arcs if lensed else None
+        facts |= catalog_row(
             recipe,
-            conditions,
-            rng,
-            deflectors=lensed.deflectors if lensed else (),
-            source=lensed.arcs.components if lensed else (),
-            arcs_njy=lensed.arcs.image if lensed else None,
+            item,
+            facts,
+            foreground,
+            arcs,
+            sky.galaxies,
+            conditions.sky_rms_njy,
+            lensed.deflectors if lensed else (),
         )
-        if recipe.catalogue:
-            arcs = lensed.arcs if lensed else None
-            facts |= catalog_row(
-                recipe,
-                item,
-                facts,
-                foreground,
-                arcs,
-                sky.galaxies,
-                conditions.sky_rms_njy,
-                lensed.deflectors if lensed else (),
-            )
     label = kind if recipe.kind == "substructure" else ("lens" if lensed else "nonlens")
     return Stamp(images, label, host_name, facts)
 
 
 def lens_of_recipe(
-    rng: np.random.Generator,
-    recipe: Recipe,
-    kind: str,
-    conditions: Conditions,
-    source_images: Sequence[SourceImage],
-    host_shape: tuple[float, float] | None,
+    rng: np.random.Generator, recipe: Recipe, kind: str, conditions: Conditions, source_images: Sequence[SourceImage]
 ) -> Lensed:
     """
     Draw the lens of a stamp: what `draw_stamp` does between the conditions and the pixels.
@@ -175,7 +161,7 @@ def lens_of_recipe(
     rms = conditions.sky_rms_njy[band_slices(recipe)[0]]
     found = draw_lens(
         rng,
-        from_population(recipe.deflectors, recipe.sources.redshift, light_shape=host_shape),
+        from_population(recipe.deflectors, recipe.sources.redshift),
         optics,
         sources=recipe.sources,
         source_images=source_images,
@@ -201,7 +187,7 @@ def lens_of_recipe(
         facts["perturbation_snr"] = float(np.sqrt(np.sum(change**2)))
         arcs = again
     sky = Sky()
-    if recipe.lens_light and host_shape is None:
+    if recipe.lens_light:
         sky.galaxies, sky.facts = deflector_light(rng, recipe.bands, found.drawn)
     return Lensed(deflectors, arcs, sky, arcs.truth | facts)
 

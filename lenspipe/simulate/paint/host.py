@@ -51,7 +51,8 @@ def draw_view(
     rng: np.random.Generator,
     *,
     scale_range_arcsec: tuple[float, float],
-    mag_range: tuple[float, float],
+    mag_range: tuple[float, float] | None = None,
+    dimming_mag: tuple[float, float] = (0.0, 0.0),
     brightness_range: tuple[float, float] = (0.2, 1.2),
     reddening: bool = True,
 ) -> Host:
@@ -67,8 +68,11 @@ def draw_view(
     ----------
     scale_range_arcsec : (float, float)
         New pixel scale, uniform; the host's own scale is the upper limit and the stamp's field the lower.
-    mag_range : (float, float)
+    mag_range : (float, float), optional
         Magnitude in the last band, uniform.
+    dimming_mag : (float, float)
+        Without ``mag_range``: magnitudes by which the host becomes fainter, uniform, whatever its own. Hosts of all
+        kinds then get noise of one distribution.
     brightness_range : (float, float)
         Limits of the factor that gets there: above 1.2 the noise would be louder than in the survey. A host without a
         magnitude keeps its brightness.
@@ -80,7 +84,9 @@ def draw_view(
     shrink = scale / host.pixel_scale_arcsec
     draw = rng.uniform()
     factor = 1.0
-    if np.isfinite(host.mag):
+    if mag_range is None:
+        factor = float(10 ** (-0.4 * (dimming_mag[0] + draw * (dimming_mag[1] - dimming_mag[0]))))
+    elif np.isfinite(host.mag):
         wanted = mag_range[0] + draw * (mag_range[1] - mag_range[0])
         factor = float(np.clip(10 ** (-0.4 * (wanted - host.mag)), *brightness_range))
     bands = np.full(len(host.pixels_njy), factor)

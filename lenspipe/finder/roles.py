@@ -1,0 +1,153 @@
+"""What each source of a run is good for: to carry arcs, to stand for itself, or nothing; and why."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lenspipe.errors import DataError
+from lenspipe.finder.loci import LEAST, RedSequence, StarLocus, colour_of, red_threshold, star_locus
+from lenspipe.finder.settings import HostSettings
+from lenspipe.image.sources import FLAG_EDGE
+from lenspipe.sky.sphere import separation_arcsec
+
+BRIGHT_MAG, BELOW_DEPTH_MAG = 15.5, 3.0
+"""Hosts lie between this magnitude and so many above the depth."""
+HOST, STAR, GALAXY, ARTEFACT = "early", "star", "source", "artefact"
+"""Roles; ``early`` carries arcs. `lenspipe.simulate.paint.host` names the same."""
+NONE = "none"
+"""Role of a source that serves nothing: near a known lens or contaminant, or without a magnitude."""
+UNLIKE_STARS = 0.93
+"""A host's concentration is below this part of the stars'."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Roles of sources ``(n,)``, and what they were told apart by."""
+
+    role: NDArray[np.object_]
+    """One of `HOST`, `STAR`, `GALAXY`, `ARTEFACT`, `NONE`."""
+    refused: NDArray[np.object_]
+    """Of red sources as bright as hosts: why they are none; empty elsewhere."""
+    stars: StarLocus | None
+    red: RedSequence | None
+    """None for a survey of one band: there concentration alone tells."""
+    mag: tuple[float, float]
+    """Magnitudes of hosts."""
+
+    def counts(self) -> dict[str, int]:
+        """Sources by role, and hosts refused by reason."""
+        told = collections.Counter(map(str, self.role))
+        why = collections.Counter(f"refused: {text}" for text in map(str, self.refused) if text)
+        return dict(sorted(told.items())) | dict(sorted(why.items()))
+
+
+def assign_roles(
+    table: pa.Table,
+    bands: Sequence[str],
+    settings: HostSettings,
+    *,
+    depth_mag: float,
+    psf_fwhm_arcsec: float | None,
+    avoid: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> Roles:
+    """
+    Roles of the sources of a run, by colour, size, concentration and measured shape.
+
+    Parameters
+    ----------
+    table : pa.Table
+        With `lenspipe.finder.sources.source_schema`.
+    bands : sequence of str
+        The run's.
+    settings : HostSettings
+    depth_mag : float
+        Depth of the survey, 5 sigma in 2 arcsec, in the band of the magnitude limits.
+    psf_fwhm_arcsec : float or None
+        What the layout states, for a survey that shows no stars.
+    avoid : (ra_deg, dec_deg), optional
+        Known lenses and contaminants.
+
+    Raises
+    ------
+    DataError
+        There are too few sources to measure a red sequence on, and none is given.
+    """
+    get = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+    mag, radius, shape = (get[name].astype(float) for name in ("mag", "half_light_radius_arcsec", "concentration"))
+    low, high = settings.mag
+    limits = (BRIGHT_MAG if low is None else low, depth_mag - BELOW_DEPTH_MAG if high is None else high)
+    stars = star_locus(mag, radius, shape, psf_fwhm_arcsec=psf_fwhm_arcsec)
+    least = settings.radius_arcsec[0] or (stars.resolved_arcsec if stars else 0.0)
+    resolved = radius >= least
+    if stars and np.isfinite(stars.concentration):
+        resolved &= shape < UNLIKE_STARS * stars.concentration
+    right_mag = (mag >= limits[0]) & (mag <= limits[1])
+    red = _red_sequence(get, bands, settings, resolved & right_mag)
+    if red is None:
+        looks_early = (
+            shape >= np.nanquantile(shape[resolved & right_mag], 0.5) if (resolved & right_mag).any() else False
+        )
+    else:
+        looks_early = get[f"mag_{red.blue}"] - get[f"mag_{red.red}"] >= red.threshold_mag
+    candidate = right_mag & looks_early
+    saturated = get["flat_top_px"] >= settings.flat_top_px
+    masked = (get["mask_fraction"] > 0.02) | ((get["flags"] & FLAG_EDGE) != 0)
+    reasons = {
+        "a star, by size and concentration": ~resolved,
+        "saturated": saturated,
+        "masked or at the edge": masked,
+        "too large": radius > settings.radius_arcsec[1],
+        "flat, a disc from the side": get["axis_ratio"] < settings.axis_ratio_min,
+    }
+    refused = np.full(len(mag), "", object)
+    for text, holds in reasons.items():
+        refused[candidate & holds & (refused == "")] = text
+    role = np.full(len(mag), GALAXY, object)
+    role[~resolved] = STAR
+    role[masked | saturated & ~resolved] = ARTEFACT
+    role[candidate & (refused == "")] = HOST
+    role[~np.isfinite(mag)] = NONE
+    if avoid is not None and len(avoid[0]):
+        near = _near(get["ra"], get["dec"], *avoid, radius_arcsec=settings.known_radius_arcsec)
+        refused[near & (role == HOST)] = "near a known lens or contaminant"
+        role[near] = NONE
+    return Roles(role, refused, stars, red, limits)
+
+
+def _red_sequence(
+    get: dict[str, NDArray[np.float64]], bands: Sequence[str], settings: HostSettings, galaxies: NDArray[np.bool_]
+) -> RedSequence | None:
+    pair = settings.colour_bands or colour_of(bands)
+    if pair is None:
+        return None
+    if settings.colour_min is not None:
+        return RedSequence(*pair, settings.colour_min, float("nan"), 0)
+    colour = (get[f"mag_{pair[0]}"] - get[f"mag_{pair[1]}"])[galaxies]
+    colour = colour[np.isfinite(colour)]
+    if len(colour) < 2 * LEAST:
+        raise DataError(
+            "too few resolved galaxies to measure a red sequence on: scan more sky, or set hosts.colour_min and hosts.mag",
+            galaxies=len(colour),
+            needed=2 * LEAST,
+        )
+    return RedSequence(*pair, *red_threshold(colour), len(colour))
+
+
+def _near(
+    ra: NDArray[np.float64],
+    dec: NDArray[np.float64],
+    of_ra: NDArray[np.float64],
+    of_dec: NDArray[np.float64],
+    *,
+    radius_arcsec: float,
+) -> NDArray[np.bool_]:
+    near = np.zeros(len(ra), bool)
+    for one_ra, one_dec in zip(of_ra, of_dec, strict=True):
+        near |= separation_arcsec(ra, dec, float(one_ra), float(one_dec)) < radius_arcsec
+    return near
