@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,34 @@ ORDERS = (6, 7, 8, 9, 10, 11)
 LEAST_CELLS = 15
 
 
-def split_by_area(
+@dataclass(frozen=True)
+class Areas:
+    """Which cell of the sky serves which split."""
+
+    order: int
+    """HEALPix order of the cells."""
+    split: dict[int, str]
+    """Split of each cell that holds a source."""
+    margin_arcsec: float
+    """Half the diagonal of a stamp: nothing so near to a cell of another split is used."""
+
+    def of(self, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDArray[np.object_]:
+        """Split of each position ``(n,)``; None outside the cells, and within the margin of another split's cell."""
+        splits = self._at(ra_deg, dec_deg)
+        out = splits.copy()
+        for near_ra, near_dec in ring_around(ra_deg, dec_deg, radius_arcsec=self.margin_arcsec, n=16):
+            beside = self._at(near_ra, near_dec)
+            out[[one is not None and one != two for one, two in zip(beside, splits, strict=True)]] = None
+        return out
+
+    def _at(self, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDArray[np.object_]:
+        cells = cells_of(np.asarray(ra_deg, float), np.asarray(dec_deg, float), self.order)
+        found = np.empty(len(cells), object)
+        found[:] = [self.split.get(int(cell)) for cell in cells]
+        return found
+
+
+def deal_areas(
     ra_deg: NDArray[np.float64],
     dec_deg: NDArray[np.float64],
     counted: NDArray[np.bool_],
@@ -25,48 +53,37 @@ def split_by_area(
     fractions: Sequence[float],
     margin_arcsec: float,
     seed: int,
-) -> tuple[NDArray[np.object_], int]:
+) -> Areas:
     """
-    Split of each position by its cell of the sky; None within a margin of a cell of another split.
+    Deal the cells of the sky that hold sources to the splits.
 
-    Cells are of the coarsest HEALPix order that has 15 of them, and are dealt, in an order that the seed draws, to the
-    split that lacks most of its fraction of what is counted: a single tile has too few cells to leave that to chance.
+    Cells are of the coarsest HEALPix order that has 15 of them. The fullest is dealt first, equals in an order that the
+    seed draws, to the split that lacks most of its fraction of what is counted: a single tile has too few cells to
+    leave that to chance.
 
     Parameters
     ----------
     ra_deg, dec_deg : arrays (n,)
+        Sources.
     counted : array (n,), bool
-        Positions whose numbers are to have the fractions: hosts.
+        Those whose numbers are to have the fractions: hosts.
     fractions : three numbers
         Of `lenspipe.stamps.spec.SPLITS`.
     margin_arcsec : float
-        Half the diagonal of a stamp, so that two stamps of different splits share no pixel.
     seed : int
-
-    Returns
-    -------
-    splits : array (n,)
-    order : int
-        HEALPix order of the cells.
     """
     order = next((o for o in ORDERS if len(np.unique(cells_of(ra_deg, dec_deg, o))) >= LEAST_CELLS), ORDERS[-1])
-    cell = cells_of(ra_deg, dec_deg, order)
-    distinct, inverse = np.unique(cell, return_inverse=True)
+    distinct, inverse = np.unique(cells_of(ra_deg, dec_deg, order), return_inverse=True)
+    # a cell without a host weighs a little, by its sources, so that it is dealt too
     weight = np.bincount(inverse, weights=counted + 1e-3, minlength=len(distinct))
-    drawn = sorted(range(len(distinct)), key=lambda k: _drawn(int(distinct[k]), seed))
-    total, given = weight.sum(), np.zeros(len(SPLITS))
     wanted = np.asarray(fractions, float) / np.sum(fractions)
-    dealt: dict[int, str] = {}
-    for k in sorted(drawn, key=lambda k: -weight[k]):
-        number = int(np.argmax(np.where(wanted > 0, wanted - given / total, -np.inf)))
+    given = np.zeros(len(SPLITS))
+    split = {}
+    for k in sorted(range(len(distinct)), key=lambda k: (-weight[k], _drawn(int(distinct[k]), seed))):
+        number = int(np.argmax(np.where(wanted > 0, wanted - given / weight.sum(), -np.inf)))
         given[number] += weight[k]
-        dealt[int(distinct[k])] = SPLITS[number]
-    splits = np.array([dealt[int(c)] for c in cell], object)
-    for near_ra, near_dec in ring_around(ra_deg, dec_deg, radius_arcsec=margin_arcsec, n=16):
-        beside = cells_of(near_ra, near_dec, order)
-        other = np.array([dealt.get(int(c), s) for c, s in zip(beside, splits, strict=True)], object)
-        splits[(other != splits) & (splits != None)] = None  # noqa: E711 (elementwise)
-    return splits, order
+        split[int(distinct[k])] = SPLITS[number]
+    return Areas(order, split, margin_arcsec)
 
 
 def _drawn(cell: int, seed: int) -> bytes:

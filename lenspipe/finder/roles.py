@@ -132,7 +132,7 @@ def _red_sequence(
     colour = colour[np.isfinite(colour)]
     if len(colour) < 2 * LEAST:
         raise DataError(
-            "too few resolved galaxies to measure a red sequence on: scan more sky, or set hosts.colour_min and hosts.mag",
+            "too few resolved galaxies to measure a red sequence on: scan more sky, or set hosts.colour_min, hosts.mag",
             galaxies=len(colour),
             needed=2 * LEAST,
         )

@@ -61,6 +61,8 @@ class TrainJob:
     """Weights to begin from."""
     shares: Shares | None = None
     """Of several data sets; None where every row is drawn alike."""
+    keep_head: bool = False
+    """Whether the head is taken from them as well: the same task goes on."""
     beside: Any = None
     """What the objective keeps of the data (`lenspipe.learn.objectives.contract.Objective.begin`)."""
 
@@ -80,6 +82,7 @@ def make_job(
     seed: int,
     n_worker: int = 1,
     pretrained: str | None = None,
+    keep_head: bool = False,
 ) -> TrainJob:
     """
     Lay out a training of a data set of stamps.
@@ -100,6 +103,8 @@ def make_job(
         Workers that share a step.
     pretrained : path, optional
         Weights to begin from, safetensors.
+    keep_head : bool
+        Begin from their head too.
 
     Raises
     ------
@@ -165,6 +170,7 @@ def make_job(
         steps=settings.sampling.steps_per_epoch or max(1, len(truth.train) // batch_size),
         pretrained=pretrained,
         shares=_shares(data),
+        keep_head=keep_head,
         beside=beside,
     )
 

@@ -27,7 +27,7 @@ def fresh_network(job: TrainJob) -> tuple[Network, frozenset[str]]:
     if job.pretrained is not None:
         from lenspipe.nn.pretrained import load_pretrained
 
-        loaded = frozenset(load_pretrained(module, job.pretrained).loaded)
+        loaded = frozenset(load_pretrained(module, job.pretrained, head=job.keep_head).loaded)
     check_network(job, module)
     return module, loaded
 

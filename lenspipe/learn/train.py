@@ -38,6 +38,7 @@ def train(
     runner: Start[Runner] = PLAIN,
     n_worker: int = 1,
     pretrained: str | None = None,
+    keep_head: bool = False,
     progress: Progress = SILENT,
     on_step: OnStep | None = None,
 ) -> ModelCard:
@@ -64,6 +65,8 @@ def train(
         Workers of the runner, which share every batch; the weights depend on it.
     pretrained : path, optional
         Weights to begin from.
+    keep_head : bool
+        Begin from their head too: the same task goes on, with other stamps.
     progress : Progress, optional
         Shown the steps, and a line per epoch.
     on_step : function, optional
@@ -85,11 +88,20 @@ def train(
         "workers": n_worker,
         "pretrained": None if pretrained is None else os.path.abspath(pretrained),
         "settings": settings.model_dump(mode="json"),
+        **({"keep_head": True} if keep_head else {}),  # left out elsewhere, so that older requests stay the same
     }
     out = Path(os.path.abspath(out))
     # everything is checked before the folder is claimed, so that a request that was wrong can be made again
     job = make_job(
-        absolute(data), model, task, out, settings, seed=seed, n_worker=n_worker, pretrained=request["pretrained"]
+        absolute(data),
+        model,
+        task,
+        out,
+        settings,
+        seed=seed,
+        n_worker=n_worker,
+        pretrained=request["pretrained"],
+        keep_head=keep_head,
     )
     return run_job(job, request, runner=runner, n_worker=n_worker, progress=progress, on_step=on_step)
 

@@ -38,9 +38,11 @@ class Pretrained:
         return f"{len(self.loaded)} tensors loaded{adapted}, {rest}"
 
 
-def load_pretrained(module: Network, file: str | Path, *, channels: Literal["mean", "repeat"] = "mean") -> Pretrained:
+def load_pretrained(
+    module: Network, file: str | Path, *, channels: Literal["mean", "repeat"] = "mean", head: bool = False
+) -> Pretrained:
     """
-    Put the weights of a local file into a network; the head stays fresh.
+    Put the weights of a local file into a network; the head stays fresh unless it is asked for.
 
     The file holds the tensors of one of our checkpoints (``weights.safetensors``), the state of a training
     (``state.safetensors``: its averaged weights, of equivariant networks in the form that keeps its symmetry), or those
@@ -57,6 +59,8 @@ def load_pretrained(module: Network, file: str | Path, *, channels: Literal["mea
         A safetensors file. Nothing is ever downloaded.
     channels : str
         How input channels are adapted.
+    head : bool
+        Load the head as well, where its shapes are the same.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def load_pretrained(module: Network, file: str | Path, *, channels: Literal["mea
     first = _first_convolution(module)
     loaded, adapted, taken = [], [], set()
     for name, tensor in own.items():
-        if name in heads:
+        if name in heads and not head:
             continue
         source = next((n for n in (name, name.removeprefix("trunk.")) if n in given), None)
         if source is None:

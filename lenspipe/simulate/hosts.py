@@ -21,7 +21,6 @@ from lenspipe.simulate.recipe import ImageTable, Recipe
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.splits import Half, half_of
 
-
 ROLES = ("early", "source", "star", "artefact", "sky")
 """Labels of a data set of hosts that say what a stamp shows; under any other label it is an early type."""
 
@@ -70,7 +69,7 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
     ------
     ConfigError
         The recipe has several surveys or images, or the data set lacks a band, differs by more than 2 % in pixel
-        scale, is smaller than the recipe's stamps, or is not in nJy.
+        scale (a recipe with a table of hosts resamples them), is smaller than the recipe's stamps, or is not in nJy.
     """
     if len(recipe.survey) > 1:
         known = ", ".join(one.name for one in recipe.survey)
@@ -81,14 +80,15 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
         raise ConfigError("hosts need a recipe and a data set with one image", recipe=recipe.name, hosts=str(folder))
     if missing := [band for band in image.bands if band not in spec.bands]:
         raise ConfigError("the hosts lack a band of the recipe", missing=",".join(missing), has=",".join(spec.bands))
-    if abs(spec.pixel_scale_arcsec / image.pixel_scale_arcsec - 1) > 0.02:
+    if recipe.hosts is None and abs(spec.pixel_scale_arcsec / image.pixel_scale_arcsec - 1) > 0.02:
         raise ConfigError(
             "the hosts have another pixel scale than the recipe; simulate with --pixel-scale",
             hosts_arcsec=spec.pixel_scale_arcsec,
             recipe_arcsec=image.pixel_scale_arcsec,
         )
     shrink = recipe.hosts.shrink[0] if recipe.hosts else 1.0
-    if spec.size_px * shrink < image.size_px or spec.unit != "nJy":
+    scale = image.pixel_scale_arcsec if recipe.hosts is None else spec.pixel_scale_arcsec
+    if spec.size_px * shrink * scale < image.size_px * image.pixel_scale_arcsec or spec.unit != "nJy":
         raise ConfigError(
             "the hosts are smaller than the recipe's stamps, or not in nJy",
             hosts_px=spec.size_px,
@@ -99,7 +99,7 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
     by_area = "ra" in data.schema.names
     use = np.array([split is not None or not by_area for split in data.column("split")])
     pixels = data.read_images("image")[use][:, [spec.bands.index(band) for band in image.bands]]
-    if shrink == 1.0:
+    if recipe.hosts is None:
         cut = (spec.size_px - image.size_px) // 2
         pixels = pixels[:, :, cut : cut + image.size_px, cut : cut + image.size_px]
     known_facts = {
@@ -126,7 +126,7 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
             name=str(names[k]),
             kind=str(labels[k]) if labels[k] in ROLES else "early",
             pixels_njy=np.ascontiguousarray(pixels[k]),
-            pixel_scale_arcsec=image.pixel_scale_arcsec,
+            pixel_scale_arcsec=scale,
             psf_fwhm_arcsec=fwhm[k],
             sky_rms_njy=rms[k],
             mag=float(mag[k]),

@@ -1,4 +1,4 @@
-"""A stamp on real pixels: every class of a recipe painted on a survey's own galaxies and sky, none drawn beside them."""
+"""A stamp on real pixels: every class of a recipe painted on a survey's own galaxies and sky."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def demand_hosts(recipe: Recipe, hosts: HostStamps) -> None:
     for kind, share in recipe.classes.items():
         if share > 0 and not any(need in hosts.rows for need in needs(kind)):
             raise ConfigError(
-                "a class of the recipe needs real pixels that the hosts do not have; give the run of a survey as --hosts "
-                "(lenspipe scan), or switch the class off",
+                "a class of the recipe needs real pixels that the hosts do not have; give a survey's run as --hosts, "
+                "or switch the class off",
                 kind=kind,
                 needs=" or ".join(needs(kind)),
                 has=" ".join(hosts.rows),

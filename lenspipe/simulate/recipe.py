@@ -13,7 +13,6 @@ from lenspipe.errors import ConfigError
 from lenspipe.simulate.population import DeflectorPopulation, Range, SourcePopulation
 from lenspipe.toml import Table, parse_toml, put_over, read_toml
 
-
 REAL = "real"
 """Class of real sources as they are; only where there are hosts."""
 

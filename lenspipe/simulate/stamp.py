@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.arcs import Arcs, lens_again
-from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
+from lenspipe.simulate.artefacts import ARTEFACTS
 from lenspipe.simulate.catalog import catalog_row
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2, lens_distances_mpc
 from lenspipe.simulate.hosts import HostStamps
