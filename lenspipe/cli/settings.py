@@ -14,6 +14,7 @@ KINDS = {
     "train": ("lenspipe.learn.settings", "TrainSettings", "lenspipe train --config FILE"),
     "sweep": ("lenspipe.learn.sweep.space", "SweepSpace", "lenspipe sweep --space FILE"),
     "recipe": ("lenspipe.simulate.recipe", "Recipe", "lenspipe simulate --recipe FILE"),
+    "finder": ("lenspipe.finder.settings", "FinderSettings", "lenspipe finder --config FILE"),
     "survey": ("lenspipe.survey.layout", "SurveyLayout", "lenspipe scan --survey FILE"),
     "completeness": ("lenspipe.completeness.config", "CompletenessConfig", "lenspipe completeness RUN --config FILE"),
     "catalog": ("lenspipe.scan.config", "CatalogSettings", "lenspipe catalog --config FILE"),

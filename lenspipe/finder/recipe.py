@@ -63,7 +63,9 @@ def finder_bands(bands: Sequence[str], asked: Sequence[str] = ()) -> tuple[str, 
     optical = [band for band in ("g", "r", "i", "z") if band in known]
     chosen = optical if len(optical) > 1 else sorted(known, key=by_wavelength)
     if not chosen:
-        raise ConfigError("of none of the survey's bands is a colour known, so no arc can be painted", has=" ".join(bands))
+        raise ConfigError(
+            "of none of the survey's bands is a colour known, so no arc can be painted", has=" ".join(bands)
+        )
     return tuple(chosen)
 
 

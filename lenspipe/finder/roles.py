@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.errors import DataError
+from lenspipe.errors import ConfigError, DataError
 from lenspipe.finder.loci import LEAST, RedSequence, StarLocus, colour_of, red_threshold, star_locus
 from lenspipe.finder.settings import HostSettings
 from lenspipe.image.sources import FLAG_EDGE
 from lenspipe.sky.sphere import separation_arcsec
 
-BRIGHT_MAG, BELOW_DEPTH_MAG = 15.5, 3.0
-"""Hosts lie between this magnitude and so many above the depth."""
+BELOW_DEPTH_MAG = 3.0
+"""Hosts are so many magnitudes brighter than the depth."""
 HOST, STAR, GALAXY, ARTEFACT = "early", "star", "source", "artefact"
 """Roles; ``early`` carries arcs. `lenspipe.simulate.paint.host` names the same."""
 NONE = "none"
@@ -80,10 +80,11 @@ def assign_roles(
     """
     get = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
     mag, radius, shape = (get[name].astype(float) for name in ("mag", "half_light_radius_arcsec", "concentration"))
-    low, high = settings.mag
-    limits = (BRIGHT_MAG if low is None else low, depth_mag - BELOW_DEPTH_MAG if high is None else high)
+    limits = settings.mag_min, depth_mag - BELOW_DEPTH_MAG if settings.mag_max is None else settings.mag_max
     stars = star_locus(mag, radius, shape, psf_fwhm_arcsec=psf_fwhm_arcsec)
-    least = settings.radius_arcsec[0] or (stars.resolved_arcsec if stars else 0.0)
+    least = settings.radius_min_arcsec
+    if least is None:
+        least = stars.resolved_arcsec if stars else 0.0
     resolved = radius >= least
     if stars and np.isfinite(stars.concentration):
         resolved &= shape < UNLIKE_STARS * stars.concentration
@@ -102,7 +103,7 @@ def assign_roles(
         "a star, by size and concentration": ~resolved,
         "saturated": saturated,
         "masked or at the edge": masked,
-        "too large": radius > settings.radius_arcsec[1],
+        "too large": radius > settings.radius_max_arcsec,
         "flat, a disc from the side": get["axis_ratio"] < settings.axis_ratio_min,
     }
     refused = np.full(len(mag), "", object)
@@ -123,7 +124,11 @@ def assign_roles(
 def _red_sequence(
     get: dict[str, NDArray[np.float64]], bands: Sequence[str], settings: HostSettings, galaxies: NDArray[np.bool_]
 ) -> RedSequence | None:
-    pair = settings.colour_bands or colour_of(bands)
+    pair = colour_of(bands)
+    if settings.colour_bands:
+        pair = settings.colour_bands[0], settings.colour_bands[1]
+        if missing := [band for band in pair if band not in bands]:
+            raise ConfigError("hosts.colour_bands names a band that the run lacks", missing=" ".join(missing))
     if pair is None:
         return None
     if settings.colour_min is not None:

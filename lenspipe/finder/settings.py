@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lenspipe.simulate.population import Range
+from lenspipe.learn.settings import AugmentSettings, OptimSettings, SamplingSettings, TrainSettings
 from lenspipe.toml import Table
 
 
 class HostSettings(Table):
     """Which of a run's sources carry arcs, and which stand for everything else."""
 
-    mag: tuple[float | None, float | None] = (None, None)
-    """AB magnitudes of hosts in the band of the run's magnitude limits. Null: from 15.5 on, down to three magnitudes
-    above the survey's own depth (5 sigma in 2 arcsec)."""
+    mag_min: float = 15.5
+    """AB magnitude of the brightest hosts, in the band of the run's magnitude limits."""
+    mag_max: float | None = None
+    """Magnitude of the faintest; three magnitudes above the survey's own depth (5 sigma in 2 arcsec) where null."""
+    colour_bands: tuple[str, ...] = ()
+    """Two bands, blue first, whose colour tells early types; where empty g and i, else the widest of the optical."""
     colour_min: float | None = None
-    """Bluest colour of a host, in `colour_bands`; measured from the run's own red sequence where null."""
-    colour_bands: tuple[str, str] | None = None
-    """Bands of that colour, blue first; g and i where there are, else the widest of the optical bands."""
-    radius_arcsec: tuple[float | None, float] = (None, 4.0)
-    """Half-light radii of hosts; the least is what the survey's own stars leave resolved where null."""
+    """Bluest colour of a host; measured from the run's own red sequence where null."""
+    radius_min_arcsec: float | None = Field(default=None, ge=0)
+    """Least half-light radius of a host; what the survey's own stars leave resolved where null."""
+    radius_max_arcsec: float = Field(default=4.0, gt=0)
+    """Largest half-light radius of a host."""
     axis_ratio_min: float = Field(default=0.4, ge=0, le=1)
     """Flatter ones are discs seen from the side."""
-    asymmetry_max: float = Field(default=0.35, gt=0)
-    """Hosts whose light within 3 arcsec changes by more than this part when turned by 180 degrees are blends."""
+    asymmetry_max: float = Field(default=0.25, gt=0)
+    """Hosts of whose light within 3 arcsec more than this part changes under a turn by 180 degrees are blends."""
     flat_top_px: int = Field(default=7, ge=2)
     """So many pixels within 3 % of the peak are a saturated core."""
     max_hosts: int = Field(default=4000, ge=1)
     """Hosts that are cut out; a random part where there are more."""
     max_negatives: int = Field(default=6000, ge=1)
-    """Other sources that are cut out: brighter ones first in each of stars and galaxies, the rest at random."""
+    """Other sources that are cut out, half of them the brightest of their kind, the others at random."""
     max_sky: int = Field(default=300, ge=1)
     """Empty places that are cut out, for what is drawn to stand alone."""
     known_radius_arcsec: float = Field(default=5.0, gt=0)
@@ -37,15 +40,71 @@ class HostSettings(Table):
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     """Parts of the hosts, by cells of the sky, to train, validate and test."""
 
+    @model_validator(mode="after")
+    def _two_bands(self) -> HostSettings:
+        if len(self.colour_bands) not in (0, 2):
+            raise ValueError("colour_bands are two bands, blue first, or none")
+        return self
+
 
 class StampSettings(Table):
     """The stamps that are painted."""
 
-    size_px: int = Field(default=65, ge=17)
-    """Side of a stamp in the survey's pixels, odd."""
-    count: int = Field(default=16_000, ge=50)
+    count: int = Field(default=16_000, ge=20)
     """Stamps."""
-    shrink: Range = (0.8, 1.0)
-    """A host's pixels are taken as this much smaller on the sky, uniform; alike in every class."""
-    dimming_mag: Range = (0.0, 1.0)
-    """A host is taken as this much fainter, noise and all, uniform; alike in every class."""
+    side_arcsec: float = Field(default=17.5, gt=0)
+    """Side of a stamp; of a network that learns on, its own side counts."""
+    classes: dict[str, float] = {}
+    """Relative numbers of classes, put over those of `lenspipe.finder.recipe.CLASSES`."""
+
+
+class GradeSettings(Table):
+    """What people said of candidates."""
+
+    lens_from: float = 2.0
+    """Mean grade (A 3, B 2, C 1, not a lens 0) from which a candidate is a lens."""
+    nonlens_to: float = 0.5
+    """Mean grade up to which it is none."""
+    share: float = Field(default=0.3, gt=0, lt=1)
+    """Part of each class in training that graded candidates are, repeated as often as that takes."""
+    most_repeats: int = Field(default=60, ge=1)
+    """Times that one candidate is repeated at most."""
+
+
+class ContinueSettings(Table):
+    """A training that begins from the weights of a finder."""
+
+    epochs: int = Field(default=4, ge=1)
+    """Epochs."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Peak learning rate."""
+
+
+class FinderSettings(Table):
+    """A finder that a survey teaches."""
+
+    hosts: HostSettings = HostSettings()
+    """Hosts and negatives."""
+    stamps: StampSettings = StampSettings()
+    """Stamps."""
+    train: TrainSettings = TrainSettings(
+        augment=AugmentSettings(
+            affine_fraction=0.2,
+            shift=0.06,
+            zoom_min=0.85,
+            shear=0.1,
+            brightness=0.1,
+            band_brightness=0.03,
+            noise_fraction=0.5,
+            blur_fraction=0.5,
+            blur_px=1.3,
+            gap_fraction=0.03,
+        ),
+        sampling=SamplingSettings(batch_size=64),
+        optim=OptimSettings(epochs=12, learning_rate=2e-3),
+    )
+    """Training from fresh weights."""
+    go_on: ContinueSettings = ContinueSettings()
+    """What is other in a training that goes on from a finder's weights."""
+    grades: GradeSettings = GradeSettings()
+    """Graded candidates."""

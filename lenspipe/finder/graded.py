@@ -1,0 +1,295 @@
+"""Graded candidates as stamps beside the painted ones: read from the page's files, tables of positions, or stamps."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from matplotlib.path import Path as Polygon
+from numpy.typing import NDArray
+
+from lenspipe.catalog.grades import NEEDED, VALUE, labels_for, mean_grades, read_grades
+from lenspipe.catalog.run_rows import Run
+from lenspipe.errors import ConfigError, TileError
+from lenspipe.finder.areas import Areas
+from lenspipe.finder.settings import GradeSettings
+from lenspipe.image.cutouts import extract_cutouts
+from lenspipe.scan.after.context import context_of
+from lenspipe.scan.context import ShardTask
+from lenspipe.scan.plan import tasks_of
+from lenspipe.scan.read import facts_of, flatten, read_shard
+from lenspipe.simulate.on_hosts import to_grid
+from lenspipe.sky.sphere import tangent_plane
+from lenspipe.stamps.format import ImageSpec, StampSet
+from lenspipe.stamps.splits import splits_by_key
+
+LEAST_COVERED = 0.75
+"""Part of a graded stamp that must hold data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graded:
+    """Graded candidates as stamps on one grid."""
+
+    pixels_njy: NDArray[np.float32]
+    """``(n, band, y, x)``."""
+    is_lens: NDArray[np.bool_]
+    name: tuple[str, ...]
+    survey: tuple[str, ...]
+    split: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out, a line each."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Graded positions of the run, before they are cut."""
+
+    name: list[str] = field(default_factory=list)
+    is_lens: list[bool] = field(default_factory=list)
+    ra: list[float] = field(default_factory=list)
+    dec: list[float] = field(default_factory=list)
+
+
+def read_graded(
+    files: Sequence[Path], run: Run, spec: ImageSpec, settings: GradeSettings, *, areas: Areas, survey: str, seed: int
+) -> Graded:
+    """
+    Read graded candidates and cut or resample them onto the grid of the painted stamps.
+
+    Parameters
+    ----------
+    files : sequence of path
+        Files of the page (`lenspipe gallery`), tables with columns ``ra``, ``dec`` and ``grade`` (A B C N, or a
+        number from 0 to 3), or folders of labelled stamps in nJy.
+    run : Run
+        Where positions are cut from.
+    spec : ImageSpec
+        Bands, side and pixel scale wanted.
+    settings : GradeSettings
+    areas : Areas
+        Which sky is held out: a candidate there, and one within the margin, is not trained on.
+    survey : str
+        Name of the run's survey.
+    seed : int
+        Of the splits of stamps that have none.
+
+    Raises
+    ------
+    ConfigError
+        A file cannot be read or names nothing that is known; all rows lie outside the run; a survey gives lenses
+        alone, or nothing but non-lenses.
+    """
+    rows, folders, notes = _Rows(), [], []
+    page = [file for file in files if file.is_file() and _is_page_file(file)]
+    if page:
+        _add_page_rows(rows, page, run, settings)
+    for file in files:
+        if file.is_dir():
+            folders.append(_from_folder(file, spec, seed))
+        elif file not in page:
+            _add_positions(rows, file, settings)
+    parts = list(folders)
+    if rows.name:
+        cut, said = _cut(rows, run, spec, areas, survey)
+        parts.append(cut)
+        notes += said
+    if not parts or not sum(len(part.name) for part in parts):
+        raise ConfigError("no graded candidate has a label: grades between the two limits teach nothing")
+    whole = Graded(
+        np.concatenate([part.pixels_njy for part in parts]),
+        np.concatenate([part.is_lens for part in parts]),
+        tuple(name for part in parts for name in part.name),
+        tuple(name for part in parts for name in part.survey),
+        tuple(name for part in parts for name in part.split),
+        tuple(notes),
+    )
+    demand_both(whole, painted=survey)
+    return whole
+
+
+def demand_both(graded: Graded, *, painted: str) -> None:
+    """
+    Raise `ConfigError` where a survey would give lenses alone, or non-lenses alone: a finder then learns the survey.
+
+    The painted stamps give the run's own survey both.
+    """
+    names = np.array(graded.survey, object)
+    for name in dict.fromkeys(graded.survey):
+        train = (names == name) & (np.array(graded.split, object) == "train")
+        kinds = set(graded.is_lens[train].tolist())
+        if train.any() and len(kinds) < 2 and name != painted:
+            has, lacks = ("lenses", "non-lenses") if True in kinds else ("non-lenses", "lenses")
+            raise ConfigError(
+                f"the graded stamps of a survey are {has} alone, and a finder would learn to tell the survey: add "
+                f"{lacks} of it",
+                survey=name,
+                n=int(train.sum()),
+            )
+
+
+def _is_page_file(file: Path) -> bool:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            heading = next(csv.reader(stream), [])
+    except (OSError, UnicodeDecodeError):
+        return False
+    return set(NEEDED) <= set(heading)
+
+
+def _add_page_rows(rows: _Rows, files: list[Path], run: Run, settings: GradeSettings) -> None:
+    means = mean_grades(
+        read_grades([str(file) for file in files]), lens_from=settings.lens_from, nonlens_to=settings.nonlens_to
+    )
+    table = labels_for(means, pq.read_table(run.folder / "candidates.parquet"), run_id=run.run_id)
+    if not table.num_rows:
+        raise ConfigError("no grade of these files is for this run", run=str(run.folder), run_id=run.run_id)
+    for row in table.filter(pc.is_valid(table["label"])).to_pylist():
+        rows.name.append(row["candidate_id"])
+        rows.is_lens.append(row["label"] == 1)
+        rows.ra.append(row["ra"])
+        rows.dec.append(row["dec"])
+
+
+def _add_positions(rows: _Rows, file: Path, settings: GradeSettings) -> None:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            table = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"the grades cannot be read: {error}", file=str(file)) from error
+    names = {name.lower().strip(): name for name in (table[0] if table else {})}
+    if missing := [name for name in ("ra", "dec", "grade") if name not in names]:
+        raise ConfigError(
+            "not a file of grades: it has neither the columns of the page's nor ra, dec and grade",
+            file=str(file),
+            missing=" ".join(missing),
+        )
+    for line, row in enumerate(table, 2):
+        text = (row[names["grade"]] or "").strip()
+        try:
+            grade = float(VALUE[text]) if text in VALUE else float(text)
+            ra, dec = float(row[names["ra"]]), float(row[names["dec"]])
+        except ValueError:
+            raise ConfigError("a row has no position in degrees, or no grade", file=str(file), line=line) from None
+        if settings.nonlens_to < grade < settings.lens_from:
+            continue
+        rows.name.append(f"{file.stem}-{line}")
+        rows.is_lens.append(grade >= settings.lens_from)
+        rows.ra.append(ra)
+        rows.dec.append(dec)
+
+
+def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> tuple[Graded, list[str]]:
+    ra, dec = np.array(rows.ra), np.array(rows.dec)
+    context, stamps, kept = context_of(run), [], []
+    left = np.ones(len(ra), bool)
+    for task in tasks_of(run.plan):
+        shard = run.shards.filter(pc.equal(run.shards["shard_id"], task.shard.shard_id)).to_pylist()
+        if not shard or shard[0]["status"] != "ok":
+            continue
+        here = np.flatnonzero(left & _inside(shard[0], ra, dec))
+        if not len(here):
+            continue
+        left[here] = False
+        try:
+            cut, covered = _cut_shard(task, context, spec, ra[here], dec[here])
+        except TileError:
+            continue
+        good = covered >= LEAST_COVERED
+        stamps.append(cut[good])
+        kept += here[good].tolist()
+    outside = np.flatnonzero(left)
+    if len(outside) == len(ra):
+        raise ConfigError(
+            "no graded position lies in a tile of the run", positions=len(ra), first=rows.name[0], run=str(run.folder)
+        )
+    notes = []
+    if len(outside):
+        notes.append(
+            f"{len(outside)} graded positions lie outside the run's tiles, the first is {rows.name[outside[0]]}"
+        )
+    if lost := len(ra) - len(outside) - len(kept):
+        notes.append(f"{lost} graded candidates have too few pixels with data")
+    split = areas.of(ra[kept], dec[kept])
+    use = [k for k, s in enumerate(split) if s is not None]
+    if len(use) < len(kept):
+        notes.append(f"{len(kept) - len(use)} graded candidates lie in the margin between areas, and are left out")
+    pixels = np.concatenate(stamps) if stamps else np.empty((0, *spec.shape), np.float32)
+    rows_kept = [kept[k] for k in use]
+    return (
+        Graded(
+            pixels[use],
+            np.array([rows.is_lens[k] for k in rows_kept], bool),
+            tuple(rows.name[k] for k in rows_kept),
+            (survey,) * len(use),
+            tuple(str(split[k]) for k in use),
+        ),
+        notes,
+    )
+
+
+def _cut_shard(
+    task: ShardTask, context: Any, spec: ImageSpec, ra: NDArray[np.float64], dec: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    facts = facts_of(task.tile, context)
+    read = read_shard(task, context, facts=facts)
+    bands = read.pixels.bands
+    if missing := [band for band in spec.bands if band not in bands]:
+        raise TileError("the tile lacks a band", tile=task.tile.name, missing=" ".join(missing))
+    flat, order = flatten(read, context), [bands.index(band) for band in spec.bands]
+    x, y = facts.wcs.all_world2pix(ra, dec, 0)
+    window, scale = task.shard.window, facts.pixel_scale_arcsec
+    side = 2 * int(np.ceil((spec.size_px + 4) * spec.pixel_scale_arcsec / scale / 2)) + 1
+    cut, covered = extract_cutouts(flat.image[order], flat.mask[order], x - window.x0, y - window.y0, size_px=side)
+    on_grid = [to_grid(stamp, scale, spec.size_px, spec.pixel_scale_arcsec) for stamp in cut]
+    return np.stack(on_grid), covered
+
+
+def _inside(shard: dict[str, Any], ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
+    corner_ra, corner_dec = shard["corner_ra_deg"], shard["corner_dec_deg"]
+    near = (np.abs(dec - corner_dec[0]) < 5) & (np.abs((ra - corner_ra[0] + 180) % 360 - 180) < 60)
+    out = np.zeros(len(ra), bool)
+    if near.any():
+        centre = {"centre_ra_deg": corner_ra[0], "centre_dec_deg": corner_dec[0]}
+        core = Polygon(tangent_plane(np.array(corner_ra), np.array(corner_dec), **centre))
+        out[near] = core.contains_points(tangent_plane(ra[near], dec[near], **centre))
+    return out
+
+
+def _from_folder(folder: Path, spec: ImageSpec, seed: int) -> Graded:
+    data = StampSet.open(folder)
+    name, given = next(iter(data.images.items()))
+    if missing := [band for band in spec.bands if band not in given.bands]:
+        raise ConfigError("the graded stamps lack a band of the finder", data=str(folder), missing=" ".join(missing))
+    if given.unit != "nJy" or given.size_px * given.pixel_scale_arcsec < 0.97 * spec.size_px * spec.pixel_scale_arcsec:
+        raise ConfigError(
+            "the graded stamps are not in nJy, or smaller than the finder's",
+            data=str(folder),
+            unit=given.unit,
+            got_arcsec=round(given.size_px * given.pixel_scale_arcsec, 2),
+            want_arcsec=round(spec.size_px * spec.pixel_scale_arcsec, 2),
+        )
+    label = data.column("label")
+    rows = np.flatnonzero([one is not None for one in label])
+    order = [given.bands.index(band) for band in spec.bands]
+    pixels = data.read_images(name, rows)[:, order]
+    hosts = [str(one) for one in data.column("host")[rows]]
+    split = [
+        str(own) if own is not None else str(dealt)
+        for own, dealt in zip(data.column("split")[rows], splits_by_key(hosts, seed=seed), strict=True)
+    ]
+    survey = data.column("survey")[rows] if "survey" in data.schema.names else [folder.name] * len(rows)
+    grid = [to_grid(stamp, given.pixel_scale_arcsec, spec.size_px, spec.pixel_scale_arcsec) for stamp in pixels]
+    return Graded(
+        np.stack(grid),
+        np.array([one == "lens" for one in label[rows]], bool),
+        tuple(hosts),
+        tuple(map(str, survey)),
+        tuple(split),
+    )
