@@ -130,6 +130,6 @@ def cut_tasks(chosen: Chosen, sources: pa.Table, tasks: list[ShardTask], *, n_sk
     out = []
     for number, task in enumerate(tasks):
         mine, here = (t.filter(pc.equal(t["shard_id"], task.shard.shard_id)) for t in (chosen.rows, sources))
-        xy = (here[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
-        out.append(CutTask(task, mine, *xy, per_shard, seed * 1_000_003 + number))
+        x, y = (here[name].to_numpy(zero_copy_only=False) for name in ("x_px", "y_px"))
+        out.append(CutTask(task, mine, x, y, per_shard, seed * 1_000_003 + number))
     return out

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from lenspipe.errors import DataError, TileError
 from lenspipe.finder.areas import Areas
-from lenspipe.finder.roles import GALAXY, HOST
+from lenspipe.finder.roles import ARTEFACT, GALAXY, HOST
 from lenspipe.finder.shape import asymmetry
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.scan.context import ScanContext, ShardTask
@@ -22,7 +22,9 @@ from lenspipe.sky.wcs import sky_position
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
 WHOLE = 0.999
-"""Part of a host's stamp that must hold data; of any other's half of it."""
+"""Part of a stamp that must hold data: where one class lacks pixels more often than another, that tells them apart."""
+ARTEFACT_WHOLE = 0.9
+"""Part of an artefact's."""
 CLEAR_ARCSEC = 5.0
 """Empty sky has no source within this."""
 SAME_SCALE = 1e-3
@@ -100,7 +102,8 @@ class Cutter:
         """
         The stamps of a shard.
 
-        Hosts whose stamp lacks data, or whose light is lopsided, are galaxies like others, and ``refused`` says so.
+        Hosts whose light is lopsided are galaxies like others, and ``refused`` says so. Stamps that lack data are left
+        out.
 
         Raises
         ------
@@ -140,13 +143,9 @@ class Cutter:
         lopsided = asymmetry(stamps[:n, -1], pixel_scale_arcsec=facts.pixel_scale_arcsec)
         role, refused = get["role"].astype(object).copy(), get["refused"].astype(object).copy()
         host = role == HOST
-        for text, holds in (
-            ("the stamp lacks data", covered[:n] < WHOLE),
-            ("a blend or disturbed", ~(lopsided <= self.asymmetry_max)),
-        ):
-            refused[host & holds & (refused == "")] = text
+        refused[host & ~(lopsided <= self.asymmetry_max)] = "a blend or disturbed"
         role[host & (refused != "")] = GALAXY
-        keep = np.r_[covered[:n] > WHOLE / 2, np.ones(n_sky, bool)]
+        keep = np.r_[covered[:n] > np.where(role == ARTEFACT, ARTEFACT_WHOLE, WHOLE), np.ones(n_sky, bool)]
         ra, dec = sky_position(facts.wcs, sky_x + window.x0, sky_y + window.y0)
         at = [f"{a:.0f}-{b:.0f}" for a, b in zip(sky_x + window.x0, sky_y + window.y0, strict=True)]
         names = [*map(str, get["source_id"]), *(f"{asked.task.shard.shard_id}_sky{place}" for place in at)]

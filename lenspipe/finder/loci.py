@@ -15,7 +15,7 @@ LEAST = 12
 """Sources that a locus needs."""
 N_BRIGHT = 300
 """Brightest sources that the stellar locus is looked for among."""
-LEAST_SEPARATION = 1.5
+LEAST_SEPARATION = 2.0
 """Ashman's D (Ashman et al. 1994, AJ 108, 2348) below which two modes of colour are not told apart."""
 REDDEST = 0.4
 """Part of the galaxies, reddest first, that counts as red where there is one mode."""
@@ -173,5 +173,5 @@ def red_threshold(colour: Numbers) -> tuple[float, float]:
     if separation < LEAST_SEPARATION or share.min() < 0.1:
         return float(np.quantile(known, 1 - REDDEST)), float("nan")
     grid = np.linspace(mean[0], mean[1], 400)
-    density = share * np.exp(-0.5 * ((grid[:, None] - mean) / width) ** 2) / width
-    return float(grid[np.abs(np.log(density[:, 0] / density[:, 1].clip(1e-300))).argmin()]), separation
+    log_density = np.log(share / width) - 0.5 * ((grid[:, None] - mean) / width) ** 2
+    return float(grid[np.abs(log_density[:, 0] - log_density[:, 1]).argmin()]), separation

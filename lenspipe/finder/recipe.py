@@ -1,4 +1,4 @@
-"""The recipe of a survey's own stamps: its bands, grid, PSF and depth, and the classes that a finder must tell apart."""
+"""The recipe of a survey's own stamps: its bands, grid, PSF and depth, and the classes that it tells apart."""
 
 from __future__ import annotations
 

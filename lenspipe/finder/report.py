@@ -54,8 +54,8 @@ def _hosts(record: dict[str, Any], folder: Path) -> Section:
 def _stamps(record: dict[str, Any]) -> Section:
     probe = record["border_probe"]
     text = (
-        f"{record['stamps']} stamps. A classifier that sees their borders alone tells lenses from all else with an area "
-        f"of {with_interval(probe['auc'], probe['interval95'])}; at chance it is 0.5."
+        f"{record['stamps']} stamps. A classifier that sees their borders alone tells lenses from all else with an "
+        f"area of {with_interval(probe['auc'], probe['interval95'])}; at chance it is 0.5."
     )
     return Section("Stamps", text)
 
@@ -102,7 +102,7 @@ def _row(name: str, found: dict[str, Any]) -> list[str]:
 
 
 def _pictures(folder: Path, number: int) -> list[tuple[str, bytes]]:
-    """ROC, scores, and the best-scored stamps of each kind side by side: painted arcs, non-lenses, graded candidates."""
+    """ROC, scores, and the best-scored stamps of each kind: painted arcs, non-lenses, graded candidates."""
     home = folder / f"round-{number}"
     model = home if (home / "committee.json").exists() else home / "member-1"
     scores = score_stamps(model, home / "stamps")

@@ -78,7 +78,7 @@ def with_bands(card: ModelCard, replaced: dict[str, str]) -> ModelCard:
 
 
 def settings_for(settings: FinderSettings, name: str, bands: Sequence[str], base: Base | None) -> TrainSettings:
-    """Settings of a training: as given, or with input, stretch and family settings of the finder that it goes on from."""
+    """Settings of a training: as given, or with input, stretch and family of the finder that it goes on from."""
     own = settings.train.model_copy(update={"name": name})
     if base is None:
         shown = own.input.model_copy(update={"bands": tuple(bands)})

@@ -1,4 +1,4 @@
-"""A survey's finder from request to folder: scan, sources, hosts, stamps, rounds of training, page; each step resumes."""
+"""A survey's finder from request to folder: sources, hosts, stamps, rounds of training, page; each step resumes."""
 
 from __future__ import annotations
 
@@ -64,12 +64,16 @@ PROBED = 3000
 """Stamps that the probe of borders looks at."""
 
 
+SCAN_HERE: Start[ScanRunner] = here(scan_local)
+TASKS_HERE: Start[Executor] = here(Here())
+
+
 @dataclass(frozen=True)
 class Runners:
     """Where each kind of work is done; the plain loops by default."""
 
-    scan: Start[ScanRunner] = here(scan_local)
-    executor: Start[Executor] = here(Here())
+    scan: Start[ScanRunner] = SCAN_HERE
+    executor: Start[Executor] = TASKS_HERE
     simulate: Start[simulating.Runner] = simulating.PLAIN
     train: Start[training.Runner] = training.PLAIN
     n_worker: int = 1
@@ -84,7 +88,7 @@ class FinderRequest:
     """A run folder alone, or tiles."""
     layout: SurveyLayout
     """Of tiles; a run has its own."""
-    settings: FinderSettings = FinderSettings()
+    settings: FinderSettings
     bands: tuple[str, ...] = ()
     """Of the finder; see `lenspipe.finder.recipe.finder_bands` where empty."""
     families: tuple[str, ...] = ("small-cnn",)
@@ -198,8 +202,8 @@ def _bands_of(run_bands: tuple[str, ...], request: FinderRequest, bases: Sequenc
     bands = bases[0].card.bands
     if request.bands and request.bands != bands:
         raise ConfigError(
-            "a finder that learns on keeps its bands; name those that stand in by --replace-band, or leave --pretrained "
-            "out",
+            "a finder that learns on keeps its bands; name those that stand in by --replace-band, or leave out "
+            "--pretrained",
             asked=" ".join(request.bands),
             finder=" ".join(bands),
         )
@@ -225,7 +229,7 @@ def _scanned(request: FinderRequest, out: Path, runners: Runners, progress: Prog
 
 
 def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple[pa.Table, list[str]]:
-    """All sources of the run: its shards searched again with its settings and without its selection, which drops stars."""
+    """All sources of the run: its shards searched again without its selection, which drops stars."""
     folder, tasks = out / "sources", tasks_of(run.plan)
     context = context_of(run)
     todo = [task for task in tasks if not (folder / f"{task.shard.shard_id}.parquet").exists()]

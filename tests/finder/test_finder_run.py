@@ -1,0 +1,190 @@
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
+
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.finder.areas import Areas
+from lenspipe.finder.graded import read_graded
+from lenspipe.finder.probe import border_probe
+from lenspipe.finder.run import FinderRequest, make_finder
+from lenspipe.finder.settings import FinderSettings, GradeSettings
+from lenspipe.runner import SILENT
+from lenspipe.sky.sphere import separation_arcsec
+from lenspipe.stamps.format import ImageSpec, StampSet
+from lenspipe.survey.layout import read_layout
+from lenspipe.toml import put_over
+
+PSF = {f"psf_fwhm_arcsec.{band}": FWHM for band in BANDS}
+QUICK = {
+    "hosts.mag_max": 21.5,
+    "hosts.fractions": [0.5, 0.25, 0.25],
+    "stamps.side_arcsec": 12.0,
+    "stamps.count": 100,
+    "stamps.classes": {
+        "real": 40,
+        "companions": 0,
+        "satellites": 0,
+        "young_ring": 0,
+        "spiral_disc": 0,
+        "merger": 0,
+        "group": 0,
+    },
+    "train.optim.epochs": 8,
+    "train.optim.threads": 1,
+    "train.sampling.batch_size": 16,
+}
+
+
+def asked(tiles, changes=None, **more):
+    settings = put_over(FinderSettings(), QUICK | (changes or {}), origin="test")
+    layout = put_over(read_layout("generic"), PSF, origin="test")
+    return FinderRequest((str(tiles),), layout, settings, **more)
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    image, red = drawn_tile()
+    return write_tile(tmp_path_factory.mktemp("tiles") / "t", image), red
+
+
+@pytest.fixture(scope="module")
+def painted(survey, tmp_path_factory):
+    """A finder as far as its stamps."""
+    out = tmp_path_factory.mktemp("finder") / "mine"
+    result = make_finder(asked(survey[0]), out, progress=SILENT, until="stamps")
+    return out, result.record
+
+
+def test_hosts_are_the_red_galaxies_and_stars_are_refused(survey, painted):
+    out, record = painted
+    hosts = StampSet.open(out / "hosts")
+    label, refused = hosts.column("label"), hosts.column("refused")
+    ra, dec = hosts.column("ra"), hosts.column("dec")
+    early = np.flatnonzero(label == "early")
+    assert len(early) >= 25
+    x = 320 - 0.5 - (ra - 150.0) * np.cos(np.radians(2.2)) * 3600 / SCALE
+    y = 320 - 0.5 + (dec - 2.2) * 3600 / SCALE
+    for k in early:
+        assert np.hypot(survey[1][:, 0] - x[k], survey[1][:, 1] - y[k]).min() < 2
+    assert {"early", "source", "star", "sky"} <= set(label)
+    assert record["stars_on_locus"] > 30
+    assert not any(refused[early])
+
+
+def test_no_pixel_serves_two_splits(painted):
+    hosts = StampSet.open(painted[0] / "hosts")
+    ra, dec, split = (hosts.column(name) for name in ("ra", "dec", "split"))
+    side = 12.0
+    for k in np.flatnonzero(split == "test"):
+        other = (split == "train") | (split == "validation")
+        assert separation_arcsec(ra[other], dec[other], ra[k], dec[k]).min() > np.sqrt(2) * side
+    stamps = StampSet.open(painted[0] / "stamps")
+    where = dict(zip(hosts.column("host"), split, strict=True))
+    assert all(where[h] == s for h, s in zip(stamps.column("host"), stamps.column("split"), strict=True))
+
+
+def test_the_borders_of_painted_stamps_do_not_tell_lenses_and_those_of_drawn_noise_do(painted, rng):
+    stamps = StampSet.open(painted[0] / "stamps")
+    pixels, lens = stamps.read_images("image"), stamps.column("label") == "lens"
+    host = list(stamps.column("host"))
+    real = border_probe(pixels, lens, host)
+    assert real["interval95"][0] < 0.5
+    drawn = np.where(lens[:, None, None, None], pixels, rng.normal(0, 20, pixels.shape))
+    assert border_probe(drawn, lens, host)["auc"] > 0.95
+
+
+def test_steps_that_were_cut_off_are_taken_up_and_what_is_there_stays(survey, painted, tmp_path):
+    out = shutil.copytree(painted[0], tmp_path / "mine", symlinks=True)
+    (source,) = (out / "sources").glob("*.parquet")
+    before = pq.read_table(source)
+    source.unlink()  # killed while it searched
+    (out / "hosts.json").unlink()  # killed after the cutting, before the record
+    (out / "border.json").unlink()
+    (part,) = (out / "hosts").glob("*.parquet")
+    stood = part.stat().st_mtime_ns
+    for step in ("sources", "hosts", "stamps"):
+        again = make_finder(asked(survey[0]), out, progress=SILENT, until=step)
+    assert pq.read_table(source).equals(before)
+    assert part.stat().st_mtime_ns == stood
+    assert {k: v for k, v in again.record.items() if k != "run"} == {k: v for k, v in painted[1].items() if k != "run"}
+
+
+def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_path):
+    out, _ = painted
+    result = make_finder(asked(survey[0]), out, progress=SILENT)
+    (first,) = result.record["rounds"]
+    assert first["test"]["painted"]["hosts_lens"] >= 2
+    assert json.loads((out / "card.json").read_text())["calibration"] is not None
+    assert "Hosts and negatives" in (out / "finder.html").read_text()
+    hosts = StampSet.open(out / "hosts")
+    rows = [k for k, s in enumerate(hosts.column("split")) if s and hosts.column("label")[k] in ("early", "source")]
+    lines = [
+        f"{hosts.column('ra')[k]},{hosts.column('dec')[k]},{'A' if hosts.column('label')[k] == 'early' else 'N'}"
+        for k in rows
+    ]
+    grades = tmp_path / "grades.csv"
+    grades.write_text("ra,dec,grade\n" + "\n".join(lines) + "\n10.0,10.0,A\n")
+    graded = asked(survey[0], {"go_on.epochs": 1}, grades=(grades,))
+    after = make_finder(graded, out, progress=SILENT)
+    second = after.record["rounds"][1]
+    assert second["begun_from"] == ["mine"]
+    assert second["graded"]["lens"]["train"] > 5 and second["graded"]["lens"]["held_out"] > 0
+    assert "1 graded positions lie outside" in second["notes"][0]
+    assert json.loads((out / "card.json").read_text())["training"]["round"] == 2
+    assert len(make_finder(graded, out, progress=SILENT).record["rounds"]) == 2
+
+
+def test_a_tile_without_hosts_is_one_clear_line(tmp_path):
+    tiles = write_tile(tmp_path / "t", drawn_tile(n_red=0, n_blue=0, n_star=80)[0])
+    with pytest.raises(DataError, match=r"too few resolved galaxies|hardly any source of the run can carry arcs"):
+        make_finder(asked(tiles), tmp_path / "out", progress=SILENT, until="hosts")
+
+
+def test_a_survey_of_one_band_tells_early_types_by_concentration(tmp_path):
+    tiles = write_tile(tmp_path / "t", drawn_tile(bands=("i",))[0], ("i",))
+    record = make_finder(asked(tiles), tmp_path / "out", progress=SILENT, until="hosts").record
+    assert record["red_sequence"] == "one band: concentration alone"
+    assert sum(record["hosts_by_split"].values()) >= 8
+
+
+def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_is_claimed(painted, tmp_path):
+    run = painted[0] / "scan"
+    with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):
+        make_finder(asked(run, bands=("g", "z")), tmp_path / "a", progress=SILENT)
+    with pytest.raises(ConfigError, match=r"--replace-band z=BAND"):
+        make_finder(asked(run, pretrained="ground-gri", replaced={"i": "z"}), tmp_path / "b", progress=SILENT)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
+    run = open_run_folder(painted[0] / "scan")
+    areas, spec = Areas(6, {}, 1.0), ImageSpec(BANDS, 21, SCALE)
+
+    def read(text):
+        file = tmp_path / "g.csv"
+        file.write_text(text)
+        return read_graded([file], run, spec, GradeSettings(), areas=areas, survey="generic", seed=0)
+
+    with pytest.raises(ConfigError, match="no graded position lies in a tile"):
+        read("ra,dec,grade\n10.0,10.0,A\n")
+    with pytest.raises(ConfigError, match="a candidate that the run does not have"):
+        read(f"run_id,candidate_id,grader,grade\n{run.run_id},nobody,me,A\n")
+    with pytest.raises(ConfigError, match="no grade of these files is for this run"):
+        read("run_id,candidate_id,grader,grade\nanother,nobody,me,A\n")
+    with pytest.raises(ConfigError, match="neither the columns"):
+        read("name,ra\na,1\n")
+
+
+def test_graded_stamps_of_a_survey_with_lenses_alone_are_refused(painted):
+    from lenspipe.finder.graded import Graded, demand_both
+
+    pixels = np.zeros((2, 3, 5, 5), np.float32)
+    one_sided = Graded(pixels, np.array([True, True]), ("a", "b"), ("other", "other"), ("train", "train"))
+    with pytest.raises(ConfigError, match="would learn to tell the survey"):
+        demand_both(one_sided, painted="mine")
+    demand_both(one_sided, painted="other")
