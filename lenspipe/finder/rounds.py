@@ -203,7 +203,7 @@ def train_members(
         card = train(
             stamps,
             model=family,
-            task="find",
+            task=Find().task,
             out=out,
             settings=settings_for(settings, title, bands, base),
             seed=seed + k,

@@ -20,6 +20,7 @@ from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.search import search
 from lenspipe.sky.wcs import sky_position
+from lenspipe.tables import write_table
 
 INNER_ARCSEC, OUTER_ARCSEC = 1.0, 3.0
 """Radii whose fluxes' ratio is the concentration: large for stars, small for discs."""
@@ -126,7 +127,7 @@ def write_sources(task: ShardTask, context: ScanContext, folder: Path) -> tuple[
         table, trouble = source_schema(context.bands).empty_table(), str(error)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(part) as path:
-        pq.write_table(table, path, compression="zstd")
+        write_table(table, path)
     return table.num_rows, trouble
 
 
