@@ -53,7 +53,25 @@ def read_known_lenses(file: str) -> pa.Table:
     """
     if file == "lenscat":
         return pq.read_table(SNAPSHOT, columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA)
+    return _known(_read(file), file)
+
+
+def read_positions(file: str) -> pa.Table:
+    """
+    A list with all of its columns, those of the position called ``ra`` and ``dec``; columns of these names are others'.
+
+    Raises
+    ------
+    ConfigError
+        As `read_known_lenses`.
+    """
     table = _read(file)
+    at = _known(table, file)
+    others = table.drop_columns([name for name in table.column_names if name.lower().strip() in ("ra", "dec")])
+    return others.append_column("ra", at["ra"]).append_column("dec", at["dec"])
+
+
+def _known(table: pa.Table, file: str) -> pa.Table:
     names = {column.lower().strip(): column for column in table.column_names}
     found = {key: next((names[word] for word in words if word in names), None) for key, words in _WORDS.items()}
     for key in ("ra", "dec"):

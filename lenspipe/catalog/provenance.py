@@ -146,6 +146,7 @@ def provenance(
         "no_model",
         "probability",
         "assumptions",
+        "magnitudes",
         "inputs",
     )
     entry = {

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @click.option("--partial", is_flag=True, help="Take what is done of a run that has not ended.")
 @click.option("--radius", "radius_arcsec", type=float, default=None, help="Merge within, arcsec. [default: 1]")
 @click.option(
-    "--match", "lists", multiple=True, metavar="FILE", help="Known lenses; 'none' for none. [default: lenscat]"
+    "--match",
+    "lists",
+    multiple=True,
+    metavar="FILE",
+    help="Known lenses; 'none' for none. Magnitudes in it are compared. [default: lenscat]",
 )
 @click.option(
     "--match-radius", "match_radius_arcsec", type=float, default=None, help="Match within, arcsec. [default: 2]"
@@ -60,7 +64,7 @@ def command(
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.session import on_ray
     from lenspipe.errors import ConfigError
-    from lenspipe.scan.after.catalog import matching_of
+    from lenspipe.scan.after.catalog import compare_magnitudes, matching_of
     from lenspipe.scan.config import CatalogSettings
 
     if distributed and partial:
@@ -80,6 +84,7 @@ def command(
     )
     with tempfile.TemporaryDirectory() as scratch, ShownProgress("task") as progress:
         opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
+        compare_magnitudes(opened, settings.lists)
         record = write_catalog(
             opened,
             out,
@@ -123,6 +128,8 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lenspipe.catalog.magnitudes import magnitude_lines
+
     counts, area = record["counts"], record["area"]
     table = Table(title="Catalogue", title_justify="left", show_header=False, box=box.SQUARE)
     table.add_row("runs", f"{len(record['runs'])}")
@@ -143,6 +150,8 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
             table.add_row("", f"{number} {fate}")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
+    for line in magnitude_lines(record["runs"][-1].get("magnitudes") or {}):
+        console.print(f"Note: {line}", markup=False, soft_wrap=True)
     for file, what in (
         ("hats/", "HATS tree"),
         ("candidates.parquet", "VOParquet, best first"),

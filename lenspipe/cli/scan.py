@@ -84,6 +84,13 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
 @click.option(
     "--detector", type=click.Choice(["sep", "photutils"]), default=None, help="Source detection. [default: sep]"
 )
+@click.option(
+    "--match",
+    "lists",
+    multiple=True,
+    metavar="FILE",
+    help="Lists that the last step matches with, and compares magnitudes with where they have any. [default: lenscat]",
+)
 @click.option("--catalog/--no-catalog", default=True, show_default=True, help="Write RUN/catalog as the last step.")
 def command(
     tiles: tuple[str, ...],
@@ -105,6 +112,7 @@ def command(
     shard_px: int | None,
     zero_point_ab: float | None,
     detector: str | None,
+    lists: tuple[str, ...],
     catalog: bool,
 ) -> int:
     """
@@ -112,6 +120,7 @@ def command(
 
     Exit code: 0 done, 2 bad request, 3 done with failures.
     """
+    from lenspipe.catalog.known import read_known_lenses
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_truth
     from lenspipe.scan.config import ScanConfig
@@ -123,6 +132,10 @@ def command(
         raise ConfigError("--sample makes its own tiles; leave TILES out", tiles=tiles[0])
     if not sample and not tiles:
         raise ConfigError("nothing to scan: give TILES, or --sample")
+    if lists and not catalog:
+        raise ConfigError("--match is about the catalogue; leave --no-catalog out")
+    for name in lists:
+        read_known_lenses(name)  # a list that cannot be read is refused before the scan
     if resume and out is None:
         raise ConfigError("--resume needs the --out of the run to resume")
     assignments_to_config, assignments_to_layout = for_survey(assignments)
@@ -162,15 +175,15 @@ def command(
     if sample:
         print_sample_truth(result)
     if catalog:
-        _catalog(result.folder)
+        _catalog(result.folder, lists)
     return result.exit_code
 
 
-def _catalog(run: Path) -> None:
+def _catalog(run: Path, lists: tuple[str, ...]) -> None:
     from lenspipe.cli.catalog import print_catalog
     from lenspipe.scan.after.catalog import FOLDER, MAX_ROWS_IN_MEMORY, catalog_run
 
-    record = catalog_run(run)
+    record = catalog_run(run, lists)
     if record is None:
         click.echo(
             f"No catalogue yet: there are more than {MAX_ROWS_IN_MEMORY:,} candidates. Write it by "

@@ -11,13 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.spatial import cKDTree
 
+from lenspipe.catalog.magnitudes import PAIRS_MIN, SAME_SOURCE_ARCSEC, WARN_MAG
 from lenspipe.survey.flux import FluxScale
 from lenspipe.survey.read import TileFacts
 
-SAME_SOURCE_ARCSEC = 1.0
-WARN_MAG = 0.3
-"""Median difference of two tiles' magnitudes from which one of their zero-points must be wrong."""
-PAIRS_MIN = 5
 MAX_ROWS = 2_000_000
 SHOWN = 3
 

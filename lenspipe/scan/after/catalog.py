@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lenspipe.catalog.folder import PROVENANCE
-from lenspipe.catalog.known import read_known_lenses
+from lenspipe.catalog.known import read_known_lenses, read_positions
+from lenspipe.catalog.magnitudes import magnitude_differences
 from lenspipe.catalog.provenance import Matching
-from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.write import write_catalog
-from lenspipe.rundir import read_json
+from lenspipe.rundir import read_json, write_json
 from lenspipe.scan.after.known import examine_absent
 from lenspipe.scan.config import CatalogSettings
+from lenspipe.scan.finalize import CANDIDATES
 
-FOLDER = "catalog"
+FOLDER, RUN = "catalog", "run.json"
 MAX_ROWS_IN_MEMORY = 2_000_000
 """Candidates that a scan makes a catalogue of by itself; it takes about 1 GiB for a million (docs/catalog.md)."""
+MAX_COMPARED = 1_000_000
+"""Candidates, the best first, whose magnitudes are compared with a list's."""
 MAX_EXAMINED = 50
 """Known lenses that are no candidates, up to which a scan measures their shards again before it ends."""
 
@@ -35,24 +42,53 @@ def matching_of(settings: CatalogSettings) -> Matching | None:
     )
 
 
-def catalog_run(run: Path) -> dict[str, Any] | None:
+def compare_magnitudes(run: Run, lists: Sequence[str]) -> None:
+    """
+    Compare the run's magnitudes with those of lists that have any; the result goes into its record and ``run.json``.
+
+    `lenspipe.catalog.magnitudes.magnitude_lines` says it.
+    """
+    columns = ["ra", "dec", *(f"mag_{band}" for band in run.bands)]
+    files = [file for file in lists if file != "lenscat"]  # which has none
+    found = {}
+    if files:
+        candidates = pq.ParquetFile(run.folder / CANDIDATES)
+        first = itertools.islice(candidates.iter_batches(MAX_COMPARED, columns=columns), 1)
+        ours = pa.Table.from_batches(first, pa.schema([candidates.schema_arrow.field(name) for name in columns]))
+        found = {file: magnitude_differences(ours, read_positions(file), run.bands) for file in files}
+    run.record["magnitudes"] = {file: by_band for file, by_band in found.items() if by_band}
+    if files:
+        write_json(run.folder / RUN, read_json(run.folder / RUN) | {"magnitudes": run.record["magnitudes"]})
+
+
+def catalog_run(run: Path, lists: Sequence[str] = ()) -> dict[str, Any] | None:
     """
     Write ``run/catalog`` by the defaults, or leave it as it is where it holds all that the run holds.
+
+    Parameters
+    ----------
+    run : Path
+        A finished run.
+    lists : sequence of str
+        Lists to match with, in place of the default.
 
     Returns
     -------
     dict or None
         The catalogue's record; None where the run has more candidates than `MAX_ROWS_IN_MEMORY`.
     """
-    settings = CatalogSettings()
+    settings = CatalogSettings(lists=tuple(lists)) if lists else CatalogSettings()
     opened, out = open_run_folder(run), run / FOLDER
     if opened.record["counts"]["candidates"] > MAX_ROWS_IN_MEMORY:
         return None
     if (out / PROVENANCE).exists():
         before: dict[str, Any] = read_json(out / PROVENANCE)
         counts = before["runs"][0]["counts"]
-        if before["runs"][0]["run_id"] == opened.run_id and opened.record["counts"].items() <= counts.items():
+        known = (before["known_lenses"] or {}).get("list")
+        same = before["runs"][0]["run_id"] == opened.run_id and known == (", ".join(settings.lists) or None)
+        if same and opened.record["counts"].items() <= counts.items():
             return before
+    compare_magnitudes(opened, settings.lists)
     record = write_catalog(
         opened,
         out,
