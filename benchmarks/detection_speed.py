@@ -19,7 +19,7 @@ from benchmarks import record
 from benchmarks.timing import Clock
 from lenspipe.image.sky import subtract_sky
 from lenspipe.scan.config import DetectConfig
-from lenspipe.scan.measure import measure_core
+from lenspipe.scan.measure import measure_window
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
 
@@ -38,7 +38,7 @@ def ours(image: np.ndarray) -> tuple[float, np.ndarray]:
     box = Box(0, 0, image.shape[1], image.shape[0])
     with Clock() as clock:
         flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, mesh_px=64, filter_mesh=3)
-        measured = measure_core(flat, pixels, DetectConfig(), core=box, window=box)
+        measured = measure_window(flat, pixels, DetectConfig(), core=box, window=box).core
     return clock.cpu_s, np.c_[measured.sources.x_px, measured.sources.y_px]
 
 

@@ -9,6 +9,10 @@ import pyarrow as pa
 from lenspipe.bands import known_band
 
 VERSION = "1"
+PSF_SIDE_PX = 41
+"""Side of a stacked PSF, pixels; odd."""
+FROM_STARS, FROM_LAYOUT, FROM_NOTHING = "stars", "layout", "none"
+"""Where a PSF, or a star cut, comes from: the window's own stars, the survey's layout, or nowhere."""
 
 
 def field(name: str, kind: pa.DataType, description: str, *, unit: str = "", ucd: str = "") -> pa.Field:
@@ -226,6 +230,32 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
                 f"Pixels of the core in {band} that held a number in place of no data; masked",
                 ucd="meta.number",
             ),
+            field(
+                f"psf_fwhm_{band}_arcsec",
+                pa.float32(),
+                f"Full width at half maximum of the PSF in {band}, as psf_from_{band} says",
+                unit="arcsec",
+                ucd=f"instr.obsty.seeing{_em(band)}",
+            ),
+            field(
+                f"psf_ellipticity_{band}",
+                pa.float32(),
+                f"1 - minor / major axis of the PSF in {band}; null where not measured",
+                ucd="src.ellipticity",
+            ),
+            field(
+                f"psf_variation_{band}",
+                pa.float32(),
+                f"Largest less smallest FWHM in {band} over the window, by a plane through its stars, as a fraction",
+                ucd="stat.variance;instr.obsty.seeing",
+            ),
+            field(f"psf_n_star_{band}", pa.int32(), f"Stars that show the PSF in {band}", ucd="meta.number"),
+            field(
+                f"psf_from_{band}",
+                pa.string(),
+                f"Who states the PSF in {band}: stars of this window, layout of the survey, or none",
+                ucd="meta.note",
+            ),
         )
     ]
     corners = pa.list_(pa.float64(), 4)
@@ -240,6 +270,29 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
             field("y1_px", pa.int32(), "Row after the core", unit="pix", ucd="pos.cartesian.y;instr.det"),
             field("n_source", pa.int64(), "Sources detected and measured in the core", ucd="meta.number"),
             field("n_candidate", pa.int64(), "Sources that passed the selection", ucd="meta.number"),
+            field(
+                "n_star_cut", pa.int64(), "Sources that passed the selection but were cut as stars", ucd="meta.number"
+            ),
+            field(
+                "n_galaxy_cut",
+                pa.float32(),
+                "Galaxies expected among those cut as stars; null where the cut goes by the layout",
+                ucd="meta.number;stat.mean",
+            ),
+            field(
+                "star_cut_from",
+                pa.string(),
+                "What the star cut goes by: stars of the window, layout of the survey, or none",
+                ucd="meta.note",
+            ),
+            field("n_star", pa.int32(), "Stars of the window on the measured locus of sizes", ucd="meta.number"),
+            field(
+                "star_radius_arcsec",
+                pa.float32(),
+                "Half-light radius of bright stars, measured as that of the sources; null where stars are too few",
+                unit="arcsec",
+                ucd="phys.angSize;stat.median",
+            ),
             field(
                 "pixel_scale_arcsec",
                 pa.float64(),
@@ -277,6 +330,49 @@ def shards_schema(bands: tuple[str, ...]) -> pa.Schema:
     )
 
 
+def psf_fields() -> list[pa.Field]:
+    """What is known of the PSF of a shard in one band; nested in the ledger, and columns of ``psf.parquet``."""
+    return [
+        field("band", pa.string(), "Band", ucd="meta.id;instr.bandpass"),
+        field("psf_from", pa.string(), "stars of the window, layout of the survey, or none", ucd="meta.note"),
+        field("n_star", pa.int32(), "Stars in the stack", ucd="meta.number"),
+        field("snr", pa.float32(), "Signal-to-noise of the stack: its quality", ucd="stat.snr"),
+        field(
+            "scatter",
+            pa.float32(),
+            "Standard deviation of the FWHM of single stars, as a fraction: how well one PSF stands for the window",
+            ucd="stat.stdev;instr.obsty.seeing",
+        ),
+        field("fwhm_arcsec", pa.float32(), "Full width at half maximum", unit="arcsec", ucd="instr.obsty.seeing"),
+        field("beta", pa.float32(), "Exponent of the fitted Moffat function", ucd="stat.fit.param"),
+        field("ellipticity", pa.float32(), "1 - minor / major axis", ucd="src.ellipticity"),
+        field("angle_deg", pa.float32(), "Major axis, from +x towards +y of the tile", unit="deg", ucd="pos.posAng"),
+        field(
+            "variation",
+            pa.float32(),
+            "Largest less smallest FWHM over the window, by a plane through its stars, as a fraction",
+            ucd="stat.variance;instr.obsty.seeing",
+        ),
+        field("pixel_scale_arcsec", pa.float64(), "Pixel scale of the stack", unit="arcsec/pix", ucd="instr.scale"),
+        field(
+            "stack",
+            pa.list_(pa.float32(), PSF_SIDE_PX**2),
+            f"The PSF, {PSF_SIDE_PX} x {PSF_SIDE_PX} pixels row by row, centred, its sum 1; NaN where not measured",
+            ucd="instr.det.psf",
+        ),
+    ]
+
+
+PSF = pa.schema(
+    [
+        field("shard_id", pa.string(), "Shard", ucd="meta.id;meta.dataset"),
+        field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
+        *psf_fields(),
+    ],
+    metadata={"lenspipe.table": "psf", "lenspipe.schema": VERSION},
+)
+"""Columns of ``psf.parquet``: one row per searched shard and band."""
+
 FAILURES = pa.schema(
     [
         field("tile", pa.string(), "Tile", ucd="meta.id;obs.field"),
@@ -306,6 +402,7 @@ def part_schema(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> pa.Sc
             field("inputs", pa.string(), "JSON list of the tile's files with size and checksum, in its first shard"),
             field("model", pa.string(), "Digest of the model that scored"),
             field("noted", pa.large_binary(), "Arrow table of what changed the pixels, if anything did"),
+            field("psf", pa.list_(pa.struct(psf_fields())), "PSF of each band"),
             field("candidates", pa.list_(pa.struct(measured_fields(bands, added))), "Candidates of the core"),
         ]
     )

@@ -1,4 +1,4 @@
-"""A little sky to test on: round sources of known flux on noise, written as tiles of any layout."""
+"""A little sky to test on: round galaxies of known flux on noise, written as tiles of any layout."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ def tan_wcs(shape: tuple[int, int], ra_deg: float = 30.0, dec_deg: float = -5.0)
 
 
 def gaussian_sources(
-    shape: tuple[int, int], x_px: np.ndarray, y_px: np.ndarray, flux_njy: np.ndarray, fwhm_px: float = FWHM_PX
+    shape: tuple[int, int],
+    x_px: np.ndarray,
+    y_px: np.ndarray,
+    flux_njy: np.ndarray,
+    fwhm_px: float | np.ndarray = FWHM_PX,
 ) -> np.ndarray:
     """Noise-free image of round Gaussians of known total flux."""
-    sigma = fwhm_px / 2.3548
+    sigmas = np.broadcast_to(np.asarray(fwhm_px) / 2.3548, np.shape(x_px))
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     image = np.zeros(shape)
-    for x, y, flux in zip(x_px, y_px, flux_njy, strict=True):
+    for x, y, flux, sigma in zip(x_px, y_px, flux_njy, sigmas, strict=True):
         r = int(6 * sigma) + 1
         box = np.s_[max(0, int(y) - r) : int(y) + r + 1, max(0, int(x) - r) : int(x) + r + 1]
         shape_of = np.exp(-((columns[box] - x) ** 2 + (rows[box] - y) ** 2) / (2 * sigma**2))
@@ -49,13 +53,18 @@ def write_tile(
     compress: bool = False,
     **header: object,
 ) -> dict[str, np.ndarray]:
-    """Write ``NAME_BAND.fits`` in nJy for each band; returns positions and fluxes."""
+    """
+    Write ``NAME_BAND.fits`` in nJy for each band; returns positions and fluxes.
+
+    The sources differ in size: many of one size are stars, and cut.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     x_px = rng.uniform(15, shape[1] - 15, n_source)
     y_px = rng.uniform(15, shape[0] - 15, n_source)
     flux_njy = rng.uniform(2000, 20000, n_source)
-    clean = gaussian_sources(shape, x_px, y_px, flux_njy)
+    fwhm_px = FWHM_PX * np.random.default_rng([seed, 1]).permutation(np.geomspace(0.9, 1.8, n_source))
+    clean = gaussian_sources(shape, x_px, y_px, flux_njy, fwhm_px)
     for b, band in enumerate(bands):
         image = (clean * (0.6 + 0.4 * b) + rng.normal(0, NOISE_NJY, shape)).astype(np.float32)
         head = tan_wcs(shape, dec_deg=-5.0 + 0.1 * seed).to_header()

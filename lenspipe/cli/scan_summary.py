@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lenspipe.errors import TileError
+from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import read_json
 from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
@@ -19,6 +20,7 @@ from lenspipe.scan.prior import prior_line
 from lenspipe.scan.provenance import counted, flux_line, overlap_lines
 from lenspipe.scan.request import ScanRequest, expected_candidates, find_tiles, overlooked
 from lenspipe.scan.run import RUN, ScanResult
+from lenspipe.scan.stars import star_lines
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.read import TileFacts, read_facts
 from lenspipe.survey.tile import Tile
@@ -65,6 +67,7 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
         (CANDIDATES, "one row a candidate, best first"),
         (SHEET, "picture of the best"),
         (SHARDS, "what was searched, one row a shard"),
+        (PSF_FILE, "the PSF of each shard and band, from its stars"),
         (FAILED, "what could not be searched, and why"),
         (RUN, "config, versions, inputs, counts, timings"),
     ):
@@ -79,7 +82,8 @@ def _print_inputs(console: Console, folder: Path) -> None:
     stated = record["probability"]
     if record["model"] is not None:
         console.print(f"Probability {prior_line(stated)}", markup=False, soft_wrap=True, highlight=False)
-    for line in (*overlap_lines(record["overlaps"]), *record["notes"]):
+    stars = star_lines(record["stars"], star_cut=record["request"]["config"]["select"]["star_cut"])
+    for line in (*stars, *overlap_lines(record["overlaps"]), *record["notes"]):
         console.print(f"Note: {line}", markup=False, soft_wrap=True, highlight=False)
 
 

@@ -59,9 +59,13 @@ class SelectConfig(Table):
     """Largest half-light radius."""
     colour: dict[str, tuple[float, float]] = {}
     """Allowed range of colours, for example ``g-r = [0.4, 2.5]``."""
-    star_cut: float = Field(default=0.9, ge=0)
-    """Drop sources whose half-light radius is below this times that of the PSF (half its FWHM, as the survey's
-    layout states it); 0 keeps all. Where the layout states no PSF, nothing is dropped."""
+    star_cut: float = Field(default=3.0, ge=0)
+    """Drop sources that are no larger than the stars of their own shard's window: half-light radius up to this many
+    standard deviations above the measured stellar locus; 0 keeps all. Where a window has too few stars, sources smaller
+    than 0.9 times half the sharpest FWHM that the survey's layout states are dropped, and the summary warns."""
+    star_purity_min: float = Field(default=0.5, ge=0, le=1)
+    """Stars are dropped down to the brightness at which galaxies, by the density of sizes just above the locus, would
+    be more than the rest of what is dropped."""
     mask_fraction_max: float = Field(default=0.5, ge=0, le=1)
     """Drop sources of which more than this is masked."""
 

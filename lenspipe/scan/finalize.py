@@ -15,15 +15,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
-from lenspipe.schema import FAILURES, added_fields, candidates_schema, shards_schema
-from lenspipe.tables import write_table
+from lenspipe.schema import FAILURES, PSF, added_fields, candidates_schema, shards_schema
+from lenspipe.tables import table_writer, write_table
 
 Settle = Callable[[NDArray[np.floating]], NDArray[np.float64] | None]
 """From raw scores to probabilities."""
 CANDIDATES, SHARDS, FAILED = "candidates.parquet", "shards.parquet", "failures.parquet"
+PSF_CHUNK = 512
+"""Shards whose PSFs are written at a time: about 20 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,7 @@ def finalize(
     folder: Path, plan: pa.Table, bands: tuple[str, ...], *, settle: Callable[[float, int], Settle | None] | None = None
 ) -> tuple[Totals, list[dict[str, Any]]]:
     """
-    Write ``shards``, ``failures`` and ``candidates.parquet`` from the ledger.
+    Write ``shards``, ``failures``, ``psf`` and ``candidates.parquet`` from the ledger.
 
     Parameters
     ----------
@@ -82,6 +85,9 @@ def finalize(
         write_table(shards, path)
     with atomic_path(folder / FAILED) as path:
         write_table(failures, path)
+    with atomic_path(folder / PSF_FILE) as path, table_writer(path, PSF) as writer:
+        for chunk in _psf_chunks(parts, counted):
+            writer.write(chunk)
     n_candidate = pc.sum(shards["n_candidate"]).as_py() or 0
     schema = candidates_schema(bands, _added(parts, bands))
     area_deg2 = pc.sum(shards["area_deg2"]).as_py() or 0.0
@@ -116,6 +122,18 @@ def _shards(
         inputs += [item for text in table["inputs"].to_pylist() if text for item in json.loads(text)]
     shards = pa.concat_tables(tables).sort_by("shard_id").combine_chunks()
     return shards, sorted(inputs, key=lambda item: str(item["file"]))
+
+
+def _psf_chunks(parts: list[Path], counted: dict[str, RowPlace]) -> Iterator[pa.Table]:
+    """Rows of ``psf.parquet`` in the order of the shards: memory holds a few shards, however many there are."""
+    ids = sorted(counted)
+    for begin in range(0, len(ids), PSF_CHUNK):
+        some = {shard_id: counted[shard_id] for shard_id in ids[begin : begin + PSF_CHUNK]}
+        table = pa.concat_tables(iter_counted(parts, some, ["shard_id", "tile", "psf"])).sort_by("shard_id")
+        column = table["psf"].combine_chunks()
+        structs, parent = column.flatten(), pc.list_parent_indices(column)
+        known = {"shard_id": table["shard_id"].take(parent), "tile": table["tile"].take(parent)}
+        yield pa.table([known[f.name] if f.name in known else structs.field(f.name) for f in PSF], schema=PSF)
 
 
 def _failures(

@@ -17,6 +17,12 @@ from lenspipe.scan.config import DetectConfig, SelectConfig
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
 
+BRIGHT_SIGMA = 10.0
+"""Central pixel, in units of the noise, from which a source beside the core is measured too: it may be a star."""
+LAYOUT_CUT = 0.9
+"""Half-light radius of a star, in units of half the FWHM that a layout states, where it is not measured: less than
+stars have, since a Gaussian holds half of its light within that, real PSFs have wings, and some tiles are sharper."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
@@ -43,9 +49,37 @@ class Measured:
         )
 
 
-def measure_core(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Box, window: Box) -> Measured:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Window:
+    """What was measured in a window: sources of the core, and bright ones beside it."""
+
+    measured: Measured
+    in_core: NDArray[np.bool_]
+    image: NDArray[np.float32]
+    """Detection image (y, x)."""
+    segments: NDArray[np.int32]
+    """Label of the source that a pixel belongs to (y, x)."""
+
+    @property
+    def core(self) -> Measured:
+        """What belongs to the core."""
+        return dataclasses.replace(self.measured.take(self.in_core), index=np.arange(int(self.in_core.sum())))
+
+    @property
+    def snr(self) -> NDArray[np.float64]:
+        """Signal-to-noise of all bands' fluxes together, weighted as for detection; NaN where there is none."""
+        flux, error = self.measured.flux_njy, self.measured.flux_err_njy
+        known = np.isfinite(flux) & np.isfinite(error) & (error > 0)
+        weight = np.where(known, 1 / np.where(known, error, 1) ** 2, 0)
+        total = weight.sum(axis=0)
+        return np.where(
+            total > 0, (np.where(known, flux, 0) * weight).sum(axis=0) / np.sqrt(np.maximum(total, 1e-300)), np.nan
+        )
+
+
+def measure_window(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Box, window: Box) -> Window:
     """
-    Detect on the window, keep what belongs to the core, measure all bands.
+    Detect on the window; measure all bands of what belongs to the core, and of what is bright beside it.
 
     Raises
     ------
@@ -75,7 +109,9 @@ def measure_core(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Box,
             deblend_levels=config.deblend_levels,
             deblend_contrast=config.deblend_contrast,
         )
-    sources = found.take(core.contains(found.x_px + window.x0, found.y_px + window.y0))
+    inside = core.contains(found.x_px + window.x0, found.y_px + window.y0)
+    taken = inside | ((found.flags == 0) & _bright(found, image, rms))
+    sources = found.take(taken)
     apertures = kron_apertures(image, mask, sources, segments)
     flux = np.full((len(pixels.bands), len(sources)), np.nan)
     error = flux.copy()
@@ -85,19 +121,15 @@ def measure_core(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Box,
         noise = flat.rms[b] if invvar is None else _noise(invvar, flat.rms[b])
         flux[b], error[b] = kron_fluxes(flat.image[b], noise, flat.mask[b], sources, segments, apertures)
     flags = sources.flags | apertures.flags | photometry_flags(flux)
-    return Measured(sources, apertures, flux, error, flags, np.arange(len(sources)))
+    measured = Measured(sources, apertures, flux, error, flags, np.arange(len(sources)))
+    return Window(measured, inside[taken], image, segments)
 
 
 def select(
-    measured: Measured,
-    config: SelectConfig,
-    *,
-    bands: tuple[str, ...],
-    pixel_scale_arcsec: float,
-    psf_fwhm_arcsec: dict[str, float],
+    measured: Measured, config: SelectConfig, *, bands: tuple[str, ...], pixel_scale_arcsec: float
 ) -> NDArray[np.bool_]:
     """
-    Which sources become candidates.
+    Which sources become candidates, if they are not stars.
 
     A source without a flux in the band of a limit does not pass that limit.
 
@@ -128,11 +160,24 @@ def select(
         keep &= radius >= config.half_light_radius_min_arcsec
     if config.half_light_radius_max_arcsec is not None:
         keep &= radius <= config.half_light_radius_max_arcsec
-    # A Gaussian holds half of its light within half of its FWHM.
-    widths = [psf_fwhm_arcsec[b] for b in bands if b in psf_fwhm_arcsec]
-    if config.star_cut > 0 and widths:
-        keep &= radius >= config.star_cut * min(widths) / 2
     return keep & (measured.apertures.mask_fraction <= config.mask_fraction_max)
+
+
+def smaller_than_stated(
+    measured: Measured, *, bands: tuple[str, ...], pixel_scale_arcsec: float, psf_fwhm_arcsec: dict[str, float]
+) -> NDArray[np.bool_]:
+    """Sources smaller than the sharpest PSF that a layout states; none where it states none."""
+    widths = [psf_fwhm_arcsec[b] for b in bands if b in psf_fwhm_arcsec]
+    if not widths:
+        return np.zeros(len(measured.sources), bool)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(measured.apertures.half_light_radius_px * pixel_scale_arcsec < LAYOUT_CUT * min(widths) / 2)
+
+
+def _bright(found: Sources, image: NDArray[np.float32], rms: NDArray[np.float32]) -> NDArray[np.bool_]:
+    row = np.clip(np.floor(found.y_px + 0.5).astype(np.intp), 0, image.shape[0] - 1)
+    column = np.clip(np.floor(found.x_px + 0.5).astype(np.intp), 0, image.shape[1] - 1)
+    return np.asarray(image[row, column] > BRIGHT_SIGMA * rms[row, column])
 
 
 def _noise(invvar: NDArray[np.float32], rms: NDArray[np.float32]) -> NDArray[np.float32]:

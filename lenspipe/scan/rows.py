@@ -60,6 +60,7 @@ def failed_row(
         "n_source": 0,
         "n_candidate": 0,
         "area_deg2": 0.0,
+        "psf": [],
         "candidates": [],
     }
     return one_row(values, wire_schema(context))

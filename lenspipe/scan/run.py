@@ -27,6 +27,7 @@ from lenspipe.scan.prior import SurveyPrior, survey_prior
 from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences
 from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
+from lenspipe.scan.stars import star_record
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.tile import BadTile, Tile
 
@@ -152,6 +153,7 @@ def run_scan(
                 "finished": utc_now(),
                 "counts": dataclasses.asdict(totals),
                 "zero_points": flux_scales(shards, bands),
+                "stars": star_record(shards, bands),
                 "overlaps": overlap_differences(folder / CANDIDATES, bands),
                 "notes": [*notes, *(line for line in input_lines(shards, bands) if line not in notes)],
                 "seconds": {k: round(v, 3) for k, v in seconds.items()},

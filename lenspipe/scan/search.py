@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.sky import Flat
 from lenspipe.scan.context import ScanContext
-from lenspipe.scan.measure import Measured, measure_core, select
+from lenspipe.scan.measure import Measured, measure_window, select
 from lenspipe.scan.read import ReadShard, flatten
 from lenspipe.scan.readers.contract import CutoutKey, Reader
+from lenspipe.scan.stars import ShardStars, measure_stars
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +26,12 @@ class Found:
     """All that belongs to the core."""
     candidates: Measured
     """Those that the selection takes."""
+    stars: ShardStars
+    """What is known of the PSF."""
+    n_star_cut: int
+    """Sources that the selection takes but for being stars."""
+    n_galaxy_cut: float
+    """Galaxies expected among these; NaN where the cut does not go by the window's own stars."""
     asked: tuple[int, ...]
     """Which readers of the context are shown the candidates."""
     cutouts: dict[CutoutKey, NDArray[np.float32]]
@@ -52,20 +59,34 @@ def search(read: ReadShard, context: ScanContext) -> Found:
     config, shard, pixels = context.config, read.task.shard, read.pixels
     scale = read.facts.pixel_scale_arcsec
     flat = flatten(read, context)
-    sources = measure_core(flat, pixels, config.detect, core=shard.core, window=shard.window)
-    chosen = select(
-        sources,
+    window = measure_window(flat, pixels, config.detect, core=shard.core, window=shard.window)
+    sources = window.core
+    stars = measure_stars(
+        window,
+        flat,
         config.select,
         bands=pixels.bands,
         pixel_scale_arcsec=scale,
         psf_fwhm_arcsec=context.layout.psf_fwhm_arcsec,
     )
-    candidates = sources.take(chosen)
+    chosen = select(sources, config.select, bands=pixels.bands, pixel_scale_arcsec=scale)
+    cut_stars = chosen & stars.are_stars
+    candidates = sources.take(chosen & ~stars.are_stars)
     asked = readers_for(context.models, pixels.bands, flat, scale)
     keys = dict.fromkeys(key for k in asked for key in context.models[k].cutouts(scale))
     cut = {key: _cut_out(candidates, flat, pixels.bands, key) for key in keys}
     cutouts, covered = ({key: pair[i] for key, pair in cut.items()} for i in (0, 1))
-    return Found(flat, sources, candidates, asked, cutouts, covered)
+    return Found(
+        flat,
+        sources,
+        candidates,
+        stars,
+        int(cut_stars.sum()),
+        float(stars.galaxy_fraction[cut_stars].sum()) if stars.locus else np.nan,
+        asked,
+        cutouts,
+        covered,
+    )
 
 
 def readers_for(

@@ -18,6 +18,7 @@ from lenspipe.scan.provenance import input_columns
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.rows import failed_row, identity, inputs_json, nested, one_row, pack_cutouts, pack_note, wire_schema
 from lenspipe.scan.search import search
+from lenspipe.scan.stars import star_columns
 from lenspipe.schema import measured_fields, nothing
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.files import checksum, size_bytes
@@ -80,6 +81,9 @@ def _scan(task: ShardTask, context: ScanContext) -> pa.Table:
         **identity(task),
         **_searched(task, facts, found.flat, bands),
         **input_columns(facts, bands, read.pixels.n_sentinel),
+        **star_columns(found.stars, bands, context.layout.psf_fwhm_arcsec, facts.pixel_scale_arcsec),
+        "n_star_cut": found.n_star_cut,
+        "n_galaxy_cut": found.n_galaxy_cut if np.isfinite(found.n_galaxy_cut) else None,
         **pack_cutouts(found.cutouts),
         "asked": list(found.asked) or None,
         "model": finder.digest if finder else None,

@@ -8,7 +8,7 @@ import pytest
 from lenspipe.errors import DataError
 from lenspipe.image.sky import subtract_sky
 from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.measure import measure_core
+from lenspipe.scan.measure import measure_window
 from lenspipe.simulate.paint import HostCuts, TileSources, search_tile, sky_hosts, tile_hosts
 from lenspipe.survey.read import Pixels
 from lenspipe.survey.shards import Box
@@ -95,7 +95,7 @@ def test_with_a_scans_values_the_search_is_the_scans_and_the_scans_sources_make_
     pixels = Pixels(("g", "r", "i"), np.where(mask, np.float32(0), image), (None,) * 3, mask, (0, 0, 0))
     sky = {"mesh_px": config.background.mesh_px, "filter_mesh": config.background.filter_mesh}
     flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, **sky)
-    measured = measure_core(flat, pixels, config.detect, core=box, window=box)
+    measured = measure_window(flat, pixels, config.detect, core=box, window=box).core
     keys = ("threshold_sigma", "min_area_px", "deblend_levels", "deblend_contrast")
     found = search_tile(image, **sky, **{key: getattr(config.detect, key) for key in keys})
     np.testing.assert_array_equal(found.sources.x_px, measured.sources.x_px)
