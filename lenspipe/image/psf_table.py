@@ -135,6 +135,6 @@ def read_psf(run: Path, *, shard_id: str | None = None, tile: str | None = None)
     table = pq.read_table(path, columns=names, filters=filters or None)
     stacks = table["stack"].combine_chunks().flatten().to_numpy().reshape(-1, PSF_SIDE_PX, PSF_SIDE_PX)
     rows: list[dict[str, Any]] = table.drop_columns("stack").to_pylist()
-    measured = [{name: np.nan if value is None else value for name, value in row.items()} for row in rows]
+    measured: list[dict[str, Any]] = [{k: np.nan if v is None else v for k, v in row.items()} for row in rows]
     found = zip(measured, stacks, strict=True)
     return RunPsf(tuple(BandPsf(**row, stack=s if row["psf_from"] == FROM_STARS else None) for row, s in found))

@@ -15,6 +15,8 @@ MIN_STARS = 12
 """Fewest stars, above what lies beside them, that make a locus."""
 STRIP = 0.12
 """Width of the strip of ln(radius) that is searched for the most crowded place: 12 %."""
+CONTRAST = 2.5
+"""Least ratio of the sources in that strip to those in the strips beside it."""
 BRIGHT_SNR = (400.0, 200.0, 100.0, 50.0)
 """Signal-to-noise from which sources are asked, the brightest first: there stars are many and galaxies few."""
 FAINT_SNR = 20.0
@@ -112,10 +114,10 @@ def find_locus(
     Find the stellar locus in size and brightness.
 
     Stars are the one kind of source of which many have the same size. Among the brightest sources the most crowded
-    strip of ln(radius) is the locus if it holds `MIN_STARS` more than the strip above it, and twice as many; else
-    fainter ones are asked as well. From there the locus is followed towards the faint end in steps of half a
-    magnitude, each with its own median and width, until the galaxies that lie just above it, continued into it at
-    the same density, would be more than ``1 - purity_min`` of what it holds. That overstates them: fewer
+    strip of ln(radius) is the locus if it holds `MIN_STARS` more than the strips above and below it, and `CONTRAST`
+    times as many; else fainter ones are asked as well. From there the locus is followed towards the faint end in steps
+    of half a magnitude, each with its own median and width, until the galaxies that lie just above it, continued into
+    it at the same density, would be more than ``1 - purity_min`` of what it holds. That overstates them: fewer
     galaxies are as small as the PSF than a little larger.
 
     Parameters
@@ -184,17 +186,15 @@ def saturated_stars(
 
 
 def _most_crowded(ln_r: Array) -> float | None:
-    """Middle of the strip that holds most more than the one above it, if these are enough and twice as many."""
-    starts = ln_r
-    inside = np.searchsorted(ln_r, starts + STRIP, "right") - np.arange(len(ln_r))
-    low = starts + 1.5 * STRIP
-    above = np.searchsorted(ln_r, low + STRIP, "right") - np.searchsorted(ln_r, low, "left")
-    excess = inside - above
-    if not len(ln_r) or excess.max() < MIN_STARS:
+    """Middle of the strip that stands out most from those above and below it, if it does so enough."""
+    edges = ln_r[:, None] + STRIP * np.array([-1.5, -0.5, 0.0, 1.0, 1.5, 2.5])
+    counted = np.searchsorted(ln_r, edges, "left")
+    inside = np.searchsorted(ln_r, edges[:, 3], "right") - np.arange(len(ln_r))
+    beside = np.maximum(counted[:, 1] - counted[:, 0], counted[:, 5] - counted[:, 4])
+    stands_out = (inside - beside >= MIN_STARS) & (inside >= CONTRAST * beside)
+    if not stands_out.any():
         return None
-    best = int(np.argmax(excess))
-    if inside[best] < 2 * above[best]:
-        return None
+    best = int(np.argmax(np.where(stands_out, inside - beside, -1)))
     return float(np.median(ln_r[best : best + inside[best]]))
 
 

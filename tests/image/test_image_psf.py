@@ -109,7 +109,7 @@ def test_stars_are_found_among_galaxies_and_few_galaxies_are_called_stars(rng):
 
 
 def test_where_galaxies_crowd_the_locus_nothing_is_called_a_star(rng):
-    radius, snr, x, y = sizes(rng, 120, 6000)
+    radius, snr, x, y = sizes(rng, 120, 2500)
     faintest = [locus_of(radius, snr, x, y, purity_min=p).faintest_snr for p in (0.2, 0.5, 0.8)]
     assert faintest == sorted(faintest)
     assert faintest[0] < faintest[2]
