@@ -15,8 +15,9 @@ from lenspipe.learn.objectives import OBJECTIVES, objective_of
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.page import _learning_curves, write_page
 from lenspipe.learn.sweep.space import SweepSpace, grid, random_trials
-from lenspipe.learn.sweep.trials import SCHEMA, at_chance, trial_table, write_result, write_table
+from lenspipe.learn.sweep.trials import SCHEMA, at_chance, trial_table, write_result
 from lenspipe.learn.train import train
+from lenspipe.tables import write_table
 from lenspipe.toml import parse_toml, read_toml
 
 SPACE = """
@@ -112,7 +113,7 @@ def test_a_crashed_trial_is_a_row_with_its_error_and_the_page_shows_it(tmp_path)
     rows = {row["trial"]: row for row in table.to_pylist()}
     assert (rows["a"]["status"], rows["a"]["rank"]) == ("stopped", None)
     assert (rows["b"]["status"], rows["b"]["error"]) == ("error", "ModelError: too <small>")
-    write_table(tmp_path / "trials.parquet", table)
+    write_table(table, tmp_path / "trials.parquet")
     assert pq.read_table(tmp_path / "trials.parquet").num_rows == 2
     write_page(tmp_path, table, {}, space())
     page = (tmp_path / "index.html").read_text()
