@@ -125,16 +125,15 @@ def command(
         raise ConfigError("of TILES say --positions; --select and --ids are for the folder of a RUN", tiles=source[0])
     splits = _splits(split, seed, margin_arcsec)
     with ShownProgress("stamp") as progress:
+        wanted = tuple(bands.split(",")) if bands else None
         if of_run:
-            layout, located, found, cells, mesh, zero_point_ab = _of_run(Path(source[0]), select, ids, size_px, splits)
+            rows_of = (select, ids, size_px, splits)
+            layout, located, chosen, cells, mesh, zero_point_ab = _of_run(Path(source[0]), *rows_of, wanted)
         else:
             assert positions is not None
             layout = put_over(*_layout(survey, assignments), origin="--set survey")
-            located, found = _of_tiles(source, layout, positions, size_px, splits, zero_point_ab, progress)
+            located, chosen = _of_tiles(source, layout, positions, size_px, splits, wanted, zero_point_ab, progress)
             cells, mesh = _as_a_scan()
-        chosen = tuple(bands.split(",")) if bands else found
-        if missing := [band for band in chosen if band not in found]:
-            raise ConfigError("no tile has this band", band=missing[0], bands=" ".join(found))
         for note in located.notes:
             progress.say(f"Note: {note}")
         side = int(located.tiles[0].rows["size_px"][0].as_py())
@@ -174,6 +173,7 @@ def _of_run(
     ids: Path | None,
     size_px: int | None,
     splits: Callable[[pa.Table], Sequence[str | None]] | None,
+    wanted: tuple[str, ...] | None,
 ) -> tuple[SurveyLayout, Located, tuple[str, ...], Cells, SkyMesh, float | None]:
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.scan.after.context import context_of
@@ -188,7 +188,8 @@ def _of_run(
     context = context_of(run)
     rows = labelled(rows_of_run(run, select=select, ids=ids), splits)
     located = locate_rows(run, rows, size_px=size_px)
-    return (context.layout, located, run.bands, *_as_a_scan(context.config), context.config.zero_point_ab)
+    chosen = _bands(wanted, run.bands)
+    return (context.layout, located, chosen, *_as_a_scan(context.config), context.config.zero_point_ab)
 
 
 def _of_tiles(
@@ -197,18 +198,27 @@ def _of_tiles(
     positions: Path,
     size_px: int | None,
     splits: Callable[[pa.Table], Sequence[str | None]] | None,
+    wanted: tuple[str, ...] | None,
     zero_point_ab: float | None,
     progress: Progress,
 ) -> tuple[Located, tuple[str, ...]]:
     from lenspipe.stamps.cut.positions import read_positions
-    from lenspipe.stamps.cut.run import labelled, locate
+    from lenspipe.stamps.cut.run import labelled, locate, with_bands
     from lenspipe.survey.request import requested_tiles
     from lenspipe.survey.tile import bands_of
 
     tiles = requested_tiles(source, layout)
+    chosen = _bands(wanted, bands_of(tiles, layout))
+    tiles = [with_bands(tile, chosen) for tile in tiles]
     rows = labelled(read_positions(positions), splits)
     located = locate(tiles, layout, rows, size_px=size_px, zero_point_ab=zero_point_ab, progress=progress)
-    return located, bands_of(tiles, layout)
+    return located, chosen
+
+
+def _bands(wanted: tuple[str, ...] | None, found: tuple[str, ...]) -> tuple[str, ...]:
+    if missing := [band for band in wanted or () if band not in found]:
+        raise ConfigError("no tile has this band", band=missing[0], bands=" ".join(found))
+    return wanted or found
 
 
 def _layout(survey: str | None, assignments: tuple[str, ...]) -> tuple[SurveyLayout, dict[str, Any]]:

@@ -11,7 +11,6 @@ from astropy.io import fits
 from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import skycoord_to_pixel
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lenspipe.errors import TileError
 from lenspipe.robust import robust_sigma
@@ -275,6 +274,8 @@ def _no_data(counts: NDArray[Any]) -> NDArray[np.bool_]:
     zero = counts == 0
     if not zero.any():
         return zero
+    from scipy import ndimage  # half a second, for images with zeros only
+
     patches: NDArray[np.bool_] = ndimage.binary_opening(zero, np.ones((3, 3), bool))
     return patches
 
@@ -287,6 +288,8 @@ def _ask_about_zeros(counts: NDArray[Any], empty: NDArray[np.bool_], files: Band
     seen = seen[np.isfinite(seen)]
     if not seen.size or np.median(seen) > PHOTON_MEDIAN_MAX or (seen != np.round(seen)).any() or seen.min() < 0:
         return
+    from scipy import ndimage
+
     beside = ndimage.binary_dilation(counts == 0)
     if beside[counts != 0].mean() < PHOTON_LONELY_MIN:  # an empty border touches few pixels, photons are alone
         return

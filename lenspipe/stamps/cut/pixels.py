@@ -140,15 +140,26 @@ class ReadWindow:
         """
         x, y = np.asarray(x_px, float) - self.window.x0, np.asarray(y_px, float) - self.window.y0
         step = max(1, batch_bytes // (4 * len(self.image) * size_px**2))
+        whole = not self.mask.any()
         for start in range(0, len(x), step):
             rows = np.arange(start, min(start + step, len(x)))
             at = x[rows], y[rows]
             yield Stamps(
                 rows,
                 cut_squares(self.image, *at, size_px=size_px, fill=0),
-                cut_squares(self.mask, *at, size_px=size_px, fill=True),
+                self._beyond(*at, size_px=size_px)
+                if whole
+                else cut_squares(self.mask, *at, size_px=size_px, fill=True),
                 None if self.invvar is None else cut_squares(self.invvar, *at, size_px=size_px, fill=0),
             )
+
+    def _beyond(self, x_px: NDArray[np.floating], y_px: NDArray[np.floating], *, size_px: int) -> NDArray[np.bool_]:
+        """Masks of a window without a masked pixel: only stamps that reach beyond it have any."""
+        masks = np.zeros((len(x_px), len(self.mask), size_px, size_px), bool)
+        half, (height, width) = size_px / 2 + 1, self.window.shape
+        near = (x_px < half) | (y_px < half) | (x_px > width - 1 - half) | (y_px > height - 1 - half)
+        masks[near] = cut_squares(self.mask, x_px[near], y_px[near], size_px=size_px, fill=True)
+        return masks
 
 
 def read_for_stamps(

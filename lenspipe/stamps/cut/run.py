@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from lenspipe.stamps.spec import SPLITS
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import BadTile, Tile
 
+TileT = TypeVar("TileT", Tile, BadTile)
 LEFT_OUT, RECORD = "left_out.csv", "cut.json"
 OUTSIDE = "outside every tile"
 
@@ -133,6 +134,14 @@ def locate(
         scales += [facts.pixel_scale_arcsec] * len(index)
     notes = [f"tile {name} cannot be used: {reason}" for name, reason in places.bad]
     return Located(tuple(found), float(np.median(scales)), tuple((names[i], OUTSIDE) for i in outside), tuple(notes))
+
+
+def with_bands(tile: TileT, bands: Sequence[str]) -> TileT:
+    """A tile without its other bands, so that they are not read; in the order of the tile."""
+    if not isinstance(tile, Tile):
+        return tile
+    kept = tuple(files for files in tile.bands if files.band in bands)
+    return dataclasses.replace(tile, bands=kept) if kept else tile
 
 
 def with_size(rows: pa.Table, size_px: int | None) -> pa.Table:
