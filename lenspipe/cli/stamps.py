@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from lenspipe.stamps.describe import ColumnFacts, PixelFacts
     from lenspipe.stamps.spec import ImageSpec
 
-READER_NAMES = ("bologna1", "bologna2", "colour-npz", "deeplense", "euclid-q1", "fits-cubes", "fits-folder", "lsst2025")
+READER_NAMES = (
+    "bologna1",
+    "bologna2",
+    "colour-npz",
+    "deeplense",
+    "euclid-q1",
+    "fits-cubes",
+    "fits-folder",
+    "lsst2025",
+    "npz",
+)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

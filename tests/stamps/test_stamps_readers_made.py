@@ -355,8 +355,63 @@ def test_a_catalogue_with_a_key_twice_or_without_its_column_is_refused(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in READERS if n not in ("fits-folder", "fits-cubes", "deeplense", "colour-npz")]
+    "name", [n for n in READERS if n not in ("fits-folder", "fits-cubes", "deeplense", "colour-npz", "npz")]
 )
 def test_an_empty_folder_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="no "):
         read(name, tmp_path)
+
+
+# npz of fluxes
+
+
+def npz_folder(folder, images, text, **arrays):
+    np.savez(folder / "stamps.npz", images=images, **arrays)
+    (folder / "stamps.csv").write_text(text)
+
+
+def test_an_npz_of_fluxes_is_read_by_row_with_its_axes_its_zero_point_and_its_classes(tmp_path, rng):
+    images = rng.normal(size=(3, 8, 8, 2)).astype(np.float64)
+    npz_folder(
+        tmp_path, images, "name,class,field,RA,DEC,split\na,lens,f1,10,-5,test\nb,,f1,20,-6,\nc,ring,f2,,,train\n"
+    )
+    options = {"bands": ["g", "r"], "pixel_scale_arcsec": 0.2, "axes": "nyxb", "zero_point_ab": 30.0}
+    more = {"label_column": "class", "host_column": "field", "ra": "RA", "dec": "DEC"}
+    table, dropped = read("npz", tmp_path, **options, **more)
+    assert dropped == {}
+    want = np.moveaxis(images, -1, 1) * 10**0.56
+    np.testing.assert_allclose(image_array(table, "image"), want, rtol=1e-5)
+    assert table["label"].to_pylist() == ["lens", None, "ring"]
+    assert table["host"].to_pylist() == ["f1", "f1", "f2"]
+    assert table["split"].to_pylist() == ["test", None, "train"]
+    assert table["ra_deg"].to_pylist() == [10.0, 20.0, None]
+
+
+def test_names_in_the_archive_say_which_row_is_whose_and_a_stamp_without_one_is_dropped(tmp_path, rng):
+    images = rng.normal(size=(3, 1, 6, 6)).astype(np.float32)
+    npz_folder(tmp_path, images, "name,mag\nc,21.5\na,20.0\n", who=np.array(["a", "b", "c"]))
+    table, dropped = read("npz", tmp_path, bands=["i"], pixel_scale_arcsec=0.2, names="who", label="lens")
+    assert table["stamp_id"].to_pylist() == ["a", "c"] and list(dropped) == ["b"]
+    assert table["mag"].to_pylist() == [20.0, 21.5]
+    np.testing.assert_array_equal(image_array(table, "image")[1], images[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"images": "pixels"}, r"no such array; name it by images \[images='pixels', has='images'"),
+        ({"axes": "nyxb"}, "square, and as many bands as are named"),
+        ({"bands": ["g", "r"]}, "as many bands as are named"),
+        ({"label_column": "class"}, "lacks a column"),
+    ],
+)
+def test_an_npz_that_is_not_what_the_options_say_is_refused(tmp_path, rng, options, match):
+    npz_folder(tmp_path, rng.normal(size=(2, 1, 6, 6)), "name\na\nb\n")
+    with pytest.raises(ConfigError, match=match):
+        read("npz", tmp_path, **{"bands": ["i"], "pixel_scale_arcsec": 0.2, **options})
+
+
+def test_an_npz_of_objects_is_never_opened(tmp_path):
+    npz_folder(tmp_path, np.array([{}, {}], dtype=object), "name\na\nb\n")
+    with pytest.raises(ConfigError, match="pickle"):
+        read("npz", tmp_path, bands=["i"], pixel_scale_arcsec=0.2)

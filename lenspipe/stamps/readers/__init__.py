@@ -15,6 +15,7 @@ from lenspipe.stamps.readers.euclid_q1 import EuclidQ1Options, read_euclid_q1
 from lenspipe.stamps.readers.fits_cubes import FitsCubesOptions, read_fits_cubes
 from lenspipe.stamps.readers.fits_folder import FitsFolderOptions, read_fits_folder
 from lenspipe.stamps.readers.lsst2025 import Lsst2025Options, read_lsst2025
+from lenspipe.stamps.readers.npz import NpzOptions, read_npz
 from lenspipe.stamps.readers.stream import StampStream
 from lenspipe.toml import Table
 
@@ -37,4 +38,5 @@ READERS: dict[str, Reader] = {
     "fits-cubes": Reader("one FITS cube a band (deeplenstronomy)", FitsCubesOptions, read_fits_cubes),
     "fits-folder": Reader("a folder of FITS stamps and a CSV of labels", FitsFolderOptions, read_fits_folder),
     "lsst2025": Reader("LSST Strong Lensing Data Challenge 2025", Lsst2025Options, read_lsst2025),
+    "npz": Reader("one .npz of stamps in flux units and a CSV", NpzOptions, read_npz),
 }

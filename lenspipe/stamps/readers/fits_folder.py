@@ -42,6 +42,14 @@ class FitsFolderOptions(Table):
     """AB zero-point of files whose header has none (MAGZERO, or PHOTFLAM and PHOTPLAM of HST)."""
     unit: str = "nJy"
     """Unit of the stored pixels. Anything but nJy stores them as they are."""
+    files: str = "*"
+    """Which FITS files are stamps: ``*`` for all of the folder, or ``*/image.fits`` where each has a folder of its own,
+    which then names it."""
+    noise: str = ""
+    """Noise map beside each image, such as ``noise.fits``: where it is not a number, or ``noise_max`` or more, pixels
+    are masked."""
+    noise_max: float = 1e6
+    """Noise of a pixel without data."""
     sky_position: Literal["wcs", "labels", "none"] = "wcs"
     """Where ra_deg and dec_deg come from: each file's WCS, columns of these names in the labels, or nowhere."""
     labels: str = ""
@@ -69,9 +77,9 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
     ConfigError
         No FITS files, or options and CSV do not fit each other.
     """
-    files = sorted(p for p in folder.iterdir() if p.name.endswith((".fits", ".fits.gz", ".fits.fz", ".fit")))
+    files = sorted(p for p in folder.glob(options.files) if p.name.endswith((".fits", ".fits.gz", ".fits.fz", ".fit")))
     if not files:
-        raise ConfigError("no FITS files in this folder", folder=str(folder))
+        raise ConfigError("no FITS files in this folder", folder=str(folder), files=options.files)
     catalogue = read_catalog(folder / options.labels, options.key) if options.labels else None
     _check(options, catalogue)
     spec = ImageSpec(
@@ -84,7 +92,7 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
     extra += catalogue.fields(leave_out) if catalogue else []
 
     def read(path: Path) -> LabelledStamp:
-        name = path.name.split(".fit")[0]
+        name = path.parent.name if "/" in options.files else path.name.split(".fit")[0]
         row = _row(catalogue, name, options)
         with open_fits(str(path)) as hdus:
             planes = [_plane(hdus, band, path.name, options, rule) for band in options.bands]
@@ -93,6 +101,8 @@ def read_fits_folder(folder: Path, options: FitsFolderOptions) -> StampStream:
                 ra_deg, dec_deg, scale = centre_and_scale(header, file=path.name)
                 row |= {"ra_deg": ra_deg, "dec_deg": dec_deg} if positions else {}
                 _check_scale(scale, spec, options, path.name)
+        masked = _no_data(path, options)
+        planes = planes if masked is None else [np.where(masked, np.nan, plane) for plane in planes]
         label = row.get(options.label_column) if catalogue and not options.label else options.label
         host = str(row[options.host_column]) if options.host_column else name
         return LabelledStamp(
@@ -135,6 +145,16 @@ def _check_scale(scale: float, spec: ImageSpec, options: FitsFolderOptions, file
             got_arcsec=scale,
             want_arcsec=spec.pixel_scale_arcsec,
         )
+
+
+def _no_data(path: Path, options: FitsFolderOptions) -> NDArray[np.bool_] | None:
+    """Pixels (y, x) without data, by the noise map beside an image; None where none is named."""
+    if not options.noise:
+        return None
+    with open_fits(str(path.parent / options.noise)) as hdus:
+        data = native(image_hdu(hdus, None, file=options.noise).data)
+    noise = central_crop(data, options.size_px, file=options.noise)
+    return np.asarray(~(noise < options.noise_max))
 
 
 def _row(catalogue: Catalog | None, name: str, options: FitsFolderOptions) -> dict[str, object]:
