@@ -65,7 +65,7 @@ def command(
         raise ConfigError("give --out or --in-place, not both")
     if out is not None and out.exists():
         raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
-    stamps = open_stamps(data_of(folders))
+    stamps = open_stamps(data_of(folders), one_grid=False)
     if len(models) > 1 or is_committee(models[0]):
         return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
     (model,) = models

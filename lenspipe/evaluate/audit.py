@@ -21,7 +21,7 @@ from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_brightness
 from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet
-from lenspipe.stamps.joined import Data, open_stamps
+from lenspipe.stamps.joined import Data, each_of, open_stamps
 
 GROUPS = (4, 8, 12, 16)
 SHIFTS_PX = (0.25, 0.5)
@@ -64,6 +64,7 @@ def audit(
         For each kind of change: ``mean`` and ``largest`` absolute change of the output over stamps and changes,
         ``mean_raw`` and ``largest_raw`` of the network's own numbers (logits), ``n`` comparisons.
     """
+    stamps = each_of(stamps)[0]  # stamps of one size
     spec = stamps.images[member.image]
     pixels, features = _first(member, stamps, split, n_stamp)
     sky = stamp_brightness(pixels, bands=spec.bands, pixel_scale_arcsec=spec.pixel_scale_arcsec, card=member.card)

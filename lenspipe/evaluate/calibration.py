@@ -13,6 +13,7 @@ from lenspipe.evaluate.finders import Finder, FindMember, Scored
 from lenspipe.evaluate.stream import count_rows, iter_stamps, words
 from lenspipe.nn.outputs import Calibration
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import each_of
 from lenspipe.stats.calibrate import Method, fit_calibration, probability
 from lenspipe.stats.counts import ScoreCounts, Tally
 from lenspipe.stats.reliability import reliability
@@ -61,15 +62,16 @@ def fit_on_halves(
     done, total = 0, count_rows(stamps, split)
     halves = (Tally(), Tally())
     images, features = [m.image for m in members], [name for m in members for name in m.card.features]
-    for table, pixels in iter_stamps(stamps, images, features, split=split):
-        score = Scored(stamps, table, pixels).of(finder)
-        is_lens = words(table, "label") == members[0].outputs.classes[-1]
-        digests = (hashlib.blake2b(str(name).encode(), digest_size=1).digest() for name in words(table, "stamp_id"))
-        half = np.array([digest[0] % 2 for digest in digests])
-        for k, tally in enumerate(halves):
-            tally.add(score[half == k], is_lens[half == k])
-        done += table.num_rows
-        progress(done, total)
+    for reading in each_of(stamps):
+        for table, pixels in iter_stamps(reading, images, features, split=split):
+            score = Scored(reading, table, pixels).of(finder)
+            is_lens = words(table, "label") == members[0].outputs.classes[-1]
+            digests = (hashlib.blake2b(str(name).encode(), digest_size=1).digest() for name in words(table, "stamp_id"))
+            half = np.array([digest[0] % 2 for digest in digests])
+            for k, tally in enumerate(halves):
+                tally.add(score[half == k], is_lens[half == k])
+            done += table.num_rows
+            progress(done, total)
     one, two = (tally.total for tally in halves)
     both = one + two
     of_models = " ".join(member.predictor.digest for member in members)

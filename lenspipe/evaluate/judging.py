@@ -15,6 +15,7 @@ from lenspipe.evaluate.stream import Member, count_rows, iter_stamps
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.nn.committee import Committee, is_committee, open_committee
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.joined import JoinedStamps, each_of
 
 
 def open_members(
@@ -49,7 +50,10 @@ def open_members(
         name, number = card.name, 2
         while name in taken:
             name, number = f"{card.name} ({number})", number + 1
-        members.append(Member(name, folder, card.outputs, predictor, judge.image_of(card, stamps)))
+        images = {judge.image_of(card, one) for one in each_of(stamps)}
+        if len(images) > 1:
+            raise ConfigError("the model takes images of other names in two data sets", images=",".join(sorted(images)))
+        members.append(Member(name, folder, card.outputs, predictor, images.pop()))
     tasks = sorted({member.card.task for member in members})
     if len(tasks) != 1:
         raise ConfigError("models of one task are compared; evaluate the others apart", tasks=" ".join(tasks))
@@ -111,7 +115,14 @@ def judged(
 
 def judge_of(members: Sequence[Member[Any, Any]], stamps: StampSet, settings: JudgeSettings) -> Judge[Any, Any]:
     """The judge of some models, with nothing counted; raises `ConfigError` where they do not go together."""
-    return judge_for(members[0].outputs)(members, stamps, settings)
+    judge = judge_for(members[0].outputs)
+    if isinstance(stamps, JoinedStamps) and stamps.mixed and not judge.takes_any_grid:
+        raise ConfigError(
+            "only finders are judged on data sets of several bands, sizes or pixel scales at once; judge them apart",
+            task=members[0].card.task,
+            data=stamps.title,
+        )
+    return judge(members, stamps, settings)
 
 
 def stream(
@@ -121,8 +132,10 @@ def stream(
     split, images = judge.settings.split, [member.image for member in judge.members]
     done, total = 0, count_rows(judge.stamps, split)
     progress(done, total)
-    for table, pixels in iter_stamps(judge.stamps, images, judge.columns(), split=split):
-        for rows in judge.count(table, pixels):
-            on_rows(rows)
-        done += table.num_rows
-        progress(done, total)
+    for reading in each_of(judge.stamps):
+        judge.reading = reading
+        for table, pixels in iter_stamps(reading, images, judge.columns(), split=split):
+            for rows in judge.count(table, pixels):
+                on_rows(rows)
+            done += table.num_rows
+            progress(done, total)

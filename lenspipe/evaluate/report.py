@@ -20,6 +20,7 @@ from lenspipe.evaluate.stream import Member
 from lenspipe.evaluate.summary import audit_section, report_page
 from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path, undone_on_error, utc_now, versions, write_json
+from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.joined import Data, JoinedStamps, open_stamps
 from lenspipe.tables import TableWriter, table_writer
 
@@ -95,7 +96,7 @@ def evaluate_models(
         raise ConfigError(
             "the folder holds something already; choose another --out, or --overwrite a report", out=str(out)
         )
-    stamps = open_stamps(data)
+    stamps = open_stamps(data, one_grid=False)
     single, committees = with_committees(models)
     members = open_members(
         single, stamps, device=settings.device, batch_size=settings.batch_size, threads=settings.threads
@@ -157,23 +158,30 @@ def _facts(member: Member[Any, Any] | None) -> dict[str, Any] | None:
 
 def _record(judge: Judge[Any, Any], metrics: dict[str, Metrics], results: list[dict[str, Any]]) -> dict[str, Any]:
     stamps, first = judge.stamps, next(iter(metrics.values()))
-    images = {
-        name: {"bands": list(s.bands), "size_px": s.size_px, "pixel_scale_arcsec": s.pixel_scale_arcsec, "unit": s.unit}
-        for name, s in stamps.images.items()
-    }
+    data_sets = {}
+    if isinstance(stamps, JoinedStamps):
+        each = zip(stamps.names, stamps.each(), strict=True)
+        data_sets = {"data_sets": [{"name": name, "n": one.n, "images": _images(one)} for name, one in each]}
     return {
         **{key: value for key, value in first.items() if key not in judge.only_by_model},
         "task": judge.members[0].card.task,
         "data": {
             "folder": str(stamps.folder),
             "split": judge.settings.split,
-            "images": images,
+            "images": _images(stamps),
             "classes": list(judge.classes),
-            **({"data_sets": list(stamps.names)} if isinstance(stamps, JoinedStamps) else {}),
+            **data_sets,
         },
         "written": utc_now(),
         "versions": versions(),
         "models": results,
+    }
+
+
+def _images(stamps: StampSet) -> dict[str, Any]:
+    return {
+        name: {"bands": list(s.bands), "size_px": s.size_px, "pixel_scale_arcsec": s.pixel_scale_arcsec, "unit": s.unit}
+        for name, s in stamps.images.items()
     }
 
 

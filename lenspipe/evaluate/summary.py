@@ -12,16 +12,20 @@ from lenspipe.report.page import Section, page
 def report_page(record: dict[str, Any], sections: Sequence[Section]) -> str:
     """HTML of a report from what ``metrics.json`` holds and the sections of its judge."""
     data = record["data"]
-    images = "; ".join(
-        f'{name}: {" ".join(i["bands"])}, {i["size_px"]} px at {i["pixel_scale_arcsec"]:g}"'
-        for name, i in data["images"].items()
-    )
+    several = [f"{one['name']} ({one['n']} stamps, {_pixels(one['images'])})" for one in data.get("data_sets", ())]
     intro = [
-        f"Data: {data['folder']}, split {data['split'] or 'all'}. {images}.",
+        f"Data: {'; '.join(several) or data['folder']}, split {data['split'] or 'all'}. {_pixels(data['images'])}.",
         f"Written {record['written']} by lenspipe {record['versions']['lenspipe']}. Intervals are 95 %: "
         "Clopper-Pearson for fractions, DeLong for areas; they take the stamps as independent.",
     ]
     return page("Evaluation", intro, [*sections, _models(record["models"])])
+
+
+def _pixels(images: dict[str, Any]) -> str:
+    return "; ".join(
+        f'{name}: {" ".join(i["bands"])}, {i["size_px"]} px at {i["pixel_scale_arcsec"]:g}"'
+        for name, i in images.items()
+    )
 
 
 def audit_section(results: Sequence[dict[str, Any]]) -> list[Section]:

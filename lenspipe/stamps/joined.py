@@ -83,9 +83,15 @@ def _parsed(text: str) -> Source:
     return Source(path, value)
 
 
-def open_stamps(data: Data) -> StampSet:
+def open_stamps(data: Data, *, one_grid: bool = True) -> StampSet:
     """
     Open a data set, or several as one.
+
+    Parameters
+    ----------
+    data : path, or sequence of Source
+    one_grid : bool
+        Whether all stamps must have the same bands, size, pixel scale and unit; else they are read with `each_of`.
 
     Raises
     ------
@@ -99,7 +105,7 @@ def open_stamps(data: Data) -> StampSet:
     sources = tuple(data)
     if len(sources) == 1 and sources[0].labels is None and sources[0].survey is None:
         return StampSet.open(sources[0].path)
-    return JoinedStamps.join(sources)
+    return JoinedStamps.join(sources, one_grid=one_grid)
 
 
 def absolute(data: Data) -> str | tuple[Source, ...]:
@@ -136,13 +142,13 @@ class JoinedStamps(StampSet):
     """What ``data_set`` says of each."""
 
     @classmethod
-    def join(cls, sources: Sequence[Source]) -> JoinedStamps:
+    def join(cls, sources: Sequence[Source], *, one_grid: bool = True) -> JoinedStamps:
         """Open data sets as one; see `open_stamps`."""
         members = tuple(StampSet.open(source.path) for source in sources)
         paths = [os.path.realpath(source.path) for source in sources]
         if twice := next((path for path in paths if paths.count(path) > 1), None):
             raise ConfigError("a data set is named twice; name it once, with a share", data=twice)
-        images = _common_images(members)
+        images = _common_images(members, one_grid=one_grid)
         folder = Path(" + ".join(str(source.path) for source in sources))
         parts = tuple(part for member in members for part in member.parts)
         schema = _joined_schema(members, images)
@@ -158,6 +164,24 @@ class JoinedStamps(StampSet):
     def number(self) -> NDArray[np.int16]:
         """Number of each row's source ``(n,)``."""
         return np.repeat(np.arange(len(self.members)), [member.n for member in self.members]).astype(np.int16)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its stamps lie on several pixel grids, or have other bands."""
+        return any(
+            spec_difference(spec, member.images[name]) for name, spec in self.images.items() for member in self.members
+        )
+
+    def each(self) -> tuple[JoinedStamps, ...]:
+        """Each data set by itself, with the columns of all and its own pixels."""
+        found = []
+        for source, member, name in zip(self.sources, self.members, self.names, strict=True):
+            images = {image: member.images[image] for image in self.images}
+            fields = [images[f.name].field(f.name) if f.name in images else f for f in self.schema]
+            schema = pa.schema(fields, metadata=self.schema.metadata)
+            alone = (member.folder, member.parts, schema, images, member.n, (source,), (member,), (name,))
+            found.append(JoinedStamps(*alone))
+        return tuple(found)
 
     def _scalar(self, part: Path, name: str) -> pa.ChunkedArray:
         source = self._source(part)
@@ -203,6 +227,11 @@ class JoinedStamps(StampSet):
         return pa.nulls(n, kind) if said is None else pa.repeat(pa.scalar(said, kind), n)
 
 
+def each_of(stamps: StampSet) -> tuple[StampSet, ...]:
+    """The data sets of stamps that are read as one; else the one there is."""
+    return stamps.each() if isinstance(stamps, JoinedStamps) else (stamps,)
+
+
 def surveys_of(stamps: StampSet) -> NDArray[np.object_] | None:
     """
     Survey of each stamp ``(n,)``; where several data sets are read or were merged as one, those that name none are one
@@ -227,7 +256,7 @@ def _names(sources: Sequence[Source]) -> tuple[str, ...]:
     )
 
 
-def _common_images(members: Sequence[StampSet]) -> dict[str, ImageSpec]:
+def _common_images(members: Sequence[StampSet], *, one_grid: bool) -> dict[str, ImageSpec]:
     first = members[0]
     names = [name for name in first.images if all(name in member.images for member in members)]
     if not names:
@@ -239,7 +268,7 @@ def _common_images(members: Sequence[StampSet]) -> dict[str, ImageSpec]:
             images=",".join(first.images),
             other_images=",".join(other.images),
         )
-    for name, member in itertools.product(names, members[1:]):
+    for name, member in itertools.product(names if one_grid else (), members[1:]):
         differs = spec_difference(first.images[name], member.images[name])
         if differs:
             what, here, there = differs

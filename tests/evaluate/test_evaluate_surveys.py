@@ -7,10 +7,11 @@ import pytest
 from evaluate_models_made import make_data, make_model
 
 from lenspipe.cli.evaluate import print_report
+from lenspipe.errors import DataError
 from lenspipe.evaluate.report import PAGE, ReportSettings, evaluate_models
 from lenspipe.rundir import read_json
 from lenspipe.stamps.format import image_array, image_column
-from lenspipe.stamps.joined import Source
+from lenspipe.stamps.joined import Source, open_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc
@@ -77,7 +78,7 @@ def probe_order(folder):
 def test_the_data_and_their_number_of_hosts_are_said(report, capsys):
     made, folder = report
     record = read_json(folder / "report/metrics.json")
-    assert record["data"]["data_sets"] == ["k", "d"]
+    assert [one["name"] for one in record["data"]["data_sets"]] == ["k", "d"]
     found = record["models"][0]["metrics"]["false_positives"]
     rows = pq.read_table(folder / "report/scores.parquet").to_pandas()
     hosts = {int(name[1:]) // 3 for name in rows["stamp_id"][~rows["is_lens"]]}
@@ -95,3 +96,27 @@ def test_one_survey_has_no_probe(report, tmp_path):
     evaluate_models([folder / "bright"], folder / "k", tmp_path / "r", ReportSettings())
     assert read_json(tmp_path / "r/metrics.json")["survey_probe"] is None
     assert "Survey probe" not in (tmp_path / "r" / PAGE).read_text()
+
+
+def test_stamps_of_several_pixel_grids_are_judged_at_once_and_each_as_alone(report, tmp_path):
+    """A survey whose stamps are larger and hold a further band."""
+    _, folder = report
+    (tmp_path / "wide").mkdir()
+    for part in sorted((folder / "k").glob("*.parquet")):
+        table = pq.read_table(part)
+        pixels = image_array(table, "image")
+        wide = np.pad(np.concatenate([pixels, pixels[:, :1]], axis=1), ((0, 0), (0, 0), (2, 2), (2, 2)))
+        spec = ImageSpec(("g", "r", "i"), 24, 0.25)
+        at = table.schema.get_field_index("image")
+        pq.write_table(
+            table.set_column(at, spec.field("image"), image_column(wide, spec)), tmp_path / "wide" / part.name
+        )
+    sources = [Source(str(folder / "d")), Source(str(tmp_path / "wide"), survey="x")]
+    with pytest.raises(DataError, match="differ in bands"):
+        open_stamps(sources)
+    evaluate_models([folder / "bright"], sources, tmp_path / "both", ReportSettings())
+    evaluate_models([folder / "bright"], tmp_path / "wide", tmp_path / "alone", ReportSettings())
+    both, alone = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("both", "alone"))
+    assert both.slice(both.num_rows - alone.num_rows)["score"].equals(alone["score"])
+    data = read_json(tmp_path / "both/metrics.json")["data"]
+    assert [one["images"]["image"]["size_px"] for one in data["data_sets"]] == [20, 24]

@@ -100,11 +100,15 @@ class Judge(ABC, Generic[OutputsT, RunnerT]):
 
     audited: ClassVar[bool] = True
     """Whether the outputs are numbers per stamp, whose change `lenspipe.evaluate.audit` measures."""
+    takes_any_grid: ClassVar[bool] = False
+    """Whether stamps of several data sets may differ in bands, size and pixel scale."""
     only_by_model: ClassVar[tuple[str, ...]] = ()
     """Metrics that stand under ``models`` in ``metrics.json``, and not at its top as well."""
 
     def __init__(self, members: Sequence[Member[OutputsT, RunnerT]], stamps: StampSet, settings: JudgeSettings) -> None:
         self.members, self.stamps, self.settings = list(members), stamps, settings
+        self.reading = stamps
+        """Data set of the batch that is counted: of several that are read as one, the one it is from."""
         self.check()
 
     @classmethod

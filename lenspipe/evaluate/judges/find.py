@@ -67,6 +67,7 @@ class Entry:
 class FindJudge(NumbersJudge[Find]):
     """A stamp is a lens where its label is the last of the models' classes; every other label is none."""
 
+    takes_any_grid = True
     only_by_model = ("recall_by", "by_kind")
 
     def __init__(self, members: Sequence[FindMember], stamps: StampSet, settings: JudgeSettings) -> None:
@@ -129,7 +130,7 @@ class FindJudge(NumbersJudge[Find]):
         kinds, values = words(table, self.kind), {q: numbers(table, c) for q, c in self.quantities.items()}
         surveys = _first_named(table, self.surveys)
         hosts, tiles = _first_named(table, ["host", "stamp_id"]), _first_named(table, self.tile)
-        batch = Scored(self.stamps, table, pixels)
+        batch = Scored(self.reading, table, pixels)
         for finder in self._in_rows:
             score, entry = batch.of(finder), self.entries[finder.name]
             entry.tally.add(score, is_lens)
