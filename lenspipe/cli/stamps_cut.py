@@ -64,6 +64,7 @@ SHOWN = 10
     show_default=True,
     help="Subtract the sky as a scan does, or leave the pixels as they are.",
 )
+@click.option("--label", default=None, metavar="NAME", help="Class of rows without one, such as nonlens.")
 @click.option(
     "--split",
     default="train=0.8,validation=0.1,test=0.1",
@@ -97,6 +98,7 @@ def command(
     form: Any,
     planes: tuple[Any, ...],
     sky: str,
+    label: str | None,
     split: str,
     seed: int,
     margin_arcsec: float,
@@ -115,7 +117,7 @@ def command(
     from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.stamps.cut.parts import CutTask
-    from lenspipe.stamps.cut.run import cut_stamps
+    from lenspipe.stamps.cut.run import cut_stamps, labelled
     from lenspipe.stamps.spec import ImageSpec
 
     of_run = len(source) == 1 and (Path(source[0]) / "run.json").exists()
@@ -123,16 +125,16 @@ def command(
         raise ConfigError("--positions and --survey are for TILES; of a RUN say --select or --ids", run=source[0])
     if not of_run and (select or ids or positions is None):
         raise ConfigError("of TILES say --positions; --select and --ids are for the folder of a RUN", tiles=source[0])
-    splits = _splits(split, seed, margin_arcsec)
+    as_stamps = partial(labelled, splits=_splits(split, seed, margin_arcsec), label=label)
     with ShownProgress("stamp") as progress:
         wanted = tuple(bands.split(",")) if bands else None
         if of_run:
-            rows_of = (select, ids, size_px, splits)
+            rows_of = (select, ids, size_px, as_stamps)
             layout, located, chosen, cells, mesh, zero_point_ab = _of_run(Path(source[0]), *rows_of, wanted)
         else:
             assert positions is not None
             layout = put_over(*_layout(survey, assignments), origin="--set survey")
-            located, chosen = _of_tiles(source, layout, positions, size_px, splits, wanted, zero_point_ab, progress)
+            located, chosen = _of_tiles(source, layout, positions, size_px, as_stamps, wanted, zero_point_ab, progress)
             cells, mesh = _as_a_scan()
         for note in located.notes:
             progress.say(f"Note: {note}")
@@ -154,6 +156,7 @@ def command(
             "format": form,
             "planes": list(task.planes),
             "sky": sky,
+            "label": label,
             "split": split,
             "seed": seed,
             "margin_arcsec": margin_arcsec,
@@ -172,13 +175,12 @@ def _of_run(
     select: str | None,
     ids: Path | None,
     size_px: int | None,
-    splits: Callable[[pa.Table], Sequence[str | None]] | None,
+    as_stamps: Callable[[pa.Table], pa.Table],
     wanted: tuple[str, ...] | None,
 ) -> tuple[SurveyLayout, Located, tuple[str, ...], Cells, SkyMesh, float | None]:
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.scan.after.context import context_of
     from lenspipe.scan.after.cut import locate_rows, rows_of_run
-    from lenspipe.stamps.cut.run import labelled
 
     if select is None and ids is None:
         raise ConfigError("say which rows of the run: --select 'score > 0.9', or --ids FILE", run=str(folder))
@@ -186,7 +188,7 @@ def _of_run(
         raise ConfigError("say the side of the stamps: --size PX")
     run = open_run_folder(folder)
     context = context_of(run)
-    rows = labelled(rows_of_run(run, select=select, ids=ids), splits)
+    rows = as_stamps(rows_of_run(run, select=select, ids=ids))
     located = locate_rows(run, rows, size_px=size_px)
     chosen = _bands(wanted, run.bands)
     return (context.layout, located, chosen, *_as_a_scan(context.config), context.config.zero_point_ab)
@@ -197,20 +199,20 @@ def _of_tiles(
     layout: SurveyLayout,
     positions: Path,
     size_px: int | None,
-    splits: Callable[[pa.Table], Sequence[str | None]] | None,
+    as_stamps: Callable[[pa.Table], pa.Table],
     wanted: tuple[str, ...] | None,
     zero_point_ab: float | None,
     progress: Progress,
 ) -> tuple[Located, tuple[str, ...]]:
     from lenspipe.stamps.cut.positions import read_positions
-    from lenspipe.stamps.cut.run import labelled, locate, with_bands
+    from lenspipe.stamps.cut.run import locate, with_bands
     from lenspipe.survey.request import requested_tiles
     from lenspipe.survey.tile import bands_of
 
     tiles = requested_tiles(source, layout)
     chosen = _bands(wanted, bands_of(tiles, layout))
     tiles = [with_bands(tile, chosen) for tile in tiles]
-    rows = labelled(read_positions(positions), splits)
+    rows = as_stamps(read_positions(positions))
     located = locate(tiles, layout, rows, size_px=size_px, zero_point_ab=zero_point_ab, progress=progress)
     return located, chosen
 

@@ -43,7 +43,8 @@ class SurveyProbe:
         -------
         dict
             ``n`` others by survey; ``pairs``, the largest area first, each with the survey that scores ``higher`` and
-            the one that scores ``lower``, ``auroc`` (0.5 or more), ``interval95``, ``n``; ``worst``, the first of them.
+            the one that scores ``lower``, ``auroc`` (0.5 or more), ``interval95``, ``n``; ``worst``, of those above
+            `AREA_MAX` the surest (highest lower bound), or the first where there are none.
         """
         counts = {name: tally.total for name, tally in self._tallies.items()}
         names = sorted(counts, key=lambda name: (-counts[name].n_other, name))[:N_SURVEY_MAX]
@@ -51,7 +52,9 @@ class SurveyProbe:
             return None
         pairs = [_pair(one, counts[one], two, counts[two]) for one, two in itertools.combinations(sorted(names), 2)]
         pairs.sort(key=lambda pair: -pair["auroc"])
-        return {"n": {name: counts[name].n_other for name in sorted(names)}, "pairs": pairs, "worst": pairs[0]}
+        above = [pair for pair in pairs if pair["auroc"] > AREA_MAX]
+        worst = max(above, key=lambda pair: pair["interval95"][0], default=pairs[0])
+        return {"n": {name: counts[name].n_other for name in sorted(names)}, "pairs": pairs, "worst": worst}
 
 
 def _pair(one: str, of_one: ScoreCounts, two: str, of_two: ScoreCounts) -> dict[str, Any]:

@@ -187,11 +187,12 @@ def test_the_command_cuts_a_data_set_and_names_what_lies_outside(survey, tmp_pat
 
 def test_stamps_of_a_run_are_what_the_scan_cut_out(scanned, tmp_path):
     out = tmp_path / "out"
-    assert run(scanned, "--select", "mag_r < 21.5 and x_px > 20", "--size", 21, "--out", out) == 0
+    assert run(scanned, "--select", "mag_r < 21.5 and x_px > 20", "--size", 21, "--label", "x", "--out", out) == 0
     found = pq.read_table(scanned / "candidates.parquet")
     wanted = {r["candidate_id"]: r for r in found.to_pylist() if r["mag_r"] < 21.5 and r["x_px"] > 20}
     stamps = StampSet.open(out)
     assert set(stamps.column("candidate_id")) == set(wanted)
+    assert set(stamps.column("label")) == {"x"}
     assert all(
         n == f"{r}/{c}" for n, r, c in zip(*map(stamps.column, ("stamp_id", "run_id", "candidate_id")), strict=True)
     )

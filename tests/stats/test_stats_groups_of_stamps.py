@@ -44,6 +44,15 @@ def test_a_large_area_of_few_stamps_is_said_to_be_perhaps_chance():
     assert warning_of("m", probe.found()).endswith("may be chance")
 
 
+def test_the_surest_pair_is_named_and_not_the_largest_area_of_a_handful(rng):
+    probe = SurveyProbe()
+    for name, score in {"a": rng.uniform(0, 0.6, 300), "b": rng.uniform(0.2, 0.8, 300), "few": [0.99, 0.98]}.items():
+        probe.add(np.asarray(score), np.zeros(len(score), bool), np.array([name] * len(score), dtype=object))
+    found = probe.found()
+    assert found["pairs"][0]["higher"] == "few"
+    assert (found["worst"]["higher"], found["worst"]["lower"]) == ("b", "a")
+
+
 def test_one_stamp_per_host_has_the_interval_of_clopper_and_pearson():
     k = np.r_[np.ones(30, int), np.zeros(370, int)]
     np.testing.assert_allclose(clustered_interval(k, np.ones(400, int)), clopper_pearson(30, 400), rtol=0.01)

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,6 @@ from lenspipe.stamps.spec import SPLITS
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import BadTile, Tile
 
-TileT = TypeVar("TileT", Tile, BadTile)
 LEFT_OUT, RECORD = "left_out.csv", "cut.json"
 OUTSIDE = "outside every tile"
 
@@ -136,7 +135,7 @@ def locate(
     return Located(tuple(found), float(np.median(scales)), tuple((names[i], OUTSIDE) for i in outside), tuple(notes))
 
 
-def with_bands(tile: TileT, bands: Sequence[str]) -> TileT:
+def with_bands(tile: Tile | BadTile, bands: Sequence[str]) -> Tile | BadTile:
     """A tile without its other bands, so that they are not read; in the order of the tile."""
     if not isinstance(tile, Tile):
         return tile
@@ -154,7 +153,9 @@ def with_size(rows: pa.Table, size_px: int | None) -> pa.Table:
     return put(rows, "size_px", sizes)
 
 
-def labelled(rows: pa.Table, splits: Callable[[pa.Table], Sequence[str | None]] | None) -> pa.Table:
+def labelled(
+    rows: pa.Table, splits: Callable[[pa.Table], Sequence[str | None]] | None, *, label: str | None = None
+) -> pa.Table:
     """
     Rows with what every stamp has: ``label`` (null where none), ``host`` (the stamp itself) and ``split``.
 
@@ -164,6 +165,8 @@ def labelled(rows: pa.Table, splits: Callable[[pa.Table], Sequence[str | None]] 
         With ``stamp_id``; what it says of label, host and split stays.
     splits : callable or None
         Splits of rows that state none; None leaves them null.
+    label : str, optional
+        Class of rows that state none.
     """
     n = rows.num_rows
     given = {name: rows[name] if name in rows.column_names else pa.nulls(n) for name in ("label", "host", "split")}
@@ -173,6 +176,8 @@ def labelled(rows: pa.Table, splits: Callable[[pa.Table], Sequence[str | None]] 
         raise ConfigError(
             "the list of positions states splits that do not exist", got=unknown[0], splits=",".join(SPLITS)
         )
+    if label is not None:
+        given["label"] = pc.coalesce(given["label"], label)
     given["host"] = pc.coalesce(given["host"], rows["stamp_id"])
     if splits is not None and given["split"].null_count:
         given["split"] = pc.coalesce(given["split"], pa.array(splits(rows), pa.string()))
