@@ -161,23 +161,28 @@ def _gate_stamps(
     scale = float(np.median([s for tile, s in scale_arcsec.items() if stamp_px[tile] == side]))
     n_band = len(painted.finder.demands)
     found: dict[str, dict[str, list[Stamps]]] = {"bare": {}, "stamp": {}, "without_arcs": {}}
-    for parts, columns, host in ((BARE, {"stamp": "bare"}, "place_id"), (PAINTED, None, "host_id")):
+    for parts, shows, host, name in (
+        (BARE, {"stamp": "bare"}, "place_id", "place_id"),
+        (PAINTED, {"stamp": "stamp", "without_arcs": "without_arcs"}, "host_id", "injection_id"),
+    ):
         for _, note in iter_noted(folder / parts):
-            for column, name in (columns or {"stamp": "stamp", "without_arcs": "without_arcs"}).items():
-                kinds = np.array(note["kind"].to_pylist())
-                for kind in set(kinds):
-                    rows = note.filter(pa.array(kinds == kind))
-                    stamps = stamps_of(rows, column, host=host, n_band=n_band, stamp_px=side, pixel_scale_arcsec=scale)
-                    found[name].setdefault(str(kind), []).append(stamps)
-    empty = Stamps(np.empty((0, n_band, side, side), np.float32), np.array([], str), scale)
+            kinds = np.array(note["kind"].to_pylist())
+            for kind in sorted(set(kinds)):
+                rows = note.filter(pa.array(kinds == kind))
+                for column, what in shows.items():
+                    stamps = stamps_of(
+                        rows, column, host=host, name=name, n_band=n_band, stamp_px=side, pixel_scale_arcsec=scale
+                    )
+                    found[what].setdefault(str(kind), []).append(stamps)
+    empty = Stamps(np.empty((0, n_band, side, side), np.float32), np.array([], str), np.array([], str), scale)
     joined = {what: {kind: _join(parts) for kind, parts in sorted(of.items())} for what, of in found.items()}
     joined["bare"].setdefault(HOST, empty)
     return joined
 
 
 def _join(parts: Sequence[Stamps]) -> Stamps:
-    pixels, hosts = np.concatenate([p.pixels_njy for p in parts]), np.concatenate([p.host for p in parts])
-    return Stamps(pixels, hosts, parts[0].pixel_scale_arcsec)
+    joined = (np.concatenate([getattr(p, key) for p in parts]) for key in ("pixels_njy", "host", "name"))
+    return Stamps(*joined, parts[0].pixel_scale_arcsec)
 
 
 def _counts(injections: pa.Table) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lenspipe.bands import colour_bands
 from lenspipe.completeness.quantities import NAMED
 from lenspipe.completeness.realism import Stamps
-from lenspipe.completeness.selection import Selection
+from lenspipe.completeness.selection import Selection, recovered
 from lenspipe.image.contact import colour_stamps, contact_sheet
 from lenspipe.report.page import Section, page, with_interval
 from lenspipe.report.picture import png_of
@@ -20,7 +20,8 @@ from lenspipe.report.plots import cells_plot, fraction_plot, map_plot
 from lenspipe.rundir import atomic_path
 
 PAGE = "index.html"
-N_CURVE, N_MAP, N_SHOWN, N_COLUMN = 40, 20, 24, 12
+N_CURVE, N_MAP = 40, 20
+N_SHOWN, N_COLUMN, ENLARGED = 16, 8, 2
 
 
 def write_page(
@@ -58,11 +59,7 @@ def write_page(
         ),
         Section("How real do they look?", _gate_text(judged), tables=[_gate_table(judged)]),
         Section("Why lenses were lost", "Before any threshold.", tables=[_fates(record["counts"])]),
-        Section(
-            "Painted lenses",
-            "A sample of each kind, as the search sees them.",
-            pictures=[(f"painted_{kind}.png", _sheet(of, bands)) for kind, of in stamps.items() if len(of)],
-        ),
+        _pictures_of(stamps, injections, selection, bands),
     ]
     for section in sections:
         for name, png in section.pictures:
@@ -173,9 +170,30 @@ def _fates(counts: Mapping[str, Mapping[str, int]]) -> tuple[Sequence[str], Sequ
     ]
 
 
+def _pictures_of(
+    stamps: Mapping[str, Stamps], injections: pa.Table, selection: Selection, bands: Sequence[str]
+) -> Section:
+    """Lenses that were recovered and that were missed, of those whose stamps were kept; the brightest arcs first."""
+    point = selection.points[0]
+    passed = dict(zip(injections["injection_id"].to_pylist(), recovered(injections, point.threshold), strict=True))
+    snr = dict(zip(injections["injection_id"].to_pylist(), injections["arc_snr"].to_pylist(), strict=True))
+    pictures = []
+    for kind, of in stamps.items():
+        order = sorted(range(len(of)), key=lambda k: -snr.get(of.name[k], -np.inf))
+        for word, wanted in (("recovered", True), ("missed", False)):
+            rows = np.array([k for k in order if passed.get(of.name[k]) == wanted][:N_SHOWN], int)
+            if len(rows):
+                pictures.append((f"{word}_{kind}.png", _sheet(of.take(rows), bands)))
+    text = (
+        f"At {point.name}, the brightest arcs first: those recovered and those missed on galaxies of the tiles (host), "
+        "then as whole lenses (sky)."
+    )
+    return Section("Painted lenses", text, pictures=pictures)
+
+
 def _sheet(stamps: Stamps, bands: Sequence[str]) -> bytes:
     channels = colour_bands(tuple(bands))
-    shown = stamps.pixels_njy[:N_SHOWN, [list(bands).index(band) for band in channels]]
+    shown = stamps.pixels_njy[:, [list(bands).index(band) for band in channels]]
     pictures = colour_stamps(shown)
-    big = np.repeat(np.repeat(pictures, 2, axis=1), 2, axis=2)
+    big = pictures.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2)
     return png_of(contact_sheet(big, n_column=N_COLUMN))

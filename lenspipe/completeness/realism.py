@@ -22,16 +22,18 @@ from lenspipe.stats.probe import tell_apart
 
 LENSES, RESIDUALS = "real lenses against painted ones", "painted hosts without their arcs against bare hosts"
 FINDER, STATISTICS = "features of the finder", "image statistics"
+LENS = "lens"
 NEAREST = 3
 """Painted lenses that are compared for each real one: those of the most similar brightness."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stamps:
-    """Stamps ``(n, band, y, x)`` in nJy of one pixel scale, and the host of each."""
+    """Stamps ``(n, band, y, x)`` in nJy of one pixel scale, the host of each, and its name."""
 
     pixels_njy: NDArray[np.float32]
     host: NDArray[np.str_]
+    name: NDArray[np.str_]
     pixel_scale_arcsec: float
 
     def __len__(self) -> int:
@@ -39,20 +41,22 @@ class Stamps:
 
     def take(self, rows: NDArray[Any]) -> Stamps:
         """Some of them."""
-        return Stamps(self.pixels_njy[rows], self.host[rows], self.pixel_scale_arcsec)
+        return Stamps(self.pixels_njy[rows], self.host[rows], self.name[rows], self.pixel_scale_arcsec)
 
 
 def stamps_of(
-    notes: pa.Table, column: str, *, host: str, n_band: int, stamp_px: int, pixel_scale_arcsec: float
+    notes: pa.Table, column: str, *, host: str, name: str, n_band: int, stamp_px: int, pixel_scale_arcsec: float
 ) -> Stamps:
     """Stamps that were kept in a column of notes; rows without one, and of another size, are left out."""
-    kept, hosts = [], []
-    for value, name in zip(notes[column].to_pylist(), notes[host].to_pylist(), strict=True):
+    kept, hosts, names = [], [], []
+    of = (notes[key].to_pylist() for key in (column, host, name))
+    for value, whose, called in zip(*of, strict=True):
         if value is not None and len(value) == 4 * n_band * stamp_px**2:
             kept.append(np.frombuffer(value, "<f4").reshape(n_band, stamp_px, stamp_px))
-            hosts.append(name)
+            hosts.append(whose)
+            names.append(called)
     pixels = np.stack(kept) if kept else np.empty((0, n_band, stamp_px, stamp_px), np.float32)
-    return Stamps(pixels.astype(np.float32), np.array(hosts, str), pixel_scale_arcsec)
+    return Stamps(pixels.astype(np.float32), np.array(hosts, str), np.array(names, str), pixel_scale_arcsec)
 
 
 def real_lenses(data: StampSet, bands: Sequence[str]) -> Stamps:
@@ -65,16 +69,17 @@ def real_lenses(data: StampSet, bands: Sequence[str]) -> Stamps:
         It holds no lens, or its stamps lack a band of the finder.
     """
     if "label" not in data.schema.names:
-        raise ConfigError("the stamps have no column label, 1 for a lens", real=str(data.folder))
-    rows = np.flatnonzero(data.column("label") == 1)
+        raise ConfigError("the stamps have no labels", real=str(data.folder))
+    rows = np.flatnonzero(data.column("label") == LENS)
     name = next((n for n, spec in data.images.items() if set(bands) <= set(spec.bands)), None)
     if name is None:
         raise ConfigError("the real stamps lack a band of the finder", real=str(data.folder), needs=" ".join(bands))
     if not len(rows):
-        raise ConfigError("the real stamps hold no lens (label 1)", real=str(data.folder))
+        raise ConfigError("the real stamps hold no stamp that is labelled lens", real=str(data.folder))
     spec = data.images[name]
     pixels = data.read_images(name, rows)[:, [spec.bands.index(band) for band in bands]]
-    return Stamps(pixels, np.array([f"real {k}" for k in rows]), spec.pixel_scale_arcsec)
+    names = np.array([f"real {k}" for k in rows])
+    return Stamps(pixels, names, names, spec.pixel_scale_arcsec)
 
 
 def gate(

@@ -13,6 +13,7 @@ import pytest
 from astropy.io import fits
 from painted_survey import CONFIG, Watching, make_tile, paint, scan_tiles
 from scipy.spatial import cKDTree
+from sky import write_tile
 
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.passes import home_and_pass, name_of
@@ -93,3 +94,45 @@ def test_a_survey_without_a_host_is_refused_in_one_line(run: Run, tiny_model: Pa
 def test_a_band_without_a_psf_is_refused_in_one_line(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--set psf_fwhm_arcsec\.g"):
         paint(run, tiny_model, tmp_path / "sel", psf_fwhm_arcsec={})
+
+
+def test_a_tile_without_hosts_gets_lenses_on_empty_sky_and_a_line_says_so(
+    tiny_model: Path, tmp_path: Path, tiles: Path
+) -> None:
+    shutil.copytree(tiles, tmp_path / "tiles")
+    write_tile(tmp_path / "tiles", "b", shape=(220, 320), n_source=0, seed=1)
+    run = scan_tiles(tmp_path / "tiles", tmp_path / "run")
+    painted = paint(run, tiny_model, tmp_path / "sel", count=10)
+    assert [note for note in painted.notes if note.startswith("no host in tile b:")]
+    table = painted.injections.to_pandas()
+    assert set(table[table["tile"] == "b"]["kind"]) == {"sky"}
+    assert all(name.startswith("a_") for name in table["host_id"])  # the only tile with hosts
+
+
+def test_a_survey_of_one_band_is_painted_by_a_finder_of_that_band(tmp_path: Path) -> None:
+    make_tile(tmp_path / "tiles", bands="r")
+    run = scan_tiles(tmp_path / "tiles", tmp_path / "run")
+    painted = paint(run, one_band_model(tmp_path / "model"), tmp_path / "sel", count=10)
+    assert painted.injections.num_rows >= 5
+    assert painted.injections["score"].null_count < painted.injections.num_rows
+
+
+def one_band_model(folder: Path) -> Path:
+    from lenspipe.nn.card import ModelCard
+    from lenspipe.nn.checkpoint import save_model
+    from lenspipe.nn.registry import build
+
+    card = ModelCard(
+        name="one",
+        family="small-cnn",
+        settings={"width": 4, "dropout": 0.0},
+        bands=("r",),
+        pixel_scale_arcsec=0.2,
+        scale_tolerance=0.1,
+        min_scale_arcsec=0.1,
+        max_scale_arcsec=0.4,
+        stamp_px=33,
+        stretch={"band_scales": (0.01,), "alpha": 0.1, "q": 1.0},
+    )
+    save_model(folder, build("small-cnn", 1, 33, width=4, dropout=0.0), card)
+    return folder

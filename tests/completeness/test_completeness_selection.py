@@ -13,10 +13,16 @@ from lenspipe.completeness import read
 from lenspipe.completeness.finish import Outcome
 from lenspipe.completeness.passes import share_passes
 from lenspipe.completeness.points import points_of
-from lenspipe.completeness.realism import verdict
+from lenspipe.completeness.realism import FINDER, STATISTICS, Stamps, gate, real_lenses, verdict
 from lenspipe.completeness.run import Painted
 from lenspipe.completeness.selection import OF_PAINTED
 from lenspipe.errors import ConfigError
+from lenspipe.infer.loaded import LoadedNetwork
+from lenspipe.stamps.convert import convert
+from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.readers.stream import LabelledStamp, stream_stamps
+from lenspipe.stamps.spec import ImageSpec
+from lenspipe.stamps.splits import DEFAULT_FRACTIONS
 
 
 def test_counts_of_the_bins_add_up_to_the_injections(outcome: Outcome, painted: Painted) -> None:
@@ -112,3 +118,49 @@ def test_passes_are_shared_among_tiles_until_the_count_is_reached() -> None:
     many, density = share_passes({"a": 100.0, "b": 50.0}, count=500, per_arcmin2=0.6, seed=1)
     assert density * (many["a"] * 100 + many["b"] * 50) == pytest.approx(500)
     assert abs(many["a"] - many["b"]) <= 1 and density <= 0.6
+
+
+def test_real_lenses_are_compared_with_painted_ones_and_what_differs_does_not_pass(
+    tiny_model: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    spec = ImageSpec(("g", "r", "i"), 41, 0.2)
+    stamps = {f"real-{k}": rng.normal(0, 5, (3, 41, 41)).astype(np.float32) for k in range(12)}
+
+    def one(name: str) -> LabelledStamp:
+        return LabelledStamp(name, {"image": stamps[name]}, "lens", name, {})
+
+    stream = stream_stamps("real", {"image": spec}, [], list(stamps), one, n=len(stamps))
+    convert(stream, tmp_path / "real", seed=0, fractions=DEFAULT_FRACTIONS, margin_arcsec=5.0)
+    judged = gate(
+        LoadedNetwork(tiny_model),
+        real_lenses(StampSet.open(tmp_path / "real"), "gri"),
+        {},
+        {"host": Stamps(painted_like(rng), *[np.array([f"p{k}" for k in range(12)])] * 2, 0.2)},
+        real_lenses(StampSet.open(tmp_path / "real"), "gri"),
+        bands="gri",
+        limit=0.65,
+        seed=1,
+    )
+    assert {t["features"] for t in judged["tests"]} >= {FINDER, STATISTICS, "noise", "profile"}
+    assert not judged["passed"] and "AUC" in judged["why"]
+
+
+def painted_like(rng: np.random.Generator) -> np.ndarray:
+    y, x = np.indices((41, 41)) - 20
+    light = 300 * np.exp(-np.hypot(x, y) / 3)
+    return (rng.normal(0, 5, (12, 3, 41, 41)) + light).astype(np.float32)
+
+
+def test_stamps_without_the_finder_s_bands_are_refused(tmp_path: Path) -> None:
+    spec = ImageSpec(("VIS",), 41, 0.1)
+    stream = stream_stamps(
+        "real",
+        {"image": spec},
+        [],
+        ["one"],
+        lambda name: LabelledStamp(name, {"image": np.ones((1, 41, 41), np.float32)}, "lens", name, {}),
+        n=1,
+    )
+    convert(stream, tmp_path / "real", seed=0, fractions=DEFAULT_FRACTIONS, margin_arcsec=5.0)
+    with pytest.raises(ConfigError, match="lack a band of the finder"):
+        real_lenses(StampSet.open(tmp_path / "real"), "gri")
