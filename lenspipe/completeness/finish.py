@@ -181,8 +181,12 @@ def _gate_stamps(
 
 
 def _join(parts: Sequence[Stamps]) -> Stamps:
-    joined = (np.concatenate([getattr(p, key) for p in parts]) for key in ("pixels_njy", "host", "name"))
-    return Stamps(*joined, parts[0].pixel_scale_arcsec)
+    return Stamps(
+        np.concatenate([part.pixels_njy for part in parts]),
+        np.concatenate([part.host for part in parts]),
+        np.concatenate([part.name for part in parts]),
+        parts[0].pixel_scale_arcsec,
+    )
 
 
 def _counts(injections: pa.Table) -> dict[str, Any]:

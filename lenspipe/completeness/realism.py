@@ -24,7 +24,7 @@ LENSES, RESIDUALS = "real lenses against painted ones", "painted hosts without t
 FINDER, STATISTICS = "features of the finder", "image statistics"
 LENS = "lens"
 NEAREST = 3
-"""Painted lenses that are compared for each real one: those of the most similar brightness."""
+"""Painted lenses of the most similar brightness that are compared for each real one, at least; twice as many in all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -204,8 +204,9 @@ def _as_bright(painted: Stamps, real: Stamps) -> Stamps:
     if not len(painted) or not len(real):
         return painted
     of, like = (_brightness(stamps) for stamps in (painted, real))
-    near = np.abs(of[None] - like[:, None]).argsort(axis=1)[:, :NEAREST]
-    return painted.take(np.unique(near))
+    order, wanted = np.abs(of[None] - like[:, None]).argsort(axis=1), min(len(painted), 2 * len(real))
+    n = next(n for n in range(NEAREST, len(painted) + NEAREST) if len(np.unique(order[:, :n])) >= wanted)
+    return painted.take(np.unique(order[:, :n]))
 
 
 def _brightness(stamps: Stamps) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from lenspipe.rundir import atomic_path, open_run
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.ledger import done_shards, remove_leftovers
+from lenspipe.scan.ledger import done_shards, iter_counted, part_files, remove_leftovers, rows_that_count
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.readers.contract import Reader
@@ -208,6 +208,7 @@ def paint_run(
         painting = tasks_of_passes(setting.tasks, setting.passes)
         _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
         begun = time.perf_counter()
+        notes += _failures(folder / PAINTED, painting) + _assumed(setting)
         injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
         with atomic_path(folder / INJECTIONS) as path:
             write_table(injections, path)
@@ -315,23 +316,51 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
     return notes
 
 
+def _failures(parts: Path, tasks: Sequence[ShardTask]) -> list[str]:
+    """One line where shards could not be painted, with the first reason."""
+    files, wanted = part_files(parts), {task.shard.shard_id for task in tasks}
+    messages = [
+        message
+        for table in iter_counted(files, rows_that_count(files, wanted), ["status", "message"])
+        for status, message in zip(*(c.to_pylist() for c in table.columns), strict=True)
+        if status == "failed"
+    ]
+    if not messages:
+        return []
+    return [f"{len(messages)} of {len(wanted)} passes of shards failed and hold no lens; the first: {messages[0]}"]
+
+
+def _assumed(setting: Setting) -> list[str]:
+    """Lines on what was not measured."""
+    bands, config = setting.run.bands, setting.config
+    lines = []
+    if unknown := [band for band in bands if band not in config.njy_per_electron]:
+        lines.append(
+            f"no gain is known in {' '.join(unknown)}, so arcs have no photon noise there: "
+            f"--set njy_per_electron.{unknown[0]}=0.4"
+        )
+    if stated := [band for band in bands if band not in config.psf_fwhm_arcsec]:
+        lines.append(
+            f"the PSF in {' '.join(stated)} is the one that the survey's layout states, not one that was measured"
+        )
+    return lines
+
+
 def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.float64], float]:
     """Scores of the candidates as they are, and the part of the run's area that they are of."""
     if not setting.bare_change.score_all:
         column = pq.read_table(run.folder / "candidates.parquet", columns=["score"])["score"]
         return np.sort(column.drop_null().to_numpy())[::-1], 1.0
-    scores = [np.array(list(_scores_of(part)), float) for part in iter_scored(folder / BARE)]
+    scores = [np.array(list(_scores_of(part)), float) for part in _candidates(folder / BARE)]
     area = sum(setting.area_arcmin2[tile] for tile in setting.passes) / sum(setting.area_arcmin2.values())
     return np.sort(np.concatenate([np.empty(0), *scores]))[::-1], area
 
 
-def iter_scored(parts: Path) -> Iterator[pa.Table]:
+def _candidates(parts: Path) -> Iterator[pa.Table]:
     """Ledger parts with their candidates."""
-    from lenspipe.scan.ledger import iter_counted, part_files, rows_that_count
-
     files = part_files(parts)
     planned = {i for file in files for i in pq.read_table(file, columns=["shard_id"])["shard_id"].to_pylist()}
-    yield from iter_counted(files, rows_that_count(files, planned), ["shard_id", "candidates"])
+    yield from iter_counted(files, rows_that_count(files, planned), ["candidates"])
 
 
 def _scores_of(part: pa.Table) -> Iterator[float]:

@@ -96,25 +96,18 @@ def test_a_band_without_a_psf_is_refused_in_one_line(run: Run, tiny_model: Path,
         paint(run, tiny_model, tmp_path / "sel", psf_fwhm_arcsec={})
 
 
-def test_a_tile_without_hosts_gets_lenses_on_empty_sky_and_a_line_says_so(
-    tiny_model: Path, tmp_path: Path, tiles: Path
+def test_a_tile_without_hosts_of_a_survey_of_one_band_gets_lenses_on_empty_sky_and_a_line_says_so(
+    tmp_path: Path,
 ) -> None:
-    shutil.copytree(tiles, tmp_path / "tiles")
-    write_tile(tmp_path / "tiles", "b", shape=(220, 320), n_source=0, seed=1)
-    run = scan_tiles(tmp_path / "tiles", tmp_path / "run")
-    painted = paint(run, tiny_model, tmp_path / "sel", count=10)
-    assert [note for note in painted.notes if note.startswith("no host in tile b:")]
-    table = painted.injections.to_pandas()
-    assert set(table[table["tile"] == "b"]["kind"]) == {"sky"}
-    assert all(name.startswith("a_") for name in table["host_id"])  # the only tile with hosts
-
-
-def test_a_survey_of_one_band_is_painted_by_a_finder_of_that_band(tmp_path: Path) -> None:
     make_tile(tmp_path / "tiles", bands="r")
+    write_tile(tmp_path / "tiles", "b", bands="r", shape=(220, 180), n_source=0, seed=1)
     run = scan_tiles(tmp_path / "tiles", tmp_path / "run")
     painted = paint(run, one_band_model(tmp_path / "model"), tmp_path / "sel", count=10)
-    assert painted.injections.num_rows >= 5
-    assert painted.injections["score"].null_count < painted.injections.num_rows
+    assert [note for note in painted.notes if note.startswith("no host in tile b:")]
+    table = painted.injections.to_pandas()
+    assert set(table["tile"]) == {"a", "b"} and set(table[table["tile"] == "b"]["kind"]) == {"sky"}
+    assert all(name.startswith("a_") for name in table["host_id"])  # the only tile with hosts
+    assert table["score"].notna().sum() > 3
 
 
 def one_band_model(folder: Path) -> Path:
