@@ -20,9 +20,11 @@ from lenspipe.completeness.places import SKY, HostCuts, find_places
 from lenspipe.completeness.seeds import share_of
 from lenspipe.errors import TileError
 from lenspipe.image.cutouts import extract_cutouts
+from lenspipe.image.psf_table import PSF_FILE, BandPsf, read_psf
 from lenspipe.scan.after.known import MASKED, MASKED_FROM, NOT_DETECTED, NOT_SELECTED
 from lenspipe.scan.read import ReadShard
 from lenspipe.scan.search import Found
+from lenspipe.schema import FROM_STARS
 from lenspipe.simulate.instrument import kernels_of
 from lenspipe.simulate.render import add_stamp
 from lenspipe.sky.wcs import sky_position
@@ -82,6 +84,9 @@ class Painter:
     """Lenses per pass, by tile and kind."""
     apart_arcsec: float
     match_arcsec: float
+    run: Path
+    """Run folder, whose measured PSFs are used; in ``psf_set`` and where stars are too few, a Moffat profile."""
+    psf_set: frozenset[str]
     psf_fwhm_arcsec: dict[str, dict[str, float]]
     """By tile and band."""
     sky_rms_njy: dict[str, dict[str, float]]
@@ -101,12 +106,13 @@ class Painter:
             The noise of a band is not known in the tile.
         """
         injections = self.injections(read)
+        psf = self._psf(read)
         window, pixels = read.task.shard.window, read.pixels
         layers: dict[str, NDArray[np.float32]] = {}
         truths: dict[str, dict[str, Any]] = {}
         for injection in injections:
             column, row = (int(np.floor(at + 0.5)) for at in (injection.x_px, injection.y_px))
-            arcs, noisy, truth = self._arcs(read, injection)
+            arcs, noisy, truth = self._arcs(read, injection, psf)
             stamps: list[NDArray[Any]] = [noisy, *self._light(injection, len(pixels.bands))]
             for stamp in stamps:
                 _add(pixels.image, pixels.mask, stamp, column - window.x0, row - window.y0)
@@ -139,8 +145,15 @@ class Painter:
             if window.x0 - reach < i.x_px < window.x1 + reach and window.y0 - reach < i.y_px < window.y1 + reach
         ]
 
+    def _psf(self, read: ReadShard) -> list[NDArray[np.float64]]:
+        """One kernel per band, the same in the whole tile: its shards must paint the same."""
+        tile, bands = read.task.shard.tile, read.pixels.bands
+        measured = measured_psf(self.run, tile, set(bands) - self.psf_set)
+        known = [measured[b].psf if b in measured else self.psf_fwhm_arcsec[tile][b] for b in bands]
+        return kernels_of(known, read.facts.pixel_scale_arcsec)
+
     def _arcs(
-        self, read: ReadShard, injection: Injection
+        self, read: ReadShard, injection: Injection, kernels: list[NDArray[np.float64]]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
         tile, bands, scale = read.task.shard.tile, read.pixels.bands, read.facts.pixel_scale_arcsec
         return draw_arcs_of(
@@ -149,7 +162,7 @@ class Painter:
             bands=bands,
             snr_bands=self.snr_bands,
             pixel_scale_arcsec=scale,
-            kernels=kernels_of([self.psf_fwhm_arcsec[tile][band] for band in bands], scale),
+            kernels=kernels,
             sky_rms_njy=np.array([self.sky_rms_njy[tile][band] for band in bands]),
             njy_per_electron=self.njy_per_electron,
             seed=self.seed,
@@ -220,6 +233,15 @@ class Painter:
         add_stamp(layer, arcs[wanted], size // 2, size // 2)
         bare = np.where(stamp == 0, np.float32(0), stamp - layer)
         return {"stamp": stamp.astype("<f4").tobytes(), "without_arcs": bare.astype("<f4").tobytes()}
+
+
+def measured_psf(run: Path, tile: str, bands: set[str]) -> dict[str, BandPsf]:
+    """PSFs that a run measured from the stars of a tile, of some bands: the one of median width among its shards."""
+    if not (run / PSF_FILE).exists():  # a run of before
+        return {}
+    of_tile = read_psf(run, tile=tile)
+    typical = {band: of_tile.typical(band) for band in bands}
+    return {band: psf for band, psf in typical.items() if psf is not None and psf.psf_from == FROM_STARS}
 
 
 def note_schema(bands: Sequence[str]) -> pa.Schema:

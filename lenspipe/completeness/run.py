@@ -21,7 +21,7 @@ from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.draw import Lensing, numbers_of
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
-from lenspipe.completeness.paint import Bare, Painter
+from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
 from lenspipe.completeness.places import HOST, SKY
 from lenspipe.completeness.table import injections_of, iter_noted
@@ -75,6 +75,8 @@ class Setting:
     per_arcmin2: float
     area_arcmin2: dict[str, float]
     psf_fwhm_arcsec: dict[str, dict[str, float]]
+    psf_stated: set[str]
+    """Bands in which a tile's PSF is the layout's."""
     sky_rms_njy: dict[str, dict[str, float]]
     scale_arcsec: dict[str, float]
     n_host: int
@@ -104,7 +106,7 @@ class Setting:
         area, rms, scale = _tiles(ok, run.bands)
         if not area:
             raise ConfigError("no tile of the run was searched in all its bands", run=str(run.folder))
-        psf = _psf_of_tiles(run, context, config, list(area))
+        psf, stated = _psf_of_tiles(run, context, config, list(area))
         passes, density = share_passes(area, count=config.count, per_arcmin2=config.per_arcmin2, seed=seed)
         fwhm = {band: float(np.median([one[band] for one in psf.values()])) for band in run.bands}
         cuts, n_host = measure_cuts(run, config.hosts, fwhm)
@@ -128,7 +130,9 @@ class Setting:
             stamp_px={tile: max(key.side_px for key in finder.cutouts(s)) for tile, s in scale.items()},
             score_all=finder.digest != run.model_digest,
         )
-        return cls(run, config, seed, context, finder, tasks, passes, density, area, psf, rms, scale, n_host, bare)
+        return cls(
+            run, config, seed, context, finder, tasks, passes, density, area, psf, stated, rms, scale, n_host, bare
+        )
 
     def bare(self) -> ScanContext:
         """Context of the pass that looks for places."""
@@ -154,6 +158,8 @@ class Setting:
             },
             apart_arcsec=config.apart_arcsec,
             match_arcsec=config.match_arcsec,
+            run=self.run.folder,
+            psf_set=frozenset(config.psf_fwhm_arcsec),
             psf_fwhm_arcsec=self.psf_fwhm_arcsec,
             sky_rms_njy=self.sky_rms_njy,
             njy_per_electron=dict(config.njy_per_electron),
@@ -240,16 +246,29 @@ def _tiles(
 
 def _psf_of_tiles(
     run: Run, context: ScanContext, config: CompletenessConfig, tiles: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """FWHM by tile and band: the settings', else the layout's."""
-    stated = {**context.layout.psf_fwhm_arcsec, **config.psf_fwhm_arcsec}
-    if missing := [band for band in run.bands if band not in stated]:
-        raise ConfigError(
-            f"the PSF of a band is not known; state its FWHM: --set psf_fwhm_arcsec.{missing[0]}=0.8",
-            band=missing[0],
-            known=" ".join(stated) or None,
-        )
-    return {tile: {band: stated[band] for band in run.bands} for tile in tiles}
+) -> tuple[dict[str, dict[str, float]], set[str]]:
+    """FWHM by tile and band: the settings', else what the run measured, else the layout's; and bands of the last."""
+    fwhm: dict[str, dict[str, float]] = {}
+    stated: set[str] = set()
+    for tile in tiles:
+        measured = measured_psf(run.folder, tile, set(run.bands) - set(config.psf_fwhm_arcsec))
+        fwhm[tile] = {}
+        for band in run.bands:
+            if band in config.psf_fwhm_arcsec:
+                fwhm[tile][band] = config.psf_fwhm_arcsec[band]
+            elif band in measured:
+                fwhm[tile][band] = measured[band].fwhm_arcsec
+            elif band in context.layout.psf_fwhm_arcsec:
+                fwhm[tile][band] = context.layout.psf_fwhm_arcsec[band]
+                stated.add(band)
+            else:
+                raise ConfigError(
+                    "the PSF of a band is not known: too few stars, and no layout that states it; give its FWHM: "
+                    f"--set psf_fwhm_arcsec.{band}=0.8",
+                    band=band,
+                    tile=tile,
+                )
+    return fwhm, stated
 
 
 def _work(
@@ -339,7 +358,7 @@ def _assumed(setting: Setting) -> list[str]:
             f"no gain is known in {' '.join(unknown)}, so arcs have no photon noise there: "
             f"--set njy_per_electron.{unknown[0]}=0.4"
         )
-    if stated := [band for band in bands if band not in config.psf_fwhm_arcsec]:
+    if stated := [band for band in bands if band in setting.psf_stated]:
         lines.append(
             f"the PSF in {' '.join(stated)} is the one that the survey's layout states, not one that was measured"
         )

@@ -37,8 +37,6 @@ from lenspipe.stamps.splits import DEFAULT_FRACTIONS
 from lenspipe.stats.smooth import Axis, fit_smooth
 from lenspipe.survey.layout import read_layout
 
-PSF_FWHM_ARCSEC = {"u": 1.2, "g": 1.11, "r": 0.86, "i": 0.92}
-"""Measured from stars of the tile in g r i; u assumed."""
 N_PLANTED, N_GROUP, N_PLACE = 1000, 150, 60
 
 
@@ -55,7 +53,7 @@ def main(real: Path, count: int, keep_in: Path | None, keep: bool) -> None:
         folder = keep_in or Path(scratch)
         run, scan_clock = scanned(real, folder / "run")
         stamps = write_spacewarps(real, folder / "spacewarps")
-        config = CompletenessConfig(count=count, psf_fwhm_arcsec=PSF_FWHM_ARCSEC)
+        config = CompletenessConfig(count=count)
         measure(run, folder / "warm-up", config.model_copy(update={"count": 30}), None)  # imports
         with Clock() as clock:
             outcome = measure(run, folder / "sel", config, stamps)
@@ -64,6 +62,7 @@ def main(real: Path, count: int, keep_in: Path | None, keep: bool) -> None:
             "scan": scan_clock.seconds(),
             "completeness": clock.seconds(),
             "scans": round(clock.cpu_s / scan_clock.cpu_s, 2),
+            "notes": list(outcome.notes),
             "fates": outcome.selection.record["counts"],
             "at": {f"{r['at']}, {r['kind']}": r for r in outcome.rows if r["quantity"] == "all"},
             "theta_e_1_to_2.5_snr_30": bright(folder / "sel", outcome),
