@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lenspipe.cli.options import Command, assigned, set_option
 
 if TYPE_CHECKING:
+    from lenspipe.runner import Progress, Start
+    from lenspipe.simulate.recipe import Recipe
     from lenspipe.simulate.run import Runner
 
 
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--hosts",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Data set of real stamps to paint arcs on (made by `lenspipe stamps convert`).",
+    help="Real pixels that every class is painted on: a RUN of `lenspipe scan` (its hosts go to OUT-hosts, --recipe is "
+    "optional), or a data set of stamps.",
 )
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
@@ -70,9 +73,14 @@ def command(
         for name in recipe_names():
             click.echo(f"{name:<16} {read_recipe(name).description}")
         return 0
-    if recipe_name is None or count is None or out is None:
+    of_run = hosts is not None and (hosts / "run.json").is_file()
+    if (recipe_name is None and not of_run) or count is None or out is None:
         raise click.UsageError("--recipe, --count and --out are needed (or --list).")
-    recipe = read_recipe(recipe_name, changes=assigned(assignments), pixel_scale_arcsec=pixel_scale, survey=survey)
+    if of_run and (pixel_scale is not None or survey is not None or source_images is not None):
+        raise click.UsageError("--hosts RUN has a pixel scale and a survey of its own, and takes no --source-images.")
+    recipe = None
+    if recipe_name is not None:
+        recipe = read_recipe(recipe_name, changes=assigned(assignments), pixel_scale_arcsec=pixel_scale, survey=survey)
 
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.session import on_ray
@@ -81,24 +89,48 @@ def command(
     from lenspipe.simulate.run import simulate
     from lenspipe.simulate.sheet import CONTACT_SHEET
 
+    make = here(simulate_local) if runner == "local" else on_ray(_on_ray, n_worker=workers)
     with ShownProgress("stamp") as progress:
-        result = simulate(
-            recipe,
-            count=count,
-            seed=seed,
-            out=out,
-            runner=here(simulate_local) if runner == "local" else on_ray(_on_ray, n_worker=workers),
-            source_folder=source_images,
-            source_half=source_half,
-            host_folder=hosts,
-            resume=resume,
-            progress=progress,
-        )
+        if of_run:
+            assert hosts is not None
+            result = _on_run(hosts, recipe, count, seed, out, resume, progress, make)
+        else:
+            assert recipe is not None
+            result = simulate(
+                recipe,
+                count=count,
+                seed=seed,
+                out=out,
+                runner=make,
+                source_folder=source_images,
+                source_half=source_half,
+                host_folder=hosts,
+                resume=resume,
+                progress=progress,
+            )
     click.echo(
         f"{result['rows']} stamps in {result['parts']} parts ({result['new_rows']} new, {result['seconds']:.1f} s): "
         f"{out}, {Path(out) / CONTACT_SHEET}"
     )
     return 0
+
+
+def _on_run(
+    run: Path,
+    recipe: Recipe | None,
+    count: int,
+    seed: int,
+    out: Path,
+    resume: bool,
+    progress: Progress,
+    make: Start[Runner],
+) -> dict[str, Any]:
+    from lenspipe.finder.paint import paint_on_run
+    from lenspipe.finder.run import Runners
+
+    return paint_on_run(
+        run, recipe, count=count, seed=seed, out=out, resume=resume, progress=progress, runners=Runners(simulate=make)
+    )
 
 
 def _on_ray(n_worker: int) -> Runner:

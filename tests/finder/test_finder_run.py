@@ -187,3 +187,20 @@ def test_graded_stamps_of_a_survey_with_lenses_alone_are_refused(painted):
     with pytest.raises(ConfigError, match="would learn to tell the survey"):
         demand_both(one_sided, painted="mine")
     demand_both(one_sided, painted="other")
+
+
+def test_stamps_of_any_recipe_are_painted_on_a_runs_own_pixels(painted, tmp_path):
+    from lenspipe.finder.paint import paint_on_run
+    from lenspipe.simulate.recipe import read_recipe
+
+    recipe = read_recipe(
+        "ground-gri", changes={"classes": {"lens": 1.0, "star": 1.0, "real": 1.0}, "image.0.size_px": 25}
+    )
+    done = paint_on_run(
+        painted[0] / "scan", recipe, count=12, seed=0, out=tmp_path / "s", resume=False, progress=SILENT
+    )
+    stamps = StampSet.open(tmp_path / "s")
+    kinds = dict(zip(stamps.column("kind"), stamps.column("host_kind"), strict=True))
+    assert done["rows"] == 12
+    assert kinds["lens"] == "early" and kinds["star"] == "sky"
+    assert stamps.images["image"].pixel_scale_arcsec == pytest.approx(SCALE, rel=1e-3)
