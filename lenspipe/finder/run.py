@@ -38,6 +38,7 @@ from lenspipe.finder.rounds import (
 from lenspipe.finder.scores import measured, score_stamps
 from lenspipe.finder.settings import FinderSettings
 from lenspipe.finder.sources import source_schema, write_sources
+from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.learn import train as training
 from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, read_card
 from lenspipe.nn.committee import COMMITTEE_FILE, write_committee
@@ -280,8 +281,15 @@ class _Maker:
         return 2 * int(np.ceil(self.request.settings.stamps.side_arcsec / scale / 2)) + 1, scale
 
     def psf(self) -> dict[str, float]:
-        """FWHM of each band of the run that is known, arcsec."""
-        return dict(self.run.record["request"]["survey"].get("psf_fwhm_arcsec") or {})
+        """FWHM of each band of the run that is known, arcsec: the median of what its stars gave, else the layout's."""
+        known = dict(self.run.record["request"]["survey"].get("psf_fwhm_arcsec") or {})
+        if not (self.run.folder / PSF_FILE).exists():
+            return known
+        table = pq.read_table(self.run.folder / PSF_FILE, columns=["band", "fwhm_arcsec"])
+        band, fwhm = (table[name].to_numpy(zero_copy_only=False) for name in table.column_names)
+        fwhm = fwhm.astype(float)
+        seen = np.isfinite(fwhm)
+        return known | {str(b): float(np.median(fwhm[seen & (band == b)])) for b in dict.fromkeys(band[seen])}
 
     def chosen(self, sources: pa.Table) -> Chosen:
         size, scale = self.grid()
@@ -304,7 +312,7 @@ class _Maker:
         psf = self.psf()
         if missing := [band for band in self.bands if band not in psf]:
             raise ConfigError(
-                "the PSF of a band is not known, so no arc can be painted: state it by "
+                "the PSF of a band is not known, as the run shows too few stars, so no arc can be painted: state it by "
                 f"--set survey.psf_fwhm_arcsec.{missing[0]}=FWHM when scanning",
                 bands=" ".join(missing),
             )
