@@ -10,6 +10,21 @@ from lenspipe.schema import VERSION, candidates_schema, field, measured_fields
 
 HEALPIX = "_healpix_29"
 KNOWN = ("known_lens", "known_lens_grade", "known_lens_reference", "known_lens_separation_arcsec")
+CONTAMINANT = (
+    field(
+        "contaminant", pa.string(), "Nearest published contaminant within the radius of the match", ucd="meta.id.cross"
+    ),
+    field("contaminant_kind", pa.string(), "What its list says it is", ucd="meta.code.class"),
+    field("contaminant_reference", pa.string(), "Where that contaminant was published", ucd="meta.bib"),
+    field(
+        "contaminant_separation_arcsec",
+        pa.float32(),
+        "Distance to that contaminant",
+        unit="arcsec",
+        ucd="pos.angDistance",
+    ),
+)
+"""Columns of a catalogue that was matched with a list of contaminants; others lack them."""
 DEFAULT = ("candidate_id", "name", "ra", "dec", "rank", "score", "probability", "n_detection", "known_lens")
 """Columns that tools which ask for a default load."""
 RUN_ID = field(

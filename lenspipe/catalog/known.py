@@ -28,7 +28,7 @@ _WORDS = {
     "name": ("name", "id", "object", "objname", "designation", "candidate_id", "source_id", "main_id"),
     "ra": ("ra", "ra_deg", "ra [deg]", "raj2000", "_raj2000", "ra_icrs", "ra_j2000", "right_ascension"),
     "dec": ("dec", "dec_deg", "dec [deg]", "de", "dej2000", "_dej2000", "de_icrs", "dec_j2000", "declination"),
-    "grade": ("grade", "grading", "class", "quality", "rank", "label"),
+    "grade": ("grade", "grading", "class", "quality", "rank", "label", "contaminant_type", "kind"),
     "reference": ("reference", "ref", "bibcode", "paper", "doi"),
 }
 _FORMATS = {".fits": "fits", ".fit": "fits", ".xml": "votable", ".vot": "votable", ".votable": "votable"}

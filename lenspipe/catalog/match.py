@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mocpy import MOC
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from lenspipe.catalog.columns import KNOWN
+from lenspipe.catalog.columns import CONTAMINANT, KNOWN
 from lenspipe.catalog.footprint import inside
 from lenspipe.schema import field
 from lenspipe.sky.sphere import arcsec_of_chord, chord, nearest, unit_vectors
@@ -37,10 +38,19 @@ FATES = pa.schema(
 
 def with_known_lenses(rows: pa.Table, lenses: pa.Table, *, radius_arcsec: float) -> pa.Table:
     """Fill the columns `KNOWN` of catalogue rows with the nearest lens; null where none is within the radius."""
-    lens, apart = nearest(*_positions(rows), *_positions(lenses), radius_arcsec=radius_arcsec)
-    index = pa.array(lens, mask=lens < 0)
-    values = [lenses[name].combine_chunks().take(index) for name in ("name", "grade", "reference")]
-    for name, value in zip(KNOWN, [*values, pa.array(apart, mask=lens < 0)], strict=True):
+    return _with_nearest(rows, lenses, KNOWN, radius_arcsec)
+
+
+def with_contaminants(rows: pa.Table, contaminants: pa.Table, *, radius_arcsec: float) -> pa.Table:
+    """Fill the columns `CONTAMINANT` of catalogue rows with the nearest contaminant; null where none is near."""
+    return _with_nearest(rows, contaminants, [f.name for f in CONTAMINANT], radius_arcsec)
+
+
+def _with_nearest(rows: pa.Table, listed: pa.Table, names: Sequence[str], radius_arcsec: float) -> pa.Table:
+    near, apart = nearest(*_positions(rows), *_positions(listed), radius_arcsec=radius_arcsec)
+    index = pa.array(near, mask=near < 0)
+    values = [listed[name].combine_chunks().take(index) for name in ("name", "grade", "reference")]
+    for name, value in zip(names, [*values, pa.array(apart, mask=near < 0)], strict=True):
         place = rows.schema.get_field_index(name)
         rows = rows.set_column(place, rows.schema.field(place), value.cast(rows.schema.field(place).type))
     return rows

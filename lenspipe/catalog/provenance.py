@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
-from lenspipe.catalog.columns import added_columns, bands_of
+from lenspipe.catalog.columns import CONTAMINANT, added_columns, bands_of
 from lenspipe.catalog.run_rows import Run, same_files
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json, utc_now
@@ -21,13 +21,26 @@ from lenspipe.stats.calibrate import probability_record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Matching:
-    """Known lenses to match with."""
+    """Known lenses, and contaminants, to match with."""
 
     source: str
     """What the list is called in the record."""
     lenses: pa.Table
     radius_arcsec: float
     trained_on: pa.Table | None = None
+    contaminants: pa.Table | None = None
+    contaminants_source: str = ""
+
+    @property
+    def added(self) -> tuple[pa.Field, ...]:
+        """Columns that it adds to a catalogue."""
+        return () if self.contaminants is None else CONTAMINANT
+
+    @property
+    def text(self) -> str:
+        """What is matched with what."""
+        beside = f" and contaminants of {self.contaminants_source}" if self.contaminants_source else ""
+        return f"{self.source}{beside} within {self.radius_arcsec:g} arcsec"
 
 
 def record_of(out: Path) -> dict[str, Any]:
@@ -71,12 +84,13 @@ def check_append(
             got=radius_arcsec,
         )
     known = before["known_lenses"]
-    was = "none" if known is None else f"{known['list']} within {known['radius_arcsec']:g} arcsec"
-    now = "none" if matching is None else f"{matching.source} within {matching.radius_arcsec:g} arcsec"
+    beside = f" and contaminants of {known['contaminants']}" if known and known.get("contaminants") else ""
+    was = "none" if known is None else f"{known['list']}{beside} within {known['radius_arcsec']:g} arcsec"
+    now = "none" if matching is None else matching.text
     if was != now:
         raise ConfigError(
-            "the rows that are there were matched with other known lenses; append with the same --match and "
-            "--match-radius",
+            "the rows that are there were matched with other known lenses; append with the same --match, "
+            "--contaminants and --match-radius",
             catalogue=was,
             got=now,
         )
@@ -89,11 +103,12 @@ def check_append(
             run=run.model_digest,
         )
     added = [f.name for f in added_columns(pq.read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)]
-    if added != [f.name for f in run.added]:
+    expected = [f.name for f in (*run.added, *(matching.added if matching else ()))]
+    if added != expected:
         raise ConfigError(
             "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
             catalogue=" ".join(added),
-            run=" ".join(f.name for f in run.added),
+            run=" ".join(expected),
         )
 
 
@@ -173,7 +188,12 @@ def provenance(
         "probability": _probability(runs),
         "known_lenses": None
         if matching is None
-        else {"list": matching.source, "radius_arcsec": matching.radius_arcsec, "recall": found},
+        else {
+            "list": matching.source,
+            "radius_arcsec": matching.radius_arcsec,
+            "recall": found,
+            "contaminants": matching.contaminants_source or None,
+        },
         "area": {"sum_of_shards_deg2": pc.sum(searched["area_deg2"]).as_py() or 0.0},
         "counts": totals,
         "runs": runs,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.catalog.columns import added_columns, catalog_schema
-from lenspipe.catalog.match import with_known_lenses
+from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
@@ -158,7 +158,9 @@ class Entries:
     """Known lenses to match with."""
     match_radius_arcsec: float = 0.0
     added: tuple[pa.Field, ...] = ()
-    """Columns that the run's models have added (`Run.added`)."""
+    """Columns that the run's models have added (`Run.added`), and those of `contaminants`."""
+    contaminants: pa.Table | None = None
+    """Contaminants to match with."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """
@@ -185,6 +187,8 @@ class Entries:
         entries = pa.table(columns, schema=schema)
         if self.lenses is not None:
             entries = with_known_lenses(entries, self.lenses, radius_arcsec=self.match_radius_arcsec)
+        if self.contaminants is not None:
+            entries = with_contaminants(entries, self.contaminants, radius_arcsec=self.match_radius_arcsec)
         return whole_table(entries)
 
 

@@ -60,7 +60,7 @@ def write_catalog(
     acronym : str
         Leading word of the names.
     matching : Matching or None
-        Known lenses to match with.
+        Known lenses, and contaminants, to match with.
     append : bool
         Add to the catalogue in ``out``.
     replace : bool
@@ -93,9 +93,11 @@ def write_catalog(
         check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
     if flat:
         _check_flat(run, out, before)
-    schema, sources = catalog_schema(run.bands, run.added), run_groups(run)
+    added = (*run.added, *(matching.added if matching else ()))
+    schema, sources = catalog_schema(run.bands, added), run_groups(run)
     lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
-    finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, run.added)
+    contaminants = matching.contaminants if matching else None
+    finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, added, contaminants)
     with names.replaced_folder(out, replace=replace or before is not None) as new, executor() as tasks:
         writer = TreeWriter(
             name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     help="Known lenses; 'none' for none. Magnitudes in it are compared. [default: lenscat]",
 )
 @click.option(
+    "--contaminants",
+    multiple=True,
+    metavar="FILE",
+    help="Published contaminants: a row near one is flagged with its name, kind and source.",
+)
+@click.option(
     "--match-radius", "match_radius_arcsec", type=float, default=None, help="Match within, arcsec. [default: 2]"
 )
 @click.option("--trained-on", metavar="FILE", default=None, help="Positions used in training, left out of the recall.")
@@ -47,6 +53,7 @@ def command(
     partial: bool,
     radius_arcsec: float | None,
     lists: tuple[str, ...],
+    contaminants: tuple[str, ...],
     match_radius_arcsec: float | None,
     trained_on: str | None,
     acronym: str | None,
@@ -78,6 +85,7 @@ def command(
             "radius_arcsec": radius_arcsec,
             "acronym": acronym,
             "lists": () if lists == ("none",) else lists or None,
+            "contaminants": contaminants or None,
             "match_radius_arcsec": match_radius_arcsec,
             "trained_on": trained_on,
         },
@@ -148,6 +156,8 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
         )
         for fate, number in found["fates"].items():
             table.add_row("", f"{number} {fate}")
+        if beside := known.get("contaminants"):
+            table.add_row("contaminants", f"{flagged(out)} rows are near one ({beside})")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
     for line in magnitude_lines(record["runs"][-1].get("magnitudes") or {}):
@@ -163,6 +173,18 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
     ):
         if (out / file).exists():
             console.print(f"{out / file}  [dim]{what}[/dim]", soft_wrap=True)
+
+
+def flagged(out: Path) -> int:
+    """Rows of a catalogue that are near a contaminant."""
+    import pyarrow.parquet as pq
+
+    from lenspipe.catalog.columns import CONTAMINANT
+    from lenspipe.catalog.hats import read_pixels
+
+    files = [out / "hats" / "dataset" / pixel.path for pixel in read_pixels(out / "hats")]
+    near = (pq.read_table(file, columns=[CONTAMINANT[-1].name], partitioning=None).column(0) for file in files)
+    return sum(len(column) - column.null_count for column in near)
 
 
 def _about_probability(stated: dict[str, Any]) -> list[str]:

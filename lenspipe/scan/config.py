@@ -134,7 +134,9 @@ class CatalogSettings(Table):
     """Leading word of the names."""
     lists: tuple[str, ...] = ("lenscat",)
     """Lists of known lenses: ``lenscat``, which is shipped, and files; none where empty."""
+    contaminants: tuple[str, ...] = ()
+    """Files of published contaminants (quasar pairs, stars ...); a row near one is flagged with its name and source."""
     match_radius_arcsec: float = Field(default=2.0, gt=0, lt=3600)
-    """Radius of a match with a known lens."""
+    """Radius of a match with a known lens or a contaminant."""
     trained_on: str | None = None
     """List of positions used in training, left out of the recall."""

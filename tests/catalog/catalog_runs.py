@@ -2,7 +2,7 @@
 
 import numpy as np
 from astropy.io import fits
-from sky import NOISE_NJY, gaussian_sources, tan_wcs
+from sky import FWHM_PX, NOISE_NJY, gaussian_sources, tan_wcs
 
 from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
@@ -36,7 +36,8 @@ def write_overlapping_tiles(folder, *, overlap_px=80, ra_deg=0.0, dec_deg=-5.0):
     grid = np.stack(np.meshgrid(np.arange(20, width - 15, 36), np.arange(20, 185, 36)), axis=-1).reshape(-1, 2)
     x_px, y_px = (grid + rng.uniform(-5, 5, grid.shape)).T
     flux = rng.uniform(4000, 20000, len(x_px))
-    clean = gaussian_sources((200, width), x_px, y_px, flux)
+    fwhm_px = FWHM_PX * np.random.default_rng(6).permutation(np.geomspace(0.9, 1.8, len(x_px)))  # of one size: stars
+    clean = gaussian_sources((200, width), x_px, y_px, flux, fwhm_px)
     for number, x0 in enumerate((0, 240 - overlap_px)):
         head = wcs.to_header()
         head["CRPIX1"] -= x0

@@ -5,7 +5,8 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from catalog_rows import candidates, entries_of
-from catalog_runs import scan
+from catalog_runs import scan, write_overlapping_tiles
+from click.testing import CliRunner
 from mocpy import MOC
 
 from lenspipe.catalog.known import SNAPSHOT, read_known_lenses
@@ -13,6 +14,7 @@ from lenspipe.catalog.match import fates, with_known_lenses
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalog
+from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 from lenspipe.sky.sphere import nearest
 
@@ -118,3 +120,32 @@ def test_every_known_row_in_the_abell_370_image_has_a_fate(real_data, tmp_path):
     assert found["inside"] == 7
     assert sum(found["fates"].values()) == 7
     assert "not a candidate" not in found["fates"]
+
+
+def test_rows_near_a_contaminant_are_flagged_with_its_name_kind_and_source(tmp_path):
+    write_overlapping_tiles(tmp_path / "tiles")
+    scan(tmp_path / "tiles", tmp_path / "run")
+    found = pq.read_table(tmp_path / "run" / "candidates.parquet").slice(0, 1).to_pylist()[0]
+    file = tmp_path / "contaminants.csv"
+    at = f"{found['ra']:.7f},{found['dec'] + 1.2 / 3600:.7f}"
+    file.write_text(f"name,ra,dec,contaminant_type,paper\nQ1,{at},PROJECTED QUASARS,1974ApJ\nfar,90.0,80.0,STAR,x\n")
+
+    def catalog(out, *more):
+        ask = ["catalog", tmp_path / "run", "--out", tmp_path / out, "--contaminants", file, *more]
+        return CliRunner().invoke(group, list(map(str, ask)), standalone_mode=False)
+
+    for out, more in (("both", []), ("alone", ["--match", "none"])):
+        done = catalog(out, *more)
+        assert done.return_value == 0, done.output
+        assert "rows are near one" in done.output
+        rows = pq.read_table(tmp_path / out / "candidates.parquet").to_pylist()
+        flagged = [row for row in rows if row["contaminant"]]
+        assert [row["contaminant"] for row in flagged] == ["Q1"] * len(flagged)
+        row = min(flagged, key=lambda one: one["contaminant_separation_arcsec"])
+        assert (row["contaminant_kind"], row["contaminant_reference"]) == ("PROJECTED QUASARS", "1974ApJ")
+        assert row["contaminant_separation_arcsec"] == pytest.approx(1.2, abs=0.05)
+        assert all(row["contaminant_separation_arcsec"] is None for row in rows if not row["contaminant"])
+    assert "the run is in the catalogue already" in str(catalog("both", "--append").exception)
+    plain = ["catalog", tmp_path / "run", "--out", tmp_path / "plain"]
+    assert CliRunner().invoke(group, list(map(str, plain)), standalone_mode=False).return_value == 0
+    assert "contaminant" not in pq.read_schema(tmp_path / "plain" / "candidates.parquet").names

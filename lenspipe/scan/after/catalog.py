@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lenspipe.catalog.folder import PROVENANCE
-from lenspipe.catalog.known import read_known_lenses, read_positions
+from lenspipe.catalog.known import SCHEMA, read_known_lenses, read_positions
 from lenspipe.catalog.magnitudes import magnitude_differences
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import Run, open_run_folder
@@ -31,12 +31,15 @@ MAX_EXAMINED = 50
 
 
 def matching_of(settings: CatalogSettings) -> Matching | None:
-    """The known lenses that settings name, read."""
-    if not settings.lists:
+    """The known lenses and contaminants that settings name, read."""
+    if not (settings.lists or settings.contaminants):
         return None
+    others = [read_known_lenses(file) for file in settings.contaminants]
     return Matching(
-        source=", ".join(settings.lists),
-        lenses=pa.concat_tables([read_known_lenses(file) for file in settings.lists]),
+        source=", ".join(settings.lists) or "no lens",
+        lenses=pa.concat_tables([SCHEMA.empty_table(), *map(read_known_lenses, settings.lists)]),
+        contaminants=pa.concat_tables(others) if others else None,
+        contaminants_source=", ".join(settings.contaminants),
         radius_arcsec=settings.match_radius_arcsec,
         trained_on=read_known_lenses(settings.trained_on) if settings.trained_on else None,
     )
