@@ -10,6 +10,7 @@ import click
 
 from lenspipe.cli.options import Command, data_of, data_option, set_option, settings_of
 from lenspipe.errors import ConfigError
+from lenspipe.learn.objectives import METHODS, method_names
 
 if TYPE_CHECKING:
     from lenspipe.learn.settings import TrainSettings
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @data_option("Data set of stamps with splits (or [[data]] in the settings)", required=False)
 @click.option("--model", required=True, metavar="NAME", help="Network family (`lenspipe models`), or timm:NAME.")
+@click.option("--task", type=click.Choice(list(METHODS)), default=next(iter(METHODS)), show_default=True)
 @click.option(
-    "--task", type=click.Choice(["find", "classify", "regress", "denoise"]), default="find", show_default=True
+    "--method",
+    type=click.Choice(method_names()),
+    default=None,
+    help="How the task is learnt. [default: the task's first, or the one that the family is named after]",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings train`).")
@@ -44,6 +49,7 @@ def command(
     folders: tuple[str, ...],
     model: str,
     task: str,
+    method: str | None,
     out: Path,
     config_file: str | None,
     assignments: tuple[str, ...],
@@ -64,7 +70,7 @@ def command(
     """
     from lenspipe.learn.train import said
 
-    settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets)
+    settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets, method)
     data = data_of(folders) if folders else sources_of(settings)
     board = _Board(out) if tensorboard else None
 
@@ -106,11 +112,13 @@ def read_settings(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     targets: str | None = None,
+    method: str | None = None,
 ) -> TrainSettings:
     """Settings of a file, with what the command line says put over them."""
     from lenspipe.learn.settings import TrainSettings
 
     options = {
+        "method": method,
         "optim.epochs": epochs,
         "sampling.batch_size": batch_size,
         "optim.learning_rate": learning_rate,

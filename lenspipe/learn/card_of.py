@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.learn.objectives import Objective
+from lenspipe.learn.objectives.contract import Objective
 from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSettings
 from lenspipe.learn.truth import TURNING, Truth
 from lenspipe.nn.card import ModelCard

@@ -76,7 +76,9 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
 
     epochs = [row["epoch"] for row in history]
     shares = [
-        name for name in ("auc", "accuracy", "tpr_at_fpr_1e-2", "noise_left") if any(row.get(name) for row in history)
+        name
+        for name in ("auc", "accuracy", "tpr_at_fpr_1e-2", "noise_left", "knn_auc")
+        if any(row.get(name) for row in history)
     ]
     figure = Figure(figsize=(9 if shares else 5, 3.6), layout="constrained")
     left = figure.add_subplot(1, 2 if shares else 1, 1)

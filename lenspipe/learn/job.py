@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.card_of import N_NOISE, augmentation, choose_image, make_card, noise_levels
-from lenspipe.learn.objectives import Objective, objective_of
+from lenspipe.learn.objectives import objective_of
+from lenspipe.learn.objectives.contract import Objective
 from lenspipe.learn.settings import AugmentSettings, TrainSettings
 from lenspipe.learn.stream import StampIndex, read_rows
 from lenspipe.learn.truth import Truth, read_truth
@@ -69,7 +70,7 @@ class TrainJob:
     @property
     def objective(self) -> Objective:
         """What the training is for."""
-        return objective_of(self.card.outputs)
+        return objective_of(self.card.outputs, self.settings.method, family=self.card.family)
 
 
 def make_job(
@@ -94,7 +95,7 @@ def make_job(
     model : str
         Network family.
     task : str
-        Name in `lenspipe.learn.objectives.OBJECTIVES`.
+        Name in `lenspipe.learn.objectives.METHODS`; ``settings.method`` is how it is learnt.
     out : path
         Folder of the model.
     settings : TrainSettings
@@ -111,7 +112,7 @@ def make_job(
     ConfigError, DataError, ModelError
         Whatever is wrong with the request, the data or the network, before any work.
     """
-    objective = objective_of(task)
+    objective = objective_of(task, settings.method, family=model)
     data = open_stamps(source)
     image, spec = choose_image(data, settings.input)
     objective.check(settings)

@@ -62,5 +62,29 @@ def gaussian_nll(outputs: Tensor, batch: Tensors) -> Tensor:
     return 0.5 * (log_variance + square * torch.exp(-log_variance)).mean() + 0.5 * math.log(2 * math.pi)
 
 
+def nt_xent(temperature: float) -> Loss:
+    """
+    Normalised temperature-scaled cross-entropy of pairs ``(n, 2, size)`` (Chen et al. 2020, equation 1).
+
+    Of each of the 2n vectors, the softmax of its cosines with the 2n - 1 others over the temperature is to name its
+    partner. A worker sees the pairs of its own part of the batch.
+    """
+
+    def loss(pairs: Tensor, batch: Tensors) -> Tensor:
+        n = len(pairs)
+        flat = functional.normalize(torch.cat([pairs[:, 0], pairs[:, 1]]), dim=1)
+        near = flat @ flat.T / temperature
+        near = near.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=near.device), -math.inf)
+        partner = torch.arange(2 * n, device=near.device).roll(n)
+        return functional.cross_entropy(near, partner)
+
+    return loss
+
+
+def alike(pairs: Tensor, batch: Tensors) -> Tensor:
+    """``2 - 2 cos`` of pairs ``(n, 2, size)`` (Grill et al. 2020, equation 2); 0 where both have one direction."""
+    return 2 - 2 * functional.cosine_similarity(pairs[:, 0], pairs[:, 1], dim=1).mean()
+
+
 def _epoch(batch: Tensors) -> int:
     return int(batch["epoch"]) if "epoch" in batch else 0

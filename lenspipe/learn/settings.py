@@ -167,6 +167,17 @@ class DenoiseSettings(Table):
         return self
 
 
+class EmbedSettings(Table):
+    """An embedding that is learnt without labels (`lenspipe.learn.objectives.embed`)."""
+
+    size: int = Field(default=128, ge=2)
+    """Numbers that describe a stamp."""
+    projection: int = Field(default=64, ge=2)
+    """Width and size of the projection that the loss compares; it is thrown away after the training."""
+    temperature: float = Field(default=0.2, gt=0)
+    """``simclr``: temperature of the softmax over pairs."""
+
+
 class OptimSettings(Table):
     """How it is minimised (`lenspipe.learn.fit`)."""
 
@@ -214,6 +225,8 @@ class TrainSettings(Table):
 
     name: str | None = None
     """Name in the card; the output folder's where null."""
+    method: str | None = None
+    """How the task is learnt: ``simclr`` or ``byol`` to embed; the task's first where null."""
     data: tuple[DataSettings, ...] = ()
     """Data sets that are read as one; those of ``--data`` stand in their place."""
     model: dict[str, int | float | bool | str | list[int]] = {}
@@ -232,6 +245,8 @@ class TrainSettings(Table):
     """How it is minimised."""
     denoise: DenoiseSettings | None = None
     """Pairs of exposures, to denoise; the defaults where null."""
+    embed: EmbedSettings | None = None
+    """Embedding and projection, to embed; the defaults where null."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -239,7 +254,9 @@ class TrainSettings(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode != "json":
             return whole
-        unsaid = {name for name in TASKS if whole.get(name, ...) is None} | ({"data"} if not self.data else set())
+        unsaid = {name for name in (*TASKS, "method") if whole.get(name, ...) is None} | (
+            {"data"} if not self.data else set()
+        )
         if not self.sampling.one_sided_surveys:
             whole["sampling"] = {k: v for k, v in whole["sampling"].items() if k != "one_sided_surveys"}
         return {name: value for name, value in whole.items() if name not in unsaid}

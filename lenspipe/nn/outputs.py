@@ -70,12 +70,15 @@ class Prediction:
         ``classify``: softmax over the card's classes.
     value, sigma : arrays (n, target), optional
         ``regress``: estimates of the card's targets, and their standard deviation where the model states one.
+    embedding : array (n, size), optional
+        ``embed``: what describes a stamp, of length 1.
     """
 
     score: Array | None = None
     probability: Array | None = None
     value: Array | None = None
     sigma: Array | None = None
+    embedding: Array | None = None
 
 
 class Find(Table):
@@ -180,7 +183,28 @@ class Denoise(Table):
         raise ModelError("a denoiser gives an image, and no numbers per stamp", task=self.task)
 
 
-Outputs = Annotated[Find | Classify | Regress | Denoise, Field(discriminator="task")]
+class Embed(Table):
+    """A vector that describes a stamp: alike stamps have alike directions."""
+
+    task: Literal["embed"] = "embed"
+    """Name of the task."""
+    size: int = Field(ge=2)
+    """Numbers of the vector."""
+    method: str
+    """How it was learnt (`lenspipe.learn.objectives.METHODS`)."""
+    n_extra_channel: ClassVar[int] = 0
+
+    def n_out(self, n_band: int) -> int:
+        """As many as the vector has."""
+        return self.size
+
+    def read(self, outputs: Array) -> Prediction:
+        """Vectors ``(n, size)`` of length 1; one of zeros stays as it is."""
+        length = np.linalg.norm(outputs, axis=1, keepdims=True)
+        return Prediction(embedding=outputs / np.where(length > 0, length, 1.0))
+
+
+Outputs = Annotated[Find | Classify | Regress | Denoise | Embed, Field(discriminator="task")]
 KINDS: dict[str, type[Any]] = {kind.model_fields["task"].default: kind for kind in get_args(get_args(Outputs)[0])}
 """Class of each task's outputs by the task's name."""
 TASKS: tuple[str, ...] = tuple(KINDS)

@@ -46,7 +46,8 @@ def load_pretrained(
 
     The file holds the tensors of one of our checkpoints (``weights.safetensors``), the state of a training
     (``state.safetensors``: its averaged weights, of equivariant networks in the form that keeps its symmetry), or those
-    of a timm model; names are tried as they are and below ``trunk.``. A first convolution for another number of
+    of a timm model; names are tried as they are, below ``trunk.``, and
+    after ``network.`` (trained with a projection). A first convolution for another number of
     channels is adapted: ``mean`` gives every channel the mean over the file's channels, ``repeat`` repeats the file's
     channels in turn; both are scaled by the file's number of channels over ours, which keeps the size of the maps
     (Wightman 2019, `timm`'s own rule).
@@ -81,7 +82,7 @@ def load_pretrained(
     for name, tensor in own.items():
         if name in heads and not head:
             continue
-        source = next((n for n in (name, name.removeprefix("trunk.")) if n in given), None)
+        source = next((n for n in (name, name.removeprefix("trunk."), f"network.{name}") if n in given), None)
         if source is None:
             continue
         value = given[source]

@@ -221,6 +221,19 @@ def target_plot(names: Sequence[str], truth: NDArray[np.float64], values: NDArra
     return png_of(figure)
 
 
+def plane_plot(vectors: NDArray[np.float64], labels: NDArray[np.integer]) -> bytes:
+    """Vectors ``(n, size)`` in the plane of their two largest variances, a colour per label; grey without one."""
+    there = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    _, _, axes_of = np.linalg.svd(there - there.mean(axis=0), full_matrices=False)
+    x, y = axes_of[:2] @ (there - there.mean(axis=0)).T
+    figure, axes = _axes(5.4, 5.0)
+    for value in np.unique(labels):
+        colour = COLOURS[value % len(COLOURS)] if value >= 0 else "0.6"
+        axes.plot(x[labels == value], y[labels == value], ".", markersize=3, alpha=0.6, color=colour)
+    axes.set(xlabel="first direction", ylabel="second direction")
+    return png_of(figure)
+
+
 def noise_left_plot(ratio: NDArray[np.float64], left: NDArray[np.float64]) -> bytes:
     """What a denoiser leaves of the difference from the deep exposure, by ratio of exposure times; a point per pair."""
     figure, axes = _axes(6.4, 4.0)

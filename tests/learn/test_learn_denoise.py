@@ -332,7 +332,7 @@ def test_stamps_without_noise_are_refused_and_so_are_pairs_for_another_task(tmp_
     data = noisy_stamps(tmp_path / "flat", rng, sigma=0.0)
     with pytest.raises(DataError, match="a stamp has no noise in a band"):
         make_job(data, "unet-small", "denoise", "x", TrainSettings(), seed=1)
-    with pytest.raises(ConfigError, match="table denoise belongs to the training of a denoiser"):
+    with pytest.raises(ConfigError, match="table denoise belongs to the task denoise"):
         make_job(data, "small-cnn", "find", "x", TrainSettings.model_validate({"denoise": {}}), seed=1)
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 
 from lenspipe.errors import ConfigError
 from lenspipe.learn.losses import binary_cross_entropy, cross_entropy, focal, gaussian_nll, mean_square
-from lenspipe.learn.objectives import OBJECTIVES
+from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.settings import TrainSettings
 
 
@@ -80,15 +80,15 @@ def test_one_target_needs_no_axis_of_its_own(rng):
 )
 def test_a_loss_of_another_task_is_refused(name, task, uncertainty):
     with pytest.raises(ConfigError, match="loss does not go with the task"):
-        OBJECTIVES[task].loss(
+        objective_of(task).loss(
             TrainSettings.model_validate({"loss": {"name": name}, "labels": {"uncertainty": uncertainty}})
         )
 
 
 def test_the_first_loss_of_a_task_is_taken_where_none_is_named(rng):
     one, label = logits(rng, 50), torch.from_numpy(rng.integers(0, 2, 50))
-    chosen = OBJECTIVES["find"].loss(TrainSettings())
+    chosen = objective_of("find").loss(TrainSettings())
     assert chosen(one, {"label": label}).item() == binary_cross_entropy()(one, {"label": label}).item()
     many, target = logits(rng, 40, 4), logits(rng, 40, 2)
-    chosen = OBJECTIVES["regress"].loss(TrainSettings.model_validate({"labels": {"uncertainty": "gaussian"}}))
+    chosen = objective_of("regress").loss(TrainSettings.model_validate({"labels": {"uncertainty": "gaussian"}}))
     assert chosen(many, {"target": target}).item() == gaussian_nll(many, {"target": target}).item()

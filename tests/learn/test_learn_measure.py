@@ -13,7 +13,7 @@ from scipy import stats
 from lenspipe.errors import ModelError
 from lenspipe.learn.finish import write_history
 from lenspipe.learn.fit_state import FitState, write_state
-from lenspipe.learn.objectives import OBJECTIVES
+from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.learn.sweep.trials import SCHEMA, trial_table
@@ -24,7 +24,7 @@ SPREADS = (3.0, 0.25)
 
 def measured(outputs, labels, targets=None, *, task, names=()):
     targets = np.zeros((len(labels), len(names)), np.float32) if targets is None else targets
-    rows, objective = np.arange(len(labels)), OBJECTIVES[task]
+    rows, objective = np.arange(len(labels)), objective_of(task)
     truth = Truth(
         labels=labels,
         targets=targets,

@@ -11,7 +11,7 @@ from torch import nn
 
 from lenspipe.errors import ConfigError
 from lenspipe.learn.cost import count_parameters, multiply_adds
-from lenspipe.learn.objectives import OBJECTIVES, objective_of
+from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.page import _learning_curves, write_page
 from lenspipe.learn.sweep.space import SweepSpace, grid, random_trials
@@ -83,7 +83,7 @@ def test_the_shipped_spaces_are_spaces():
 
 
 def test_chance_is_one_half_of_an_area_and_one_of_a_scaled_rmse():
-    area, rmse = OBJECTIVES["find"].chance, OBJECTIVES["regress"].chance
+    area, rmse = objective_of("find").chance, objective_of("regress").chance
     assert at_chance(area, 0.49, 0.7)
     assert not at_chance(area, 0.51, 0.7)
     assert at_chance(rmse, 0.8, 1.01)

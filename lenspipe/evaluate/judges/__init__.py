@@ -7,15 +7,17 @@ from typing import Any
 from lenspipe.evaluate.judges.classify import ClassifyJudge
 from lenspipe.evaluate.judges.contract import Judge
 from lenspipe.evaluate.judges.denoise import DenoiseJudge
+from lenspipe.evaluate.judges.embed import EmbedJudge
 from lenspipe.evaluate.judges.find import FindJudge
 from lenspipe.evaluate.judges.regress import RegressJudge
-from lenspipe.nn.outputs import Classify, Denoise, Find, Outputs, Regress
+from lenspipe.nn.outputs import Classify, Denoise, Embed, Find, Outputs, Regress
 
 _JUDGES: dict[type[Any], type[Judge[Any, Any]]] = {
     Find: FindJudge,
     Classify: ClassifyJudge,
     Regress: RegressJudge,
     Denoise: DenoiseJudge,
+    Embed: EmbedJudge,
 }
 
 

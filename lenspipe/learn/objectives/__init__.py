@@ -1,33 +1,107 @@
-"""What a training is for: one file per task, all of one shape (`lenspipe.learn.objectives.contract`)."""
+"""
+What a training is for: one file per task or method, all of one shape (`lenspipe.learn.objectives.contract`).
+
+The table imports no torch, so a command can list what there is before anything is loaded.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from lenspipe.errors import ConfigError
-from lenspipe.learn.objectives.classify import ClassifyStamps
-from lenspipe.learn.objectives.contract import Objective
-from lenspipe.learn.objectives.denoise import DenoiseImages
-from lenspipe.learn.objectives.find import FindLenses
-from lenspipe.learn.objectives.regress import RegressTargets
 
-__all__ = ["OBJECTIVES", "Objective", "objective_of"]
-
-_ALL: tuple[Objective, ...] = (FindLenses(), ClassifyStamps(), RegressTargets(), DenoiseImages())
-OBJECTIVES: dict[str, Objective] = {objective.task: objective for objective in _ALL}
-"""Objective of each task that a network can be trained for, by the task's name."""
+if TYPE_CHECKING:
+    from lenspipe.learn.objectives.contract import Objective
 
 
-def objective_of(task: str | Any) -> Objective:
+def _find() -> Objective:
+    from lenspipe.learn.objectives.find import FindLenses
+
+    return FindLenses()
+
+
+def _classify() -> Objective:
+    from lenspipe.learn.objectives.classify import ClassifyStamps
+
+    return ClassifyStamps()
+
+
+def _regress() -> Objective:
+    from lenspipe.learn.objectives.regress import RegressTargets
+
+    return RegressTargets()
+
+
+def _denoise() -> Objective:
+    from lenspipe.learn.objectives.denoise import DenoiseImages
+
+    return DenoiseImages()
+
+
+def _simclr() -> Objective:
+    from lenspipe.learn.objectives.embed import SimCLR
+
+    return SimCLR()
+
+
+def _byol() -> Objective:
+    from lenspipe.learn.objectives.embed import BYOL
+
+    return BYOL()
+
+
+METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
+    "find": {"supervised": _find},
+    "classify": {"supervised": _classify},
+    "regress": {"supervised": _regress},
+    "denoise": {"pairs": _denoise},
+    "embed": {"simclr": _simclr, "byol": _byol},
+}
+"""By the name of a task, the ways to learn it, the first where none is named."""
+
+
+def method_names() -> list[str]:
+    """Names of all methods, each once."""
+    return list(dict.fromkeys(name for methods in METHODS.values() for name in methods))
+
+
+def method_of(task: str, method: str | None = None, *, family: str | None = None) -> str:
     """
-    Objective by the name of a task, or by what a card's network gives (`lenspipe.nn.outputs`).
+    Name of the method that a task is learnt by: the one asked for, one that the family is named after, or the first.
 
     Raises
     ------
     ConfigError
-        No training is known for the task.
+        No training is known for the task, or not by this method.
+
+    Examples
+    --------
+    >>> method_of("embed"), method_of("embed", "byol")
+    ('simclr', 'byol')
+    """
+    if task not in METHODS:
+        raise ConfigError(f"no such task of a training; known: {', '.join(METHODS)}", task=task)
+    known = METHODS[task]
+    if method is not None and method not in known:
+        raise ConfigError(f"no such method for the task {task}; known: {', '.join(known)}", method=method)
+    return method or (family if family in known else next(iter(known)))
+
+
+def objective_of(task: str | Any, method: str | None = None, *, family: str | None = None) -> Objective:
+    """
+    Objective by the name of a task, or by what a card's network gives (`lenspipe.nn.outputs`), and of a method.
+
+    Raises
+    ------
+    ConfigError
+        As of `method_of`.
     """
     name = task if isinstance(task, str) else task.task
-    if name not in OBJECTIVES:
-        raise ConfigError(f"no such task of a training; known: {', '.join(OBJECTIVES)}", task=name)
-    return OBJECTIVES[name]
+    return _made(name, method_of(name, method, family=family))
+
+
+@functools.cache
+def _made(task: str, method: str) -> Objective:
+    return METHODS[task][method]()

@@ -20,7 +20,7 @@ from lenspipe.learn.players import Player, supervised
 from lenspipe.learn.settings import AugmentSettings, InputSettings, LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.card import ModelCard, Stretch
-from lenspipe.nn.outputs import Outputs
+from lenspipe.nn.outputs import TASKS, Outputs
 from lenspipe.stamps.format import StampSet
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class Objective(ABC):
     def check(self, settings: TrainSettings) -> None:
         """Raise `ConfigError` where settings do not go with the task, before anything is read."""
         self.loss(settings)
-        if settings.denoise is not None:
-            raise ConfigError("the table denoise belongs to the training of a denoiser", task=self.task)
+        others = (name for name in TASKS if name != self.task and getattr(settings, name, None) is not None)
+        if (other := next(others, None)) is not None:
+            raise ConfigError(f"the table {other} belongs to the task {other}: leave it out", task=self.task)
 
     @abstractmethod
     def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:

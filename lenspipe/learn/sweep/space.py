@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from lenspipe.errors import ConfigError
-from lenspipe.learn.objectives import OBJECTIVES, objective_of
+from lenspipe.learn.objectives import METHODS, objective_of
 from lenspipe.learn.objectives.contract import Chance
 from lenspipe.learn.settings import TrainSettings, less_is_better
 from lenspipe.nn.outputs import TASKS
@@ -69,11 +69,11 @@ class AshaSettings(Table):
 class SweepSpace(Table):
     """A space file."""
 
-    task: str = Field(default=TASKS[0], json_schema_extra={"enum": [*OBJECTIVES]})
+    task: str = Field(default=TASKS[0], json_schema_extra={"enum": [*METHODS]})
     """What the networks are to do."""
     metric: str | None = None
     """Number of the history that counts; the objective's where null: ``auc``, ``val_rmse`` to regress,
-    ``noise_left`` to denoise."""
+    ``noise_left`` to denoise, ``knn_auc`` to embed."""
     search: Literal["grid", "random", "optuna"] = "grid"
     """``grid``: every combination; ``random`` and ``optuna`` (TPE): `samples` of them."""
     samples: int = Field(default=16, ge=1)
@@ -90,19 +90,19 @@ class SweepSpace(Table):
     @field_validator("task")
     @classmethod
     def _known(cls, task: str) -> str:
-        if task not in OBJECTIVES:
-            raise ValueError(f"no such task; known: {', '.join(OBJECTIVES)}")
+        if task not in METHODS:
+            raise ValueError(f"no such task; known: {', '.join(METHODS)}")
         return task
 
     @property
     def metric_name(self) -> str:
         """Number of the history that counts."""
-        return self.metric or objective_of(self.task).metric
+        return self.metric or objective_of(self.task, self.base.method).metric
 
     @property
     def chance(self) -> Chance:
         """What a trial must be better than."""
-        return objective_of(self.task).chance
+        return objective_of(self.task, self.base.method).chance
 
     @property
     def mode(self) -> Literal["min", "max"]:
