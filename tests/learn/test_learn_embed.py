@@ -72,7 +72,7 @@ def test_with_a_broken_loss_nothing_is_learnt(kinds, tmp_path, monkeypatch, meth
 
     monkeypatch.setattr(embed, loss, (lambda temperature: nothing) if method == "simclr" else nothing)
     once = {"optim": SETTINGS["optim"] | {"epochs": 1}}
-    assert run(kinds, tmp_path / "out", method, tables=once).metrics["validation"]["knn_auc"] < 0.75
+    assert run(kinds, tmp_path / "out", method, tables=once).metrics["validation"]["knn_auc"] < 0.8
 
 
 @pytest.mark.parametrize("method", METHODS)
