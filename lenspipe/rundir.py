@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from lenspipe.disk import LOCK, locked, scratch_beside
 from lenspipe.errors import ConfigError, LenspipeError
 
-REQUEST, SAMPLE, LOCK = "request.json", "sample", ".lock"
+REQUEST, SAMPLE = "request.json", "sample"
 
 
 @contextlib.contextmanager
@@ -27,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The file is flushed to the disk before it is renamed, so that a crash leaves the old file or the new one.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = scratch_beside(path)
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -37,10 +36,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, ensure_ascii: bool = True) -> None:
     """Write JSON atomically, keys in the order given."""
+    text = json.dumps(value, indent=2, ensure_ascii=ensure_ascii, allow_nan=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -90,25 +90,14 @@ def open_run(
         The folder holds another run, or files that are no run, or is in use by a process that lives.
     """
     request = json.loads(json.dumps(request))
-    there = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the run folder: {error.strerror}", out=str(folder)) from error
-    known = False
-    try:
-        with _lock(folder):
-            known = _claim(folder, request, resume=resume, command=command, own=own, has_work=has_work)
-            try:
-                yield known
-            except LenspipeError:
-                if not known and not has_work():
-                    _remove(folder, (REQUEST, *own))
-                raise
-    except LenspipeError:
-        if not there:
-            _remove_if_empty(folder)
-        raise
+    with locked(folder):
+        known = _claim(folder, request, resume=resume, command=command, own=own, has_work=has_work)
+        try:
+            yield known
+        except LenspipeError:
+            if not known and not has_work():
+                _remove(folder, (REQUEST, *own))
+            raise
 
 
 def _claim(
@@ -222,22 +211,6 @@ def _remove_if_empty(folder: Path) -> None:
         (folder / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[IO[str]]:
-    try:
-        stream = (folder / LOCK).open("w")
-    except OSError as error:
-        raise ConfigError(f"cannot write in the run folder: {error.strerror}", out=str(folder)) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                "another process is working in this run folder; wait for it to end", out=str(folder)
-            ) from None
-        yield stream
 
 
 def versions() -> dict[str, str]:

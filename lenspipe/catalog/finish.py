@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.match import fates, recall, with_earlier_words
 from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
+from lenspipe.disk import is_scratch
 from lenspipe.rundir import write_json
 from lenspipe.tables import write_table
 
@@ -129,9 +131,13 @@ def _carry_over(out: Path, new: Path) -> None:
     for entry in out.iterdir():
         target = new / entry.name
         stale = entry.name in (names.KNOWN_LENSES, names.FLAT, names.FITS)
-        if target.exists() or stale or entry.name.startswith("."):
-            continue  # a dot begins what a killed writer left
-        if entry.is_dir():
-            shutil.copytree(entry, target, copy_function=lambda a, b: names.link_or_copy(Path(a), Path(b)))
+        if target.exists() or stale or is_scratch(entry.name) or entry.name == names.GALLERY_LOCK:
+            continue
+        if entry.is_symlink():
+            target.symlink_to(os.readlink(entry))
+        elif entry.is_dir():
+            shutil.copytree(
+                entry, target, symlinks=True, copy_function=lambda a, b: names.link_or_copy(Path(a), Path(b))
+            )
         else:
             names.link_or_copy(entry, target)

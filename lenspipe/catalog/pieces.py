@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.hats import BASE, HIGHEST_ORDER, Pixel, divide, home_of
+from lenspipe.disk import scratch_beside
 from lenspipe.sky.healpix import ORDER, cells_around
 
 MARGIN = 10
@@ -87,7 +87,7 @@ def scatter(chunks: Iterable[pa.Table], pixels: list[Pixel], path: Path, *, radi
     list of Piece
     """
     pieces: list[Piece] = []
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = scratch_beside(path)
     writer = None
     try:
         for rows in chunks:

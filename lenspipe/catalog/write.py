@@ -21,6 +21,7 @@ from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
 from lenspipe.catalog.tree import TreeWriter
 from lenspipe.catalog.votable import write_fits, write_voparquet
+from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.runner import SILENT, Progress, Start, here
 
@@ -87,45 +88,52 @@ def write_catalog(
         catalogue (or one without the flat table that is to be added to), the run is in it already, has other bands,
         was scored by another model, or the rows that are there were merged or matched otherwise.
     """
-    names.put_back(out)
-    before = record_of(out) if append and out.exists() else None
-    if before:
-        check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
-    if flat:
-        _check_flat(run, out, before)
-    added = (*run.added, *(matching.added if matching else ()))
-    schema, sources = catalog_schema(run.bands, added), run_groups(run)
-    lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
-    contaminants = matching.contaminants if matching else None
-    finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, added, contaminants)
-    with names.replaced_folder(out, replace=replace or before is not None) as new, executor() as tasks:
-        writer = TreeWriter(
-            name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress
-        )
+    with locked_beside(out):  # from the reading of the record to the last rename
+        put_back(out, ours=names.CATALOG_FILE.fullmatch)
+        before = record_of(out) if append and out.exists() else None
+        ours = _anything if before else names.CATALOG_FILE.fullmatch
         if before:
-            added, n_own = writer.merge(sources, schema=schema, finish=finish, scratch=new / OF_THE_RUN)
-            result = writer.append(out / names.HATS, added, new / names.HATS)
-            shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
-            n_new, n_merged = result.n_new, result.n_merged
-            rows = None
-        else:
-            pixels, rows = writer.write(sources, new / names.HATS, schema=schema, finish=finish)
-            n_own = n_new = sum(pq.read_metadata(new / names.HATS / "dataset" / p.path).num_rows for p in pixels)
-            n_merged = 0
-        n_merged += run.record["counts"]["candidates"] - n_own
+            check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
         if flat:
-            _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
-        return finish_catalog(
-            new,
-            run,
-            out=out,
-            before=before,
-            n_new=n_new,
-            n_merged=n_merged,
-            radius_arcsec=radius_arcsec,
-            acronym=acronym,
-            matching=matching,
-        )
+            _check_flat(run, out, before)
+        added = (*run.added, *(matching.added if matching else ()))
+        schema, sources = catalog_schema(run.bands, added), run_groups(run)
+        lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
+        contaminants = matching.contaminants if matching else None
+        finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, added, contaminants)
+        with replaced_folder(out, replace=replace or before is not None, ours=ours) as new, executor() as tasks:
+            writer = TreeWriter(
+                name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress
+            )
+            if before:
+                added, n_own = writer.merge(sources, schema=schema, finish=finish, scratch=new / OF_THE_RUN)
+                result = writer.append(out / names.HATS, added, new / names.HATS)
+                shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
+                n_new, n_merged = result.n_new, result.n_merged
+                rows = None
+            else:
+                pixels, rows = writer.write(sources, new / names.HATS, schema=schema, finish=finish)
+                n_own = n_new = sum(pq.read_metadata(new / names.HATS / "dataset" / p.path).num_rows for p in pixels)
+                n_merged = 0
+            n_merged += run.record["counts"]["candidates"] - n_own
+            if flat:
+                _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
+            return finish_catalog(
+                new,
+                run,
+                out=out,
+                before=before,
+                n_new=n_new,
+                n_merged=n_merged,
+                radius_arcsec=radius_arcsec,
+                acronym=acronym,
+                matching=matching,
+            )
+
+
+def _anything(path: str) -> bool:
+    """Of a catalogue that a run is added to, all that is in its folder goes on in the new one."""
+    return True
 
 
 def _check_flat(run: Run, out: Path, before: dict[str, Any] | None) -> None:

@@ -85,6 +85,10 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
 
 
 DISK_FULL = "No space left on device", "Disk quota exceeded", "Not enough space on disk"
+OF_THE_DISK = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE),
+}
 
 
 def disk_refusal(error: BaseException) -> str | None:
@@ -101,7 +105,7 @@ def disk_refusal(error: BaseException) -> str | None:
                 "the disk is full: make room and give the same command again, with --resume where there is one; what "
                 f"was written as a whole is kept{where}"
             )
-        if isinstance(at, OSError) and code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if isinstance(at, OSError) and code in OF_THE_DISK:
             return f"the disk does not let this command read or write there ({os.strerror(code)}){where}"
         at = getattr(at, "cause", None) or at.__cause__ or at.__context__  # Ray keeps what a worker raised as `cause`
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,11 +54,8 @@ def command(
     have together, and --out is the committee's folder. Weights are not touched. Without --out and --in-place the fit is
     shown and nothing is written.
     """
-    from lenspipe.cli.progress import ShownProgress
-    from lenspipe.evaluate.judges import judge_for
-    from lenspipe.evaluate.judges.contract import CalibrateSettings
-    from lenspipe.evaluate.judging import open_members
-    from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
+    from lenspipe.disk import locked
+    from lenspipe.nn.card import find_model
     from lenspipe.nn.committee import is_committee
     from lenspipe.stamps.joined import open_stamps
 
@@ -67,8 +65,30 @@ def command(
         raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
     stamps = open_stamps(data_of(folders), one_grid=False)
     if len(models) > 1 or is_committee(models[0]):
-        return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
+        with locked(Path(models[0])) if in_place else contextlib.nullcontext():
+            return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
     (model,) = models
+    with locked(find_model(model)) if in_place else contextlib.nullcontext():
+        return _calibrate_model(model, stamps, split, method, accuracy, out, in_place, device)
+
+
+def _calibrate_model(
+    model: str,
+    stamps: StampSet,
+    split: str,
+    method: str,
+    accuracy: float | None,
+    out: Path | None,
+    in_place: bool,
+    device: str,
+) -> int:
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.disk import new_folder
+    from lenspipe.evaluate.judges import judge_for
+    from lenspipe.evaluate.judges.contract import CalibrateSettings
+    from lenspipe.evaluate.judging import open_members
+    from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
+
     member = open_members([model], stamps, device=device)[0]
     settings = CalibrateSettings(
         split=None if split == "all" else split,
@@ -80,9 +100,9 @@ def command(
     for line in fitted.said:
         click.echo(line)
     if out is not None:
-        out.mkdir(parents=True)
-        shutil.copyfile(member.folder / WEIGHTS_FILE, out / WEIGHTS_FILE)
-        write_card(out, fitted.card)
+        with new_folder(out) as new:
+            shutil.copyfile(member.folder / WEIGHTS_FILE, new / WEIGHTS_FILE)
+            write_card(new, fitted.card)
         click.echo(f"{out / CARD_FILE}: written")
     elif in_place:
         write_card(member.folder, fitted.card)
@@ -103,6 +123,7 @@ def _calibrate_committee(
     device: str,
 ) -> int:
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.disk import locked_beside
     from lenspipe.evaluate.committee import calibrate_committee
     from lenspipe.nn.committee import COMMITTEE_FILE, committee_of, open_committee, write_committee
 
@@ -126,6 +147,7 @@ def _calibrate_committee(
     if folder is None:
         click.echo("Nothing was written: add --out DIR, or --in-place.")
     else:
-        write_committee(folder, fitted)
+        with contextlib.nullcontext() if in_place else locked_beside(folder):
+            write_committee(folder, fitted)
         click.echo(f"{folder / COMMITTEE_FILE}: written")
     return 0

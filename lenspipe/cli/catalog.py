@@ -69,6 +69,7 @@ def command(
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.catalog.write import PLAIN, write_catalog
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.disk import locked_beside
     from lenspipe.distributed.session import on_ray
     from lenspipe.errors import ConfigError
     from lenspipe.scan.after.catalog import compare_magnitudes, matching_of
@@ -76,7 +77,7 @@ def command(
 
     if distributed and partial:
         raise ConfigError("--distributed takes runs that have ended; leave --partial out, or finish the run")
-    out = out.absolute()
+    out = out.resolve()  # of a link that is named, what it points to is written
     settings = settings_of(
         CatalogSettings,
         config_file,
@@ -90,7 +91,7 @@ def command(
             "trained_on": trained_on,
         },
     )
-    with tempfile.TemporaryDirectory() as scratch, ShownProgress("task") as progress:
+    with locked_beside(out), tempfile.TemporaryDirectory() as scratch, ShownProgress("task") as progress:
         opened = open_run_folder(_partial(run, Path(scratch) / "run") if partial else run)
         compare_magnitudes(opened, settings.lists)
         record = write_catalog(

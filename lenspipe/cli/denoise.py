@@ -40,6 +40,7 @@ def command(
     One FITS file a tile and band: IMAGE in nJy with the tile's WCS, and FLAGS. Exit code: 0 done, 2 bad request, 3
     done with failures.
     """
+    from lenspipe.disk import locked
     from lenspipe.infer.denoise import Denoiser
     from lenspipe.nn.card import find_model, read_card, verdict
     from lenspipe.nn.outputs import Denoise
@@ -82,18 +83,19 @@ def command(
         click.echo(f"Warning: ratio {ratio:g} is outside the training ({low:g} to {high:g}); DNEXTRAP is set", err=True)
     context = ScanContext(ScanConfig(zero_point_ab=zero_point_ab), layout, bands, Path())
     failed = 0
-    for tile in demand_bands(found, card.bands):
-        try:
-            if isinstance(tile, BadTile):
-                raise tile.error
-            done = denoise_files(tile, context, denoiser, out, ratio=ratio, window_px=window_px)
-        except TileError as error:
-            failed += 1
-            click.echo(f"{tile.name}: {error}", err=True)
-            continue
-        click.echo(
-            f"{tile.name}: {done.n_px / 1e6:.1f} Mpx at {done.n_px / 1e6 / done.seconds:.2f} Mpx/s; "
-            f"{done.masked_fraction:.2%} masked, {done.bright_fraction:.3%} brighter than the training, "
-            f"{done.bound_fraction:.3%} changed by the bound"
-        )
+    with locked(out):
+        for tile in demand_bands(found, card.bands):
+            try:
+                if isinstance(tile, BadTile):
+                    raise tile.error
+                done = denoise_files(tile, context, denoiser, out, ratio=ratio, window_px=window_px)
+            except TileError as error:
+                failed += 1
+                click.echo(f"{tile.name}: {error}", err=True)
+                continue
+            click.echo(
+                f"{tile.name}: {done.n_px / 1e6:.1f} Mpx at {done.n_px / 1e6 / done.seconds:.2f} Mpx/s; "
+                f"{done.masked_fraction:.2%} masked, {done.bright_fraction:.3%} brighter than the training, "
+                f"{done.bound_fraction:.3%} changed by the bound"
+            )
     return 3 if failed else 0

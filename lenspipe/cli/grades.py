@@ -53,19 +53,21 @@ def command(
 
     from lenspipe.catalog.grades import agreement, labels_for, mean_grades, read_grades
     from lenspipe.catalog.run_rows import open_run_folder
+    from lenspipe.disk import locked_beside
     from lenspipe.errors import ConfigError
     from lenspipe.rundir import atomic_path
     from lenspipe.tables import write_table
 
     opened = open_run_folder(run)
-    grades = read_grades(list(files))
-    means = mean_grades(grades, lens_from=lens_from, nonlens_to=nonlens_to)
-    table = labels_for(means, pq.read_table(run / "candidates.parquet"), run_id=opened.run_id)
-    if not table.num_rows:
-        raise ConfigError("no grade is for this run", run=str(run), run_id=opened.run_id)
     out = out or run / "grades.parquet"
-    with atomic_path(out) as path:
-        write_table(table, path)
+    with locked_beside(out):
+        grades = read_grades(list(files))
+        means = mean_grades(grades, lens_from=lens_from, nonlens_to=nonlens_to)
+        table = labels_for(means, pq.read_table(run / "candidates.parquet"), run_id=opened.run_id)
+        if not table.num_rows:
+            raise ConfigError("no grade is for this run", run=str(run), run_id=opened.run_id)
+        with atomic_path(out) as path:
+            write_table(table, path)
     _print(agreement(grades.filter(pc.equal(grades["run_id"], opened.run_id))), table.to_pylist())
     click.echo(f"{out}  {table.num_rows} candidates; {means.num_rows - table.num_rows} of other runs left aside")
     return _write_stamps(opened, table, stamps, seed) if stamps else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.finish import Outcome, finish
 from lenspipe.completeness.run import Setting, paint_run
+from lenspipe.disk import replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.graded import graded_stamps
@@ -95,9 +96,8 @@ def real_stamps(real: Path, run: Run, out: Path, *, seed: int) -> Path:
     if not labels.num_rows:
         raise ConfigError("no grade is for this run", real=str(real), run_id=run.run_id)
     folder = out.with_name(f"{out.name}-graded")
-    if folder.exists():
-        shutil.rmtree(folder)
-    graded_stamps(run, labels, folder, seed=seed)
+    with replaced_folder(folder, replace=True, ours=re.compile(r"part-\d+\.parquet").fullmatch) as new:
+        graded_stamps(run, labels, new, seed=seed)
     return folder
 
 

@@ -25,12 +25,13 @@ from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
 from lenspipe.completeness.places import HOST, SKY
 from lenspipe.completeness.table import injections_of, iter_noted
+from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import atomic_path, open_run
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.ledger import done_shards, iter_counted, part_files, remove_leftovers, rows_that_count
+from lenspipe.scan.ledger import done_shards, iter_counted, part_files, rows_that_count
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.readers.contract import Reader
@@ -204,7 +205,6 @@ def paint_run(
     }
     seconds: dict[str, float] = {}
     with open_run(folder, request, resume=resume, command="--out"):
-        remove_leftovers(folder)
         same_models(folder / MODEL, setting.context.models)
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         _work(
@@ -283,7 +283,7 @@ def _work(
 ) -> None:
     parts = folder / stage
     parts.mkdir(exist_ok=True)
-    remove_leftovers(parts)
+    remove_scratch(parts)
     done = done_shards(parts)
     todo = [task for task in tasks if task.shard.shard_id not in done]
     if not todo:

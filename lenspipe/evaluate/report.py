@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lenspipe.disk import locked
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings, Metrics, Printed, Progress
@@ -106,7 +107,7 @@ def evaluate_models(
         judge.add_committee(committee, members[where])
     if settings.n_audit and not judge.audited:
         raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
-    with undone_on_error(out):
+    with locked(out), undone_on_error(out):
         return _report(judge, members, out, settings, progress)
 
 

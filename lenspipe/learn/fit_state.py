@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lenspipe.errors import ModelError
 from lenspipe.learn.players import MAIN, Seat
+from lenspipe.rundir import atomic_path
 
 
 @dataclass
@@ -43,9 +43,8 @@ class FitState:
 def write_state(path: Path, state: FitState) -> None:
     """Write a state atomically as safetensors; history and epoch go into its metadata."""
     facts = {"epoch": str(state.epoch), "history": json.dumps(state.history)}
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(save({name: tensor.contiguous() for name, tensor in state.tensors.items()}, metadata=facts))
-    os.replace(partial, path)
+    with atomic_path(path) as partial:
+        partial.write_bytes(save({name: tensor.contiguous() for name, tensor in state.tensors.items()}, metadata=facts))
 
 
 def read_state(path: Path) -> FitState:

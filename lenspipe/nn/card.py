@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.nn.outputs import Find, Outputs, nested
+from lenspipe.rundir import write_json
 from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
@@ -151,9 +151,8 @@ def read_card(folder: str | Path) -> ModelCard:
 
 
 def write_card(folder: str | Path, card: ModelCard) -> None:
-    """Write ``card.json``, indented, keys in the order of `ModelCard`."""
-    text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    (Path(folder) / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+    """Write ``card.json`` atomically, indented, keys in the order of `ModelCard`."""
+    write_json(Path(folder) / CARD_FILE, card.model_dump(mode="json"), ensure_ascii=False)
 
 
 def digest(folder: str | Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from lenspipe.errors import ModelError
 from lenspipe.nn.card import CARD_FILE, PICKLES, WEIGHTS_FILE, ModelCard, read_card, write_card
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
+from lenspipe.rundir import atomic_path
 
 
 def save_model(folder: str | Path, module: nn.Module, card: ModelCard) -> ModelCard:
@@ -31,9 +31,8 @@ def save_model(folder: str | Path, module: nn.Module, card: ModelCard) -> ModelC
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()})
-    partial = folder / (WEIGHTS_FILE + ".tmp")
-    partial.write_bytes(weights)
-    os.replace(partial, folder / WEIGHTS_FILE)
+    with atomic_path(folder / WEIGHTS_FILE) as partial:
+        partial.write_bytes(weights)
     created = card.created or datetime.datetime.now(datetime.UTC).date().isoformat()
     written = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest(), "created": created})
     write_card(folder, written)

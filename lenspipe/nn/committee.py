@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.nn.card import CARD_FILE, SHIPPED, ModelCard, digest, find_model, read_card
 from lenspipe.nn.outputs import Calibration, Find
+from lenspipe.rundir import write_json
 from lenspipe.toml import Table
 
 COMMITTEE_FILE = "committee.json"
@@ -197,10 +198,7 @@ def write_committee(folder: str | Path, committee: Committee) -> CommitteeCard:
     )
     created = committee.card.created or datetime.datetime.now(datetime.UTC).date().isoformat()
     card = committee.card.model_copy(update={"members": members, "created": created})
-    text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    partial = folder / f"{COMMITTEE_FILE}.tmp"
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, folder / COMMITTEE_FILE)
+    write_json(folder / COMMITTEE_FILE, card.model_dump(mode="json"), ensure_ascii=False)
     return card
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lenspipe.errors import ModelError
+from lenspipe.rundir import atomic_path
 
 GROUPS = ("c1", "c4", "c8", "c12", "c16", "d1", "d4", "d6", "d8", "d12", "d16", "so2", "o2")
 CONTINUOUS = ("so2", "o2")
@@ -221,10 +222,8 @@ def _cached(kind: str, request: tuple[Any, ...], make: Any) -> dict[str, Tensor]
     with contextlib.suppress(OSError, SafetensorError):  # absent, or cut off by a crash: made again below
         return load(path.read_bytes())
     made: dict[str, Tensor] = make()
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):  # a full disk costs time at the next start, nothing else
+    with contextlib.suppress(OSError), atomic_path(path) as partial:  # a full disk costs time at the next start only
         partial.write_bytes(save(made))
-        os.replace(partial, path)
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,16 +26,6 @@ def write_part(folder: Path, name: str, rows: pa.Table) -> dict[str, int]:
 def part_files(folder: Path) -> list[Path]:
     """Committed parts, in order of name."""
     return sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")) if folder.is_dir() else []
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left behind: temporary files, and the scratch folder of a catalogue half written."""
-    if folder.is_dir():
-        for path in folder.glob(".*.tmp"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
 
 
 def done_shards(folder: Path) -> set[str]:

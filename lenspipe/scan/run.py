@@ -15,12 +15,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lenspipe.disk import remove_scratch
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
-from lenspipe.scan.ledger import PARTS, done_shards, remove_leftovers
+from lenspipe.scan.ledger import PARTS, done_shards
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
@@ -112,8 +113,7 @@ def run_scan(
         if known:
             found = chosen = None
         started = time.perf_counter()
-        remove_leftovers(folder)
-        remove_leftovers(folder / PARTS)
+        remove_scratch(folder / PARTS)
         plan, bands = _plan(request, folder, progress, found)
         chosen = chosen or choose_readers(request.config, bands, request.layout)
         same_models(folder / MODEL, chosen.readers)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from lenspipe.disk import new_folder
 from lenspipe.scan.finalize import CANDIDATES
 from lenspipe.simulate.field import simulate_field
 from lenspipe.sky.sphere import first_of_each, separation_arcsec
@@ -43,13 +41,8 @@ def make_sample(folder: Path) -> Path:
     """
     if folder.is_dir():
         return folder
-    scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    scratch.mkdir(parents=True)
-    try:
+    with new_folder(folder) as scratch:
         _write(scratch)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 

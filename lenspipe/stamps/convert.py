@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lenspipe.errors import ConfigError, DataError
+from lenspipe.disk import new_folder
+from lenspipe.errors import DataError
 from lenspipe.stamps.format import write_part
 from lenspipe.stamps.readers.stream import StampStream
 from lenspipe.stamps.splits import splits_by_key, splits_by_position
@@ -65,12 +63,8 @@ def convert(
     DataError
         No stamp could be read.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("the output exists: choose another folder or remove it first", out=str(out))
-    scratch = out.parent / f".{out.name}.{uuid.uuid4().hex}.tmp"
-    scratch.mkdir(parents=True)
     n = 0
-    try:
+    with new_folder(out) as scratch:
         for part, table in enumerate(stream.tables):
             write_part(_with_splits(table, seed, fractions, margin_arcsec), scratch, f"part-{part:05d}")
             n += len(table)
@@ -78,9 +72,6 @@ def convert(
         if n == 0:
             stamp, reason = stream.dropped[0] if stream.dropped else ("", "there is none")
             raise DataError(f"not one stamp could be read: {reason}", stamp=stamp, dropped=len(stream.dropped))
-        os.replace(scratch, out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Converted(n, tuple(stream.dropped))
 
 

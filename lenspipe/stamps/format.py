@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
+from lenspipe.disk import scratch_beside
 from lenspipe.errors import DataError
 from lenspipe.stamps.spec import SPLITS, ImageSpec, image_array, image_column, image_specs, stamp_schema
 
@@ -72,7 +72,7 @@ def part_writer(schema: pa.Schema, folder: str | Path, name: str) -> Iterator[Ca
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{name.removesuffix('.parquet')}.parquet"
-    scratch = folder / f".{part.name}.{uuid.uuid4().hex}.tmp"
+    scratch = scratch_beside(part)
     rows = max(1, ROW_GROUP_BYTES // _row_bytes(images))
     try:
         with pq.ParquetWriter(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lenspipe.disk import new_folder
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.stamps.joined import DATA_SET, JoinedStamps, Source
@@ -52,22 +50,14 @@ def merge(folders: Sequence[Path], out: Path, *, progress: Callable[[int], None]
     """
     if len(folders) < 2:
         raise ConfigError("name the data sets to be merged: two or more", got=len(folders))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("the output exists: choose another folder or remove it first", out=str(out))
     stamps = JoinedStamps.join([Source(str(folder)) for folder in folders])
     _demand_unique(stamps)
-    out = Path(os.path.abspath(out))
-    scratch = out.parent / f".{out.name}.{uuid.uuid4().hex}.tmp"
-    scratch.mkdir(parents=True)
     done = 0
-    try:
+    with new_folder(out) as scratch:
         for part, table in enumerate(stamps.iter_batches(batch_size=stamps.rows_within(PART_BYTES))):
             write_part(table, scratch, f"part-{part:05d}")
             done += table.num_rows
             progress(done)
-        os.replace(scratch, out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     names = zip(stamps.names, stamps.members, strict=True)
     return Merged({name: member.n for name, member in names}, _torn_hosts(stamps))
 

@@ -1,4 +1,6 @@
 import base64
+import concurrent.futures
+import contextlib
 import io
 import json
 
@@ -13,12 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from sky import write_tile
 
+from lenspipe.catalog.executor import Here
 from lenspipe.catalog.gallery.sprites import FLOOR, RANGE, decode, encode
 from lenspipe.catalog.gallery.write import write_gallery
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalog
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
+from lenspipe.scan.after.catalog import catalog_run
 
 
 def catalogue(run, out):
@@ -125,3 +129,51 @@ def test_the_page_goes_with_the_catalogue_when_it_grows(made, tmp_path):
         open_run_folder(tmp_path / "again"), cat, radius_arcsec=1.0, acronym="LPC", matching=None, append=True
     )
     assert (cat / "gallery" / "index.html").exists()
+
+
+def test_grades_saved_beside_the_page_and_a_linked_page_are_left_alone(made, tmp_path):
+    cat = catalogue(made / "run", tmp_path / "cat")
+    write_gallery(cat, count=10, stamp_px=16, stamp_arcsec=4.0)
+    (cat / "gallery" / "grades-me.csv").write_text("A")
+    with pytest.raises(ConfigError, match=r"move that away.*grades-me\.csv"):
+        write_gallery(cat, count=10, stamp_px=16, stamp_arcsec=4.0)
+    assert (cat / "gallery" / "grades-me.csv").read_text() == "A"
+    (cat / "gallery").rename(tmp_path / "elsewhere")
+    (cat / "gallery").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="a link is in the way"):
+        write_gallery(cat, count=10, stamp_px=16, stamp_arcsec=4.0)
+    assert (tmp_path / "elsewhere" / "grades-me.csv").exists()
+
+
+def test_the_catalogue_of_a_run_is_not_replaced_over_a_users_file(made, tmp_path):
+    (tmp_path / "run").mkdir()
+    for file in (made / "run").iterdir():
+        (tmp_path / "run" / file.name).symlink_to(file)
+    catalog_run(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "catalog" / "provenance.json").read_text())
+    record["runs"][0]["run_id"] = "another"
+    (tmp_path / "run" / "catalog" / "provenance.json").write_text(json.dumps(record))
+    (tmp_path / "run" / "catalog" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"move that away.*notes\.txt"):
+        catalog_run(tmp_path / "run")
+    assert (tmp_path / "run" / "catalog" / "notes.txt").read_text() == "mine"
+
+
+def test_of_two_runs_appended_at_once_the_second_is_refused(made, tmp_path):
+    cat = catalogue(made / "run", tmp_path / "cat")
+    (cat / "notes.txt").write_text("mine")
+    run = scan(made / "tiles", tmp_path / "again", detect={"threshold_sigma": 3.0}).folder
+
+    def append(**more):
+        return write_catalog(
+            open_run_folder(run), cat, radius_arcsec=1.0, acronym="LPC", matching=None, append=True, **more
+        )
+
+    @contextlib.contextmanager
+    def meanwhile():
+        with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(ConfigError, match="another process"):
+            pool.submit(append).result()
+        yield Here()
+
+    assert len(append(executor=meanwhile)["runs"]) == 2
+    assert (cat / "notes.txt").read_text() == "mine"

@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pytest
 
+from lenspipe.disk import remove_scratch
 from lenspipe.scan import attempts, ledger
 
 
@@ -54,14 +55,14 @@ def test_a_write_that_fails_leaves_the_old_part_and_no_leftovers(tmp_path, monke
 def test_leftovers_of_a_killed_writer_are_no_parts_and_are_removed(tmp_path):
     (tmp_path / ".p.parquet.12345678.tmp").write_bytes(b"half")
     assert ledger.part_files(tmp_path) == []
-    ledger.remove_leftovers(tmp_path)
+    remove_scratch(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_folder_of_a_catalogue_half_written_is_removed_too(tmp_path):
     (tmp_path / ".catalog.12345678.tmp" / "hats").mkdir(parents=True)
     (tmp_path / ".catalog.12345678.tmp" / "hats" / "properties").write_text("half")
-    ledger.remove_leftovers(tmp_path)
+    remove_scratch(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

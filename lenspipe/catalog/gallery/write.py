@@ -22,6 +22,7 @@ from lenspipe.catalog.columns import KNOWN, bands_of
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.read import best_rows
+from lenspipe.disk import demand_ours, locked_beside, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.image.contact import GAINS
 from lenspipe.report.page import BASE_STYLE
@@ -86,45 +87,47 @@ def write_gallery(
             stamp_arcsec=stamp_arcsec,
             count=count,
         )
-    record = read_json(catalogue / names.PROVENANCE)
-    rows = best_rows(catalogue, count)
-    rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
-    channels = colour_bands(bands_of(rows.schema))
-    noise = _noise(pq.read_table(catalogue / names.SHARDS), channels)
-    codes = np.zeros((rows.num_rows, len(channels), stamp_px, stamp_px), np.uint8)
-    has_stamp = np.zeros(rows.num_rows, bool)
-    reasons: dict[str, str] = {}
-    for run_id, tile, members in _tiles(catalogue, rows):
-        run = next(r for r in record["runs"] if r["run_id"] == run_id)
-        config = run["request"]["config"]
-        for stamps in cut_stamps(
-            members,
-            tile,
-            SurveyLayout.model_validate(run["request"]["survey"]),
-            channels=channels,
-            zero_point_ab=config["zero_point_ab"],
-            stamp_px=stamp_px,
-            stamp_arcsec=stamp_arcsec,
-            **config["background"],
-        ):
-            if stamps.surface_brightness is None:
-                reasons[tile.name] = str(stamps.reason)
-            else:
-                codes[stamps.rows] = encode(stamps.surface_brightness, noise)
-                has_stamp[stamps.rows] = True
-            on_stamps(len(stamps.rows))
     out = catalogue / names.GALLERY
-    meta = {
-        "catalogue": catalogue.name,
-        "catalogue_id": record["runs"][0]["run_id"],
-        "written": record["written"],
-        "total_rows": record["counts"]["rows"],
-        "lenspipe": record["lenspipe"],
-        "stamp_arcsec": stamp_arcsec,
-        "area_deg2": record["area"]["footprint_deg2"],
-    }
-    write_page(out, rows, codes, has_stamp, noise=noise, meta=meta)
-    return GalleryResult(out / "index.html", rows.num_rows, int(has_stamp.sum()), reasons)
+    demand_ours(out, names.GALLERY_FILE.fullmatch)  # said before the stamps are cut
+    with locked_beside(catalogue):
+        record = read_json(catalogue / names.PROVENANCE)
+        rows = best_rows(catalogue, count)
+        rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
+        channels = colour_bands(bands_of(rows.schema))
+        noise = _noise(pq.read_table(catalogue / names.SHARDS), channels)
+        codes = np.zeros((rows.num_rows, len(channels), stamp_px, stamp_px), np.uint8)
+        has_stamp = np.zeros(rows.num_rows, bool)
+        reasons: dict[str, str] = {}
+        for run_id, tile, members in _tiles(catalogue, rows):
+            run = next(r for r in record["runs"] if r["run_id"] == run_id)
+            config = run["request"]["config"]
+            for stamps in cut_stamps(
+                members,
+                tile,
+                SurveyLayout.model_validate(run["request"]["survey"]),
+                channels=channels,
+                zero_point_ab=config["zero_point_ab"],
+                stamp_px=stamp_px,
+                stamp_arcsec=stamp_arcsec,
+                **config["background"],
+            ):
+                if stamps.surface_brightness is None:
+                    reasons[tile.name] = str(stamps.reason)
+                else:
+                    codes[stamps.rows] = encode(stamps.surface_brightness, noise)
+                    has_stamp[stamps.rows] = True
+                on_stamps(len(stamps.rows))
+        meta = {
+            "catalogue": catalogue.name,
+            "catalogue_id": record["runs"][0]["run_id"],
+            "written": record["written"],
+            "total_rows": record["counts"]["rows"],
+            "lenspipe": record["lenspipe"],
+            "stamp_arcsec": stamp_arcsec,
+            "area_deg2": record["area"]["footprint_deg2"],
+        }
+        write_page(out, rows, codes, has_stamp, noise=noise, meta=meta)
+        return GalleryResult(out / "index.html", rows.num_rows, int(has_stamp.sum()), reasons)
 
 
 def write_page(
@@ -165,7 +168,7 @@ def write_page(
         "range": RANGE,
         "gains": gains,
     }
-    with names.replaced_folder(out, replace=True) as new:
+    with replaced_folder(out, replace=True, ours=names.GALLERY_FILE.fullmatch) as new:
         for file in PAGE.iterdir():
             shutil.copyfile(file, new / file.name)
         own = (PAGE / STYLE).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from lenspipe.disk import replaced_folder
 from lenspipe.learn.sweep.local import sweep_local
 from lenspipe.learn.sweep.page import PAGE, PLOTS, write_page
 from lenspipe.learn.sweep.search import JOURNAL, Search, search_of
@@ -25,6 +26,7 @@ from lenspipe.learn.sweep.trials import (
     trial_history,
     trial_table,
 )
+from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE
 from lenspipe.rundir import atomic_path, open_run, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.stamps.joined import Data, absolute, asked_for, digest_of_data, open_stamps
@@ -124,10 +126,9 @@ def collect(folder: Path, space: SweepSpace) -> pa.Table:
     with atomic_path(folder / TABLE_FILE) as temporary:
         write_table(table, temporary)
     write_page(folder, table, {path.name: trial_history(path) for path in folders}, space)
-    shutil.rmtree(folder / BEST, ignore_errors=True)
     if table.num_rows and table["rank"][0].as_py() == 1:
         best = folder / TRIALS / table["trial"][0].as_py() / MODEL_FOLDER
-        (folder / BEST).mkdir()
-        for name in ("weights.safetensors", "card.json"):
-            shutil.copy2(best / name, folder / BEST / name)
+        with replaced_folder(folder / BEST, replace=True, ours=(WEIGHTS_FILE, CARD_FILE).__contains__) as new:
+            for name in (WEIGHTS_FILE, CARD_FILE):
+                shutil.copy2(best / name, new / name)
     return table

@@ -16,6 +16,7 @@ from lenspipe.catalog.magnitudes import magnitude_differences
 from lenspipe.catalog.provenance import Matching
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.write import write_catalog
+from lenspipe.disk import locked_beside
 from lenspipe.rundir import read_json, write_json
 from lenspipe.scan.after.known import examine_absent
 from lenspipe.scan.config import CatalogSettings
@@ -84,6 +85,11 @@ def catalog_run(run: Path, lists: Sequence[str] = ()) -> dict[str, Any] | None:
     opened, out = open_run_folder(run), run / FOLDER
     if opened.record["counts"]["candidates"] > MAX_ROWS_IN_MEMORY:
         return None
+    with locked_beside(out):
+        return _catalog(opened, out, settings)
+
+
+def _catalog(opened: Run, out: Path, settings: CatalogSettings) -> dict[str, Any]:
     if (out / PROVENANCE).exists():
         before: dict[str, Any] = read_json(out / PROVENANCE)
         counts = before["runs"][0]["counts"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from lenspipe.disk import scratch_beside
 from lenspipe.stamps.cut.pixels import Stamps
 from lenspipe.stamps.format import part_writer
 from lenspipe.stamps.readers.stream import mask_fraction_fields
@@ -189,7 +189,7 @@ def _shorten(file: Path, stack: NDArray[Any], n: int) -> None:
 
 @contextlib.contextmanager
 def _scratch(file: Path) -> Iterator[Path]:
-    scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
+    scratch = scratch_beside(file)
     try:
         yield scratch
         os.replace(scratch, file)
