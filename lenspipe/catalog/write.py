@@ -96,11 +96,11 @@ def write_catalog(
             check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
         if flat:
             _check_flat(run, out, before)
-        added = (*run.added, *(matching.added if matching else ()))
-        schema, sources = catalog_schema(run.bands, added), run_groups(run)
+        beside = (*run.added, *(matching.added if matching else ()))
+        schema, sources = catalog_schema(run.bands, beside), run_groups(run)
         lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
         contaminants = matching.contaminants if matching else None
-        finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, added, contaminants)
+        finish = Entries(traces_of(run), run.bands, acronym, lenses, radius, beside, contaminants)
         with replaced_folder(out, replace=replace or before is not None, ours=ours) as new, executor() as tasks:
             writer = TreeWriter(
                 name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress

@@ -37,6 +37,11 @@ def done_shards(folder: Path) -> set[str]:
     return done
 
 
+def any_done(folder: Path) -> bool:
+    """Whether a shard's row says ``ok``; reads no further than the first."""
+    return any("ok" in pq.read_table(path, columns=["status"])["status"].to_pylist() for path in part_files(folder))
+
+
 @dataclasses.dataclass(frozen=True)
 class RowPlace:
     """Where the row that counts for a shard lies."""

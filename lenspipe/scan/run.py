@@ -21,7 +21,7 @@ from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
-from lenspipe.scan.ledger import PARTS, done_shards
+from lenspipe.scan.ledger import PARTS, any_done, done_shards
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
@@ -96,19 +96,14 @@ def run_scan(
     seconds: dict[str, float] = {}
     found = chosen = None
     notes: list[str] = []
-    if not done_shards(folder / PARTS):  # what is wrong with the request is said before the folder is claimed
+    if not any_done(folder / PARTS):  # what is wrong with the request is said before the folder is claimed
         found = tiles, bands = find_tiles(request)
         notes = overlooked(request, tiles)
         check_bands(request.config, bands)
         chosen = choose_readers(request.config, bands, request.layout)
         check_tiles(chosen.readers, tiles, request.config, request.layout)
     with open_run(
-        folder,
-        request.to_json(),
-        resume=resume,
-        command="--out",
-        own=OWN,
-        has_work=lambda: bool(done_shards(folder / PARTS)),
+        folder, request.to_json(), resume=resume, command="--out", own=OWN, has_work=lambda: any_done(folder / PARTS)
     ) as known:
         if known:
             found = chosen = None
