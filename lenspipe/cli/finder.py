@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import assigned, for_survey, set_option, settings_of
+from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("tiles", nargs=-1, required=True, metavar="RUN|TILES...")
 @click.option(
     "--survey", default=None, metavar="NAME|FILE", help="Survey layout of TILES; a run has its own. [default: generic]"
