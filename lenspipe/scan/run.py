@@ -33,7 +33,7 @@ from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.tile import BadTile, Tile
 
 PLAN, RUN, MODEL, ATTEMPTS = "plan.parquet", "run.json", "model.json", "attempts"
-OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, SHEET, "catalog")
+OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, SHEET, "psf.parquet", "catalog")
 """What a scan makes in its folder."""
 DONE, WITH_FAILURES = 0, 3
 
