@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(min=2), default=None, help="Stamps per step. [default: 64]")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate. [default: 0.001]")
 @click.option("--targets", default=None, metavar="A,B", help="Columns to predict, for --task regress.")
+@click.option("--normal", default=None, metavar="A,B", help="Labels that are not anomalies, for --task anomaly.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same weights."
 )
@@ -57,6 +58,7 @@ def command(
     batch_size: int | None,
     learning_rate: float | None,
     targets: str | None,
+    normal: str | None,
     seed: int,
     workers: int,
     runner: str,
@@ -70,7 +72,7 @@ def command(
     """
     from lenspipe.learn.train import said
 
-    settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets, method)
+    settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets, method, normal)
     data = data_of(folders) if folders else sources_of(settings)
     board = _Board(out) if tensorboard else None
 
@@ -113,6 +115,7 @@ def read_settings(
     learning_rate: float | None = None,
     targets: str | None = None,
     method: str | None = None,
+    normal: str | None = None,
 ) -> TrainSettings:
     """Settings of a file, with what the command line says put over them."""
     from lenspipe.learn.settings import TrainSettings
@@ -123,6 +126,7 @@ def read_settings(
         "sampling.batch_size": batch_size,
         "optim.learning_rate": learning_rate,
         "labels.targets": None if targets is None else tuple(name.strip() for name in targets.split(",")),
+        "labels.normal": None if normal is None else tuple(name.strip() for name in normal.split(",")),
     }
     return settings_of(TrainSettings, file, assignments, options)
 

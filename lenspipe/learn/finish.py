@@ -55,6 +55,7 @@ def finish(
             "metrics": {"validation": measured | {"n": job.truth.counts(rows)}},
         }
     )
+    card = job.objective.finished(card, outputs, job.truth, rows)
     return save_model(out, module.plain(), plain_card(card, module))
 
 

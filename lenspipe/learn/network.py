@@ -35,6 +35,7 @@ def fresh_network(job: TrainJob) -> tuple[Network, frozenset[str]]:
 def check_network(job: TrainJob, module: nn.Module) -> None:
     """Run two empty stamps through a network; raises `ModelError` where it does not take or give what is asked."""
     card = job.card
+    job.objective.check_network(module)
     stamps = torch.zeros(2, card.n_channel, card.stamp_px, card.stamp_px)
     features = [torch.zeros(2, len(card.features))] if card.features else []
     was_training = module.training

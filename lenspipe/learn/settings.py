@@ -66,6 +66,8 @@ class LabelSettings(Table):
 
     lens_labels: tuple[str, ...] = ("lens",)
     """``find``: labels that count as a lens; every other label does not."""
+    normal: tuple[str, ...] = ()
+    """``anomaly``: labels that are trained on, all others are anomalies; everything is trained on where empty."""
     classes: tuple[str, ...] | None = None
     """``classify``: classes in order; all labels of the training split, sorted, where null."""
     targets: tuple[str, ...] = ()
@@ -257,6 +259,8 @@ class TrainSettings(Table):
         unsaid = {name for name in (*TASKS, "method") if whole.get(name, ...) is None} | (
             {"data"} if not self.data else set()
         )
+        if not self.labels.normal:
+            whole["labels"] = {k: v for k, v in whole["labels"].items() if k != "normal"}
         if not self.sampling.one_sided_surveys:
             whole["sampling"] = {k: v for k, v in whole["sampling"].items() if k != "one_sided_surveys"}
         return {name: value for name, value in whole.items() if name not in unsaid}

@@ -94,3 +94,21 @@ class ImageNetwork(Network):
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """``(n, band + 1, y, x)`` to ``(n, band, y, x)``."""
         raise NotImplementedError
+
+
+class RebuildNetwork(Network):
+    """
+    A network that gives a stamp back: ``forward`` says how badly, ``(n, channel, y, x)`` to ``(n,)``.
+
+    Its features are the narrow place that the stamp goes through; how badly it comes back needs the stamp as well.
+    """
+
+    HEADS = ()
+
+    def rebuild(self, stamps: Tensor) -> Tensor:
+        """What comes back, same shape."""
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Not possible: raises `ModelError`."""
+        raise ModelError("how badly a stamp comes back needs the stamp: call the network as a whole")

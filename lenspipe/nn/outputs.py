@@ -72,6 +72,8 @@ class Prediction:
         ``regress``: estimates of the card's targets, and their standard deviation where the model states one.
     embedding : array (n, size), optional
         ``embed``: what describes a stamp, of length 1.
+    error, false_positive_rate : arrays (n,), optional
+        ``anomaly``: how unlike the normal stamps one is, and the part of these that is as unlike.
     """
 
     score: Array | None = None
@@ -79,6 +81,8 @@ class Prediction:
     value: Array | None = None
     sigma: Array | None = None
     embedding: Array | None = None
+    error: Array | None = None
+    false_positive_rate: Array | None = None
 
 
 class Find(Table):
@@ -204,7 +208,43 @@ class Embed(Table):
         return Prediction(embedding=outputs / np.where(length > 0, length, 1.0))
 
 
-Outputs = Annotated[Find | Classify | Regress | Denoise | Embed, Field(discriminator="task")]
+class Anomaly(Table):
+    """How unlike the normal stamps of its training a stamp is."""
+
+    task: Literal["anomaly"] = "anomaly"
+    """Name of the task."""
+    normal: tuple[str, ...] = ()
+    """Labels that it was trained on; everything where empty."""
+    errors: tuple[float, ...] = ()
+    """Errors of held-out normal stamps, rising: all, or as many quantiles of them."""
+    n_normal: int = Field(default=0, ge=0)
+    """How many stamps those were."""
+    n_extra_channel: ClassVar[int] = 0
+
+    def n_out(self, n_band: int) -> int:
+        """One error."""
+        return 1
+
+    def rate_above(self, error: Array) -> Array:
+        """
+        Part of normal stamps with as large an error ``(n,)``, as of n + 1 of which the stamp is one.
+
+        So it is never 0: one over ``n_normal + 1`` where none is as large.
+        """
+        as_large = 1 - np.searchsorted(np.array(self.errors), error, side="left") / max(1, len(self.errors))
+        return np.asarray((1 + self.n_normal * as_large) / (1 + self.n_normal))
+
+    def read(self, outputs: Array) -> Prediction:
+        """Errors ``(n, 1)``, and the rate at which normal stamps have as large ones."""
+        return Prediction(error=outputs[:, 0], false_positive_rate=self.rate_above(outputs[:, 0]))
+
+
+def unlikeness(error: Array) -> Array:
+    """An error, 0 and more, as a score from 0 to 1 of the same order: ``error / (1 + error)``."""
+    return error / (1 + error)
+
+
+Outputs = Annotated[Find | Classify | Regress | Denoise | Embed | Anomaly, Field(discriminator="task")]
 KINDS: dict[str, type[Any]] = {kind.model_fields["task"].default: kind for kind in get_args(get_args(Outputs)[0])}
 """Class of each task's outputs by the task's name."""
 TASKS: tuple[str, ...] = tuple(KINDS)

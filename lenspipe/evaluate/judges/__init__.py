@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from lenspipe.evaluate.judges.anomaly import AnomalyJudge
 from lenspipe.evaluate.judges.classify import ClassifyJudge
 from lenspipe.evaluate.judges.contract import Judge
 from lenspipe.evaluate.judges.denoise import DenoiseJudge
 from lenspipe.evaluate.judges.embed import EmbedJudge
 from lenspipe.evaluate.judges.find import FindJudge
 from lenspipe.evaluate.judges.regress import RegressJudge
-from lenspipe.nn.outputs import Classify, Denoise, Embed, Find, Outputs, Regress
+from lenspipe.nn.outputs import Anomaly, Classify, Denoise, Embed, Find, Outputs, Regress
 
 _JUDGES: dict[type[Any], type[Judge[Any, Any]]] = {
     Find: FindJudge,
@@ -18,6 +19,7 @@ _JUDGES: dict[type[Any], type[Judge[Any, Any]]] = {
     Regress: RegressJudge,
     Denoise: DenoiseJudge,
     Embed: EmbedJudge,
+    Anomaly: AnomalyJudge,
 }
 
 

@@ -52,12 +52,19 @@ def _byol() -> Objective:
     return BYOL()
 
 
+def _rebuild() -> Objective:
+    from lenspipe.learn.objectives.anomaly import RebuildStamps
+
+    return RebuildStamps()
+
+
 METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "find": {"supervised": _find},
     "classify": {"supervised": _classify},
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
     "embed": {"simclr": _simclr, "byol": _byol},
+    "anomaly": {"rebuild": _rebuild},
 }
 """By the name of a task, the ways to learn it, the first where none is named."""
 

@@ -93,6 +93,14 @@ class Objective(ABC):
             What is asked for is not there, or there is nothing to learn.
         """
 
+    def check_network(self, module: nn.Module) -> None:
+        """Raise `ModelError` where a family does not serve the task, before any step."""
+        return None
+
+    def finished(self, card: ModelCard, outputs: Array, truth: Truth, rows: Rows) -> ModelCard:
+        """The card of a finished training, with what its outputs of the validation rows give; see `measure`."""
+        return card
+
     def check_surveys(self, truth: Truth, surveys: NDArray[np.object_]) -> None:
         """Raise `DataError` where a network would learn to tell surveys ``(n,)`` instead of what is asked."""
         return None

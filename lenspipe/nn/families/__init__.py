@@ -1,6 +1,7 @@
 """One file a network family or group of families; importing this package registers them all."""
 
 from lenspipe.nn.families import (
+    autoencoder,
     cmu_deeplens,
     densenet_cbam,
     equivariant_families,
@@ -16,6 +17,7 @@ from lenspipe.nn.families import (
 )
 
 __all__ = [
+    "autoencoder",
     "cmu_deeplens",
     "densenet_cbam",
     "equivariant_families",

@@ -1,0 +1,115 @@
+"""Find what is unlike the normal: a network learns to give normal stamps back, and what it cannot is anomalous."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lenspipe.errors import ConfigError, ModelError
+from lenspipe.learn.augment_batch import VIEWS_ONLY
+from lenspipe.learn.losses import Loss, Tensors
+from lenspipe.learn.measure import bounded
+from lenspipe.learn.objectives.contract import Array, Chance, Objective, no_targets
+from lenspipe.learn.settings import LabelSettings, TrainSettings
+from lenspipe.learn.truth import Answers, Truth
+from lenspipe.nn.card import ModelCard
+from lenspipe.nn.network import RebuildNetwork
+from lenspipe.nn.outputs import Anomaly, unlikeness
+from lenspipe.stamps.format import StampSet
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.curves import auroc, auroc_interval
+
+if TYPE_CHECKING:
+    from lenspipe.learn.order import Rows
+
+N_ERROR = 1000
+"""Quantiles of the errors of held-out normal stamps that the card keeps."""
+
+
+class RebuildStamps(Objective):
+    """Autoencoders, trained on the normal labels, or on everything."""
+
+    outputs = Anomaly
+    metric = "auc"
+    chance = Chance("auc", 0.5)
+    augment = VIEWS_ONLY
+    balanced = False
+
+    def check(self, settings: TrainSettings) -> None:
+        """Refuse features: the image alone comes back."""
+        super().check(settings)
+        if settings.input.features:
+            names = ",".join(settings.input.features)
+            raise ConfigError("an autoencoder takes the image alone: leave out input.features", features=names)
+
+    def check_network(self, module: nn.Module) -> None:
+        """Refuse a family that gives nothing back."""
+        if not isinstance(module, RebuildNetwork):
+            raise ModelError("this family gives no stamp back: choose ae or vae", got=type(module).__name__)
+
+    def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
+        """
+        0 for normal labels, 1 for others, -1 where there is no label; of others none is trained on.
+
+        Where no label is normal by the settings, all rows are trained on, and none is an anomaly.
+        """
+        no_targets(settings, self.task)
+        label, normal = data.column("label"), settings.normal
+        if not normal:
+            return Answers(np.ones(data.n, bool), np.zeros(data.n, np.int16))
+        there = {value for value in label[train] if value is not None}
+        if missing := sorted(set(normal) - there):
+            raise ConfigError(
+                "labels.normal: no training stamp has it", missing=",".join(missing), has=",".join(sorted(there))
+            )
+        known = np.array([value is not None for value in label], bool)
+        is_normal = np.isin(label, normal)
+        return Answers(known & (is_normal | ~train), np.where(known, ~is_normal, -1).astype(np.int16))
+
+    def card_outputs(self, truth: Truth, settings: TrainSettings) -> Anomaly:
+        """One number; what it is of normal stamps is known after the training."""
+        return Anomaly(normal=settings.labels.normal)
+
+    def finished(self, card: ModelCard, outputs: Array, truth: Truth, rows: Rows) -> ModelCard:
+        """The card with the errors of the normal validation stamps, which calibrate the score."""
+        errors = np.sort(outputs[truth.labels[rows] == 0])
+        kept = errors if len(errors) <= N_ERROR else np.quantile(errors, np.linspace(0, 1, N_ERROR))
+        return card.with_outputs(errors=tuple(float(x) for x in kept), n_normal=len(errors))
+
+    def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
+        """``rebuild``: the mean of what the network gives."""
+        return {"rebuild": _mean}
+
+    def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
+        """The mean error of normal validation stamps, and what `measure` gives."""
+        if not np.isfinite(outputs).all():
+            raise ModelError("the network gave numbers that are not finite: lower the learning rate", n=len(outputs))
+        normal = outputs[truth.labels[rows] == 0]
+        if not len(normal):
+            raise ConfigError("no normal stamp in the validation split: nothing to calibrate the score on")
+        return {"val_loss": float(normal.mean())} | self.measure(outputs, truth, rows)
+
+    def measure(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, Any]:
+        """Area under the ROC curve of anomalies against normal stamps, where the validation split has both."""
+        labels = truth.labels[rows]
+        if not (labels == 1).any() or not (labels == 0).any():
+            return {}
+        counts = ScoreCounts.of(unlikeness(outputs), labels == 1)
+        return bounded("auc", auroc(counts), auroc_interval(counts))
+
+    def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
+        """``roc.png``, where there are anomalies."""
+        from lenspipe.report.plots import roc_plot
+
+        labels = truth.labels[rows]
+        if not (labels == 1).any() or not (labels == 0).any():
+            return {}
+        return {"roc.png": roc_plot({"anomalies": ScoreCounts.of(unlikeness(outputs), labels == 1)})}
+
+
+def _mean(outputs: Tensor, batch: Tensors) -> Tensor:
+    return outputs.mean()
