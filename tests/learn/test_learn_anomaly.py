@@ -28,7 +28,7 @@ SETTINGS = {
     "optim": {"epochs": 2, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
 }
 FAMILIES = ("ae", "vae")
-SIZE, N = 13, 400
+SIZE, N = 13, 600
 
 
 class KilledError(Exception):
@@ -79,7 +79,7 @@ def test_what_was_not_seen_does_not_come_back(trained, family):
     card = read_card(trained[family])
     assert card.metrics["validation"]["auc"] > 0.9 and card.metrics["validation"]["auc_low"] > 0.8
     assert card.outputs.normal == ("narrow",)
-    assert len(card.outputs.errors) == card.outputs.n_normal > 50
+    assert len(card.outputs.errors) == card.outputs.n_normal > 80
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,8 +110,10 @@ def test_the_judge_ranks_the_anomalies_and_holds_the_stated_rate_against_the_one
         found = model["metrics"]
         assert found["auc"] > 0.9 and found["per_class"]["wide"]["auc"] == pytest.approx(found["auc"])
         assert found["first"]["10"]["precision"] == 1
-        low, high = found["at_stated_rate"]["0.1"]["fpr_interval95"]
-        assert low <= 0.1 <= high
+        three_sigma = (
+            3 * (0.1 * 0.9 * 2 / (N / 6)) ** 0.5
+        )  # of the stamps that calibrate, and of those that are counted
+        assert abs(found["at_stated_rate"]["0.1"]["fpr"] - 0.1) < three_sigma
     assert (tmp_path / "report" / "plots" / "ae_worst.png").stat().st_size > 5000
     rows = pq.read_table(tmp_path / "report" / "scores.parquet").to_pandas()
     order = rows[rows.model == "ae"].sort_values("error")["false_positive_rate"]

@@ -15,7 +15,7 @@ PIXEL_SIGMA = 0.2
 
 class Autoencoder(RebuildNetwork):
     """
-    Two strided convolutions to a vector of ``latent`` numbers, and two upsampled ones back.
+    Two strided convolutions to a vector of ``latent`` numbers, and two upsampled ones back, empty sky at first.
 
     ``forward`` gives the mean squared difference between the stamp and what comes back. Of the variational one
     (Kingma & Welling 2014, equation 10) it is the negative bound in the same unit: with z drawn in training and at its
@@ -43,6 +43,11 @@ class Autoencoder(RebuildNetwork):
             nn.Upsample(half), nn.Conv2d(2 * w, w, 3, 1, 1), nn.BatchNorm2d(w), nn.ReLU(),
             nn.Upsample(stamp_px), nn.Conv2d(w, n_channel, 3, 1, 1),
         )  # fmt: skip
+
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward_features(self, stamps: Tensor) -> Tensor:
         """``(n, channel, y, x)`` to the latent vector, or its mean, ``(n, latent)``."""
