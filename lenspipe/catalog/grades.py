@@ -43,7 +43,8 @@ def read_grades(files: list[str]) -> pa.Table:
     Raises
     ------
     ConfigError
-        A file is missing or is no grade file, or a grade is not A, B, C or N; file and line are named.
+        A file is missing or is no grade file, a grade is not A, B, C or N, or has no grader; file and
+        line are named.
     """
     newest: dict[tuple[str, str, str], tuple[str, str]] = {}
     for file in files:
@@ -58,6 +59,13 @@ def read_grades(files: list[str]) -> pa.Table:
         for line, row in enumerate(rows, 2):
             if row["grade"] not in VALUE:
                 raise ConfigError("not a grade; use A, B, C or N", file=file, line=line, got=row["grade"])
+            if not (row["grader"] or "").strip():
+                raise ConfigError(
+                    "a grade has no grader; write a name into the column grader",
+                    file=file,
+                    line=line,
+                    got=row["grader"],
+                )
             key, time = (row["run_id"], row["candidate_id"], row["grader"]), row.get("time") or ""
             if key not in newest or newest[key][0] <= time:
                 newest[key] = (time, row["grade"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+MAX_SIZE = 8192
+"""Largest number that a card may have for a side, a width or a depth: checked before anything is allocated."""
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
@@ -118,6 +120,9 @@ class ModelCard(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
+        sizes = {"stamp_px": self.stamp_px, "bands": len(self.bands), **_sizes(self.settings)}
+        if large := [f"{name} = {size}" for name, size in sizes.items() if size > MAX_SIZE]:
+            raise ValueError(f"a size above {MAX_SIZE}, which no network here has: {large[0]}")
         if len(self.stretch.band_scales) != len(self.bands):
             raise ValueError("stretch.band_scales needs one value a band")
         if any(len(row) != len(self.bands) for row in self.stretch.mix or ()):
@@ -127,6 +132,17 @@ class ModelCard(Table):
         if len({len(self.features), len(self.feature_means), len(self.feature_spreads)}) > 1:
             raise ValueError("feature_means and feature_spreads need one value a feature")
         return self
+
+
+def _sizes(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Sizes among the settings of a family: its numbers, and the lengths of its lists."""
+    found: dict[str, float] = {}
+    for name, value in settings.items():
+        if isinstance(value, list):
+            found |= {name: max(map(abs, value), default=0), f"length of {name}": len(value)}
+        elif isinstance(value, int | float):
+            found[name] = abs(value)
+    return found
 
 
 def read_card(folder: str | Path) -> ModelCard:

@@ -157,3 +157,10 @@ def test_stamps_without_a_label_or_over_other_data_are_refused(graded, tmp_path)
     call[1] = str(folder / "g.csv")
     with pytest.raises(ConfigError, match="exists"):
         CliRunner().invoke(group, [*call, str(folder / "stamps")], catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.mark.parametrize("grader", ["", "  "])
+def test_a_grade_without_a_grader_is_refused_and_its_line_named(tmp_path, grader):
+    (tmp_path / "g.csv").write_text(f"run_id,candidate_id,grader,grade\nr,c,ann,A\nr,d,{grader},A\n")
+    with pytest.raises(ConfigError, match=r"has no grader.*line=3"):
+        read_grades([str(tmp_path / "g.csv")])

@@ -119,3 +119,11 @@ def test_an_unknown_name_lists_or_suggests_the_shipped_ones(monkeypatch: pytest.
 def test_a_pickle_is_refused_by_name(name: str) -> None:
     with pytest.raises(ModelError, match="a pickle is never loaded"):
         find_model(name)
+
+
+@pytest.mark.parametrize("settings", [{"width": 10**12}, {"depths": [3, 10**9]}, {"depths": [1] * 10**4}])
+def test_sizes_in_a_card_are_bounded_before_anything_is_allocated(tiny_model, tmp_path, settings):
+    raw = json.loads((tiny_model / CARD_FILE).read_text())
+    (tmp_path / CARD_FILE).write_text(json.dumps({**raw, "settings": settings}))
+    with pytest.raises(ModelError, match="a size above"):
+        read_card(tmp_path)

@@ -214,7 +214,7 @@ def test_what_timm_does_not_have_or_cannot_build_is_refused() -> None:
         build("timm:resnet_18", 3, 65)
     with pytest.raises(ModelError, match=r"inception_v3 cannot be built so.*stamp_px=33"):
         build("timm:inception_v3", 3, 33)
-    with pytest.raises(ModelError, match=r"colour.*settings='colour'"):
+    with pytest.raises(ModelError, match=r"not passed on to timm.*got='colour'"):
         build("timm:resnet10t", 3, 65, colour="red")
 
 
@@ -275,3 +275,11 @@ def test_the_command_lists_every_family_with_parameters_and_input() -> None:
     assert "5,674,145" in run.output
     assert "1 x 101 px" in run.output
     assert "timm:NAME" in run.output
+
+
+@pytest.mark.parametrize(
+    "settings", [{"checkpoint_path": "evil.pth"}, {"pretrained": True}, {"pretrained_cfg": "x"}, {"cache_dir": "/tmp"}]
+)
+def test_a_card_cannot_make_timm_read_a_pickle_or_ask_the_network(settings):
+    with pytest.raises(ModelError, match="not passed on to timm"):
+        build("timm:resnet18", 3, 65, **settings)

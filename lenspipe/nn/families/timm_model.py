@@ -12,6 +12,15 @@ from torch.nn.functional import pad
 from lenspipe.errors import ModelError
 from lenspipe.nn.network import Network
 
+_RATES = "drop_rate drop_path_rate drop_block_rate attn_drop_rate proj_drop_rate patch_drop_rate pos_drop_rate"
+_SIZES = (
+    "depth depths dims embed_dim embed_dims num_heads mlp_ratio patch_size window_size init_values ls_init_value "
+    "stem_width stem_type base_width cardinality block_reduce_first output_stride channels layers kernel_size "
+    "kernel_sizes growth_rate"
+)
+_SWITCHES = "qkv_bias global_pool class_token no_embed_class conv_mlp"
+SETTINGS = frozenset(f"{_RATES} {_SIZES} {_SWITCHES}".split())
+"""Settings that are passed on to timm. Others of its arguments name files, or make it ask the network."""
 HEADS = ("head.", "classifier.", "fc.", "last_linear.")
 GRID_PX = 32  # product of the strides of the transformers with a fixed grid: their input is padded to a multiple
 
@@ -130,11 +139,19 @@ def create_trunk(name: str, n_channel: int, stamp_px: int, n_out: int, **setting
     Raises
     ------
     ModelError
-        timm has no such model, it does not have a setting, or it cannot take stamps of this size.
+        timm has no such model, it does not have a setting, a setting is not one of `SETTINGS`, or it cannot take stamps
+        of this size.
     """
     import timm
 
     timm_name(name)
+    if unknown := sorted(set(settings) - SETTINGS):
+        raise ModelError(
+            "settings that are not passed on to timm: sizes and rates alone are",
+            family=name,
+            got=",".join(unknown),
+            known=",".join(sorted(SETTINGS)),
+        )
     missing = -stamp_px % GRID_PX
     margin = (missing // 2, missing - missing // 2)
     made = {"pretrained": False, "in_chans": n_channel, "num_classes": n_out} | settings
