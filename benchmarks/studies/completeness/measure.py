@@ -1,6 +1,8 @@
 """
 A thousand lenses painted into the KiDS tile: completeness, the realism gate, and what it costs in scans of the tile.
 
+    python -m benchmarks.studies.completeness.measure --real ../shared/data
+
 Real lenses are those of Space Warps with a grade of 2 and more: another survey, so the gate must not pass. Cost is
 processor time of the whole command, fits, gate and page included, over that of a scan, both without imports.
 """
