@@ -173,7 +173,8 @@ LENSPIPE.load = data => {
   const facts = i => {
     const at = name => columns[name][i];
     const rows = [["Rank", at("rank") ?? "–"], ["Score (raw)", at("score") === null ? "–" : at("score").toPrecision(6)],
-      ["Probability", at("probability") === null ? "none" : `${at("probability").toPrecision(3)}, at a prior of ${at("prior").toPrecision(2)}`],
+      ["Probability", at("probability") === null ? "none" : at("probability").toPrecision(3) +
+        (at("prior") === null ? "" : `, at a prior of ${at("prior").toPrecision(2)}`)],
       ["RA, Dec (ICRS)", `${number(at("ra"), 6)}  ${number(at("dec"), 6)}`]];
     rows.push(["Known lens", at("known_lens") === null ? "none near"
       : `${at("known_lens")} (${at("known_lens_grade") || "no grade"}), ${number(at("known_lens_separation_arcsec"), 2)}″`]);
