@@ -93,6 +93,9 @@ def tables(run: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
     """Candidates, shards without their timings, failures."""
     shards = pq.read_table(run / "shards.parquet")
     timings = [n for n in shards.column_names if n.endswith("_s")]
+    for name in ("corner_ra_deg", "corner_dec_deg"):  # NaN where a shard failed, which is equal to nothing
+        corners = pa.array([repr(corner) for corner in shards[name].to_pylist()])
+        shards = shards.set_column(shards.schema.get_field_index(name), name, corners)
     return (
         pq.read_table(run / "candidates.parquet"),
         shards.drop_columns(timings),

@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from killing import tables
 from sky import write_tile
 
 from lenspipe.runner import Silent, here
@@ -39,19 +39,6 @@ def scan(tiles, out, model, runner, *, core_px=128, shards_per_call=4, batch_siz
     config = ScanConfig.model_validate({"shard": {"core_px": core_px, "halo_px": 64}, "score": score})
     return run_scan(
         ScanRequest((str(tiles),), read_layout("generic"), config, None), out, runner, Silent(), resume=False
-    )
-
-
-def tables(out):
-    shards = pq.read_table(out / "shards.parquet")
-    timings = [name for name in shards.column_names if name.endswith("_s")]
-    for name in ("corner_ra_deg", "corner_dec_deg"):  # NaN where a shard failed, which is equal to nothing
-        corners = pa.array([repr(corner) for corner in shards[name].to_pylist()])
-        shards = shards.set_column(shards.schema.get_field_index(name), name, corners)
-    return (
-        pq.read_table(out / "candidates.parquet"),
-        shards.drop_columns(timings),
-        pq.read_table(out / "failures.parquet"),
     )
 
 
