@@ -60,7 +60,7 @@ def reference(tiles, tiny_model, tmp_path_factory):
     return tables(out)
 
 
-@pytest.mark.parametrize(("n_worker", "shards_per_call", "separate_scorers"), [(3, 1, False), (2, 5, True)])
+@pytest.mark.parametrize(("n_worker", "shards_per_call", "separate_scorers"), [(2, 1, False), (2, 5, True)])
 def test_ray_finds_what_the_plain_loop_finds(
     tiles, tiny_model, reference, tmp_path, n_worker, shards_per_call, separate_scorers
 ):
