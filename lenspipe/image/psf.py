@@ -257,9 +257,16 @@ def _fit(stars: _Stars, start: Array) -> Array | None:
 
     bounds = ([start[0] - 1.0, np.log(0.3), -0.7, -0.7], [start[0] + 1.0, np.log(9.0), 0.7, 0.7])
     found = least_squares(
-        left, start, bounds=bounds, loss="soft_l1", f_scale=3.0, x_scale=[0.1, 0.3, 0.05, 0.05], xtol=1e-4, ftol=1e-5,
+        left,
+        start,
+        bounds=bounds,
+        loss="soft_l1",
+        f_scale=3.0,
+        x_scale=[0.1, 0.3, 0.05, 0.05],
+        xtol=1e-4,
+        ftol=1e-5,
         tr_solver="lsmr",
-    )  # fmt: skip
+    )
     if not found.success or not np.isfinite(found.x).all() or abs(found.x[0] - start[0]) > 0.99:
         return None
     return np.asarray(found.x)

@@ -19,6 +19,9 @@ CONTRAST = 2.5
 """Least ratio of the sources in that strip to those in the strips beside it."""
 BRIGHT_SNR = (400.0, 200.0, 100.0, 50.0)
 """Signal-to-noise from which sources are asked, the brightest first: there stars are many and galaxies few."""
+LARGER, MIN_LARGER = 1.2, 5
+"""So many sources, so many times larger than any star, show that a window has galaxies. Where nothing is larger than
+the rest, one size says nothing: they may be stars, or galaxies that somebody drew."""
 FAINT_SNR = 20.0
 """The locus is followed no further than this."""
 SMALLEST_PX = 0.8
@@ -137,7 +140,7 @@ def find_locus(
     Returns
     -------
     StarLocus or None
-        None where too few stars are found.
+        None where too few stars are found, or nothing that is larger.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         usable = clean & (radius_px > SMALLEST_PX) & (snr > FAINT_SNR) & np.isfinite(snr)
@@ -164,7 +167,10 @@ def find_locus(
     n_star = round(float(members.sum() - np.interp(ln_s[members], ln_snr, galaxies).sum()))
     if n_star < MIN_STARS:
         return None
-    return StarLocus(ln_snr, ln_radius, widths, galaxies, plane, width_sigma, n_star, members)
+    locus = StarLocus(ln_snr, ln_radius, widths, galaxies, plane, width_sigma, n_star, members)
+    with np.errstate(invalid="ignore"):
+        larger = (snr >= locus.faintest_snr) & (radius_px > LARGER * locus.limit_px(snr, x_px, y_px))
+    return locus if larger.sum() >= MIN_LARGER else None
 
 
 def saturated_stars(

@@ -75,7 +75,7 @@ def flux_line(band: str, scales: list[dict[str, Any]]) -> str:
     sources = [name if len(said) == 1 else f"{name}: {n} tiles" for name, n in said.most_common(SHOWN)]
     if len(said) > SHOWN:
         sources.append(f"and {len(said) - SHOWN} more")
-    span = f"{min(values):.3f}" if max(values) - min(values) < 5e-4 else f"{min(values):.3f} to {max(values):.3f}"
+    span = f"{min(values):z.3f}" if max(values) - min(values) < 5e-4 else f"{min(values):z.3f} to {max(values):z.3f}"
     return f"{band}: {span} AB ({'; '.join(sources)})"
 
 

@@ -62,9 +62,8 @@ def measure_stars(
     measured, snr = window.measured, window.snr
     radius, x, y = measured.apertures.half_light_radius_px, measured.sources.x_px, measured.sources.y_px
     width = config.star_cut or SelectConfig().star_cut
-    locus = find_locus(
-        radius, snr, measured.flags == 0, x, y, width_sigma=width, purity_min=config.star_purity_min
-    )  # fmt: skip
+    clean, purity_min = measured.flags == 0, config.star_purity_min
+    locus = find_locus(radius, snr, clean, x, y, width_sigma=width, purity_min=purity_min)
     if locus is None:
         core = window.core
         small = smaller_than_stated(
@@ -159,12 +158,16 @@ def _psf_row(band: str, psf: Psf | None, stated_arcsec: float | None, pixel_scal
     if psf is None:
         return row
     measured = ("n_star", "snr", "scatter", "beta", "ellipticity", "angle_deg")
-    return row | {name: getattr(psf, name) for name in measured} | {
-        "psf_from": FROM_STARS,
-        "fwhm_arcsec": psf.fwhm_px * pixel_scale_arcsec,
-        "variation": psf.variation if np.isfinite(psf.variation) else None,
-        "stack": psf.stack.ravel().tolist(),
-    }  # fmt: skip
+    return (
+        row
+        | {name: getattr(psf, name) for name in measured}
+        | {
+            "psf_from": FROM_STARS,
+            "fwhm_arcsec": psf.fwhm_px * pixel_scale_arcsec,
+            "variation": psf.variation if np.isfinite(psf.variation) else None,
+            "stack": psf.stack.ravel().tolist(),
+        }
+    )
 
 
 def star_record(shards: pa.Table, bands: tuple[str, ...]) -> dict[str, Any]:

@@ -128,6 +128,13 @@ def test_fewer_stars_than_make_a_locus_are_none(rng):
     assert locus_of(*sizes(rng, 0)) is None
 
 
+def test_sources_of_one_size_are_not_stars_where_nothing_is_larger(rng):
+    radius, snr, x, y = sizes(rng, 120, 4)
+    assert locus_of(radius, snr, x, y) is None
+    more = [np.append(v, w) for v, w in ((radius, [4.0] * 5), (snr, [900.0] * 5), (x, [9.0] * 5), (y, [9.0] * 5))]
+    assert locus_of(*more).are_stars(*more)[:120].mean() > 0.9
+
+
 def test_hot_pixels_are_no_locus(rng):
     radius, snr, x, y = sizes(rng, 0)
     radius[:60], snr[:60] = 0.5, 500.0

@@ -173,3 +173,17 @@ def test_the_table_of_psfs_opens_in_astropy_with_its_units(planted):
     run, *_ = planted
     assert Table.read(run / "psf.parquet")["stack"].shape == (3, 41 * 41)
     assert pq.read_schema(run / "psf.parquet").field("fwhm_arcsec").metadata[b"unit"] == b"arcsec"
+
+
+def test_drawn_sources_of_one_size_all_stay(tmp_path):
+    """A field as one draws it to try a scan: round, alike, and nothing larger."""
+    rng, grid = np.random.default_rng(4), np.arange(30, 300, 60.0)
+    x, y = (v.ravel() + rng.uniform(-4, 4, 25) for v in np.meshgrid(grid, grid))
+    image = gaussian_sources((300, 300), x, y, rng.uniform(2000, 40_000, 25), np.full(25, 5.2))
+    header = tan_wcs((300, 300)).to_header()
+    header["BUNIT"] = "nJy"
+    (tmp_path / "tiles").mkdir()
+    fits.writeto(tmp_path / "tiles/a_i.fits", (image + rng.normal(0, 5, image.shape)).astype(np.float32), header)
+    scan(tmp_path / "tiles", tmp_path / "run", core_px=512)
+    assert is_row(rows(tmp_path / "run"), x, y).all()
+    assert rows(tmp_path / "run", "shards")["star_cut_from"].to_pylist() == ["none"]

@@ -34,15 +34,26 @@ class Autoencoder(RebuildNetwork):
         w, self.variational, self.num_features = width, variational, latent
         self.weight = 2 * beta * PIXEL_SIGMA**2 / (n_channel * stamp_px**2)
         self.encoder = nn.Sequential(
-            nn.Conv2d(n_channel, w, 3, 2, 1), nn.BatchNorm2d(w), nn.ReLU(),
-            nn.Conv2d(w, 2 * w, 3, 2, 1), nn.BatchNorm2d(2 * w), nn.ReLU(),
-            nn.Flatten(), nn.Linear(2 * w * side**2, latent * (1 + variational)),
-        )  # fmt: skip
+            nn.Conv2d(n_channel, w, 3, 2, 1),
+            nn.BatchNorm2d(w),
+            nn.ReLU(),
+            nn.Conv2d(w, 2 * w, 3, 2, 1),
+            nn.BatchNorm2d(2 * w),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(2 * w * side**2, latent * (1 + variational)),
+        )
         self.decoder = nn.Sequential(
-            nn.Linear(latent, 2 * w * side**2), nn.Unflatten(1, (2 * w, side, side)), nn.ReLU(),
-            nn.Upsample(half), nn.Conv2d(2 * w, w, 3, 1, 1), nn.BatchNorm2d(w), nn.ReLU(),
-            nn.Upsample(stamp_px), nn.Conv2d(w, n_channel, 3, 1, 1),
-        )  # fmt: skip
+            nn.Linear(latent, 2 * w * side**2),
+            nn.Unflatten(1, (2 * w, side, side)),
+            nn.ReLU(),
+            nn.Upsample(half),
+            nn.Conv2d(2 * w, w, 3, 1, 1),
+            nn.BatchNorm2d(w),
+            nn.ReLU(),
+            nn.Upsample(stamp_px),
+            nn.Conv2d(w, n_channel, 3, 1, 1),
+        )
 
         last = self.decoder[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
