@@ -108,8 +108,9 @@ class SurveyLayout(Table):
     weight_kind: Literal["invvar", "variance", "rms", "relative"] | None = None
     """What weight planes hold: inverse variance, variance or rms in image units; ``relative`` (an exposure time,
     an inverse variance of unknown scale) says only where there are data: 0 is none."""
-    zeros_are_no_data: bool = True
-    """Whether patches of exact zeros in a floating-point image are pixels without data."""
+    zeros_are_no_data: bool | None = None
+    """Whether patches of exact zeros in an image are pixels without data. Where absent they are, but an image that
+    looks like photon counts, whose zeros are data, is refused until it is said."""
     mask_bits: tuple[int, ...] = ()
     """Bits of the mask plane that make a pixel bad; any non-zero value is bad where this and
     ``mask_planes`` are empty."""

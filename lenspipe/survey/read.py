@@ -197,7 +197,7 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
         njy_per_count = facts.flux[files.band].njy_per_unit
         np.isfinite(counts, out=mask[b])
         np.logical_not(mask[b], out=mask[b])
-        if layout.zeros_are_no_data:
+        if layout.zeros_are_no_data is not False:
             empty = _no_data(counts)
             _ask_about_zeros(counts, empty, files, layout)
             mask[b] |= empty
@@ -282,7 +282,7 @@ def _no_data(counts: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _ask_about_zeros(counts: NDArray[Any], empty: NDArray[np.bool_], files: BandFiles, layout: SurveyLayout) -> None:
     """Refuse photon counts, whose zeros are data, until the layout says what zeros are."""
-    if "zeros_are_no_data" in layout.model_fields_set or empty.mean() < PHOTON_PATCHES_MIN:
+    if layout.zeros_are_no_data is not None or empty.mean() < PHOTON_PATCHES_MIN:
         return
     seen = counts[counts != 0]
     seen = seen[np.isfinite(seen)]

@@ -1,9 +1,12 @@
 # What is no data is masked and counted, and nothing else is.
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from made_files import agrees, field, read, wcs_cards, write, write_hdus
 
+from lenspipe.cli.scan import command
 from lenspipe.errors import TileError
 from lenspipe.survey.layout import FileRule, SurveyLayout, ZeroPoint
 from lenspipe.survey.read import sentinels
@@ -91,6 +94,17 @@ def test_photon_counts_are_told_about_zeros_are_no_data(tmp_path, rng, mean, dty
     with np.errstate(invalid="ignore"):
         assert not read(path, TRUTH, survey=layout(zeros_are_no_data=False)).mask.any()
         assert read(path, TRUTH, survey=layout(zeros_are_no_data=True)).mask.any()
+
+
+def test_the_command_tells_about_photons_too(tmp_path, rng):
+    """Whose layout has been through ``--set``, which states every key."""
+    path = write(tmp_path / "t_i.fits", rng.poisson(0.03, TRUTH.image.shape), wcs_cards(MAGZERO=20.0), dtype="f4")
+    asked = [str(path), "--model", "none", "--no-catalog", "--runner", "local", "--out"]
+    assert CliRunner().invoke(command, [*asked, str(tmp_path / "run")], standalone_mode=False).return_value == 3
+    (row,) = pq.read_table(tmp_path / "run/failures.parquet").to_pylist()
+    assert "zeros_are_no_data = false" in row["message"]
+    told = [*asked, str(tmp_path / "told"), "--set", "survey.zeros_are_no_data=false"]
+    assert CliRunner().invoke(command, told, standalone_mode=False).return_value == 0
 
 
 def test_a_labelled_image_with_an_empty_border_is_not_taken_for_photons(tmp_path, rng):
