@@ -44,7 +44,7 @@ def subtract_sky(
     Raises
     ------
     TileError
-        A band is constant where it is not masked: there is no noise to detect anything against.
+        Most pixels of a band have one value where it is not masked: there is no noise to detect anything against.
     """
     noise: list[NDArray[np.float32]] = []
     medians: list[float | None] = []
@@ -52,11 +52,12 @@ def subtract_sky(
         background = None
         if not bad.all():
             background = estimate_background(plane, bad, mesh_px=mesh_px, filter_mesh=filter_mesh)
-            if background is None and not _too_few(plane[~bad]):
+            if background is None and (part := _of_one_value(plane[~bad])) > 0.5:
+                what = "the image is constant" if part == 1 else f"{part:.0%} of the pixels have one value"
                 raise TileError(
-                    "the image is constant: there is no noise to detect sources against; leave the tile out",
+                    f"{what}: there is no noise to detect sources against; leave the tile out",
                     band=band,
-                    value_njy=float(plane[~bad][0]),
+                    value_njy=float(np.median(plane[~bad])),
                 )
         if background is None:
             bad[:] = True
@@ -72,6 +73,6 @@ def subtract_sky(
     return Flat(image, noise, mask, medians)
 
 
-def _too_few(values: NDArray[np.float32]) -> bool:
-    """Whether a band without a background is masked too far, rather than constant where it is not."""
-    return len(values) == 0 or bool(np.ptp(values) > 0)
+def _of_one_value(values: NDArray[np.float32]) -> float:
+    """Part of the values that are the median; 0 of none. A band without a sky whose values differ is masked too far."""
+    return float((values == np.median(values)).mean()) if len(values) else 0.0

@@ -104,7 +104,9 @@ def test_the_command_tells_about_photons_too(tmp_path, rng):
     (row,) = pq.read_table(tmp_path / "run/failures.parquet").to_pylist()
     assert "zeros_are_no_data = false" in row["message"]
     told = [*asked, str(tmp_path / "told"), "--set", "survey.zeros_are_no_data=false"]
-    assert CliRunner().invoke(command, told, standalone_mode=False).return_value == 0
+    assert CliRunner().invoke(command, told, standalone_mode=False).return_value == 3
+    (row,) = pq.read_table(tmp_path / "told/failures.parquet").to_pylist()
+    assert "97% of the pixels have one value: there is no noise" in row["message"]
 
 
 def test_a_labelled_image_with_an_empty_border_is_not_taken_for_photons(tmp_path, rng):
