@@ -11,6 +11,7 @@ from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, mo
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.population import DeflectorPopulation, Range, SourcePopulation
+from lenspipe.simulate.published import PublishedTable
 from lenspipe.toml import Table, parse_toml, put_over, read_toml
 
 REAL = "real"
@@ -125,6 +126,9 @@ class Recipe(Table):
     """Sources."""
     substructure: SubstructureTable | None = None
     """Only for ``kind = "substructure"``."""
+    published: PublishedTable | None = None
+    """In its place where lenses, sources and noise are those of a published set: then neither ``deflectors`` nor
+    ``sources`` are drawn from, and no stamp is refused for faint arcs."""
     lens_light: bool = True
     """Whether the lens galaxy shines."""
     min_arc_snr: float = Field(20.0, gt=0)
@@ -146,9 +150,10 @@ class Recipe(Table):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """In JSON the table of hosts is left out where it is null, so that older requests stay the same."""
+        """In JSON later tables are left out where they are null, so that older requests stay the same."""
         whole: dict[str, Any] = handler(self)
-        return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "hosts" and v is None)}
+        later = ("hosts", "published")
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k in later and v is None)}
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -169,8 +174,11 @@ class Recipe(Table):
             raise ValueError("classes need positive relative numbers")
         if unknown := set(self.classes) - set(known_classes(self.kind)):
             raise ValueError(f"unknown classes {sorted(unknown)}; known: {', '.join(known_classes(self.kind))}")
-        if (self.kind == "substructure") != (self.substructure is not None):
-            raise ValueError("a table [substructure] is needed for kind 'substructure', and only there")
+        tables = (self.substructure is not None) + (self.published is not None)
+        if tables != (self.kind == "substructure"):
+            raise ValueError("a table [substructure] or [published] is needed for kind 'substructure', and only there")
+        if self.published is not None and len(self.image) > 1:
+            raise ValueError("a published recipe has one image")
         return self
 
 

@@ -22,6 +22,7 @@ from lenspipe.simulate.negatives.galaxies import field_galaxies
 from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of, observe
 from lenspipe.simulate.on_hosts import draw_on_host
 from lenspipe.simulate.population import SourceImage, deflector_light
+from lenspipe.simulate.published_image import published_stamp
 from lenspipe.simulate.recipe import REAL, Recipe, SubstructureTable
 from lenspipe.simulate.render import Deflector
 from lenspipe.simulate.substructure import draw_subhalos, draw_vortex
@@ -86,6 +87,11 @@ def draw_stamp(
     names = list(recipe.classes)
     weight = np.array([recipe.classes[name] for name in names])
     kind = names[int(rng.choice(len(names), p=weight / weight.sum()))]
+    host_name = f"{recipe.name}-{seed}-{item:08d}"
+    if recipe.published is not None:
+        pixels, drawn_facts = published_stamp(rng, recipe, kind, seed=seed)
+        told = {"kind": kind, "survey": recipe.survey[0].name, "artefact": ""}
+        return Stamp({recipe.image[0].name: pixels}, kind, host_name, told | drawn_facts)
     conditions = draw_conditions(rng, recipe)
     facts: dict[str, Any] = {"kind": kind, "survey": conditions.survey.name}
     if hosts is not None:
@@ -94,7 +100,6 @@ def draw_stamp(
         return Stamp({recipe.image[0].name: drawn.pixels_njy}, label, drawn.host, facts | drawn.facts, drawn.split)
     if kind == REAL:
         raise ConfigError("the class real is made of a survey's own sources: give --hosts", recipe=recipe.name)
-    host_name = f"{recipe.name}-{seed}-{item:08d}"
     for band, fwhm, rms in zip(recipe.bands, conditions.seeing_fwhm_arcsec, conditions.sky_rms_njy, strict=True):
         facts |= {f"seeing_{band}_arcsec": float(fwhm), f"sky_rms_{band}_njy": float(rms)}
     lensed = None
