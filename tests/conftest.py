@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they need, which their fixtures say; tests with Ray share one process and its Ray."""
     for item in items:
         needs = set(getattr(item, "fixturenames", ()))
-        if needs & RAY or "parity" in item.path.parts or item.get_closest_marker("ray"):
+        if needs & RAY or item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.ray)
             item.add_marker(pytest.mark.xdist_group("ray"))
         elif needs & BROWSER:
@@ -87,11 +87,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
     """One local Ray for the whole session: four logical CPUs, whatever the machine has."""
-    from lenspipe.distributed.session import prepare_environment
+    from lenspipe.distributed.session import ray_session
 
-    prepare_environment(keep_idle=True)
-    import ray
-
-    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=300 << 20, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_session(n_worker=4, keep_idle=True):
+        yield

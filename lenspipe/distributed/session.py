@@ -22,6 +22,9 @@ _SETTINGS = {
     "RAY_worker_register_timeout_seconds": "600",
 }
 
+_OWN = "LENSPIPE_OWN_RAY"
+"""Said to Ray's processes by their environment."""
+
 
 def prepare_environment(*, keep_idle: bool = False) -> None:
     """Set what Ray needs, and with ``keep_idle`` that it keeps idle processes; what the user has set already stays."""
@@ -37,6 +40,11 @@ def _writable_home() -> bool:
     with contextlib.suppress(RuntimeError):
         return os.access(pathlib.Path.home(), os.W_OK)
     return False
+
+
+def own_ray() -> bool:
+    """Whether the Ray that runs was started by `ray_session`, here or above, and ends with it."""
+    return os.environ.get(_OWN) == "1"
 
 
 def usable_cores() -> int:
@@ -121,6 +129,11 @@ def on_ray(load: Callable[[int], RunnerT], *, n_worker: int | None = None, keep_
 def _start(address: str | None, n_cpu: int) -> None:
     import ray
 
+    os.environ[_OWN] = "0" if address else "1"
+    if not address:
+        os.environ.setdefault(
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
+        )  # a process that watches for nodes to be taken
     try:
         if address:
             ray.init(address=address, logging_level=logging.ERROR)

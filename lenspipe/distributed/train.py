@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from lenspipe.distributed.session import prepare_environment
+from lenspipe.distributed.session import own_ray, prepare_environment
 from lenspipe.errors import ConfigError, LenspipeError
 from lenspipe.learn.job import TrainJob
 from lenspipe.learn.local import OnStep
@@ -55,7 +55,6 @@ def train_ray(job: TrainJob, *, n_worker: int, on_step: OnStep) -> None:
     """
     import ray
     from ray.train import RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchTrainer
 
     n_cpu = int(ray.cluster_resources().get("CPU", 0))
     if n_worker > n_cpu:
@@ -64,7 +63,7 @@ def train_ray(job: TrainJob, *, n_worker: int, on_step: OnStep) -> None:
     sent = {"job": ray.put(job), "n_reader": max(1, min(MAX_READERS, n_cpu // n_worker))}
     with _Watcher(job, on_step):
         for attempt in range(1 + MAX_RESTARTS):
-            trainer = TorchTrainer(
+            trainer = _trainer(
                 _worker,
                 train_loop_config=sent,
                 scaling_config=ScalingConfig(
@@ -86,6 +85,25 @@ def train_ray(job: TrainJob, *, n_worker: int, on_step: OnStep) -> None:
                     raise
     shutil.rmtree(Path(job.out) / RAY_FOLDER, ignore_errors=True)
     (Path(job.out) / PROGRESS_FILE).unlink(missing_ok=True)
+
+
+def _trainer(*args: Any, **settings: Any) -> Any:
+    """
+    `TorchTrainer` without two of the processes that it starts.
+
+    One hands out data sets, which we do not give it. The other frees, on a cluster, what a killed training had booked;
+    on a Ray that ends with this process nothing outlives it, and as it asks a dashboard that is not there, each
+    training would end with 12 s of waiting for it.
+    """
+    from ray.train.torch import TorchTrainer
+
+    unused = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if own_ray() else set())
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            return [each for each in super()._create_default_callbacks() if type(each).__name__ not in unused]
+
+    return Trainer(*args, **settings)
 
 
 def deliberate(error: Any) -> LenspipeError | None:

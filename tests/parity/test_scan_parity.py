@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import psutil
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import pytest
 from killing import tables
 from sky import write_tile
@@ -60,26 +60,9 @@ def reference(tiles, tiny_model, tmp_path_factory):
     return tables(out)
 
 
-@pytest.mark.parametrize(("n_worker", "shards_per_call", "separate_scorers"), [(2, 1, False), (2, 5, True)])
-def test_ray_finds_what_the_plain_loop_finds(
-    tiles, tiny_model, reference, tmp_path, n_worker, shards_per_call, separate_scorers
-):
-    runner = partial(by_ray, n_worker, separate_scorers)
-    scan(tiles, tmp_path / "ray", tiny_model, runner, shards_per_call=shards_per_call)
-    for got, want in zip(tables(tmp_path / "ray"), reference, strict=True):
-        assert got.equals(want)
-
-
 def test_the_plain_loop_does_not_depend_on_how_shards_share_calls(tiles, tiny_model, reference, tmp_path):
     scan(tiles, tmp_path / "seven", tiny_model, local, shards_per_call=7)
     for got, want in zip(tables(tmp_path / "seven"), reference, strict=True):
-        assert got.equals(want)
-
-
-def test_without_a_model_ray_equals_the_plain_loop(tiles, tmp_path):
-    scan(tiles, tmp_path / "local", "none", local)
-    scan(tiles, tmp_path / "ray", "none", by_ray)
-    for got, want in zip(tables(tmp_path / "ray"), tables(tmp_path / "local"), strict=True):
         assert got.equals(want)
 
 
@@ -92,43 +75,18 @@ def busy_workers():
                 yield process
 
 
-def test_workers_that_are_killed_now_and_then_cost_no_row(tiles, tiny_model, reference, tmp_path, rng):
-    """SIGKILL of busy workers; a shard may lose its worker once without harm."""
-    stop, killed = threading.Event(), []
-
-    def kill():
-        while not stop.is_set() and len(killed) < 2:
-            time.sleep(0.6 + 0.6 * rng.random())
-            busy = list(busy_workers())
-            if busy and (tmp_path / "ray/parts").is_dir():
-                victim = busy[rng.integers(len(busy))]
-                with contextlib.suppress(psutil.Error):
-                    victim.send_signal(signal.SIGKILL)
-                    killed.append(victim.pid)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        scan(tiles, tmp_path / "ray", tiny_model, by_ray, core_px=128, shards_per_call=1)
-    finally:
-        stop.set()
-        thread.join()
-    assert killed
-    for got, want in zip(tables(tmp_path / "ray"), reference, strict=True):
-        assert got.equals(want)
+DEADLY = "a_x128y256c128"
 
 
-@pytest.mark.parametrize("separate_scorers", [False, True])
-def test_a_shard_that_always_kills_its_worker_is_a_failure_row(
-    tiles, tmp_path, tiny_model, monkeypatch, separate_scorers
-):
+@pytest.fixture
+def deadly_shard(monkeypatch):
     """A pixel value that ends the process: planted where a worker begins a shard."""
     from lenspipe.distributed import scan as dist_scan
 
     real = dist_scan.scan_shard
 
     def deadly(task, settings):
-        if task.shard.shard_id == "a_x128y256c128":
+        if task.shard.shard_id == DEADLY:
             from lenspipe.scan import attempts
 
             if attempts.deaths(settings.attempts, "read", task.shard.shard_id) < attempts.MAX_DEATHS:
@@ -149,12 +107,65 @@ def test_a_shard_that_always_kills_its_worker_is_a_failure_row(
     # both are pickled by value, so they reach the workers
     monkeypatch.setattr(dist_scan, "_read", read)
     monkeypatch.setattr(dist_scan, "ScanShards", Deadly)
-    result = scan(tiles, tmp_path / "ray", tiny_model, partial(by_ray, separate_scorers=separate_scorers))
-    failures = pq.read_table(tmp_path / "ray/failures.parquet").to_pylist()
-    died = [f for f in failures if f["error_type"] == "WorkerDied"]
-    assert [f["shard_id"] for f in died] == ["a_x128y256c128"]
+
+
+@contextlib.contextmanager
+def killing(run, rng, *, at_most):
+    """SIGKILL of busy workers while a scan goes on; yields the list of those killed."""
+    stop, killed = threading.Event(), []
+
+    def kill():
+        while not stop.is_set() and len(killed) < at_most:
+            time.sleep(0.6 + 0.6 * rng.random())
+            busy = list(busy_workers())
+            if busy and (run / "parts").is_dir():
+                victim = busy[rng.integers(len(busy))]
+                with contextlib.suppress(psutil.Error):
+                    victim.send_signal(signal.SIGKILL)
+                    killed.append(victim.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+def check_all_but_the_deadly_shard(run, reference):
+    """Rows of every other shard are the plain loop's; the deadly one is a failure row."""
+    (candidates, shards, failures), (want, want_shards, want_failures) = tables(run), reference
+    others = pc.field("shard_id") != DEADLY
+    assert want.filter(~others).num_rows > 0  # it has something to lose
+    assert candidates.equals(want.filter(others))
+    assert shards.filter(others).equals(want_shards.filter(others))
+    died = [row for row in failures.to_pylist() if row["error_type"] == "WorkerDied"]
+    assert [row["shard_id"] for row in died] == [DEADLY]
+    lost = pc.field("error_type") != "WorkerDied"
+    assert failures.filter(lost).equals(want_failures)
+
+
+@pytest.mark.usefixtures("deadly_shard")
+def test_workers_that_are_killed_cost_no_row_and_a_shard_that_always_kills_them_is_a_failure_row(
+    tiles, tiny_model, reference, tmp_path, rng
+):
+    """A shard may lose its worker once without harm: to the deadly one beside it, or to a signal from outside."""
+    run = tmp_path / "ray"
+    with killing(run, rng, at_most=1) as killed:
+        result = scan(tiles, run, tiny_model, by_ray, shards_per_call=1)
+    assert killed
     assert result.exit_code == 3
-    assert result.totals.shards_ok == result.totals.shards - len({f["shard_id"] for f in failures} - {None})
+    check_all_but_the_deadly_shard(run, reference)
+
+
+@pytest.mark.usefixtures("deadly_shard")
+def test_readers_and_scorers_of_their_own_give_the_same_rows_and_outlive_a_deadly_shard(
+    tiles, tiny_model, reference, tmp_path
+):
+    run = tmp_path / "ray"
+    scan(tiles, run, tiny_model, partial(by_ray, 1, separate_scorers=True), shards_per_call=5)
+    check_all_but_the_deadly_shard(run, reference)
 
 
 def test_scores_vary(reference):

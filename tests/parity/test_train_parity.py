@@ -89,18 +89,6 @@ def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_denoiser_trains_in_a_ray_worker_as_in_the_plain_loop(stamps, tmp_path):
-    settings = TrainSettings.model_validate(
-        {"sampling": {"batch_size": 16, "steps_per_epoch": 4}, "optim": {"epochs": 1, "threads": 1}}
-    )
-    kind = {"model": "unet-small", "task": "denoise", "settings": settings, "seed": 4}
-    plain = train(stamps, out=tmp_path / "plain", **kind)
-    ray = train(stamps, out=tmp_path / "ray", runner=here(train_ray), **kind)
-    assert plain.weights_sha256 == ray.weights_sha256
-    assert plain.metrics == ray.metrics
-
-
-@pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_together_and_measure_every_validation_stamp(stamps, tmp_path):
     card = run(stamps, tmp_path / "two", train_ray, n_worker=2)
     assert card.training["workers"] == 2
