@@ -83,6 +83,31 @@ def substructure_fields() -> list[pa.Field]:
     return fields
 
 
+EMBEDDING = "embedding"
+"""Column of the vectors of ``--embed``."""
+
+
+def embedding_field(size: int) -> pa.Field:
+    """The vector that describes a candidate."""
+    text = "Vector of length 1 that describes the image: alike images have alike directions"
+    return field(EMBEDDING, pa.list_(pa.float16(), size), text, ucd="stat.value")
+
+
+def anomaly_fields() -> list[pa.Field]:
+    """What the model of ``--anomaly`` says of a candidate."""
+    return [
+        field(
+            "anomaly", pa.float32(), "How unlike the normal stamps of the model's training the image is", ucd="stat.value"
+        ),
+        field(
+            "anomaly_false_positive_rate",
+            pa.float32(),
+            "Part of held-out normal stamps that are as unlike",
+            ucd="stat.probability",
+        ),
+    ]
+
+
 def nothing(of: pa.Field, n: int) -> pa.Array:
     """``n`` values of a column where nothing was found out: null, and of words the empty one (astropy reads no null text)."""
     return pa.array([""] * n, of.type) if pa.types.is_string(of.type) else pa.nulls(n, of.type)

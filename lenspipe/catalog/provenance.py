@@ -14,6 +14,7 @@ from lenspipe import __version__
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import CONTAMINANT, added_columns, bands_of
 from lenspipe.catalog.run_rows import Run, same_files
+from lenspipe.catalog.vectors import check_same_embedding
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json, utc_now
 from lenspipe.stats.calibrate import probability_record
@@ -94,6 +95,7 @@ def check_append(
             catalogue=was,
             got=now,
         )
+    check_same_embedding(run.record, before["runs"])
     digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
     if digests != {run.model_digest} and not other_model:
         raise ConfigError(
@@ -160,6 +162,8 @@ def provenance(
         "model",
         "no_model",
         "probability",
+        "embed",
+        "anomaly",
         "assumptions",
         "magnitudes",
         "inputs",

@@ -20,6 +20,7 @@ from lenspipe.catalog.provenance import Matching, check_append, record_of
 from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
 from lenspipe.catalog.tree import TreeWriter
+from lenspipe.catalog.vectors import EMBEDDINGS, write_vectors
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError
@@ -116,6 +117,20 @@ def write_catalog(
                 n_own = n_new = sum(pq.read_metadata(new / names.HATS / "dataset" / p.path).num_rows for p in pixels)
                 n_merged = 0
             n_merged += run.record["counts"]["candidates"] - n_own
+            run_file = run.folder / EMBEDDINGS
+            there, old = run_file.exists(), out / names.VECTORS
+            if there or (before and old.exists()):
+                write_vectors(
+                    new / names.HATS,
+                    new / names.VECTORS,
+                    run_id=run.run_id,
+                    run_file=run_file.absolute() if there else None,
+                    old=old if before and old.exists() else None,
+                    name=out.name,
+                    executor=tasks,
+                    scratch=new / OF_THE_RUN,
+                )
+                shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
             if flat:
                 _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
             return finish_catalog(

@@ -57,6 +57,24 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     help="Probability from which a candidate is looked at by --substructure. [default: 0.5]",
 )
 @click.option(
+    "--embed",
+    default=None,
+    metavar="DIR",
+    help="Embedding whose vector of each candidate is kept, for `lenspipe similar` (docs/embedding.md).",
+)
+@click.option(
+    "--anomaly",
+    default=None,
+    metavar="DIR",
+    help="Model that says how unlike normal stamps a candidate is (docs/anomaly.md); with --substructure of the same ones.",
+)
+@click.option(
+    "--anomaly-above",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="Probability from which a candidate is looked at by --anomaly. [default: all, or that of --substructure]",
+)
+@click.option(
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=None,
@@ -100,6 +118,9 @@ def command(
     denoiser: str | None,
     substructure: tuple[str, ...],
     substructure_above: float | None,
+    embed: str | None,
+    anomaly: str | None,
+    anomaly_above: float | None,
     prior: float | None,
     runner: str,
     workers: int | None,
@@ -153,6 +174,9 @@ def command(
             "score.prior": prior,
             "substructure.models": tuple(map(_path_or_name, substructure)) or None,
             "substructure.above": substructure_above,
+            "embed": embed and _path_or_name(embed),
+            "anomaly.model": anomaly and _path_or_name(anomaly),
+            "anomaly.above": anomaly_above,
             "shard.core_px": shard_px,
             "zero_point_ab": zero_point_ab,
             "detect.detector": detector,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lenspipe.toml import Table
 
@@ -112,6 +112,16 @@ class SubstructureConfig(Table):
     calibration where none is stated; 0 looks at all, and needs no calibration."""
 
 
+class AnomalyConfig(Table):
+    """How unlike normal stamps candidates are."""
+
+    model: str | None = None
+    """Checkpoint of task anomaly; none where absent."""
+    above: float | None = Field(default=None, ge=0, le=1)
+    """Probability to be a lens from which a candidate is looked at; where absent that of `substructure` where there
+    are models of it, so that both look at the same candidates, else 0, which is all."""
+
+
 class ScanConfig(Table):
     """A whole scan."""
 
@@ -121,8 +131,21 @@ class ScanConfig(Table):
     select: SelectConfig = SelectConfig()
     score: ScoreConfig = ScoreConfig()
     substructure: SubstructureConfig = SubstructureConfig()
+    embed: str | None = None
+    """Checkpoint of task embed, whose vector of each candidate is kept in ``embeddings.parquet``; none where absent."""
+    anomaly: AnomalyConfig = AnomalyConfig()
     zero_point_ab: float | None = None
     """Zero-point assumed for images whose header and layout give none; recorded as an assumption."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON what was not there once is left out where it is not said: older runs can be resumed."""
+        whole: dict[str, Any] = handler(self)
+        if info.mode == "json":
+            unsaid = {"embed"} & {name for name, value in whole.items() if value is None}
+            unsaid |= {"anomaly"} if self.anomaly == AnomalyConfig() else set()
+            whole = {name: value for name, value in whole.items() if name not in unsaid}
+        return whole
 
 
 class CatalogSettings(Table):

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lenspipe.catalog.vectors import EMBEDDINGS, GROUP_ROWS
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
-from lenspipe.schema import FAILURES, PSF, added_fields, candidates_schema, shards_schema
+from lenspipe.schema import EMBEDDING, FAILURES, PSF, added_fields, candidates_schema, measured_fields, shards_schema
 from lenspipe.tables import table_writer, write_table
 
 Settle = Callable[[NDArray[np.floating]], NDArray[np.float64] | None]
@@ -47,7 +48,8 @@ def finalize(
     folder: Path, plan: pa.Table, bands: tuple[str, ...], *, settle: Callable[[float, int], Settle | None] | None = None
 ) -> tuple[Totals, list[dict[str, Any]]]:
     """
-    Write ``shards``, ``failures``, ``psf`` and ``candidates.parquet`` from the ledger.
+    Write ``shards``, ``failures``, ``psf`` and ``candidates.parquet`` from the ledger, and ``embeddings.parquet`` where
+    a model gave vectors.
 
     Parameters
     ----------
@@ -89,7 +91,11 @@ def finalize(
         for chunk in _psf_chunks(parts, counted):
             writer.write(chunk)
     n_candidate = pc.sum(shards["n_candidate"]).as_py() or 0
-    schema = candidates_schema(bands, _added(parts, bands))
+    added = _added(parts, bands)
+    schema = candidates_schema(bands, [f for f in added if f.name != EMBEDDING])
+    if vector := next((f for f in added if f.name == EMBEDDING), None):
+        with atomic_path(folder / EMBEDDINGS) as path:
+            write_embeddings(path, parts, counted, vector)
     area_deg2 = pc.sum(shards["area_deg2"]).as_py() or 0.0
     chunks = partial(_candidate_chunks, parts, counted, schema)
     if settle is not None:
@@ -110,6 +116,35 @@ def finalize(
         area_deg2=area_deg2,
     )
     return totals, inputs
+
+
+def write_embeddings(path: Path, parts: list[Path], counted: dict[str, RowPlace], vector: pa.Field) -> None:
+    """
+    Identifiers and vectors of the candidates that have one, by identifier.
+
+    A group of rows says between which identifiers it lies, so that those of one place on the sky are found without
+    reading the rest; memory holds `PSF_CHUNK` shards.
+    """
+    schema = pa.schema([measured_fields(())[0], vector])
+    held = schema.empty_table()
+    with table_writer(path, schema) as writer:
+        ids = sorted(counted)
+        for begin in range(0, len(ids), PSF_CHUNK):
+            some = {shard_id: counted[shard_id] for shard_id in ids[begin : begin + PSF_CHUNK]}
+            structs = [table["candidates"].combine_chunks().flatten() for table in _candidates_of(parts, some)]
+            tables = [pa.table([s.field(f.name) for f in schema], schema=schema) for s in structs if len(s)]
+            there = pa.concat_tables([schema.empty_table(), *tables])
+            there = there.filter(pc.is_valid(there[vector.name])).sort_by("candidate_id")
+            held = pa.concat_tables([held, there])
+            while held.num_rows >= GROUP_ROWS:
+                writer.write(held.slice(0, GROUP_ROWS))
+                held = held.slice(GROUP_ROWS)
+        if held.num_rows:
+            writer.write(held)
+
+
+def _candidates_of(parts: list[Path], counted: dict[str, RowPlace]) -> Iterator[pa.Table]:
+    return iter_counted(parts, counted, ["candidates"])
 
 
 def _shards(

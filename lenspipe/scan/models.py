@@ -9,7 +9,7 @@ from pathlib import Path
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.rundir import read_json, write_json
 from lenspipe.scan.config import ScanConfig
-from lenspipe.scan.readers import committee, denoise, find, substructure
+from lenspipe.scan.readers import anomaly, committee, denoise, embed, find, substructure
 from lenspipe.scan.readers.contract import Asked, Reader, giving
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import read_facts
@@ -20,6 +20,8 @@ CHOOSERS: tuple[Callable[[Asked], Reader | str | None], ...] = (
     find.choose,
     denoise.choose,
     substructure.choose,
+    embed.choose,
+    anomaly.choose,
 )
 """One per kind of reader: the reader, why there is none in words, or None where the scan is not asked for any."""
 

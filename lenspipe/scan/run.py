@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lenspipe.catalog.vectors import EMBEDDINGS
 from lenspipe.disk import remove_scratch
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
@@ -33,7 +34,7 @@ from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.tile import BadTile, Tile
 
 PLAN, RUN, MODEL, ATTEMPTS = "plan.parquet", "run.json", "model.json", "attempts"
-OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, SHEET, "psf.parquet", "catalog")
+OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, EMBEDDINGS, SHEET, "psf.parquet", "catalog")
 """What a scan makes in its folder."""
 DONE, WITH_FAILURES = 0, 3
 

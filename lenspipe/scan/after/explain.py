@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lenspipe.bands import colour_bands
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.run_rows import Run
+from lenspipe.catalog.vectors import EMBEDDINGS, vectors_of
 from lenspipe.errors import ConfigError, LenspipeError, TileError
 from lenspipe.rundir import versions
 from lenspipe.scan import models
@@ -29,7 +30,7 @@ from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.readers.contract import Asked, Reader, giving
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
-from lenspipe.schema import measured_fields
+from lenspipe.schema import EMBEDDING, measured_fields
 from lenspipe.survey.files import checksum
 
 STAMP_PX, STAMP_ARCSEC = 96, 12.0
@@ -72,6 +73,8 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     if not table.num_rows:
         raise ConfigError("the run has no such candidate", candidate_id=candidate_id, run=str(run.folder))
     stored = table.to_pylist()[0]
+    if (vectors := run.folder / EMBEDDINGS).exists():
+        stored[EMBEDDING] = vectors_of(vectors, [candidate_id])[0].as_py()
     plan = run.plan.filter(pc.equal(run.plan["shard_id"], stored["shard_id"]))
     task = tasks_of(plan)[0]
     changed = [*_changed_versions(run), *_changed_files(run, task)]

@@ -1,0 +1,181 @@
+"""A scan keeps a vector and an anomaly score per candidate, and a catalogue keeps them beside its rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from catalog.catalog_runs import scan, scan_request, write_overlapping_tiles
+
+from lenspipe.catalog.hats import read_pixels
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.vectors import as_numbers, vectors_of
+from lenspipe.catalog.write import write_catalog
+from lenspipe.errors import ConfigError
+from lenspipe.infer.predict import Predictor
+from lenspipe.infer.stamps import stamp_input
+from lenspipe.nn.card import ModelCard, read_card, write_card
+from lenspipe.nn.checkpoint import save_model
+from lenspipe.nn.outputs import Calibration
+from lenspipe.nn.registry import build
+from lenspipe.scan import finalize
+from lenspipe.scan.after.context import context_of
+from lenspipe.scan.after.explain import explain
+from lenspipe.scan.models import choose_readers
+from lenspipe.scan.plan import read_plan, tasks_of
+from lenspipe.scan.readers.contract import CutoutKey
+from lenspipe.scan.rows import unpack_cutouts
+from lenspipe.scan.shard import scan_shard
+from lenspipe.survey.layout import read_layout
+
+ERRORS = tuple(np.linspace(0.001, 0.5, 50).tolist())
+
+
+def model(folder: Path, task: str, **outputs) -> Path:
+    torch.manual_seed(5)
+    family, settings = ("small-cnn", {"width": 4, "dropout": 0.0}) if task == "embed" else ("ae", {"width": 2})
+    facts = {
+        "name": folder.name,
+        "family": family,
+        "settings": settings,
+        "task": task,
+        "bands": ("r", "g"),
+        "pixel_scale_arcsec": 0.2,
+        "scale_tolerance": 0.1,
+        "min_scale_arcsec": 0.1,
+        "max_scale_arcsec": 0.4,
+        "stamp_px": 20,
+        "stretch": {"band_scales": (0.01, 0.01), "alpha": 0.1, "q": 1.0},
+    }
+    card = ModelCard.model_validate(facts | outputs)
+    save_model(folder, build(family, 2, 20, card.n_out, **settings), card)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("vectors")
+    write_overlapping_tiles(folder / "tiles")
+    asked = {
+        "embed": str(model(folder / "embed", "embed", size=8, method="simclr")),
+        "anomaly": {"model": str(model(folder / "ae", "anomaly", errors=ERRORS, n_normal=50))},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finalize, "GROUP_ROWS", 16)
+        scan(folder / "tiles", folder / "run", model=tiny_model, **asked)
+    return folder, asked
+
+
+def test_every_candidate_has_the_vector_and_the_error_of_its_own_cutout(made):
+    folder, _ = made
+    run = open_run_folder(folder / "run")
+    rows = pq.read_table(folder / "run/candidates.parquet")
+    assert "embedding" not in rows.column_names and rows["anomaly"].null_count == 0
+    kept = pq.ParquetFile(folder / "run/embeddings.parquet")
+    assert kept.metadata.num_rows == rows.num_rows and kept.metadata.num_row_groups > 3
+    vectors = as_numbers(vectors_of(folder / "run/embeddings.parquet", rows["candidate_id"].to_pylist()))
+    np.testing.assert_allclose(np.linalg.norm(vectors.astype(float), axis=1), 1, atol=2e-3)
+    context = context_of(run)
+    readers = choose_readers(context.config, run.bands, context.layout).readers
+    context = dataclasses.replace(context, attempts=folder / "attempts", models=readers)
+    task = tasks_of(read_plan(folder / "run/plan.parquet")[0])[0]
+    row = scan_shard(task, context)
+    cutouts = unpack_cutouts(row, 0)[CutoutKey(("r", "g"), 21)]
+    names = [c["candidate_id"] for c in row["candidates"][0].as_py()]
+    place = pc.index_in(names, rows["candidate_id"].combine_chunks()).to_pylist()
+    for name in ("embed", "ae"):
+        predictor = Predictor(folder / name)
+        said = predictor.predict(
+            stamp_input(cutouts, bands=("r", "g"), pixel_scale_arcsec=0.2, card=predictor.card)
+        )
+        if name == "embed":
+            np.testing.assert_array_equal(vectors[place], said.embedding.astype(np.float16))
+        else:
+            np.testing.assert_array_equal(rows["anomaly"].to_numpy()[place], said.error.astype(np.float32))
+            rate = rows["anomaly_false_positive_rate"].to_numpy()[place]
+            np.testing.assert_allclose(rate, said.false_positive_rate, rtol=1e-6)
+            assert 0 < rate.min() < rate.max() <= 1
+
+
+def test_a_second_look_gives_the_same_bits_of_vector_and_anomaly(made):
+    folder, _ = made
+    name = pq.read_table(folder / "run/candidates.parquet")["candidate_id"][3].as_py()
+    found = explain(open_run_folder(folder / "run"), name)
+    assert found.same and len(found.again["embedding"]) == 8 and found.again["anomaly"] is not None
+
+
+def test_a_catalogue_keeps_the_vectors_in_a_tree_of_the_same_pixels_beside_its_rows(made, tiny_model, tmp_path):
+    hats = pytest.importorskip("hats")
+    from hats.io.validation import is_valid_catalog
+
+    folder, asked = made
+    keep = {"radius_arcsec": 1.0, "acronym": "T", "matching": None}
+    write_catalog(open_run_folder(folder / "run"), tmp_path / "cat", **keep, max_rows=40)
+    write_overlapping_tiles(tmp_path / "more", ra_deg=0.02)
+    scan(tmp_path / "more", tmp_path / "run2", model=tiny_model, **asked)
+    write_catalog(open_run_folder(tmp_path / "run2"), tmp_path / "cat", **keep, max_rows=40, append=True)
+    rows, vectors = tmp_path / "cat/hats", tmp_path / "cat/hats_embedding"
+    assert read_pixels(rows) == read_pixels(vectors) and len(read_pixels(rows)) > 1
+    catalogue = hats.read_hats(vectors)
+    assert "embedding" in catalogue.schema.names and is_valid_catalog(vectors, strict=True)
+    runs = {open_run_folder(f).run_id: f for f in (folder / "run", tmp_path / "run2")}
+    seen = set()
+    for pixel in read_pixels(rows):
+        here, there = (pq.read_table(t / "dataset" / pixel.path, partitioning=None) for t in (rows, vectors))
+        assert here["candidate_id"].equals(there["candidate_id"]) and here["run_id"].equals(there["run_id"])
+        for run_id, run in runs.items():
+            of_run = there.filter(pc.equal(there["run_id"], run_id))
+            want = vectors_of(run / "embeddings.parquet", of_run["candidate_id"].to_pylist())
+            np.testing.assert_array_equal(as_numbers(of_run["embedding"]), as_numbers(want))
+            seen |= {run_id} if of_run.num_rows else set()
+    assert seen == set(runs)
+    flat = pq.read_schema(tmp_path / "cat/candidates.parquet").names
+    assert "anomaly" in flat and "embedding" not in flat
+    assert rows.stat() and sum(f.stat().st_size for f in vectors.rglob("Npix*")) > 0
+    model(tmp_path / "other", "embed", size=6, method="byol")
+    scan(tmp_path / "more", tmp_path / "run3", model=tiny_model, **(asked | {"embed": str(tmp_path / "other")}))
+    with pytest.raises(ConfigError, match="of another embedding and cannot be compared"):
+        write_catalog(open_run_folder(tmp_path / "run3"), tmp_path / "cat", **keep, max_rows=40, append=True)
+
+
+def test_with_substructure_the_same_candidates_are_looked_at_for_anomalies(made, tiny_model, tmp_path):
+    folder, asked = made
+    calibration = Calibration(method="platt", slope=60.0, prior=0.4, n_lens=4, n_other=6, data="made")
+    save = tmp_path / "finder"
+    save.mkdir()
+    for file in tiny_model.iterdir():
+        (save / file.name).write_bytes(file.read_bytes())
+    score = np.median(pq.read_table(folder / "run/candidates.parquet")["score"].to_numpy())
+    write_card(save, read_card(save).with_outputs(
+        calibration=calibration.model_copy(update={"intercept": -60 * float(np.log(score / (1 - score)))})
+    ))
+    above = {"anomaly": asked["anomaly"] | {"above": 0.5}}
+    scan(folder / "tiles", tmp_path / "run", model=save, **above, )
+    rows = pq.read_table(tmp_path / "run/candidates.parquet")
+    all_rows = pq.read_table(folder / "run/candidates.parquet")
+    looked = rows["anomaly"].is_valid().to_numpy()
+    assert 0 < looked.sum() < rows.num_rows and looked[: looked.sum()].all(), "those that score highest"
+    want = dict(zip(all_rows["candidate_id"].to_pylist(), all_rows["anomaly"].to_pylist(), strict=True))
+    assert [want[i] for i in rows["candidate_id"].to_pylist()[: looked.sum()]] == rows["anomaly"].to_pylist()[: looked.sum()]
+
+
+def test_what_cannot_be_done_is_refused_and_an_older_request_stays_the_same(made, tiny_model):
+    folder, asked = made
+    layout = read_layout("generic")
+
+    def readers(**config):
+        return choose_readers(scan_request(folder / "tiles", model=tiny_model, **config).config, ("g", "r", "i"), layout)
+
+    with pytest.raises(ConfigError, match="--embed takes a model of task embed"):
+        readers(embed=asked["anomaly"]["model"])
+    with pytest.raises(ConfigError, match="no calibrated finder scores"):
+        readers(anomaly=asked["anomaly"] | {"above": 0.5})
+    with pytest.raises(ConfigError, match=r"anomaly\.above is about anomaly\.model"):
+        readers(anomaly={"above": 0.5})
+    plain = scan_request(folder / "tiles").to_json()["config"]
+    assert "embed" not in plain and "anomaly" not in plain
