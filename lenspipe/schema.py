@@ -97,7 +97,10 @@ def anomaly_fields() -> list[pa.Field]:
     """What the model of ``--anomaly`` says of a candidate."""
     return [
         field(
-            "anomaly", pa.float32(), "How unlike the normal stamps of the model's training the image is", ucd="stat.value"
+            "anomaly_score",
+            pa.float32(),
+            "How unlike the normal stamps of the model's training the image is",
+            ucd="stat.value",
         ),
         field(
             "anomaly_false_positive_rate",

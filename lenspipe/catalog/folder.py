@@ -7,7 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-HATS, VECTORS, FLAT, FITS, FOOTPRINT = "hats", "hats_embedding", "candidates.parquet", "candidates.fits", "footprint.moc.fits"
+HATS, FLAT, FITS, FOOTPRINT = "hats", "candidates.parquet", "candidates.fits", "footprint.moc.fits"
+VECTORS = "hats_embedding"
 SHARDS, KNOWN_LENSES, TILES = "shards.parquet", "known_lenses.parquet", "tiles.parquet"
 PROVENANCE, GALLERY, GALLERY_LOCK = "provenance.json", "gallery", ".gallery.lock"
 

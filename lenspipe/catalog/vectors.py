@@ -70,9 +70,9 @@ def check_same_embedding(run: dict[str, Any], before: Sequence[dict[str, Any]]) 
     ConfigError
         Another model made those.
     """
-    mine = run.get("embed")
+    mine = run.get("embedder")
     for entry in before:
-        was = entry.get("embed")
+        was = entry.get("embedder")
         if mine and was and mine["digest"] != was["digest"]:
             raise ConfigError(
                 "the vectors in the catalogue are of another embedding and cannot be compared; scan with the same "

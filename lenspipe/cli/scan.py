@@ -66,7 +66,7 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
     "--anomaly",
     default=None,
     metavar="DIR",
-    help="Model that says how unlike normal stamps a candidate is (docs/anomaly.md); with --substructure of the same ones.",
+    help="Model that says how unlike normal stamps a candidate is (docs/anomaly.md).",
 )
 @click.option(
     "--anomaly-above",
@@ -174,9 +174,9 @@ def command(
             "score.prior": prior,
             "substructure.models": tuple(map(_path_or_name, substructure)) or None,
             "substructure.above": substructure_above,
-            "embed": embed and _path_or_name(embed),
-            "anomaly.model": anomaly and _path_or_name(anomaly),
-            "anomaly.above": anomaly_above,
+            "embedder": embed and _path_or_name(embed),
+            "anomalies.model": anomaly and _path_or_name(anomaly),
+            "anomalies.above": anomaly_above,
             "shard.core_px": shard_px,
             "zero_point_ab": zero_point_ab,
             "detect.detector": detector,

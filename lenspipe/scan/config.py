@@ -131,9 +131,9 @@ class ScanConfig(Table):
     select: SelectConfig = SelectConfig()
     score: ScoreConfig = ScoreConfig()
     substructure: SubstructureConfig = SubstructureConfig()
-    embed: str | None = None
+    embedder: str | None = None
     """Checkpoint of task embed, whose vector of each candidate is kept in ``embeddings.parquet``; none where absent."""
-    anomaly: AnomalyConfig = AnomalyConfig()
+    anomalies: AnomalyConfig = AnomalyConfig()
     zero_point_ab: float | None = None
     """Zero-point assumed for images whose header and layout give none; recorded as an assumption."""
 
@@ -142,8 +142,8 @@ class ScanConfig(Table):
         """In JSON what was not there once is left out where it is not said: older runs can be resumed."""
         whole: dict[str, Any] = handler(self)
         if info.mode == "json":
-            unsaid = {"embed"} & {name for name, value in whole.items() if value is None}
-            unsaid |= {"anomaly"} if self.anomaly == AnomalyConfig() else set()
+            unsaid = {"embedder"} & {name for name, value in whole.items() if value is None}
+            unsaid |= {"anomalies"} if self.anomalies == AnomalyConfig() else set()
             whole = {name: value for name, value in whole.items() if name not in unsaid}
         return whole
 

@@ -14,7 +14,7 @@ from catalog.catalog_runs import scan, scan_request, write_overlapping_tiles
 
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.catalog.vectors import as_numbers, vectors_of
+from lenspipe.catalog.vectors import as_numbers, check_same_embedding, vectors_of
 from lenspipe.catalog.write import write_catalog
 from lenspipe.errors import ConfigError
 from lenspipe.infer.predict import Predictor
@@ -62,8 +62,8 @@ def made(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("vectors")
     write_overlapping_tiles(folder / "tiles")
     asked = {
-        "embed": str(model(folder / "embed", "embed", size=8, method="simclr")),
-        "anomaly": {"model": str(model(folder / "ae", "anomaly", errors=ERRORS, n_normal=50))},
+        "embedder": str(model(folder / "embed", "embed", size=8, method="simclr")),
+        "anomalies": {"model": str(model(folder / "ae", "anomaly", errors=ERRORS, n_normal=50))},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finalize, "GROUP_ROWS", 16)
@@ -75,7 +75,7 @@ def test_every_candidate_has_the_vector_and_the_error_of_its_own_cutout(made):
     folder, _ = made
     run = open_run_folder(folder / "run")
     rows = pq.read_table(folder / "run/candidates.parquet")
-    assert "embedding" not in rows.column_names and rows["anomaly"].null_count == 0
+    assert "embedding" not in rows.column_names and rows["anomaly_score"].null_count == 0
     kept = pq.ParquetFile(folder / "run/embeddings.parquet")
     assert kept.metadata.num_rows == rows.num_rows and kept.metadata.num_row_groups > 3
     vectors = as_numbers(vectors_of(folder / "run/embeddings.parquet", rows["candidate_id"].to_pylist()))
@@ -90,13 +90,11 @@ def test_every_candidate_has_the_vector_and_the_error_of_its_own_cutout(made):
     place = pc.index_in(names, rows["candidate_id"].combine_chunks()).to_pylist()
     for name in ("embed", "ae"):
         predictor = Predictor(folder / name)
-        said = predictor.predict(
-            stamp_input(cutouts, bands=("r", "g"), pixel_scale_arcsec=0.2, card=predictor.card)
-        )
+        said = predictor.predict(stamp_input(cutouts, bands=("r", "g"), pixel_scale_arcsec=0.2, card=predictor.card))
         if name == "embed":
             np.testing.assert_array_equal(vectors[place], said.embedding.astype(np.float16))
         else:
-            np.testing.assert_array_equal(rows["anomaly"].to_numpy()[place], said.error.astype(np.float32))
+            np.testing.assert_array_equal(rows["anomaly_score"].to_numpy()[place], said.error.astype(np.float32))
             rate = rows["anomaly_false_positive_rate"].to_numpy()[place]
             np.testing.assert_allclose(rate, said.false_positive_rate, rtol=1e-6)
             assert 0 < rate.min() < rate.max() <= 1
@@ -106,7 +104,7 @@ def test_a_second_look_gives_the_same_bits_of_vector_and_anomaly(made):
     folder, _ = made
     name = pq.read_table(folder / "run/candidates.parquet")["candidate_id"][3].as_py()
     found = explain(open_run_folder(folder / "run"), name)
-    assert found.same and len(found.again["embedding"]) == 8 and found.again["anomaly"] is not None
+    assert found.same and len(found.again["embedding"]) == 8 and found.again["anomaly_score"] is not None
 
 
 def test_a_catalogue_keeps_the_vectors_in_a_tree_of_the_same_pixels_beside_its_rows(made, tiny_model, tmp_path):
@@ -135,12 +133,10 @@ def test_a_catalogue_keeps_the_vectors_in_a_tree_of_the_same_pixels_beside_its_r
             seen |= {run_id} if of_run.num_rows else set()
     assert seen == set(runs)
     flat = pq.read_schema(tmp_path / "cat/candidates.parquet").names
-    assert "anomaly" in flat and "embedding" not in flat
+    assert "anomaly_score" in flat and "embedding" not in flat
     assert rows.stat() and sum(f.stat().st_size for f in vectors.rglob("Npix*")) > 0
-    model(tmp_path / "other", "embed", size=6, method="byol")
-    scan(tmp_path / "more", tmp_path / "run3", model=tiny_model, **(asked | {"embed": str(tmp_path / "other")}))
     with pytest.raises(ConfigError, match="of another embedding and cannot be compared"):
-        write_catalog(open_run_folder(tmp_path / "run3"), tmp_path / "cat", **keep, max_rows=40, append=True)
+        check_same_embedding({"embedder": {"digest": "a"}}, [{"embedder": None}, {"embedder": {"digest": "b"}}])
 
 
 def test_with_substructure_the_same_candidates_are_looked_at_for_anomalies(made, tiny_model, tmp_path):
@@ -151,17 +147,21 @@ def test_with_substructure_the_same_candidates_are_looked_at_for_anomalies(made,
     for file in tiny_model.iterdir():
         (save / file.name).write_bytes(file.read_bytes())
     score = np.median(pq.read_table(folder / "run/candidates.parquet")["score"].to_numpy())
-    write_card(save, read_card(save).with_outputs(
-        calibration=calibration.model_copy(update={"intercept": -60 * float(np.log(score / (1 - score)))})
-    ))
-    above = {"anomaly": asked["anomaly"] | {"above": 0.5}}
-    scan(folder / "tiles", tmp_path / "run", model=save, **above, )
+    write_card(
+        save,
+        read_card(save).with_outputs(
+            calibration=calibration.model_copy(update={"intercept": -60 * float(np.log(score / (1 - score)))})
+        ),
+    )
+    above = {"anomalies": asked["anomalies"] | {"above": 0.5}}
+    scan(folder / "tiles", tmp_path / "run", model=save, **above)
     rows = pq.read_table(tmp_path / "run/candidates.parquet")
     all_rows = pq.read_table(folder / "run/candidates.parquet")
-    looked = rows["anomaly"].is_valid().to_numpy()
+    looked = rows["anomaly_score"].is_valid().to_numpy()
     assert 0 < looked.sum() < rows.num_rows and looked[: looked.sum()].all(), "those that score highest"
-    want = dict(zip(all_rows["candidate_id"].to_pylist(), all_rows["anomaly"].to_pylist(), strict=True))
-    assert [want[i] for i in rows["candidate_id"].to_pylist()[: looked.sum()]] == rows["anomaly"].to_pylist()[: looked.sum()]
+    want = dict(zip(all_rows["candidate_id"].to_pylist(), all_rows["anomaly_score"].to_pylist(), strict=True))
+    first = rows.slice(0, int(looked.sum()))
+    assert [want[i] for i in first["candidate_id"].to_pylist()] == first["anomaly_score"].to_pylist()
 
 
 def test_what_cannot_be_done_is_refused_and_an_older_request_stays_the_same(made, tiny_model):
@@ -169,13 +169,14 @@ def test_what_cannot_be_done_is_refused_and_an_older_request_stays_the_same(made
     layout = read_layout("generic")
 
     def readers(**config):
-        return choose_readers(scan_request(folder / "tiles", model=tiny_model, **config).config, ("g", "r", "i"), layout)
+        request = scan_request(folder / "tiles", model=tiny_model, **config)
+        return choose_readers(request.config, ("g", "r", "i"), layout)
 
     with pytest.raises(ConfigError, match="--embed takes a model of task embed"):
-        readers(embed=asked["anomaly"]["model"])
+        readers(embedder=asked["anomalies"]["model"])
     with pytest.raises(ConfigError, match="no calibrated finder scores"):
-        readers(anomaly=asked["anomaly"] | {"above": 0.5})
-    with pytest.raises(ConfigError, match=r"anomaly\.above is about anomaly\.model"):
-        readers(anomaly={"above": 0.5})
+        readers(anomalies=asked["anomalies"] | {"above": 0.5})
+    with pytest.raises(ConfigError, match=r"anomalies\.above is about anomalies\.model"):
+        readers(anomalies={"above": 0.5})
     plain = scan_request(folder / "tiles").to_json()["config"]
-    assert "embed" not in plain and "anomaly" not in plain
+    assert "embedder" not in plain and "anomalies" not in plain

@@ -29,19 +29,19 @@ class AnomalyScore(OneModel):
         return ("probability",) if self.above > 0 else ()
 
     def fields(self) -> list[pa.Field]:
-        """``anomaly`` and the false-positive rate at which normal stamps are as unlike."""
+        """``anomaly_score`` and the false-positive rate at which normal stamps are as unlike."""
         return anomaly_fields()
 
     def record(self) -> dict[str, Any]:
         """The model with its card, and who was looked at."""
-        return {"anomaly": {**self.model.record(), "above": self.above}}
+        return {"anomalies": {**self.model.record(), "above": self.above}}
 
     def digests(self) -> dict[str, str]:
         """Of the one model."""
-        return {"anomaly": self.digest}
+        return {"anomalies": self.digest}
 
     def load(self, device: str) -> Work:
-        """Candidates to errors; null for those below ``above``, and rates where the card has no errors of normal ones."""
+        """Candidates to errors, null for those below ``above``; no rate where the card states no errors."""
         from lenspipe.infer.predict import Predictor
 
         predictor = Predictor(self.model.folder, device=device, batch_size=self.batch_size)
@@ -72,17 +72,17 @@ def choose(asked: Asked) -> AnomalyScore | None:
         The model is not there or is not one of such tiles; it is to look at probable lenses only and nothing gives a
         probability.
     """
-    wanted, substructure = asked.config.anomaly, asked.config.substructure
+    wanted, substructure = asked.config.anomalies, asked.config.substructure
     if wanted.model is None:
         if wanted.above is not None:
-            raise ConfigError("anomaly.above is about anomaly.model, which is not given", above=wanted.above)
+            raise ConfigError("anomalies.above is about anomalies.model, which is not given", above=wanted.above)
         return None
     above = wanted.above
     if above is None:
         above = substructure.above if substructure.models else 0.0
     if above > 0 and asked.giving("probability") is None:
         raise ConfigError(
-            "anomalies are looked for among candidates above a probability, and no calibrated finder scores: fit one by "
+            "anomalies are looked for among probable lenses, and no calibrated finder scores: fit one by "
             "`lenspipe calibrate`, or look at all candidates by --anomaly-above 0",
             above=above,
         )

@@ -29,11 +29,11 @@ class Embedder(OneModel):
 
     def record(self) -> dict[str, Any]:
         """The model with its card."""
-        return {"embed": self.model.record()}
+        return {"embedder": self.model.record()}
 
     def digests(self) -> dict[str, str]:
         """Of the one model."""
-        return {"embed": self.digest}
+        return {"embedder": self.digest}
 
     def load(self, device: str) -> Work:
         """Candidates to vectors of length 1."""
@@ -59,7 +59,7 @@ def choose(asked: Asked) -> Embedder | None:
     ConfigError
         The model is not there or is not an embedding of such tiles.
     """
-    name = asked.config.embed
+    name = asked.config.embedder
     if name is None:
         return None
     return Embedder(open_model(name, asked, Embed, "--embed"), asked.config.score.batch_size)
