@@ -207,4 +207,4 @@ def _write_skymap(path: Path, counts: NDArray[np.int64]) -> None:
         "OBJECT": "FULLSKY",
     }.items():
         hdu.header[key] = value
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True, checksum=True)

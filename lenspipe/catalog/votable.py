@@ -13,6 +13,7 @@ from astropy.io import fits
 from astropy.io.votable.tree import CooSys, Field, Info, Resource, TableElement, VOTableFile
 from numpy.typing import NDArray
 
+from lenspipe.survey.structure import Sum, sign
 from lenspipe.tables import check_columns, without_gaps, write_table
 
 VERSION_KEY, CONTENT_KEY = "IVOA.VOTable-Parquet.version", "IVOA.VOTable-Parquet.content"
@@ -120,17 +121,30 @@ def write_fits(table: pa.Table, path: Path, *, name: str, facts: dict[str, str])
         header.add_comment(_ascii(f"{key} = {value}"))
     primary = fits.PrimaryHDU().header
     primary["EXTEND"] = True
+    data_sum = Sum()
     # By blocks of rows and by ourselves: astropy passes each word through Python, four times slower in all.
     with path.open("wb") as stream:
-        for part in (primary, header):
-            stream.write(part.tostring().encode("ascii"))
+        stream.write(_signed(primary, Sum()))
+        at = stream.tell()
+        stream.write(_signed(header, data_sum))
         for start in range(0, table.num_rows, _BLOCK_ROWS):
             block = table.slice(start, _BLOCK_ROWS)
             data = np.zeros(block.num_rows, dtype)
             for f in block.schema:
                 data[f.name] = _fits_values(block[f.name], dtype[f.name])
             stream.write(data.data)
+            data_sum.add(data.tobytes())
         stream.write(bytes(-dtype.itemsize * table.num_rows % _FITS_RECORD))
+        stream.seek(at)
+        stream.write(_signed(header, data_sum))
+
+
+def _signed(header: fits.Header, data_sum: Sum) -> bytes:
+    """A header with its checksums, of the same length for every sum."""
+    header = header.copy()
+    header["DATASUM"] = (f"{data_sum.value():010d}", "data unit checksum")
+    header["CHECKSUM"] = ("0" * 16, "HDU checksum")
+    return sign(header.tostring().encode("ascii"))
 
 
 def _about(f: pa.Field) -> dict[str, str]:

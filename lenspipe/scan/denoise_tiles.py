@@ -117,5 +117,5 @@ def _write(
         plane.header[f"FLAG{number}"] = (bit, what)
     with atomic_path(path) as temporary:
         fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(image, header, name="IMAGE"), plane]).writeto(
-            temporary, overwrite=True
+            temporary, overwrite=True, checksum=True
         )

@@ -73,7 +73,7 @@ def _rows(tile: Tile | BadTile, layout: SurveyLayout, config: ScanConfig) -> lis
     else:
         try:
             facts = read_facts(tile, layout, assumed_zero_point_ab=config.zero_point_ab)
-            check_planes(tile, facts)
+            check_planes(tile, facts, layout)
             shards = cut_into_shards(
                 tile.name,
                 facts.shape,

@@ -78,7 +78,7 @@ def _write(folder: Path) -> None:
                 for name, plane in (("IMAGE", field.image), ("INVVAR", field.invvar))
             ]
             planes[0].header["FILTER"] = band
-            fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"sample-{number}_{band}.fits")
+            fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(folder / f"sample-{number}_{band}.fits", checksum=True)
     truth = field.truth
     ra_deg, dec_deg = sky_position(wcs, truth["x_px"].to_numpy(), truth["y_px"].to_numpy())
     truth = truth.append_column("ra", pa.array(ra_deg)).append_column("dec", pa.array(dec_deg))

@@ -17,8 +17,9 @@ from typing import Any, Literal, TypeAlias
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
-from lenspipe.errors import ConfigError, Fact, TileError
+from lenspipe.errors import ConfigError, Fact, LenspipeError, TileError
 from lenspipe.sky.wcs import is_wcs_card
+from lenspipe.survey.structure import CANNOT, UNPACKED_GB_MAX, Checks, check_sums, structure_of, until_end
 
 # What astropy, gzip and the operating system raise for bytes that are not the FITS file they claim to be.
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, fits.VerifyError)
@@ -160,9 +161,21 @@ def url_filesystem(url: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def open_fits(file: str) -> Iterator[fits.HDUList]:
+def open_fits(
+    file: str, *, checks: Checks = "damage", unpacked_gb_max: float = UNPACKED_GB_MAX
+) -> Iterator[fits.HDUList]:
     """
     Open a FITS file for reading sections.
+
+    Parameters
+    ----------
+    file : str
+        Path or URL.
+    checks : str
+        Which of its checksums (DATASUM, CHECKSUM) may refuse it, where it has any: a local file is read once for them,
+        a remote one only up to 64 MiB.
+    unpacked_gb_max : float
+        Most that the file may unpack to, 1e9 bytes.
 
     Raises
     ------
@@ -170,20 +183,41 @@ def open_fits(file: str) -> Iterator[fits.HDUList]:
         Anything the file's bytes can cause, here or in the body of the ``with``: missing, truncated, not FITS.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore", AstropyWarning)
-            options = {"use_fsspec": True} if is_url(file) else {}
-            with fits.open(file, memmap=False, lazy_load_hdus=True, **options) as hdus:
-                yield hdus
-    except TileError:
+            remote = None
+            if is_url(file) and not file.startswith("file://"):
+                filesystem, path = url_filesystem(file)
+                remote = stack.enter_context(filesystem.open(path, "rb"))
+                if int(filesystem.size(path)) > WHOLE_FILE_CHECKSUM_BYTES:
+                    checks = "none"
+            name = file if remote is not None else local_path(file)
+            structure = structure_of(name, remote, unpacked_gb_max=unpacked_gb_max)
+            check_sums(name, structure, checks, remote)
+            source: Any = name
+            if remote is not None or structure.trailing:
+                source = stack.enter_context(until_end(name, structure, remote))
+            yield stack.enter_context(fits.open(source, memmap=False, lazy_load_hdus=True))
+    except LenspipeError as error:
+        if isinstance(error, ConfigError) and is_url(file):
+            raise TileError(error.message, **error.facts) from error
         raise
     except Exception as error:
-        # What astropy raises for damaged compressed tiles is private to it and derives from Exception itself.
-        private = type(error).__name__ == "CfitsioException" or is_url(file)  # and each protocol has its own
-        if not isinstance(error, UNREADABLE) and not private:
+        # What astropy raises for bytes that cannot be depends on where in it they lead, and each protocol has its own.
+        if not isinstance(error, UNREADABLE) and not _from_astropy(error) and not is_url(file):
             raise
         reason = str(error) or type(error).__name__
-        raise TileError(f"the FITS file cannot be read (missing, truncated or damaged): {reason}", file=file) from error
+        raise TileError(f"{CANNOT}: {reason}", file=file) from error
+
+
+def _from_astropy(error: Exception) -> bool:
+    """Whether an error passed through astropy's FITS: not a bug of ours, but of a file that it cannot read."""
+    at = error.__traceback__
+    while at is not None:
+        if str(at.tb_frame.f_globals.get("__name__", "")).startswith("astropy.io.fits"):
+            return True
+        at = at.tb_next
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,9 +294,11 @@ def _only_image(hdus: fits.HDUList, file: str, role: str) -> fits.ImageHDU:
     )
 
 
-def read_header(file: str, hdu: int | str | None, *, role: Role = "image") -> fits.Header:
+def read_header(
+    file: str, hdu: int | str | None, *, role: Role = "image", unpacked_gb_max: float = UNPACKED_GB_MAX
+) -> fits.Header:
     """Header of a plane, with the primary header's keywords below it where they are not repeated."""
-    with open_fits(file) as hdus:
+    with open_fits(file, checks="none", unpacked_gb_max=unpacked_gb_max) as hdus:
         return plane_header(hdus, image_hdu(hdus, hdu, file=file, role=role)).header
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from lenspipe.bands import file_name_pattern
 from lenspipe.errors import ConfigError
+from lenspipe.survey.structure import UNPACKED_GB_MAX, Checks
 from lenspipe.toml import Table, parse_toml, read_toml
 
 Hdu = int | str
@@ -122,6 +123,12 @@ class SurveyLayout(Table):
     """Saturation level in image counts for all tiles."""
     zero_point: ZeroPoint
     """Zero-point rule."""
+    checksums: Checks = "damage"
+    """Which FITS files are refused for their checksums (DATASUM, CHECKSUM), where they have any: ``damage``, those that
+    are shown to have been damaged; ``any``, also those whose header was edited since, as many cut-outs' are; ``none``.
+    """
+    unpacked_gb_max: float = Field(default=UNPACKED_GB_MAX, gt=0)
+    """Most that a packed file or a compressed image may unpack to, 1e9 bytes; a larger one is a failure."""
     psf_fwhm_arcsec: dict[str, float] = {}
     """Typical full width at half maximum of the point spread function by band."""
     lenses_per_deg2: float | None = Field(default=None, gt=0)

@@ -95,7 +95,7 @@ def read_facts(tile: Tile, layout: SurveyLayout, *, assumed_zero_point_ab: float
     saturation: dict[str, float | None] = {}
     bits: dict[str, tuple[int, ...]] = {}
     for files in tile.bands:
-        head, band_wcs = _read_image_header(files.image)
+        head, band_wcs = _read_image_header(files.image, layout)
         if shape is None or wcs is None:
             shape, wcs = head.shape, band_wcs
             scale = pixel_scale_arcsec(wcs, shape)
@@ -131,7 +131,7 @@ def read_facts(tile: Tile, layout: SurveyLayout, *, assumed_zero_point_ab: float
     return TileFacts(shape, wcs, scale, flux, asinh, shift, saturation, bits)
 
 
-def check_planes(tile: Tile, facts: TileFacts) -> None:
+def check_planes(tile: Tile, facts: TileFacts, layout: SurveyLayout) -> None:
     """
     Compare the grids of weights and masks that have a WCS with that of their image.
 
@@ -145,7 +145,7 @@ def check_planes(tile: Tile, facts: TileFacts) -> None:
         for role, plane in planes:
             if plane is None:
                 continue
-            with open_fits(plane.file) as hdus:
+            with open_fits(plane.file, checks="none", unpacked_gb_max=layout.unpacked_gb_max) as hdus:
                 head = plane_header(hdus, image_hdu(hdus, plane.hdu, file=plane.file, role=role))
                 if head.shape != facts.shape:
                     raise _other_shape(plane, head.shape, facts.shape)
@@ -158,8 +158,8 @@ def check_planes(tile: Tile, facts: TileFacts) -> None:
             _check_grid(tile, files, facts.wcs, wcs, facts.shape, plane=plane.file, what=f"the {role}")
 
 
-def _read_image_header(plane: Plane) -> tuple[PlaneHeader, WCS]:
-    with open_fits(plane.file) as hdus:
+def _read_image_header(plane: Plane, layout: SurveyLayout) -> tuple[PlaneHeader, WCS]:
+    with open_fits(plane.file, checks="none", unpacked_gb_max=layout.unpacked_gb_max) as hdus:
         head = plane_header(hdus, image_hdu(hdus, plane.hdu, file=plane.file))
         if min(head.shape) < 1:
             raise TileError("the image has no pixels", file=plane.file, shape=str(head.shape))
@@ -182,8 +182,8 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
     Raises
     ------
     TileError
-        The file is damaged in this window, a weight or mask plane does not fit the image, most of the pixels would be
-        saturated, or nobody says whether the zeros of photon counts are data.
+        The file is damaged in this window or its checksums show that it was, a weight or mask plane does not fit the
+        image, most of the pixels would be saturated, or nobody says whether the zeros of photon counts are data.
     """
     n_band = len(tile.bands)
     image = np.empty((n_band, *window.shape), np.float32)
@@ -193,7 +193,7 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
     counted = core or window
     inside = np.s_[counted.y0 - window.y0 : counted.y1 - window.y0, counted.x0 - window.x0 : counted.x1 - window.x0]
     for b, files in enumerate(tile.bands):
-        counts = _section(files.image, window, facts.shape, "image", facts.asinh[files.band])
+        counts = _section(files.image, window, facts.shape, layout, "image", facts.asinh[files.band])
         njy_per_count = facts.flux[files.band].njy_per_unit
         np.isfinite(counts, out=mask[b])
         np.logical_not(mask[b], out=mask[b])
@@ -211,11 +211,11 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
             np.multiply(counts, njy_per_count, out=image[b], casting="unsafe")
         weight = None
         if files.weight is not None:
-            plane = _section(files.weight, window, facts.shape, "weight")
+            plane = _section(files.weight, window, facts.shape, layout, "weight")
             weight, no_data = _invvar(plane, layout.weight_kind, njy_per_count)
             mask[b] |= no_data
         if files.mask is not None:
-            mask[b] |= _flagged(_section(files.mask, window, facts.shape, "mask"), facts.mask_bits[files.band])
+            mask[b] |= _flagged(_section(files.mask, window, facts.shape, layout, "mask"), facts.mask_bits[files.band])
         image[b][mask[b]] = 0
         if weight is not None:
             weight[mask[b]] = 0
@@ -224,9 +224,14 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
 
 
 def _section(
-    plane: Plane, window: Box, shape: tuple[int, int], role: Role, scaling: tuple[float, float] | None = None
+    plane: Plane,
+    window: Box,
+    shape: tuple[int, int],
+    layout: SurveyLayout,
+    role: Role,
+    scaling: tuple[float, float] | None = None,
 ) -> NDArray[Any]:
-    with open_fits(plane.file) as hdus:
+    with open_fits(plane.file, checks=layout.checksums, unpacked_gb_max=layout.unpacked_gb_max) as hdus:
         hdu = image_hdu(hdus, plane.hdu, file=plane.file, role=role)
         if plane_shape(hdu) != shape:
             raise _other_shape(plane, tuple(hdu.shape), shape)
@@ -375,7 +380,7 @@ def _flagged(mask: NDArray[Any], bits: tuple[int, ...]) -> NDArray[np.bool_]:
 def _bad_bits(plane: Plane | None, layout: SurveyLayout) -> tuple[int, ...]:
     if plane is None or not layout.mask_planes:
         return layout.mask_bits
-    header = read_header(plane.file, plane.hdu, role="mask")
+    header = read_header(plane.file, plane.hdu, role="mask", unpacked_gb_max=layout.unpacked_gb_max)
     named = [header.get(f"MP_{name}") for name in layout.mask_planes]
     known = [int(bit) for bit in named if isinstance(bit, int)]
     if not known:

@@ -302,7 +302,7 @@ def band_from_header(file: str, rule: FileRule, layout: SurveyLayout) -> str:
 
     Returns `UNKNOWN_BAND` where no keyword of the layout is there; raises `TileError` for an unreadable file.
     """
-    header = read_header(file, rule.image_hdu)
+    header = read_header(file, rule.image_hdu, unpacked_gb_max=layout.unpacked_gb_max)
     for key in layout.band_keywords:
         value = str(header.get(key, "")).strip()
         value = layout.band_names.get(value, value)

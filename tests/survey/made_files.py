@@ -120,7 +120,7 @@ def read(
     if isinstance(tile, BadTile):
         raise tile.error
     facts = read_facts(tile, layout, assumed_zero_point_ab=zero_point_ab)
-    check_planes(tile, facts)
+    check_planes(tile, facts, layout)
     pixels = read_window(tile, facts, layout, Box(0, 0, facts.shape[1], facts.shape[0]))
     mag, x_px, y_px = {}, {}, {}
     rows, columns = np.mgrid[: facts.shape[0], : facts.shape[1]]

@@ -115,7 +115,7 @@ def fits_files(
                     hdus.append(hdu)
             file = folder / f"{_file_name(row['stamp_id'])}.fits"
             with _scratch(file) as scratch:
-                fits.HDUList(hdus).writeto(scratch)
+                fits.HDUList(hdus).writeto(scratch, checksum=True)
         done.append(table)
 
     folder.mkdir(parents=True, exist_ok=True)

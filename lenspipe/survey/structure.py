@@ -1,0 +1,495 @@
+"""What a FITS file is made of and whether it is whole, seen before astropy reads it: sizes, packing, checksums."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import dataclasses
+import functools
+import gzip
+import io
+import lzma
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, Literal, TypeAlias, cast
+
+import numpy as np
+
+from lenspipe.errors import TileError
+
+RECORD, CARD = 2880, 80
+UNPACKED_GB_MAX = 8.0
+"""Default of the most that a packed file may unpack to, 1e9 bytes."""
+CANNOT = "the FITS file cannot be read (missing, truncated or damaged)"
+SHORT_FACTOR, SHORT_BYTES = 16, 64 << 20
+"""A plain file that lacks more than this of what its headers speak of is refused at once; of another that was cut short
+the windows that it holds are read."""
+_HEADER_RECORDS_MAX = 20_000
+_BLOCK = 1 << 22
+_ONES = 0xFFFFFFFF
+_INTEGER = re.compile(r"[+-]?\d{1,40}")
+_VALUE = re.compile(r"= *('(?:[^']|'')*'|[^/]*)")
+_BITPIX = {8, 16, 32, 64, -32, -64}
+_AXES_MAX = 999
+"""Of axes, of columns: what the standard allows."""
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+_TORN = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
+"""What the unpackers raise for damaged bytes."""
+
+
+Checks: TypeAlias = Literal["damage", "any", "none"]
+"""Which files are refused for their checksums: those that they show to be damaged, any that do not agree, none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hdu:
+    """Where one HDU lies in the unpacked file, bytes."""
+
+    start: int
+    data: int
+    end: int
+    """End of the data, without what fills the last record."""
+    cards: dict[str, str]
+    """Values as they are written, of the first card of each keyword."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mismatch:
+    """A checksum that does not agree with its HDU."""
+
+    what: str
+    damage: bool
+    """Whether this shows damage: the header is as its checksum was written for, and the data are not; or the difference
+    is that of one bit. Else the header may have been edited since: many cut-outs carry the sums of what they are from.
+    """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Structure:
+    """What a file is made of; known by itself, for a file that has changed has another."""
+
+    hdus: tuple[Hdu, ...]
+    packed: str
+    """Packing of the whole file: ``gzip``, ``bzip2``, ``xz``, or empty."""
+    trailing: bool
+    """Whether something that is no HDU follows the last one."""
+    mismatch: Mismatch | None
+    """Of a packed file: a checksum that does not agree."""
+
+    @property
+    def end(self) -> int:
+        """End of the last HDU with its filling, bytes."""
+        return self.hdus[-1].end + -self.hdus[-1].end % RECORD
+
+
+def structure_of(file: str, stream: IO[bytes] | None = None, *, unpacked_gb_max: float = UNPACKED_GB_MAX) -> Structure:
+    """
+    Structure of a FITS file; of a local one it is kept until the file changes.
+
+    A plain file is asked for its headers only. A packed one is unpacked to its end, in little memory, so that the
+    checksums of its packing and of its HDUs are met.
+
+    Parameters
+    ----------
+    file : str
+        Path, or any name where a stream is given.
+    stream : binary file, optional
+        An open remote file.
+    unpacked_gb_max : float
+        Most that a packed file, or a compressed image, may unpack to, 1e9 bytes.
+
+    Raises
+    ------
+    TileError
+        The file is not there, not FITS, holds a fraction of what its header speaks of, its packing is damaged or
+        unpacks to too much, or a header says what cannot be.
+    """
+    if stream is not None:
+        return _structure(file, stream, unpacked_gb_max)
+    try:
+        facts = os.stat(file)
+    except (OSError, ValueError) as error:
+        raise TileError(f"{CANNOT}: {getattr(error, 'strerror', None) or error}", file=file) from error
+    return _kept(file, facts.st_size, facts.st_mtime_ns, facts.st_ino, unpacked_gb_max)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(file: str, size: int, changed_ns: int, inode: int, unpacked_gb_max: float) -> Structure:
+    try:
+        with open(file, "rb") as stream:
+            return _structure(file, stream, unpacked_gb_max)
+    except OSError as error:
+        raise TileError(f"{CANNOT}: {error.strerror or error}", file=file) from error
+
+
+def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes] | None = None) -> None:
+    """
+    Compare DATASUM and CHECKSUM of every HDU that has them with its bytes; of a local file once, until it changes.
+
+    Raises
+    ------
+    TileError
+        One shows damage or, with ``any``, does not agree.
+    """
+    if checks == "none":
+        return
+    if structure.packed:
+        mismatch = structure.mismatch
+    elif stream is not None:
+        mismatch = _mismatch(stream, structure)
+    else:
+        mismatch = _kept_mismatch(file, structure)
+    if mismatch is None or not (mismatch.damage or checks == "any"):
+        return
+    why = "it was damaged on its way" if mismatch.damage else "it was damaged, or edited without writing its sums anew"
+    raise TileError(
+        f"{mismatch.what} does not agree with the file: {why}. Take it from its source again; where you trust it, "
+        "`fitscheck --write --force FILE` writes its sums, and survey.checksums = 'none' ignores them",
+        file=file,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept_mismatch(file: str, structure: Structure) -> Mismatch | None:
+    with open(file, "rb") as stream:
+        return _mismatch(stream, structure)
+
+
+@contextlib.contextmanager
+def until_end(file: str, structure: Structure, stream: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    """The unpacked file as far as its last HDU: astropy would look for another in all that follows."""
+    with contextlib.ExitStack() as stack:
+        raw = stream or stack.enter_context(open(file, "rb"))
+        raw.seek(0)
+        yield cast(IO[bytes], _Bounded(_unpacked(raw, structure.packed), structure.end))
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends earlier than it does."""
+
+    def __init__(self, stream: IO[bytes], end: int) -> None:
+        self._stream, self._end, self._at = stream, end, 0
+        self.mode = "rb"
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        self._at = max(0, begin + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._end - self._at)
+        n = left if size is None or size < 0 else min(size, left)
+        self._stream.seek(self._at)
+        found = self._stream.read(n)
+        self._at += len(found)
+        return found
+
+    def readinto(self, buffer: Any) -> int:
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def _unpacked(stream: IO[bytes], packed: str) -> IO[bytes]:
+    if packed == "gzip":
+        return cast(IO[bytes], gzip.GzipFile(fileobj=stream, mode="rb"))
+    if packed == "bzip2":
+        return cast(IO[bytes], bz2.BZ2File(stream, "rb"))
+    if packed == "xz":
+        return cast(IO[bytes], lzma.LZMAFile(stream, "rb"))
+    return stream
+
+
+def _structure(file: str, stream: IO[bytes], unpacked_gb_max: float) -> Structure:
+    magic = stream.read(6)
+    packed = next((kind for start, kind in _PACKED.items() if magic.startswith(start)), "")
+    size = None if packed else stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    walk = _Walk(file, _unpacked(stream, packed), size, int(unpacked_gb_max * 1e9))
+    try:
+        hdus = tuple(walk.hdus())
+        trailing = walk.rest() > 0 if packed else cast(int, size) > hdus[-1].end + -hdus[-1].end % RECORD
+    except _TORN as error:
+        if not packed:
+            raise
+        raise TileError(f"{CANNOT}: {packed} says {error}", file=file) from error
+    return Structure(hdus, packed, trailing, walk.mismatch)
+
+
+class _Walk:
+    """Goes through a file from header to header; through a packed one byte by byte, adding up checksums."""
+
+    def __init__(self, file: str, stream: IO[bytes], size: int | None, limit: int) -> None:
+        self._file, self._stream, self._size, self._limit = file, stream, size, limit
+        self._at = 0
+        self.mismatch: Mismatch | None = None
+
+    def hdus(self) -> Iterator[Hdu]:
+        first = True
+        while True:
+            start = self._at
+            raw = self._header(first)
+            if raw is None:
+                return
+            cards = _cards(raw.decode("latin-1"))
+            try:
+                n = data_bytes(cards)
+                _check_table(cards, self._limit)
+            except ValueError as error:
+                raise self._error(str(error)) from error
+            data = start + len(raw)
+            if self._size is not None and data + n > SHORT_FACTOR * self._size + SHORT_BYTES:
+                raise self._error(
+                    f"the file has {self._size} bytes and its header speaks of {data + n}: the download was cut short, "
+                    "or the header is wrong"
+                )
+            if self._size is None and data + n > self._limit:
+                raise self._too_much(data + n)
+            filled = data + n + -n % RECORD
+            if self._size is not None:
+                self._at = min(filled, self._size)
+                self._stream.seek(self._at)
+            else:
+                self._through(raw, cards, filled, data + n)
+            yield Hdu(start, data, data + n, cards)
+            first = False
+
+    def rest(self) -> int:
+        """Read a packed file to its end; how many bytes there were."""
+        n = len(self._after)
+        while block := self._stream.read(_BLOCK):
+            n += len(block)
+            self._at += len(block)
+            if self._at > self._limit:
+                raise self._too_much(self._at)
+        return n
+
+    _after = b""
+    """What was read in search of a further header and is none."""
+
+    def _header(self, first: bool) -> bytes | None:
+        """The next header with what fills its last record; None where no HDU follows."""
+        records: list[bytes] = []
+        begin = b"SIMPLE  " if first else b"XTENSION"
+        while len(records) < _HEADER_RECORDS_MAX:
+            record = self._stream.read(RECORD)
+            self._at += len(record)
+            if not records and not record.startswith(begin):
+                if first:
+                    raise self._error("it does not begin as a FITS file does (SIMPLE)" if record else "it is empty")
+                self._after = record
+                return None
+            records.append(record)
+            if len(record) < RECORD:
+                break
+            if any(record[k : k + 8] == b"END     " for k in range(0, RECORD, CARD)):
+                return b"".join(records)
+        raise self._error("a header has no end")
+
+    def _through(self, header: bytes, cards: dict[str, str], filled: int, end: int) -> None:
+        total = Sum()
+        while self._at < filled:
+            block = self._stream.read(min(_BLOCK, filled - self._at))
+            if not block:
+                if self._at < end:
+                    raise self._error("the file ends before its data do")
+                break
+            total.add(block)
+            self._at += len(block)
+        self.mismatch = _worse(self.mismatch, _disagrees(cards, header, total))
+
+    def _error(self, message: str) -> TileError:
+        return TileError(f"{CANNOT}: {message}", file=self._file)
+
+    def _too_much(self, n: int) -> TileError:
+        return TileError(
+            f"the file unpacks to more than {self._limit / 1e9:g} GB: is it what it claims to be? If so, raise "
+            "survey.unpacked_gb_max",
+            file=self._file,
+            gigabytes=round(n / 1e9, 1) if n < 1e15 else 1e6,
+        )
+
+
+def _cards(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for k in range(0, len(text), CARD):
+        key = text[k : k + 8].rstrip()
+        if key == "END":
+            break
+        if text[k + 8 : k + 9] == "=" and key not in found:
+            match = _VALUE.match(text, k + 8, k + CARD)
+            found[key] = match[1].strip() if match else ""
+    return found
+
+
+def _whole(cards: dict[str, str], key: str, low: int, high: int, default: int | None = None) -> int:
+    """
+    Value of a card that must be a whole number within limits.
+
+    Raises
+    ------
+    ValueError
+        It is not, or missing without a default.
+    """
+    text = cards.get(key)
+    if text is None and default is not None:
+        return default
+    if text is None or not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
+        said = "is missing" if text is None else f"is {text[:40]}"
+        raise ValueError(f"{key} {said}, which cannot be")
+    return int(text)
+
+
+_MOST = 1 << 62
+
+
+def data_bytes(cards: dict[str, str]) -> int:
+    """
+    Bytes of the data that a header speaks of, without filling.
+
+    Raises
+    ------
+    ValueError
+        BITPIX, NAXIS, PCOUNT or the like say what cannot be.
+    """
+    bits = _whole(cards, "BITPIX", -64, 64)
+    if bits not in _BITPIX:
+        raise ValueError(f"BITPIX is {bits}, which cannot be")
+    axes = [_whole(cards, f"NAXIS{k}", 0, _MOST) for k in range(1, _whole(cards, "NAXIS", 0, _AXES_MAX) + 1)]
+    if not axes:
+        return 0
+    if axes[0] == 0 and cards.get("GROUPS") == "T":
+        axes = axes[1:]
+    extra = _whole(cards, "PCOUNT", 0, _MOST, 0)
+    return abs(bits) // 8 * _whole(cards, "GCOUNT", 1, _MOST, 1) * (extra + math.prod(axes))
+
+
+def _check_table(cards: dict[str, str], limit: int) -> None:
+    """Raise `ValueError` where the cards of a table, and of an image compressed into it, say what cannot be."""
+    if not cards.get("XTENSION", "").strip("' ").startswith(("BINTABLE", "TABLE", "A3DTABLE")):
+        return
+    n_column = _whole(cards, "TFIELDS", 0, _AXES_MAX)
+    for k in range(1, n_column + 1):
+        for key in (f"TTYPE{k}", f"TFORM{k}"):
+            if not cards.get(key, "''").startswith("'"):
+                raise ValueError(f"{key} is {cards[key][:40]}, which is not text")
+    if cards.get("ZIMAGE") != "T":
+        return
+    bits = _whole(cards, "ZBITPIX", -64, 64)
+    axes = [_whole(cards, f"ZNAXIS{k}", 0, _MOST) for k in range(1, _whole(cards, "ZNAXIS", 0, _AXES_MAX) + 1)]
+    tile = [_whole(cards, f"ZTILE{k}", 1, _MOST, 1 if k > 1 else max(1, axes[0])) for k in range(1, len(axes) + 1)]
+    n_tile = math.prod(-(-axis // side) for axis, side in zip(axes, tile, strict=True)) if axes else 0
+    n_row = _whole(cards, "NAXIS2", 0, _MOST)
+    if n_tile != n_row:
+        raise ValueError(f"an image in {n_tile} compressed pieces (ZNAXIS, ZTILE) has {n_row} of them (NAXIS2)")
+    if abs(bits) // 8 * math.prod(axes) > limit:
+        raise ValueError(
+            f"a compressed image unpacks to more than {limit / 1e9:g} GB (ZNAXIS); if it is what it claims to be, "
+            "raise survey.unpacked_gb_max"
+        )
+    if math.prod(tile) > 4 * max(1, math.prod(axes)) and math.prod(tile) > _BLOCK:
+        raise ValueError("ZTILE is larger than the image")
+
+
+class Sum:
+    """The 32-bit sum with end-around carry of the FITS standard, over pieces of any length."""
+
+    def __init__(self) -> None:
+        self._total, self._odd = 0, b""
+
+    def add(self, block: bytes) -> None:
+        """Add bytes."""
+        block = self._odd + block
+        whole = len(block) & ~3
+        self._total += int(np.frombuffer(block, ">u4", whole // 4).byteswap().view("=u4").sum(dtype=np.uint64))
+        self._odd = block[whole:]
+
+    def value(self) -> int:
+        """The sum of what was added."""
+        total = self._total
+        if self._odd:
+            total += int.from_bytes(self._odd.ljust(4, b"\0"), "big")
+        while total > _ONES:
+            total = (total & _ONES) + (total >> 32)
+        return total
+
+
+def sign(header: bytes) -> bytes:
+    """
+    A header with its CHECKSUM, which holds sixteen zeros in it, set so that the whole HDU adds up to ones.
+
+    The encoding is that of the FITS standard 4.0, appendix J. DATASUM must be there.
+    """
+    whole = Sum()
+    whole.add(header)
+    data_sum = int(_cards(header.decode("latin-1"))["DATASUM"].strip("' "))
+    left = _ONES - (whole.value() + data_sum) % _ONES
+    letters = bytearray(16)
+    for k, byte in enumerate(left.to_bytes(4, "big")):
+        four = [byte // 4 + 48] * 4
+        four[0] += byte % 4
+        while any(_is_sign(letter) for letter in four):
+            for j in (0, 2):
+                if _is_sign(four[j]) or _is_sign(four[j + 1]):
+                    four[j], four[j + 1] = four[j] + 1, four[j + 1] - 1
+        for j in range(4):
+            letters[4 * j + k] = four[j]
+    at = header.index(b"CHECKSUM= '") + 11
+    return header[:at] + bytes(letters[-1:] + letters[:-1]) + header[at + 16 :]
+
+
+def _is_sign(letter: int) -> bool:
+    return 0x3A <= letter <= 0x40 or 0x5B <= letter <= 0x60
+
+
+def _disagrees(cards: dict[str, str], header: bytes, data: Sum) -> Mismatch | None:
+    """What is wrong with an HDU's checksums; None where nothing is."""
+    name = cards.get("EXTNAME", "").strip("' ")
+    of = f" of {name}" if name else ""
+    stated = cards.get("DATASUM", "").strip("' ")
+    whole = Sum()
+    whole.add(header)
+    head, found = whole.value(), data.value()
+    signed = bool(cards.get("CHECKSUM", "").strip("' 0"))
+    if stated.isdigit() and (off := (found - int(stated)) % _ONES):
+        as_written = signed and (head + int(stated)) % _ONES == 0
+        return Mismatch(f"DATASUM{of}", as_written or _one_bit(off))
+    if signed and (off := (head + found) % _ONES):
+        return Mismatch(f"CHECKSUM{of}", _one_bit(off))
+    return None
+
+
+def _one_bit(off: int) -> bool:
+    """Whether two sums differ as one exchanged bit makes them: by a power of two, up or down."""
+    return min(off.bit_count(), (_ONES - off).bit_count()) == 1
+
+
+def _mismatch(stream: IO[bytes], structure: Structure) -> Mismatch | None:
+    worst: Mismatch | None = None
+    for hdu in structure.hdus:
+        if not {"DATASUM", "CHECKSUM"} & hdu.cards.keys():
+            continue
+        stream.seek(hdu.start)
+        header, data = stream.read(hdu.data - hdu.start), Sum()
+        left = hdu.end - hdu.data + -hdu.end % RECORD
+        while left and (block := stream.read(min(_BLOCK, left))):
+            data.add(block)
+            left -= len(block)
+        worst = _worse(worst, _disagrees(hdu.cards, header, data))
+    return worst
+
+
+def _worse(one: Mismatch | None, two: Mismatch | None) -> Mismatch | None:
+    return two if one is None or (two is not None and two.damage and not one.damage) else one
