@@ -17,6 +17,8 @@ from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+MAX_AMOUNTS = {"n_parameter": 10**9, "n_multiply_add": 10**13}
+"""Settings that are no side of anything but a whole network's amount, from which its width follows."""
 MAX_SIZE = 8192
 """Largest number that a card may have for a side, a width or a depth: checked before anything is allocated."""
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
@@ -121,7 +123,7 @@ class ModelCard(Table):
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
         sizes = {"stamp_px": self.stamp_px, "bands": len(self.bands), **_sizes(self.settings)}
-        if large := [f"{name} = {size}" for name, size in sizes.items() if size > MAX_SIZE]:
+        if large := [f"{name} = {size}" for name, size in sizes.items() if size > MAX_AMOUNTS.get(name, MAX_SIZE)]:
             raise ValueError(f"a size above {MAX_SIZE}, which no network here has: {large[0]}")
         if len(self.stretch.band_scales) != len(self.bands):
             raise ValueError("stretch.band_scales needs one value a band")

@@ -185,7 +185,7 @@ def lens_of_recipe(
     deflectors: list[Deflector] = [found.lens]
     if recipe.substructure is not None and kind != "no_substructure":
         # the lens was chosen without it, so that no class is selected differently
-        deflectors, more = _perturb(rng, recipe.substructure, kind, found.lens, found.drawn)
+        deflectors, more = perturbed(rng, recipe.substructure, kind, found.lens, found.drawn)
         facts |= more
         again = lens_again(arcs, deflectors, optics, grid)
         change = (again.image - arcs.image) / rms[:, None, None]
@@ -197,7 +197,7 @@ def lens_of_recipe(
     return Lensed(deflectors, arcs, sky, arcs.truth | facts)
 
 
-def _perturb(
+def perturbed(
     rng: np.random.Generator, table: SubstructureTable, kind: str, lens: MacroLens, drawn: dict[str, float]
 ) -> tuple[list[Deflector], dict[str, Any]]:
     """The smooth lens less the mass of its substructure inside the Einstein radius, and the substructure."""

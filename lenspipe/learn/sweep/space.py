@@ -20,7 +20,7 @@ from lenspipe.learn.settings import TrainSettings, less_is_better
 from lenspipe.nn.outputs import TASKS
 from lenspipe.toml import Table, put_over
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[int, ...]
 
 
 class Range(Table):
@@ -52,7 +52,7 @@ class ModelSpace(Table):
     family: str
     """Network family."""
     settings: dict[str, Domain] = {}
-    """Settings of the family."""
+    """Settings of the family; of one that is a list itself, a list of lists: ``channels = [[6, 9, 12, 17]]``."""
     train: dict[str, Domain] = {}
     """Settings of its training by dotted name, such as ``optim.learning_rate``; they go before `SweepSpace.shared`."""
 

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal, norm
+from sklearn.metrics import roc_auc_score
+
+from lenspipe.stats.ideal import (
+    coordinates,
+    information_of_spread,
+    marginalised_products,
+    told_posteriors,
+    untold_posteriors,
+)
+
+
+def test_marginalised_products_are_those_under_the_whole_covariance(rng):
+    signals, jacobian, sd = rng.normal(size=(3, 40)), rng.normal(size=(5, 40)), rng.uniform(0, 2, 5)
+    covariance = np.eye(40) + (jacobian.T * sd**2) @ jacobian
+    want = signals @ np.linalg.solve(covariance, signals.T)
+    np.testing.assert_allclose(marginalised_products(signals, jacobian, sd), want, rtol=1e-9)
+    np.testing.assert_allclose(marginalised_products(signals, jacobian, 0 * sd), signals @ signals.T)
+    x = coordinates(want)
+    np.testing.assert_allclose(x @ x.T, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.5, 3.0])
+def test_a_known_signal_is_told_with_the_area_of_two_gaussians(rng, strength):
+    truth = rng.integers(0, 2, 40000)
+    posterior = told_posteriors(np.array([[0.0, 0.0], [0.6 * strength, 0.8 * strength]]), truth, rng)
+    assert roc_auc_score(truth, posterior[:, 1]) == pytest.approx(norm.cdf(strength / np.sqrt(2)), abs=0.006)
+    np.testing.assert_allclose(posterior.sum(axis=1), 1)
+    # calibrated: of what is said to be so likely, so much is
+    sure = posterior[:, 1] > 0.5
+    assert truth[sure].mean() == pytest.approx(posterior[sure, 1].mean(), abs=0.01)
+
+
+def test_without_a_signal_everything_is_chance(rng):
+    truth = rng.integers(0, 3, 300)
+    np.testing.assert_allclose(told_posteriors(np.zeros((3, 2)), truth, rng), 1 / 3)
+
+
+def test_gaussian_signals_at_unknown_places_are_told_as_well_as_their_likelihood_allows(rng):
+    axes, spread = 6, np.array([3.0, 2.0, 1.0, 0.5, 0.1, 0.0])
+    draws = rng.normal(size=(600, axes)) * spread
+    truth = rng.integers(0, 2, 3000)
+    data = rng.normal(size=(3000, axes)) + np.where(truth[:, None], rng.normal(size=(3000, axes)) * spread, 0)
+    got = roc_auc_score(truth, untold_posteriors(data, [np.zeros((1, axes)), draws])[:, 1])
+    true = [multivariate_normal(np.zeros(axes), np.diag(1 + k * spread**2)).logpdf(data) for k in (0, 1)]
+    assert got == pytest.approx(roc_auc_score(truth, true[1] - true[0]), abs=0.006)
+
+
+def test_an_observer_who_is_not_told_the_signal_sees_less(rng):
+    directions = rng.normal(size=(400, 30))
+    signals = 3 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    draws, own = signals[:300], signals[300:]
+    data = np.concatenate([rng.normal(size=(1000, 30)), np.repeat(own, 10, axis=0) + rng.normal(size=(1000, 30))])
+    area = roc_auc_score(np.repeat([0, 1], 1000), untold_posteriors(data, [np.zeros((1, 30)), draws])[:, 1])
+    assert 0.6 < area < norm.cdf(3 / np.sqrt(2)) - 0.1
+
+
+def test_the_amount_of_one_gaussian_signal_is_known_as_well_as_a_variance(rng):
+    # of z ~ N(0, 1 + f), the information on ln f is f^2 / (2 (1 + f)^2)
+    draws = rng.normal(size=(20000, 1)) * 2.0
+    assert information_of_spread(draws) == pytest.approx(0.5 * (4 / 5) ** 2, rel=0.03)
