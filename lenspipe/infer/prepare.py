@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import DataError, ModelError
 from lenspipe.image.resample import KERNEL_REACH
 from lenspipe.nn.card import ModelCard, fits
-from lenspipe.nn.preprocess import channels, network_input, resamples, surface_brightness
+from lenspipe.nn.preprocess import network_input, resamples, surface_brightness
 
 
 def prepare_stamps(
@@ -67,14 +67,16 @@ def prepare_stamps(
             want=f"(n, {len(names)}, {need}, {need}) or larger",
         )
     order = [names.index(band) for band in card.bands]
-    out = np.empty((shape[0], channels(card.stretch), card.stamp_px, card.stamp_px), np.float32)
+    together = card.stretch.smooth_residual  # lenses are fitted many at a time
+    n_plane = len(card.bands) if together else card.stretch.n_channel
+    out = np.empty((shape[0], n_plane, card.stamp_px, card.stamp_px), np.float32)
     for i in range(shape[0]):
         stamp = cutouts_njy[i, order].astype(np.float32, copy=False)
         if mask is not None:
             stamp = np.where(mask[i, order], np.float32(0), stamp)
         brightness = surface_brightness(stamp, cutout_scale_arcsec, size_px=card.stamp_px, card=card)
-        out[i] = network_input(brightness, card.stretch)
-    return out
+        out[i] = brightness if together else network_input(brightness, card.stretch)
+    return network_input(out, card.stretch) if together else out
 
 
 def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:

@@ -91,6 +91,12 @@ def augment_batch(
     return out
 
 
+def only_views(settings: AugmentSettings) -> bool:
+    """Whether stamps are turned and mirrored at most."""
+    shares = ("affine_fraction", "noise_fraction", "blur_fraction", "gap_fraction")
+    return not any(getattr(settings, name) for name in (*shares, "background", "brightness", "band_brightness"))
+
+
 def turn(stamps: Tensor, views: NDArray[np.integer]) -> Tensor:
     """Views 0 to 7 of square stamps: quarter turns, the last four mirrored; exact copies of the pixels."""
     out = torch.empty_like(stamps)

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lenspipe.learn.augment_batch import augment_batch
+from lenspipe.learn.augment_batch import augment_batch, only_views
 from lenspipe.learn.device_input import device_input
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.losses import Tensors
 from lenspipe.learn.order import Order, Rows, class_weights, curriculum_mask, epoch_order, in_turn, shared_weights
 from lenspipe.learn.players import call
 from lenspipe.learn.world import World
+from lenspipe.nn.smooth_lens import fit_smooth, smooth_residual
 
 if TYPE_CHECKING:
     from lenspipe.learn.job import TrainJob
@@ -60,9 +61,38 @@ def epoch_batches(job: TrainJob, world: World, epoch: int) -> Iterator[Batch]:
 def batch_of(job: TrainJob, rows: Rows, stamps: NDArray[np.float32]) -> Batch:
     """Stamps in the card's bands, with what is known of them."""
     truth = job.truth
-    batch: Batch = {"image": stamps if job.bands is None else stamps[:, list(job.bands)]}
+    seen = stamps if job.bands is None else stamps[:, list(job.bands)]
+    if job.card.stretch.smooth_residual and only_views(job.augment):
+        seen = with_residuals(job, rows, seen)
+    batch: Batch = {"image": seen}
     batch |= {"label": truth.labels[rows].astype(np.int64), "target": truth.targets[rows]}
     return batch | ({"features": truth.features[rows]} if truth.features.shape[1] else {})
+
+
+_FITTED: dict[tuple[str, int], NDArray[np.float32]] = {}
+"""Smooth lenses of the stamps of the job that runs in this process, by folder and seed; NaN where not yet fitted."""
+
+
+def with_residuals(job: TrainJob, rows: Rows, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """
+    Stamps, and after their bands what smooth lenses leave of them; each lens is fitted once in a training.
+
+    Turned and mirrored stamps have turned and mirrored residuals, so views of these are as good as new fits.
+    """
+    key = (job.out, job.seed)
+    if key not in _FITTED:
+        _FITTED.clear()
+        _FITTED[key] = np.full((len(job.truth.labels), 3), np.nan, np.float32)
+    lens = _FITTED[key]
+    edge = (stamps.shape[-1] - job.card.stamp_px) // 2
+    middle = slice(edge, edge + job.card.stamp_px)
+    inner = torch.from_numpy(np.ascontiguousarray(stamps[:, :, middle, middle]))
+    with torch.inference_mode():
+        new = np.flatnonzero(np.isnan(lens[rows, 0]))
+        if len(new):
+            lens[rows[new]] = fit_smooth(inner[torch.from_numpy(new)]).numpy()
+        residual = smooth_residual(inner, torch.from_numpy(lens[rows]))
+    return np.concatenate([stamps, np.pad(residual.numpy(), [(0, 0), (0, 0), (edge, edge), (edge, edge)])], axis=1)
 
 
 def on_device(batch: Batch, device: str | torch.device) -> Tensors:

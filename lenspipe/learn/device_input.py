@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lenspipe.nn.card import Stretch
+from lenspipe.nn.smooth_lens import smooth_residual
 
 
 def device_input(surface_brightness: Tensor, stretch: Stretch) -> Tensor:
@@ -15,7 +16,7 @@ def device_input(surface_brightness: Tensor, stretch: Stretch) -> Tensor:
     Parameters
     ----------
     surface_brightness : Tensor (n, band, y, x), float32
-        nJy / arcsec^2.
+        nJy / arcsec^2; with ``smooth_residual`` the bands alone, or followed by their residuals.
     stretch : Stretch
         Rule of the card.
 
@@ -24,6 +25,10 @@ def device_input(surface_brightness: Tensor, stretch: Stretch) -> Tensor:
     Tensor (n, channel, y, x), float32
     """
     scales = torch.tensor(stretch.band_scales, dtype=torch.float32, device=surface_brightness.device)
+    if stretch.smooth_residual:
+        scales = scales.repeat(2)
+        if surface_brightness.shape[1] < len(scales):
+            surface_brightness = torch.cat([surface_brightness, smooth_residual(surface_brightness)], dim=1)
     x = surface_brightness * scales[:, None, None]
     if stretch.mix is not None:
         x = torch.einsum("cb,nbyx->ncyx", torch.tensor(stretch.mix, dtype=torch.float32, device=x.device), x)

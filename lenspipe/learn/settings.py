@@ -57,6 +57,8 @@ class InputSettings(Table):
     """Rows of weights that turn the scaled bands into channels."""
     standardise: bool = False
     """Whether each stamp is brought to mean 0 and standard deviation 1 after the stretch."""
+    smooth_residual: bool = False
+    """Whether every band comes once more, less what a fitted smooth lens says: for substructure in lenses."""
     features: tuple[str, ...] = ()
     """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
 
@@ -204,7 +206,8 @@ class OptimSettings(Table):
     frozen_epochs: int = Field(default=1, ge=0)
     """With pretrained weights: epochs that train only the tensors that were not loaded."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 autocast on a GPU, float32 on a CPU. CPUs with such instructions gain a factor of 1.5 to 2."""
+    """``auto``: bfloat16 autocast on a GPU, float32 on a CPU. CPUs with such instructions gain a factor of 1.5 to 2,
+    others lose one of 2."""
     channels_last: bool | None = None
     """Whether pixels and kernels lie with their channels side by side; on a GPU, and to denoise, where null."""
     compile: bool = False
@@ -261,6 +264,8 @@ class TrainSettings(Table):
         )
         if not self.labels.normal:
             whole["labels"] = {k: v for k, v in whole["labels"].items() if k != "normal"}
+        if not self.input.smooth_residual:
+            whole["input"] = {k: v for k, v in whole["input"].items() if k != "smooth_residual"}
         if not self.sampling.one_sided_surveys:
             whole["sampling"] = {k: v for k, v in whole["sampling"].items() if k != "one_sided_surveys"}
         return {name: value for name, value in whole.items() if name not in unsaid}

@@ -39,6 +39,25 @@ class Stretch(Table):
     """Strength of the compression of bright pixels; without effect for ``linear``."""
     standardise: bool = False
     """Subtract each stamp's mean and divide by its standard deviation, over all channels, after the stretch."""
+    smooth_residual: bool = False
+    """Whether a further channel per band has what a fitted smooth lens leaves (`lenspipe.nn.smooth_lens`)."""
+
+    @model_validator(mode="after")
+    def _of_bands(self) -> Stretch:
+        if self.smooth_residual and (self.mix is not None or self.name == "humvi"):
+            raise ValueError("smooth_residual is of single bands: it goes with neither mix nor humvi")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Left out where it is false, so that older cards keep their digests."""
+        return {key: value for key, value in handler(self).items() if key != "smooth_residual" or value}
+
+    @property
+    def n_channel(self) -> int:
+        """Channels that it makes of the bands."""
+        once = len(self.mix) if self.mix is not None else len(self.band_scales)
+        return 2 * once if self.smooth_residual else once
 
 
 class ModelCard(Table):
@@ -95,7 +114,7 @@ class ModelCard(Table):
     @property
     def n_channel(self) -> int:
         """Channels of the network's input."""
-        once = len(self.stretch.mix) if self.stretch.mix is not None else len(self.bands)
+        once = self.stretch.n_channel
         return (2 * once if self.sees == "both" else once) + self.outputs.n_extra_channel
 
     @property

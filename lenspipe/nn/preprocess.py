@@ -35,18 +35,14 @@ def surface_brightness(
     return on_grid
 
 
-def channels(stretch: Stretch) -> int:
-    """Channels that a stretch makes of its bands."""
-    return len(stretch.mix) if stretch.mix is not None else len(stretch.band_scales)
-
-
 def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) -> NDArray[np.float32]:
     """
     Scale bands, mix them into channels, stretch, standardise.
 
     With ``x`` a scaled and mixed channel: ``humvi`` is `lenspipe.image.stretch.humvi_composite`; ``asinh`` is
     ``asinh(alpha q x) / q``, ``log`` is ``sign(x) log(1 + alpha q |x|) / q``, ``linear`` is ``alpha x``. All have the
-    slope alpha at zero, and only ``humvi`` clips.
+    slope alpha at zero, and only ``humvi`` clips. With ``smooth_residual`` the bands come once more, less what a fitted
+    smooth lens says.
 
     Parameters
     ----------
@@ -65,7 +61,11 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
     >>> network_input(np.ones((2, 1, 1)), rule).round(4)
     array([[[0.1494]]], dtype=float32)
     """
-    scales = np.asarray(stretch.band_scales, np.float32)
+    if stretch.smooth_residual:
+        from lenspipe.nn.smooth_lens import with_residual  # needs torch
+
+        surface_brightness = with_residual(surface_brightness)
+    scales = np.tile(np.asarray(stretch.band_scales, np.float32), 1 + stretch.smooth_residual)
     if stretch.mix is None and stretch.name == "humvi":
         out = humvi_composite(surface_brightness, band_scales=stretch.band_scales, alpha=stretch.alpha, q=stretch.q)
     else:

@@ -5,7 +5,7 @@ The best that any classifier can reach on a recipe, class by class and by the st
 
 Lenses of the recipe are drawn as `lenspipe simulate` draws them and imaged without noise. What the substructure of a
 class changes is a signal in units of the noise; the parameters of the smooth lens and of the source, as far as the
-recipe does not fix them, are marginalised with the widths of their priors (`lenspipe.stats.ideal`). Two observers:
+recipe does not fix them, are marginalised with the widths of their priors (`ideal.py`). Two observers:
 
 - *told* knows, for every image, which signal each class would have there. No classifier is above it: **the bound**.
 - *untold* knows only how signals are distributed (from ``--draws`` draws per class and lens), which is a rule that
@@ -30,17 +30,17 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from benchmarks import record
-from benchmarks.studies.dark_matter.smooth import SmoothLens, smooth_lens
-from lenspipe.simulate.recipe import read_recipe
-from lenspipe.stats import curves
-from lenspipe.stats.counts import ScoreCounts
-from lenspipe.stats.ideal import (
+from benchmarks.studies.dark_matter.ideal import (
     coordinates,
     information_of_spread,
     marginalised_products,
     told_posteriors,
     untold_posteriors,
 )
+from benchmarks.studies.dark_matter.smooth import SmoothLens, smooth_lens
+from lenspipe.simulate.recipe import read_recipe
+from lenspipe.stats import curves
+from lenspipe.stats.counts import ScoreCounts
 from lenspipe.toml import parse_assignment
 
 CLASSES = ("no_substructure", "subhalo", "vortex")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic
 from lenspipe.simulate.observe import Conditions, band_slices, draw_conditions, grid_of
 from lenspipe.simulate.published_image import PublishedScene, draw_scene
@@ -168,6 +169,7 @@ def _population(rng: np.random.Generator, recipe: Recipe, conditions: Conditions
     assert table is not None
     lensed = lens_of_recipe(rng, recipe, "no_substructure", conditions, ())
     (macro,) = lensed.deflectors
+    assert isinstance(macro, MacroLens)
     facts, components = lensed.facts, list(lensed.arcs.components)
     image_table, bands = recipe.image[0], band_slices(recipe)[0]
     kernels, rms = conditions.kernels(image_table, bands), conditions.sky_rms_njy[bands][:, None, None]

@@ -118,6 +118,7 @@ class Objective(ABC):
             alpha=settings.alpha,
             q=settings.q,
             standardise=settings.standardise,
+            smooth_residual=settings.smooth_residual,
         )
 
     def shape(self, card: ModelCard) -> tuple[int, ...]:

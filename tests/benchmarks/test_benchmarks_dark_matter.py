@@ -3,13 +3,22 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 from sklearn.metrics import roc_auc_score
 
-from lenspipe.stats.ideal import (
+from benchmarks.studies.dark_matter.ideal import (
     coordinates,
     information_of_spread,
     marginalised_products,
     told_posteriors,
     untold_posteriors,
 )
+from benchmarks.studies.dark_matter.queue import cells, read_queue
+
+
+def test_every_cell_of_the_comparison_comes_once_and_the_pair_that_decides_comes_first():
+    names = [cell.name for cell in cells(*read_queue())]
+    assert len(set(names)) == len(names) == 4 * 18 * 3 + 4 * 2 * 2  # recipes, models, parts; two more seeds
+    assert [name.startswith("model-f-equivariant-c8") for name in names[:2]] == [True, True]
+    assert [name.startswith("model-f-timm-resnet18") for name in names[2:4]] == [True, True]
+    assert [name.split("-")[-2] for name in names[:4]] == ["100", "10", "100", "10"]
 
 
 def test_marginalised_products_are_those_under_the_whole_covariance(rng):
