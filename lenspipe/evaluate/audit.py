@@ -18,8 +18,8 @@ from lenspipe.evaluate.stream import Member, feature_values, iter_stamps
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.infer.committee import N_VIEW, dihedral_view
 from lenspipe.infer.predict import Predictor
+from lenspipe.infer.prepare import input_of
 from lenspipe.infer.stamps import stamp_brightness
-from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.joined import Data, each_of, open_stamps
 
@@ -70,9 +70,9 @@ def audit(
     sky = stamp_brightness(pixels, bands=spec.bands, pixel_scale_arcsec=spec.pixel_scale_arcsec, card=member.card)
 
     def run(brightness: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return _outputs(member, network_input(brightness, member.card.stretch), features)
+        return _outputs(member, input_of(brightness, member.card.stretch), features)
 
-    prepared = network_input(sky, member.card.stretch)
+    prepared = input_of(sky, member.card.stretch)
     as_it_is = _outputs(member, prepared, features)
     views = [_outputs(member, dihedral_view(prepared, view), features) for view in range(1, N_VIEW)]
     found = {"turns by 90 degrees": _change(as_it_is, views[:3]), "mirrors": _change(as_it_is, views[3:])}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
 from lenspipe.image.resample import KERNEL_REACH
-from lenspipe.nn.card import ModelCard, fits
+from lenspipe.nn.card import ModelCard, Stretch, fits
 from lenspipe.nn.preprocess import network_input, resamples, surface_brightness
 
 
@@ -76,7 +76,16 @@ def prepare_stamps(
             stamp = np.where(mask[i, order], np.float32(0), stamp)
         brightness = surface_brightness(stamp, cutout_scale_arcsec, size_px=card.stamp_px, card=card)
         out[i] = brightness if together else network_input(brightness, card.stretch)
-    return network_input(out, card.stretch) if together else out
+    return input_of(out, card.stretch) if together else out
+
+
+def input_of(brightness: NDArray[np.float32], stretch: Stretch) -> NDArray[np.float32]:
+    """Network input of surface brightness ``(n, band, y, x)`` on the card's pixels; lenses are fitted where it asks."""
+    if stretch.smooth_residual:
+        from lenspipe.nn.smooth_lens import with_residual  # the only thing here that needs torch
+
+        brightness = with_residual(brightness)
+    return network_input(brightness, stretch)
 
 
 def cutout_size_px(card: ModelCard, pixel_scale_arcsec: float) -> int:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, ModelError
 from lenspipe.image.resample import cubic_matrix
+from lenspipe.infer.prepare import input_of
 from lenspipe.nn.card import ModelCard, fits
-from lenspipe.nn.preprocess import network_input, resamples
+from lenspipe.nn.preprocess import resamples
 
 LEAST_FIELD = 0.6
 """Part of the side of the model's field that a stamp must cover; what is missing around it is empty sky."""
@@ -80,7 +81,7 @@ def stamp_input(
 ) -> NDArray[np.float32]:
     """Network input ``(n, channel, stamp_px, stamp_px)`` of stamps; see `stamp_brightness`."""
     brightness = stamp_brightness(stamps_njy, bands=bands, pixel_scale_arcsec=pixel_scale_arcsec, card=card)
-    return network_input(brightness, card.stretch)
+    return input_of(brightness, card.stretch)
 
 
 def _cropped(stamps: NDArray[np.float32], want: int) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from lenspipe.nn.families.kernel import KernelMachine
 from lenspipe.nn.outputs import Classify, Find
 from lenspipe.nn.preprocess import network_input
 from lenspipe.nn.registry import build
+from lenspipe.nn.smooth_lens import with_residual
 
 Kind = Literal["logistic", "svm", "pca"]
 KERNELS: dict[str, Kind] = {"kernel-logistic": "logistic", "kernel-svm": "svm", "kernel-pca": "pca"}
@@ -193,7 +194,8 @@ def _stamps(
         batch = batch_of(job, some, stamps)
         edge = (stamps.shape[-1] - card.stamp_px) // 2
         inner = slice(edge, edge + card.stamp_px)
-        shown = network_input(batch["image"][:, :, inner, inner] / np.float32(card.pixel_scale_arcsec**2), card.stretch)
+        sky = batch["image"][:, : len(card.bands), inner, inner] / np.float32(card.pixel_scale_arcsec**2)
+        shown = network_input(with_residual(sky) if card.stretch.smooth_residual else sky, card.stretch)
         yield module.pooled(torch.from_numpy(shown)).numpy(), batch["label"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lenspipe.errors import ModelError
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.image.stretch import humvi_composite
 from lenspipe.nn.card import ModelCard, Stretch
@@ -41,8 +42,8 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
 
     With ``x`` a scaled and mixed channel: ``humvi`` is `lenspipe.image.stretch.humvi_composite`; ``asinh`` is
     ``asinh(alpha q x) / q``, ``log`` is ``sign(x) log(1 + alpha q |x|) / q``, ``linear`` is ``alpha x``. All have the
-    slope alpha at zero, and only ``humvi`` clips. With ``smooth_residual`` the bands come once more, less what a fitted
-    smooth lens says.
+    slope alpha at zero, and only ``humvi`` clips. With ``smooth_residual`` the bands are followed by what smooth lenses
+    leave of them (`lenspipe.infer.prepare.input_of` sees to it), which are scaled and stretched likewise.
 
     Parameters
     ----------
@@ -55,16 +56,19 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
     -------
     array (..., channel, y, x), float32
 
+    Raises
+    ------
+    ModelError
+        The rule has ``smooth_residual``, and only the bands are there.
+
     Examples
     --------
     >>> rule = Stretch(name="asinh", band_scales=(1.0, 2.0), mix=((0.5, 0.5),), alpha=0.1, q=1.0)
     >>> network_input(np.ones((2, 1, 1)), rule).round(4)
     array([[[0.1494]]], dtype=float32)
     """
-    if stretch.smooth_residual:
-        from lenspipe.nn.smooth_lens import with_residual  # needs torch
-
-        surface_brightness = with_residual(surface_brightness)
+    if stretch.smooth_residual and surface_brightness.shape[-3] != stretch.n_channel:
+        raise ModelError("the model takes bands and what smooth lenses leave of them", got=surface_brightness.shape[-3])
     scales = np.tile(np.asarray(stretch.band_scales, np.float32), 1 + stretch.smooth_residual)
     if stretch.mix is None and stretch.name == "humvi":
         out = humvi_composite(surface_brightness, band_scales=stretch.band_scales, alpha=stretch.alpha, q=stretch.q)

@@ -3,8 +3,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from lenspipe.errors import ModelError
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.infer.prepare import input_of
 from lenspipe.learn.augment_batch import VIEWS_ONLY
 from lenspipe.learn.device_input import device_input
 from lenspipe.learn.settings import TrainSettings
@@ -84,13 +86,15 @@ def test_turned_and_mirrored_stamps_leave_turned_and_mirrored_planes(smooth, vie
 def test_the_input_has_the_bands_and_then_what_is_left_of_them(smooth, fitted):
     one = smooth[:1]
     rule = Stretch(name="asinh", band_scales=(0.5,), alpha=0.1, q=1.0, smooth_residual=True)
-    got = network_input(one.numpy(), rule)
+    got = input_of(one.numpy(), rule)
     assert rule.n_channel == got.shape[1] == 2
     plain = rule.model_copy(update={"smooth_residual": False})
     np.testing.assert_array_equal(got[:, :1], network_input(one.numpy(), plain))
     np.testing.assert_allclose(got[:, 1:], np.arcsinh(0.05 * smooth_residual(one, fitted[:1]).numpy()), atol=2e-2)
-    np.testing.assert_array_equal(network_input(one[0].numpy(), rule), got[0])
+    np.testing.assert_array_equal(input_of(one.numpy(), rule), got)
     np.testing.assert_allclose(device_input(one, rule), got, atol=2e-2)
+    with pytest.raises(ModelError, match="what smooth lenses leave"):
+        network_input(one.numpy(), rule)
     there = torch.cat([one, 0 * one], dim=1)
     np.testing.assert_array_equal(device_input(there, rule)[:, 1], 0)
 
