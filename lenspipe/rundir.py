@@ -44,8 +44,22 @@ def write_json(path: Path, value: Any, *, ensure_ascii: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """
+    Read JSON.
+
+    Raises
+    ------
+    ConfigError
+        The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"the file is damaged and no JSON ({error}); take it from a copy, or remove it and give the command that "
+            "wrote it again",
+            file=str(path),
+        ) from error
 
 
 @contextlib.contextmanager

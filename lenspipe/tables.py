@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lenspipe.errors import DataError
+
 ARROW_KEY = "ARROW:schema"
 LENGTH_KEY = "table::len::"
 """Leads the key under which astropy looks for the length of a column of words; without it, it warns and counts."""
@@ -35,7 +37,41 @@ def write_table(table: pa.Table, path: Path, *, compression: str = "zstd", row_g
     check_columns(table.schema)
     whole = whole_table(table)
     whole = whole.replace_schema_metadata(_with_widths(whole.schema, _widths(whole)).metadata)
-    pq.write_table(whole, path, compression=compression, row_group_size=row_group_size)
+    pq.write_table(whole, path, compression=compression, row_group_size=row_group_size, write_page_checksum=True)
+
+
+def read_parquet(path: str | Path, **options: Any) -> pa.Table:
+    """
+    A Parquet table, whose pages are held against their checksums where it has any; ``options`` of `pq.read_table`.
+
+    Raises
+    ------
+    DataError
+        The table is damaged; the file is named.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True, **options)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, and not of the file
+            raise
+        raise DataError(f"the table is damaged; {REMEDY} ({_first_line(error)})", file=str(path)) from error
+
+
+REMEDY = "take it from a copy, or have it written again by the command that made it, with --resume where there is one"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
+def open_parquet(path: str | Path, **options: Any) -> pq.ParquetFile:
+    """A Parquet file for reading piece by piece, as `read_parquet`; a damaged page is raised when it is read."""
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True, **options)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise DataError(f"the table is damaged; {REMEDY} ({_first_line(error)})", file=str(path)) from error
 
 
 class TableWriter:
@@ -65,7 +101,9 @@ def table_writer(path: Path, schema: pa.Schema, *, compression: str = "zstd") ->
     """
     check_columns(schema)
     # Arrow reads metadata from its own copy of the schema alone, so that is written last, when the lengths are known
-    with pq.ParquetWriter(path, schema, compression=compression, store_schema=False) as parquet:
+    with pq.ParquetWriter(
+        path, schema, compression=compression, store_schema=False, write_page_checksum=True
+    ) as parquet:
         writer = TableWriter(parquet)
         yield writer
         told = _with_widths(schema, writer.widths)

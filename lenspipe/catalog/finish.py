@@ -20,7 +20,7 @@ from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.disk import is_scratch
 from lenspipe.rundir import write_json
-from lenspipe.tables import write_table
+from lenspipe.tables import read_parquet, write_table
 
 FULL_SKY_DEG2 = 41252.96125
 _READ = ["candidate_id", "run_id", "ra", "dec", "rank", "score", "n_detection", KNOWN[-1]]
@@ -64,8 +64,8 @@ def finish_catalog(
     """
     searched, tiles, moc = with_run_id(run.shards, run.run_id), tiles_of(run), footprint(run.shards)
     if before:
-        searched = _below(pq.read_table(out / names.SHARDS), searched)
-        tiles = pa.concat_tables([pq.read_table(out / names.TILES), tiles])
+        searched = _below(read_parquet(out / names.SHARDS), searched)
+        tiles = pa.concat_tables([read_parquet(out / names.TILES), tiles])
         moc = read_footprint(out / names.FOOTPRINT).union(moc)
     write_table(searched, new / names.SHARDS)
     write_table(tiles, new / names.TILES)
@@ -77,7 +77,7 @@ def finish_catalog(
             near_lenses, matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
         )
         if before and (out / names.KNOWN_LENSES).exists():
-            table = with_earlier_words(table, pq.read_table(out / names.KNOWN_LENSES))
+            table = with_earlier_words(table, read_parquet(out / names.KNOWN_LENSES))
         write_table(table, new / names.KNOWN_LENSES)
         found = recall(table)
     added = {"rows": n_new, "merged": n_merged}
@@ -101,7 +101,7 @@ def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:
     schema = pq.read_schema(root / "dataset" / "_common_metadata")
     near = [pa.schema([schema.field(name) for name in _READ]).empty_table()]
     for pixel in read_pixels(root):
-        rows = pq.read_table(root / "dataset" / pixel.path, columns=_READ, partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, columns=_READ, partitioning=None)
         kept["rows"] += rows.num_rows
         kept["scored_rows"] += rows.num_rows - rows["score"].null_count
         kept["detections"] += pc.sum(rows["n_detection"]).as_py() or 0

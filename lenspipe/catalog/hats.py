@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lenspipe.catalog.columns import DEFAULT, HEALPIX
 from lenspipe.rundir import utc_now
 from lenspipe.sky.healpix import N_BASE, ORDER
-from lenspipe.tables import write_table
+from lenspipe.tables import read_parquet, write_table
 
 MAX_ROWS, HIGHEST_ORDER, SKYMAP_ORDER = 500_000, 10, 7
 
@@ -142,7 +142,7 @@ def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: 
         footer = pq.read_metadata(dataset / pixel.path)
         footer.set_file_path(pixel.path)
         footers.append(footer)
-        index = pq.read_table(dataset / pixel.path, columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
+        index = read_parquet(dataset / pixel.path, columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
         cells, n = np.unique(index >> (2 * (ORDER - SKYMAP_ORDER)), return_counts=True)
         counts[cells] += n
     pq.write_metadata(schema, dataset / "_common_metadata")

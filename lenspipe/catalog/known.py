@@ -13,6 +13,7 @@ from astropy.table import Table
 from astropy.utils.exceptions import AstropyWarning
 
 from lenspipe.errors import ConfigError
+from lenspipe.tables import read_parquet
 
 SNAPSHOT = Path(__file__).parent / "data" / "lenscat.parquet"
 SCHEMA = pa.schema(
@@ -52,7 +53,7 @@ def read_known_lenses(file: str) -> pa.Table:
         The file cannot be read, has no columns of position in degrees, or a position that is none.
     """
     if file == "lenscat":
-        return pq.read_table(SNAPSHOT, columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA)
+        return read_parquet(SNAPSHOT, columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA)
     return _known(_read(file), file)
 
 
@@ -104,7 +105,7 @@ def _read(file: str) -> pa.Table:
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            return pq.read_table(path, partitioning=None)
+            return pq.read_table(path, partitioning=None, page_checksum_verification=True)
         if suffix in (".csv", ".tsv", ".txt"):
             options = pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",")
             return pyarrow.csv.read_csv(path, parse_options=options)

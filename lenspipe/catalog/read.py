@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.write import SORT_KEYS
+from lenspipe.tables import open_parquet, read_parquet
 
 
 def best_rows(catalogue: Path, count: int) -> pa.Table:
@@ -30,7 +31,7 @@ def best_rows(catalogue: Path, count: int) -> pa.Table:
     pa.Table
     """
     if (catalogue / names.FLAT).exists():
-        with pq.ParquetFile(catalogue / names.FLAT) as file:
+        with open_parquet(catalogue / names.FLAT) as file:
             found = [file.schema_arrow.empty_table()]
             for batch in file.iter_batches(max(1, min(count, 100_000))):
                 found.append(pa.Table.from_batches([batch]))
@@ -40,7 +41,7 @@ def best_rows(catalogue: Path, count: int) -> pa.Table:
     root = catalogue / names.HATS / "dataset"
     best = pq.read_schema(root / "_common_metadata").empty_table()
     for file in _files(catalogue):
-        rows = pa.concat_tables([best, pq.read_table(file, partitioning=None).cast(best.schema)])
+        rows = pa.concat_tables([best, read_parquet(file, partitioning=None).cast(best.schema)])
         order = pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS)
         best = rows.take(order[:count])
     return best
@@ -52,7 +53,7 @@ def runs_of_candidate(catalogue: Path, candidate_id: str) -> list[str]:
     files = [catalogue / names.FLAT] if (catalogue / names.FLAT).exists() else _files(catalogue)
     found: set[str] = set()
     for file in files:
-        found.update(pq.read_table(file, partitioning=None, **wanted)["run_id"].to_pylist())
+        found.update(read_parquet(file, partitioning=None, **wanted)["run_id"].to_pylist())
     return sorted(found)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.hats import BASE, Pixel, adaptive_pixels, home_of, write_pixel
 from lenspipe.catalog.merge import merge_duplicates
 from lenspipe.catalog.sources import Source
+from lenspipe.tables import read_parquet
 
 N_DETECTION, RANK = "n_detection", "rank"
 
@@ -191,11 +191,11 @@ def closed_ranks(rank: pa.ChunkedArray, known: NDArray[np.int64]) -> pa.Array:
 
 def ranks_of(dataset: Path, pixel: Pixel) -> NDArray[np.int64]:
     """Ranks of the rows of a pixel's file that have one."""
-    rank = pq.read_table(dataset / pixel.path, columns=[RANK], partitioning=None)[RANK]
+    rank = read_parquet(dataset / pixel.path, columns=[RANK], partitioning=None)[RANK]
     return np.asarray(rank.drop_null().to_numpy())
 
 
 def rewrite_ranks(dataset: Path, known: Path, pixel: Pixel) -> None:
     """Write a pixel's file again with `closed_ranks`; ``known`` is a file of all ranks, mapped and not read."""
-    rows = pq.read_table(dataset / pixel.path, partitioning=None)
+    rows = read_parquet(dataset / pixel.path, partitioning=None)
     write_pixel(dataset, pixel, _with_column(rows, RANK, closed_ranks(rows[RANK], np.load(known, mmap_mode="r"))))

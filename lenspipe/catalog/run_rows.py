@@ -18,7 +18,7 @@ from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
-from lenspipe.tables import whole_table
+from lenspipe.tables import read_parquet, whole_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,10 +70,10 @@ def open_run_folder(folder: Path) -> Run:
             "the run has not ended; finish it with `lenspipe scan ... --resume`, or take what is done by --partial",
             run=str(folder),
         )
-    plan = pq.read_table(folder / "plan.parquet")
+    plan = read_parquet(folder / "plan.parquet")
     request_id = record.get("request_id") or request_id_of(record, plan)  # a part of a run has the whole run's
     run_id = run_id_of(request_id, record.get("inputs", []))
-    shards = pq.read_table(folder / "shards.parquet")
+    shards = read_parquet(folder / "shards.parquet")
     return Run(folder, run_id, request_id, record, tuple(record["bands"]), shards, plan)
 
 

@@ -16,6 +16,7 @@ from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.merge import demand_positions
 from lenspipe.catalog.run_rows import Run, ranked
 from lenspipe.sky.healpix import healpix29
+from lenspipe.tables import open_parquet
 
 
 class Source(Protocol):
@@ -48,7 +49,7 @@ class RunGroup:
 
     def index(self) -> NDArray[np.int64]:
         """See `Source`."""
-        with pq.ParquetFile(self.path) as file:
+        with open_parquet(self.path) as file:
             return _index(file.read_row_group(self.group, columns=["candidate_id", "ra", "dec"]))
 
     def chunks(self, batch_rows: int | None = None) -> Iterator[pa.Table]:
@@ -69,7 +70,7 @@ class TreeGroup:
 
     def index(self) -> NDArray[np.int64]:
         """See `Source`."""
-        with pq.ParquetFile(self.path) as file:
+        with open_parquet(self.path) as file:
             return np.asarray(file.read_row_group(self.group, columns=[HEALPIX])[HEALPIX].to_numpy())
 
     def chunks(self, batch_rows: int | None = None) -> Iterator[pa.Table]:
@@ -113,7 +114,7 @@ def _index(rows: pa.Table) -> NDArray[np.int64]:
 
 
 def _row_group(path: Path, group: int, batch_rows: int | None) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         if batch_rows is None:
             yield file.read_row_group(group)
         else:

@@ -18,6 +18,7 @@ from lenspipe.catalog.executor import Executor
 from lenspipe.catalog.hats import Pixel, read_pixels, write_metadata, write_pixel
 from lenspipe.errors import ConfigError
 from lenspipe.schema import EMBEDDING
+from lenspipe.tables import open_parquet, read_parquet
 
 EMBEDDINGS, GROUP_ROWS = "embeddings.parquet", 8192
 """A run's vectors, in the order of their identifiers, and rows of a group: what is read for one of them."""
@@ -32,7 +33,7 @@ def vectors_of(file: Path, candidate_ids: Sequence[str]) -> pa.FixedSizeListArra
     """
     wanted, place = np.array(candidate_ids, object), pa.array(candidate_ids, pa.string())
     order = np.sort(wanted.astype(str))
-    with pq.ParquetFile(file) as opened:
+    with open_parquet(file) as opened:
         kind = opened.schema_arrow.field(EMBEDDING).type
         found, rows = [pa.array([], kind)], np.full(len(wanted), -1)
         n_found = 0
@@ -98,7 +99,7 @@ class _Work:
 
     def __call__(self, pixel: Pixel) -> int:
         """Number of vectors."""
-        rows = pq.read_table(self.tree / "dataset" / pixel.path, columns=_KEYS, partitioning=None)
+        rows = read_parquet(self.tree / "dataset" / pixel.path, columns=_KEYS, partitioning=None)
         is_new = pc.equal(rows["run_id"], self.run_id).to_numpy(zero_copy_only=False)
         vectors = pa.nulls(rows.num_rows, self.schema.field(EMBEDDING).type)
         if self.run_file is not None and is_new.any():
@@ -114,7 +115,7 @@ class _Work:
         low, high = pixel.span
         near = [p for p in read_pixels(self.old) if p.span[0] < high and p.span[1] > low]
         columns = ["candidate_id", "run_id", EMBEDDING]
-        tables = [pq.read_table(self.old / "dataset" / p.path, columns=columns, partitioning=None) for p in near]
+        tables = [read_parquet(self.old / "dataset" / p.path, columns=columns, partitioning=None) for p in near]
         if not tables:
             return pa.nulls(rows.num_rows, self.schema.field(EMBEDDING).type)
         there = pa.concat_tables(tables).combine_chunks()
@@ -187,5 +188,5 @@ def write_vectors(
 def iter_vectors(root: Path) -> Iterator[tuple[pa.Table, NDArray[np.float16]]]:
     """Rows (`_KEYS`) of a tree of vectors and their vectors ``(n, size)``, pixel by pixel."""
     for pixel in read_pixels(root):
-        rows = pq.read_table(root / "dataset" / pixel.path, partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, partitioning=None)
         yield rows.drop_columns([EMBEDDING]), as_numbers(rows[EMBEDDING])

@@ -25,6 +25,7 @@ from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.runner import SILENT, Progress, Start, here
+from lenspipe.tables import read_parquet
 
 DESCRIPTION = "Strong-lens candidates, one row an object; score is raw, probability is calibrated."
 MAX_CANDIDATES = 20_000_000
@@ -179,5 +180,5 @@ def _write_flat(new: Path, rows: pa.Table | None, run: Run, *, name: str, radius
 def read_tree(root: Path) -> pa.Table:
     """All rows of a HATS tree, by position."""
     schema = pq.read_schema(root / "dataset" / "_common_metadata")
-    tables = [pq.read_table(root / "dataset" / p.path, partitioning=None).cast(schema) for p in read_pixels(root)]
+    tables = [read_parquet(root / "dataset" / p.path, partitioning=None).cast(schema) for p in read_pixels(root)]
     return pa.concat_tables([schema.empty_table(), *tables])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -91,6 +92,10 @@ OF_THE_DISK = {
 }
 
 
+_OF_A_TABLE = re.compile(r"CRC checksum|Parquet|parquet|[Tt]hrift|Corrupt|Unexpected end of stream|decompress")
+"""In what Arrow says of a page that is damaged."""
+
+
 def disk_refusal(error: BaseException) -> str | None:
     """A line for an error of a disk that is full or may not be written to, wherever it was raised; None for others."""
     seen: list[BaseException] = []
@@ -104,6 +109,11 @@ def disk_refusal(error: BaseException) -> str | None:
             return (
                 "the disk is full: make room and give the same command again, with --resume where there is one; what "
                 f"was written as a whole is kept{where}"
+            )
+        if code is None and type(at).__module__.startswith(("pyarrow", "builtins")) and _OF_A_TABLE.search(text):
+            return (
+                "a table is damaged; take it from a copy, or have it written again by the command that made it "
+                f"({text.strip().partition(chr(10))[0][:200]})"
             )
         if isinstance(at, OSError) and code in OF_THE_DISK:
             return f"the disk does not let this command read or write there ({os.strerror(code)}){where}"

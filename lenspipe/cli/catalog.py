@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenspipe.cli.options import Command, set_option, settings_of
+from lenspipe.tables import read_parquet
 
 if TYPE_CHECKING:
     from lenspipe.catalog.executor import Executor
@@ -178,13 +179,12 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
 
 def flagged(out: Path) -> int:
     """Rows of a catalogue that are near a contaminant."""
-    import pyarrow.parquet as pq
 
     from lenspipe.catalog.columns import CONTAMINANT
     from lenspipe.catalog.hats import read_pixels
 
     files = [out / "hats" / "dataset" / pixel.path for pixel in read_pixels(out / "hats")]
-    near = (pq.read_table(file, columns=[CONTAMINANT[-1].name], partitioning=None).column(0) for file in files)
+    near = (read_parquet(file, columns=[CONTAMINANT[-1].name], partitioning=None).column(0) for file in files)
     return sum(len(column) - column.null_count for column in near)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenspipe.cli.options import Command
+from lenspipe.tables import read_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +50,6 @@ def command(
     Exit code: 0 done, 2 bad request, 3 some candidates could not be cut.
     """
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     from lenspipe.catalog.grades import agreement, labels_for, mean_grades, read_grades
     from lenspipe.catalog.run_rows import open_run_folder
@@ -63,7 +63,7 @@ def command(
     with locked_beside(out):
         grades = read_grades(list(files))
         means = mean_grades(grades, lens_from=lens_from, nonlens_to=nonlens_to)
-        table = labels_for(means, pq.read_table(run / "candidates.parquet"), run_id=opened.run_id)
+        table = labels_for(means, read_parquet(run / "candidates.parquet"), run_id=opened.run_id)
         if not table.num_rows:
             raise ConfigError("no grade is for this run", run=str(run), run_id=opened.run_id)
         with atomic_path(out) as path:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from lenspipe.scan.stars import star_lines
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.read import TileFacts, read_facts
 from lenspipe.survey.tile import Tile
+from lenspipe.tables import open_parquet, read_parquet
 
 BEST = 10
 SHOWN_FAILURES = 10
@@ -91,7 +91,7 @@ def _print_failures(console: Console, folder: Path) -> None:
     table = Table(title="Failures", title_justify="left")
     for name in ("tile", "stage", "error", "message"):
         table.add_column(name, overflow="fold")
-    rows = pq.read_table(folder / FAILED).to_pylist()
+    rows = read_parquet(folder / FAILED).to_pylist()
     for row in rows[:SHOWN_FAILURES]:
         table.add_row(row["tile"], row["stage"], row["error_type"], row["message"])
     console.print(table)
@@ -100,7 +100,7 @@ def _print_failures(console: Console, folder: Path) -> None:
 
 
 def _print_best(console: Console, folder: Path) -> None:
-    best = best_candidates(pq.ParquetFile(folder / CANDIDATES), BEST)
+    best = best_candidates(open_parquet(folder / CANDIDATES), BEST)
     table = Table(
         title=f"Best candidates; of those within {SAME_SOURCE_ARCSEC:g} arcsec the best one", title_justify="left"
     )

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.bands import by_wavelength, selection_band
@@ -16,6 +15,7 @@ from lenspipe.completeness.config import HostConfig
 from lenspipe.completeness.places import HOST, HostCuts, is_host
 from lenspipe.errors import ConfigError
 from lenspipe.sky.sphere import nearest
+from lenspipe.tables import open_parquet
 
 COLOUR_BINS = np.arange(-3.0, 7.0, 0.01)
 NEAR_KNOWN_ARCSEC = 5.0
@@ -56,7 +56,7 @@ def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]
         "mask_fraction",
         *(f"mag_{b}" for b in colour or (band,)),
     ]
-    for batch in pq.ParquetFile(run.folder / "candidates.parquet").iter_batches(columns=names):
+    for batch in open_parquet(run.folder / "candidates.parquet").iter_batches(columns=names):
         value = {name: _numbers(batch.column(name)) for name in names}
         shade = value[f"mag_{colour[0]}"] - value[f"mag_{colour[1]}"] if colour else None
         keep = is_host(

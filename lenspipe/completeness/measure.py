@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from lenspipe.catalog.grades import labels_for, mean_grades, read_grades
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.config import CompletenessConfig
@@ -20,6 +18,7 @@ from lenspipe.scan.readers.committee import FinderCommittee
 from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.readers.find import Finder
 from lenspipe.scan.run import Runner
+from lenspipe.tables import read_parquet
 
 LENS_FROM, NONLENS_TO = 2.0, 0.5
 """Mean grades from which, and up to which, a graded candidate is a lens and is none; as of `lenspipe grades`."""
@@ -92,7 +91,7 @@ def real_stamps(real: Path, run: Run, out: Path, *, seed: int) -> Path:
     if real.is_dir():
         return real
     means = mean_grades(read_grades([str(real)]), lens_from=LENS_FROM, nonlens_to=NONLENS_TO)
-    labels = labels_for(means, pq.read_table(run.folder / "candidates.parquet"), run_id=run.run_id)
+    labels = labels_for(means, read_parquet(run.folder / "candidates.parquet"), run_id=run.run_id)
     if not labels.num_rows:
         raise ConfigError("no grade is for this run", real=str(real), run_id=run.run_id)
     folder = out.with_name(f"{out.name}-graded")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.completeness.draw import Injection, Lensing, choose_places, draw_arcs_of
@@ -28,6 +27,7 @@ from lenspipe.schema import FROM_STARS
 from lenspipe.simulate.instrument import kernels_of
 from lenspipe.simulate.render import add_stamp
 from lenspipe.sky.wcs import sky_position
+from lenspipe.tables import read_parquet
 
 RECOVERED = "a candidate"
 """What happened to a lens that a candidate stands for; the other words are those for known lenses."""
@@ -127,7 +127,7 @@ class Painter:
         tile = task.shard.tile
         if tile not in self.sky_rms_njy or not set(read.pixels.bands) <= self.sky_rms_njy[tile].keys():
             raise TileError("the noise of a band is not known in this tile", tile=tile, stage="paint")
-        places = pq.read_table(self.places, filters=pc.field("tile") == tile).to_pylist()
+        places = read_parquet(self.places, filters=pc.field("tile") == tile).to_pylist()
         chosen = choose_places(
             places,
             _read_donors(self.donors),
@@ -284,7 +284,7 @@ def _facts(injection: Injection, truth: dict[str, Any], bands: Sequence[str]) ->
 
 
 def _read_donors(path: Path) -> list[dict[str, Any]]:
-    return pq.read_table(path).to_pylist()
+    return read_parquet(path).to_pylist()
 
 
 def _in_core(read: ReadShard, injection: Injection) -> bool:

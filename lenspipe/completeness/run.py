@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.run_rows import Run
@@ -36,7 +35,7 @@ from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.run import MODEL, Runner
-from lenspipe.tables import write_table
+from lenspipe.tables import read_parquet, write_table
 
 PLACES, DONORS, INJECTIONS, SCORES = "places.parquet", "donors.parquet", "injections.parquet", "scores.parquet"
 PAINTED = "painted"
@@ -368,7 +367,7 @@ def _assumed(setting: Setting) -> list[str]:
 def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.float64], float]:
     """Scores of the candidates as they are, and the part of the run's area that they are of."""
     if not setting.bare_change.score_all:
-        column = pq.read_table(run.folder / "candidates.parquet", columns=["score"])["score"]
+        column = read_parquet(run.folder / "candidates.parquet", columns=["score"])["score"]
         return np.sort(column.drop_null().to_numpy())[::-1], 1.0
     scores = [np.array(list(_scores_of(part)), float) for part in _candidates(folder / BARE)]
     area = sum(setting.area_arcmin2[tile] for tile in setting.passes) / sum(setting.area_arcmin2.values())
@@ -378,7 +377,7 @@ def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.f
 def _candidates(parts: Path) -> Iterator[pa.Table]:
     """Ledger parts with their candidates."""
     files = part_files(parts)
-    planned = {i for file in files for i in pq.read_table(file, columns=["shard_id"])["shard_id"].to_pylist()}
+    planned = {i for file in files for i in read_parquet(file, columns=["shard_id"])["shard_id"].to_pylist()}
     yield from iter_counted(files, rows_that_count(files, planned), ["candidates"])
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.completeness.points import Point
@@ -21,6 +20,7 @@ from lenspipe.sky.healpix import cells_of
 from lenspipe.stats.intervals import fraction
 from lenspipe.stats.recall import recall_in_bins
 from lenspipe.stats.smooth import SmoothFit, fit_smooth
+from lenspipe.tables import read_parquet
 
 SELECTION, INJECTIONS, CELLS = "selection.json", "injections.parquet", "healpix.parquet"
 OF_PAINTED = "completeness of painted arcs"
@@ -242,7 +242,7 @@ def read(folder: str | Path) -> Selection:
             folder=str(folder),
         )
     raw = read_json(folder / SELECTION)
-    injections = pq.read_table(folder / INJECTIONS)
+    injections = read_parquet(folder / INJECTIONS)
     colour = (raw["colour"][0], raw["colour"][1]) if raw["colour"] else None
     every = values_of(injections, band=raw["band"], colour=colour)
     values = {name: every[name] for name in raw["ranges"]}
@@ -256,6 +256,6 @@ def read(folder: str | Path) -> Selection:
         ranges={name: (low, high) for name, (low, high) in raw["ranges"].items()},
         values={name: v[used] for name, v in values.items()},
         kind=np.array(injections["kind"].to_pylist())[used],
-        cells=pq.read_table(folder / CELLS),
+        cells=read_parquet(folder / CELLS),
         record=raw,
     )

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.paint import RECOVERED
@@ -18,6 +17,7 @@ from lenspipe.scan.context import ShardTask
 from lenspipe.scan.ledger import iter_counted, part_files, rows_that_count
 from lenspipe.scan.rows import noted
 from lenspipe.schema import field
+from lenspipe.tables import read_parquet
 
 NO_SCORE = "no score"
 """A candidate that the finder was not shown."""
@@ -75,7 +75,7 @@ def injections_schema(bands: Sequence[str]) -> pa.Schema:
 def iter_noted(parts: Path, columns: Sequence[str] = ("shard_id",)) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows of a ledger that count, each with its note; in order of the shards."""
     files = part_files(parts)
-    planned = {i for file in files for i in pq.read_table(file, columns=["shard_id"])["shard_id"].to_pylist()}
+    planned = {i for file in files for i in read_parquet(file, columns=["shard_id"])["shard_id"].to_pylist()}
     counted = rows_that_count(files, planned)
     for table in iter_counted(files, counted, [*columns, "noted"]):
         for i, note in noted(table):

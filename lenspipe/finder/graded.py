@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
@@ -28,6 +27,7 @@ from lenspipe.simulate.on_hosts import to_grid
 from lenspipe.sky.sphere import tangent_plane
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stamps.splits import splits_by_key
+from lenspipe.tables import read_parquet
 
 LEAST_COVERED = 0.75
 """Part of a graded stamp that must hold data."""
@@ -147,7 +147,7 @@ def _add_page_rows(rows: _Rows, files: list[Path], run: Run, settings: GradeSett
     means = mean_grades(
         read_grades([str(file) for file in files]), lens_from=settings.lens_from, nonlens_to=settings.nonlens_to
     )
-    table = labels_for(means, pq.read_table(run.folder / "candidates.parquet"), run_id=run.run_id)
+    table = labels_for(means, read_parquet(run.folder / "candidates.parquet"), run_id=run.run_id)
     if not table.num_rows:
         raise ConfigError("no grade of these files is for this run", run=str(run.folder), run_id=run.run_id)
     for row in table.filter(pc.is_valid(table["label"])).to_pylist():

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.executor import Executor, Here
@@ -55,6 +54,7 @@ from lenspipe.simulate import run as simulating
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.survey.layout import SurveyLayout
+from lenspipe.tables import read_parquet
 from lenspipe.toml import put_over
 
 STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
@@ -243,7 +243,7 @@ def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple
                 progress.advance()
                 if trouble:
                     troubles.append(f"{todo[number].shard.shard_id}: {trouble}")
-    parts = [pq.read_table(folder / f"{task.shard.shard_id}.parquet") for task in tasks]
+    parts = [read_parquet(folder / f"{task.shard.shard_id}.parquet") for task in tasks]
     whole = pa.concat_tables(parts) if parts else source_schema(run.bands).empty_table()
     return whole, troubles
 
@@ -285,7 +285,7 @@ class _Maker:
         known = dict(self.run.record["request"]["survey"].get("psf_fwhm_arcsec") or {})
         if not (self.run.folder / PSF_FILE).exists():
             return known
-        table = pq.read_table(self.run.folder / PSF_FILE, columns=["band", "fwhm_arcsec"])
+        table = read_parquet(self.run.folder / PSF_FILE, columns=["band", "fwhm_arcsec"])
         band, fwhm = (table[name].to_numpy(zero_copy_only=False) for name in table.column_names)
         fwhm = fwhm.astype(float)
         seen = np.isfinite(fwhm)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.schema import FROM_NOTHING, FROM_STARS, PSF_SIDE_PX
+from lenspipe.tables import read_parquet
 
 PSF_FILE = "psf.parquet"
 
@@ -132,7 +132,7 @@ def read_psf(run: Path, *, shard_id: str | None = None, tile: str | None = None)
         )
     filters = [(name, "=", value) for name, value in (("shard_id", shard_id), ("tile", tile)) if value is not None]
     names = [f.name for f in dataclasses.fields(BandPsf)]
-    table = pq.read_table(path, columns=names, filters=filters or None)
+    table = read_parquet(path, columns=names, filters=filters or None)
     stacks = table["stack"].combine_chunks().flatten().to_numpy().reshape(-1, PSF_SIDE_PX, PSF_SIDE_PX)
     rows: list[dict[str, Any]] = table.drop_columns("stack").to_pylist()
     measured: list[dict[str, Any]] = [{k: np.nan if v is None else v for k, v in row.items()} for row in rows]

@@ -89,7 +89,7 @@ def read_rows(index: StampIndex, rows: Rows) -> NDArray[np.float32]:
 def _read_group(index: StampIndex, number: int) -> pa.Table:
     path = Path(index.parts[index.group_part[number]])
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read_row_group(index.group_number[number], columns=[index.image], use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"a part cannot be read, delete it or make it again: {error}", part=path.name) from error

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.vectors import EMBEDDINGS, GROUP_ROWS
+from lenspipe.errors import DataError
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
 from lenspipe.schema import EMBEDDING, FAILURES, PSF, added_fields, candidates_schema, measured_fields, shards_schema
-from lenspipe.tables import table_writer, write_table
+from lenspipe.tables import open_parquet, table_writer, write_table
 
 Settle = Callable[[NDArray[np.floating]], NDArray[np.float64] | None]
 """From raw scores to probabilities."""
@@ -102,7 +103,7 @@ def finalize(
         chunks = partial(_settled, chunks, settle(area_deg2, _n_shown(parts, counted)))
     with atomic_path(folder / CANDIDATES) as path:
         write_sorted(path, schema, chunks, n_row=n_candidate, scratch=folder / ".sort")
-    score = pq.ParquetFile(folder / CANDIDATES).metadata
+    score = open_parquet(folder / CANDIDATES).metadata
     n_scored = n_candidate - _nulls(score, "score")
     n_ok = pc.sum(pc.equal(shards["status"], "ok")).as_py() or 0
     totals = Totals(
@@ -222,9 +223,16 @@ def _added(parts: list[Path], bands: tuple[str, ...]) -> list[pa.Field]:
 
 
 def _candidate_chunks(parts: list[Path], counted: dict[str, RowPlace], schema: pa.Schema) -> Iterator[pa.Table]:
-    for table in iter_counted(parts, counted, ["shard_id", "tile", "model", "candidates"]):
+    for table in iter_counted(parts, counted, ["shard_id", "tile", "model", "n_candidate", "candidates"]):
         column = table["candidates"].combine_chunks()
         structs = column.flatten()
+        ids = structs.field("candidate_id")
+        if len(structs) != (pc.sum(table["n_candidate"]).as_py() or 0) or pc.count_distinct(ids).as_py() != len(ids):
+            raise DataError(
+                "a part of the run does not hold the candidates that it counts, or one twice; remove it and give the "
+                "scan again with --resume",
+                first=str(table["shard_id"][0]),
+            )
         if not len(structs):
             continue
         parent = pc.list_parent_indices(column)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from lenspipe.errors import TileError
+from lenspipe.errors import DataError, TileError
 from lenspipe.rundir import atomic_path
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ShardTask
@@ -19,7 +18,7 @@ from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import check_planes, read_facts
 from lenspipe.survey.shards import Box, Shard, cut_into_shards
 from lenspipe.survey.tile import BadTile, Tile
-from lenspipe.tables import write_table
+from lenspipe.tables import read_parquet, write_table
 
 BOX = pa.list_(pa.int32(), 4)
 SCHEMA = pa.schema(
@@ -146,8 +145,17 @@ def write_plan(path: Path, plan: pa.Table, *, bands: tuple[str, ...]) -> None:
 
 
 def read_plan(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
-    """The plan and the bands of the run."""
-    table = pq.read_table(path)
+    """
+    The plan and the bands of the run.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    table = read_parquet(path)
+    if not table.schema.equals(SCHEMA) or b"bands" not in (table.schema.metadata or {}):
+        raise DataError("the plan of the run is damaged; add --resume to have it made again", file=str(path))
     place = table.schema.get_field_index("shard_id")
     shard_id = pc.if_else(pc.equal(table["shard_id"], ""), None, table["shard_id"])  # the empty word is a missing one
     table = table.set_column(place, table.schema.field(place), shard_id)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.spatial import cKDTree
 
 from lenspipe.catalog.magnitudes import PAIRS_MIN, SAME_SOURCE_ARCSEC, WARN_MAG
 from lenspipe.survey.flux import FluxScale
 from lenspipe.survey.read import TileFacts
+from lenspipe.tables import open_parquet
 
 MAX_ROWS = 2_000_000
 SHOWN = 3
@@ -105,7 +105,7 @@ def overlap_differences(candidates: Path, bands: tuple[str, ...]) -> dict[str, A
         among those that share `PAIRS_MIN` sources or more, with that difference. Empty without overlaps, and where
         there are more than `MAX_ROWS` candidates.
     """
-    file = pq.ParquetFile(candidates)
+    file = open_parquet(candidates)
     if not 1 < file.metadata.num_rows <= MAX_ROWS:
         return {}
     table = file.read(columns=["ra", "dec", "tile", *(f"mag_{band}" for band in bands)])

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenspipe.catalog.vectors import EMBEDDINGS
-from lenspipe.disk import remove_scratch
+from lenspipe.disk import locked, remove_scratch
+from lenspipe.errors import DataError
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
-from lenspipe.scan.ledger import PARTS, any_done, done_shards
+from lenspipe.scan.ledger import PARTS, any_done, done_shards, part_files, set_damaged_aside
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
@@ -32,6 +32,7 @@ from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlook
 from lenspipe.scan.stars import star_record
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.survey.tile import BadTile, Tile
+from lenspipe.tables import read_parquet
 
 PLAN, RUN, MODEL, ATTEMPTS = "plan.parquet", "run.json", "model.json", "attempts"
 OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, EMBEDDINGS, SHEET, "psf.parquet", "catalog")
@@ -97,6 +98,10 @@ def run_scan(
     seconds: dict[str, float] = {}
     found = chosen = None
     notes: list[str] = []
+    if resume and part_files(folder / PARTS):
+        with locked(folder):
+            for name in set_damaged_aside(folder / PARTS):
+                progress.say(f"{PARTS}/{name} is damaged and set aside; its shards are scanned again")
     if not any_done(folder / PARTS):  # what is wrong with the request is said before the folder is claimed
         found = tiles, bands = find_tiles(request)
         notes = overlooked(request, tiles)
@@ -131,7 +136,7 @@ def run_scan(
         progress.stage("finalize", 1)
         prior = _Prior(request, context.finder)
         totals, inputs = finalize(folder, plan, bands, settle=prior.settle if prior.asked else None)
-        shards = pq.read_table(folder / SHARDS)
+        shards = read_parquet(folder / SHARDS)
         shutil.rmtree(folder / ATTEMPTS, ignore_errors=True)
         if totals.scored:
             write_sheet(folder, plan, context)
@@ -184,8 +189,14 @@ def _plan(
     request: ScanRequest, folder: Path, progress: Progress, found: tuple[list[Tile | BadTile], tuple[str, ...]] | None
 ) -> tuple[pa.Table, tuple[str, ...]]:
     path = folder / PLAN
+    known = None
     if path.exists():
-        plan, bands = read_plan(path)
+        try:
+            known = read_plan(path)
+        except DataError:
+            progress.say(f"{PLAN} is damaged and made again")
+    if known is not None:
+        plan, bands = known
         # The files of tiles that could not be planned may have been mended since.
         if failed := unplanned_tiles(plan):
             again = [t for t in find_tiles(request, bands)[0] if t.name in failed]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.wcs import WCS
 
@@ -16,7 +15,7 @@ from lenspipe.scan.finalize import CANDIDATES
 from lenspipe.simulate.field import simulate_field
 from lenspipe.sky.sphere import first_of_each, separation_arcsec
 from lenspipe.sky.wcs import sky_position
-from lenspipe.tables import write_table
+from lenspipe.tables import read_parquet, write_table
 
 BANDS = ("g", "r", "i")
 SHAPE_PX, OVERLAP_PX, PIXEL_SCALE_ARCSEC = (800, 1300), 200, 0.2
@@ -101,9 +100,9 @@ def ranks_of_truth(folder: Path) -> list[dict[str, Any]]:
 
     The rank counts sources: one that both tiles show counts once, with its better score.
     """
-    truth = pq.read_table(folder / "sample" / TRUTH)
+    truth = read_parquet(folder / "sample" / TRUTH)
     truth = truth.filter(truth["is_lens"])
-    found = pq.read_table(folder / CANDIDATES, columns=["ra", "dec", "score"])
+    found = read_parquet(folder / CANDIDATES, columns=["ra", "dec", "score"])
     ra, dec = found["ra"].to_numpy(), found["dec"].to_numpy()
     sources = first_of_each(ra, dec, radius_arcsec=MATCH_ARCSEC)
     rows = []

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from lenspipe.disk import scratch_beside
 from lenspipe.errors import DataError
 from lenspipe.stamps.spec import SPLITS, ImageSpec, image_array, image_column, image_specs, stamp_schema
+from lenspipe.tables import open_parquet, read_parquet
 
 __all__ = ["SPLITS", "ImageSpec", "StampSet", "image_array", "image_column", "stamp_schema", "write_part"]
 
@@ -80,6 +81,7 @@ def part_writer(schema: pa.Schema, folder: str | Path, name: str) -> Iterator[Ca
             schema,
             compression="zstd",
             compression_level=1,
+            write_page_checksum=True,
             # float pixels: a dictionary makes them larger, split bytes make them 8 % smaller and faster to read
             use_dictionary=[name for name in schema.names if name not in images],
             use_byte_stream_split=[f"{name}.list.element" for name in images],
@@ -171,11 +173,11 @@ class StampSet:
 
     def _scalar(self, part: Path, name: str) -> pa.ChunkedArray:
         """A scalar column of one part."""
-        return pq.read_table(part, columns=[name]).column(name)
+        return read_parquet(part, columns=[name]).column(name)
 
     def _tables(self, part: Path, columns: Sequence[str], batch_size: int) -> Iterator[pa.Table]:
         """Columns of one part, at most so many rows at a time."""
-        with pq.ParquetFile(part, pre_buffer=False) as file:
+        with open_parquet(part, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=batch_size, columns=list(columns)):
                 yield pa.Table.from_batches([batch])
 
@@ -215,7 +217,7 @@ class StampSet:
         order = np.argsort(rows, kind="stable")
         wanted, first = rows[order], 0
         for part in self.parts:
-            with pq.ParquetFile(part) as file:
+            with open_parquet(part) as file:
                 for group in range(file.num_row_groups):
                     after = first + file.metadata.row_group(group).num_rows
                     here = slice(*np.searchsorted(wanted, [first, after]))

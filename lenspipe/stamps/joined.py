@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.spec import ImageSpec, stamp_schema
+from lenspipe.tables import open_parquet, read_parquet
 
 DATA_SET, SURVEY = "data_set", "survey"
 SAME_SCALE = 1e-3
@@ -188,13 +189,13 @@ class JoinedStamps(StampSet):
         if name not in self.members[source].schema.names:
             n = pq.read_metadata(part).num_rows
             return pa.chunked_array([self._constant(source, name, n)])
-        return self._own(source, name, pq.read_table(part, columns=[name]).column(name))
+        return self._own(source, name, read_parquet(part, columns=[name]).column(name))
 
     def _tables(self, part: Path, columns: Sequence[str], batch_size: int) -> Iterator[pa.Table]:
         source = self._source(part)
         there = [name for name in columns if name in self.members[source].schema.names]
         schema = pa.schema([self.schema.field(name) for name in columns], metadata=self.schema.metadata)
-        with pq.ParquetFile(part, pre_buffer=False) as file:
+        with open_parquet(part, pre_buffer=False) as file:
             # a column is read in any case: it says how many rows there are
             for batch in file.iter_batches(batch_size=batch_size, columns=there or ["stamp_id"]):
                 table = pa.Table.from_batches([batch])

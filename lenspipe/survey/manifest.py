@@ -80,7 +80,7 @@ def _read(path: str) -> pa.Table:
         with _open(path) as stream:
             if path.endswith(".csv"):
                 return pa.csv.read_csv(stream, convert_options=_AS_TEXT)
-            return pq.read_table(stream)
+            return pq.read_table(stream, page_checksum_verification=True)
     except ConfigError:
         raise
     except (OSError, pa.ArrowInvalid) as error:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.bands import colour_bands
@@ -29,6 +28,7 @@ from lenspipe.report.page import BASE_STYLE
 from lenspipe.rundir import read_json
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import Tile
+from lenspipe.tables import read_parquet
 
 PAGE, STYLE = Path(__file__).parent / "page", "style.css"
 """White balance: galaxies are red, so that equal gains show few colours."""
@@ -94,7 +94,7 @@ def write_gallery(
         rows = best_rows(catalogue, count)
         rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
         channels = colour_bands(bands_of(rows.schema))
-        noise = _noise(pq.read_table(catalogue / names.SHARDS), channels)
+        noise = _noise(read_parquet(catalogue / names.SHARDS), channels)
         codes = np.zeros((rows.num_rows, len(channels), stamp_px, stamp_px), np.uint8)
         has_stamp = np.zeros(rows.num_rows, bool)
         reasons: dict[str, str] = {}
@@ -181,7 +181,7 @@ def write_page(
 
 
 def _tiles(catalogue: Path, rows: pa.Table) -> list[tuple[str, Tile, pa.Table]]:
-    known = pq.read_table(catalogue / names.TILES).to_pylist()
+    known = read_parquet(catalogue / names.TILES).to_pylist()
     found = []
     for item in known:
         mine = pc.and_(pc.equal(rows["run_id"], item["run_id"]), pc.equal(rows["tile"], item["tile"]))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenspipe.learn.finish import HISTORY_FILE
 from lenspipe.learn.fit_state import read_state
@@ -17,6 +16,7 @@ from lenspipe.learn.settings import less_is_better
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.rundir import read_json, write_json
+from lenspipe.tables import read_parquet
 
 TRIAL_FILE, RESULT_FILE, ERROR_FILE, TABLE_FILE = "trial.json", "result.json", "error.json", "trials.parquet"
 TRIALS, MODEL_FOLDER = "trials", "model"
@@ -73,7 +73,7 @@ def trial_history(folder: Path) -> list[dict[str, Any]]:
     """Numbers of the epochs that a trial has behind it."""
     model = folder / MODEL_FOLDER
     if (model / CARD_FILE).exists():
-        rows: list[dict[str, Any]] = pq.read_table(model / HISTORY_FILE).to_pylist()
+        rows: list[dict[str, Any]] = read_parquet(model / HISTORY_FILE).to_pylist()
         return rows
     return read_state(model / STATE_FILE).history if (model / STATE_FILE).exists() else []
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lenspipe.catalog.folder import PROVENANCE
 from lenspipe.catalog.known import SCHEMA, read_known_lenses, read_positions
@@ -21,6 +20,7 @@ from lenspipe.rundir import read_json, write_json
 from lenspipe.scan.after.known import examine_absent
 from lenspipe.scan.config import CatalogSettings
 from lenspipe.scan.finalize import CANDIDATES
+from lenspipe.tables import open_parquet
 
 FOLDER, RUN = "catalog", "run.json"
 MAX_ROWS_IN_MEMORY = 2_000_000
@@ -56,7 +56,7 @@ def compare_magnitudes(run: Run, lists: Sequence[str]) -> None:
     files = [file for file in lists if file != "lenscat"]  # which has none
     found = {}
     if files:
-        candidates = pq.ParquetFile(run.folder / CANDIDATES)
+        candidates = open_parquet(run.folder / CANDIDATES)
         first = itertools.islice(candidates.iter_batches(MAX_COMPARED, columns=columns), 1)
         ours = pa.Table.from_batches(first, pa.schema([candidates.schema_arrow.field(name) for name in columns]))
         found = {file: magnitude_differences(ours, read_positions(file), run.bands) for file in files}

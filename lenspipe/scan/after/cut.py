@@ -16,6 +16,7 @@ from lenspipe.stamps.cut.positions import read_columns
 from lenspipe.stamps.cut.run import Located, put, with_size
 from lenspipe.stamps.cut.select import selection
 from lenspipe.survey.tile import Tile
+from lenspipe.tables import read_parquet
 
 OF_THE_LIST = ("label", "grade", "split", "host")
 
@@ -51,7 +52,7 @@ def rows_of_run(run: Run, *, select: str | None = None, ids: Path | None = None)
     if listed is not None:
         among = pc.field("candidate_id").isin(listed["candidate_id"].combine_chunks())
         condition = among if condition is None else condition & among
-    rows = pq.read_table(file, filters=condition)
+    rows = read_parquet(file, filters=condition)
     if listed is not None and select is None and rows.num_rows < listed.num_rows:
         lost = sorted(set(listed["candidate_id"].to_pylist()) - set(rows["candidate_id"].to_pylist()))
         if not lost:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.bands import colour_bands
@@ -32,6 +31,7 @@ from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 from lenspipe.schema import EMBEDDING, measured_fields
 from lenspipe.survey.files import checksum
+from lenspipe.tables import read_parquet
 
 STAMP_PX, STAMP_ARCSEC = 96, 12.0
 
@@ -69,7 +69,7 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     TileError
         The tile cannot be opened any more.
     """
-    table = pq.read_table(run.folder / "candidates.parquet", filters=[("candidate_id", "=", candidate_id)])
+    table = read_parquet(run.folder / "candidates.parquet", filters=[("candidate_id", "=", candidate_id)])
     if not table.num_rows:
         raise ConfigError("the run has no such candidate", candidate_id=candidate_id, run=str(run.folder))
     stored = table.to_pylist()[0]

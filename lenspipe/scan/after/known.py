@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.path import Path as Polygon
 
 from lenspipe.catalog import folder as names
@@ -23,7 +22,7 @@ from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.search import search
 from lenspipe.sky.sphere import tangent_plane
-from lenspipe.tables import write_table
+from lenspipe.tables import read_parquet, write_table
 
 MASKED, NOT_SELECTED, NOT_DETECTED = "masked", "detected, not selected", "not detected"
 NOT_OPENED, RIM = "tile cannot be opened", "outside the shards, in the rim of the footprint"
@@ -46,7 +45,7 @@ def examine_absent(run: Run, out: Path, record: dict[str, Any]) -> dict[str, Any
     dict
         The record with the new fates.
     """
-    table = pq.read_table(out / names.KNOWN_LENSES)
+    table = read_parquet(out / names.KNOWN_LENSES)
     fate = table["fate"].to_pylist()
     absent = [i for i, word in enumerate(fate) if word in SEEN]
     if not absent:

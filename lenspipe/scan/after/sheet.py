@@ -22,6 +22,7 @@ from lenspipe.scan.read import facts_of, flatten, read_shard, task_of
 from lenspipe.sky.sphere import first_of_each
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import Tile
+from lenspipe.tables import open_parquet
 
 SHEET = "best.png"
 N_SHOWN, N_COLUMN = 24, 8
@@ -49,7 +50,7 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
     """
     from PIL import Image, ImageDraw
 
-    best = best_candidates(pq.ParquetFile(folder / CANDIDATES), N_SHOWN).to_pylist()
+    best = best_candidates(open_parquet(folder / CANDIDATES), N_SHOWN).to_pylist()
     tiles = {
         row["tile"]: Tile.from_json(row["files"])
         for row in plan.filter(pc.is_in(plan["tile"], pa.array([r["tile"] for r in best]))).to_pylist()

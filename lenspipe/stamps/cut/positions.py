@@ -126,7 +126,7 @@ def read_columns(path: Path) -> pa.Table:
         raise ConfigError("no such file of positions", file=str(path))
     try:
         if path.suffix.lower() == ".parquet":
-            return pq.read_table(path)
+            return pq.read_table(path, page_checksum_verification=True)
         if path.suffix.lower() in (".csv", ".txt"):
             head = path.open("rb").readline().decode("utf-8-sig").strip().split(",")
             text = {name: pa.string() for name in (h.strip('"') for h in head) if name.lower() in TEXT}
