@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,26 @@ def table_writer(path: Path, schema: pa.Schema, *, compression: str = "zstd") ->
         told = _with_widths(schema, writer.widths)
         copy = base64.b64encode(told.serialize().to_pybytes()).decode()
         parquet.add_key_value_metadata({**_text(told.metadata), ARROW_KEY: copy})
+
+
+_FORMULA, _NUMBER = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+def safe_cell(text: str) -> str:
+    """
+    A word for a CSV cell, with an apostrophe where a spreadsheet would take it for a formula.
+
+    Examples
+    --------
+    >>> [safe_cell(text) for text in ("=1+1", "-5.2", "-a", "a=1")]
+    ["'=1+1", '-5.2', "'-a", 'a=1']
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def plain_cell(text: str) -> str:
+    """What `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def check_columns(schema: pa.Schema) -> None:

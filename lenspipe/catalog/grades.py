@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.schema import field
+from lenspipe.tables import plain_cell
 
 VALUE = {"A": 3, "B": 2, "C": 1, "N": 0}
 """A sure, B probable, C possible, N not a lens: the scale of Space Warps and SuGOHI."""
@@ -50,7 +51,10 @@ def read_grades(files: list[str]) -> pa.Table:
     for file in files:
         try:
             with Path(file).open(newline="", encoding="utf-8-sig") as stream:
-                rows = list(csv.DictReader(stream))
+                rows = [
+                    {key: plain_cell(value) if isinstance(value, str) else value for key, value in row.items()}
+                    for row in csv.DictReader(stream)
+                ]
                 names = set(rows[0]) if rows else set(NEEDED)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"the grades cannot be read: {error}", file=file) from error

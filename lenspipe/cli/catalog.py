@@ -160,7 +160,7 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
             table.add_row("", f"{number} {fate}")
         if beside := known.get("contaminants"):
             table.add_row("contaminants", f"{flagged(out)} rows are near one ({beside})")
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(table)
     for line in magnitude_lines(record["runs"][-1].get("magnitudes") or {}):
         console.print(f"Note: {line}", markup=False, soft_wrap=True)
@@ -174,7 +174,7 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
         ("provenance.json", "inputs, versions, model, counts"),
     ):
         if (out / file).exists():
-            console.print(f"{out / file}  [dim]{what}[/dim]", soft_wrap=True)
+            console.print(f"{out / file}  {what}", soft_wrap=True)
 
 
 def flagged(out: Path) -> int:

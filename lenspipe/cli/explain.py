@@ -37,7 +37,7 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
         return 0 if found.same else 3
     out = out or Path(f"{candidate_id}.png")
     draw(found, out)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     table = Table("", "stored", "again", title=candidate_id, title_justify="left", box=box.SIMPLE)
     for name in dict.fromkeys(("ra", "dec", "score", *found.differs)):
         again = "–" if found.again is None else repr(found.again[name])
@@ -51,7 +51,7 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
         console.print(f"{len(found.differs)} of {len(found.again)} values differ.")
     for line in found.changed:
         console.print(f"Changed since the run: {line}", soft_wrap=True)
-    console.print(f"{out}  [dim]picture[/dim]", soft_wrap=True)
+    console.print(f"{out}  picture", soft_wrap=True)
     return 0 if found.same else 3
 
 

@@ -88,7 +88,7 @@ def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     if pairs:
         table = Table("grader", "grader", "both graded", "equal", "weighted kappa", title="Agreement", box=box.SIMPLE)
         for pair in pairs:

@@ -72,7 +72,7 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
         (RUN, "config, versions, inputs, counts, timings"),
     ):
         if (result.folder / file).exists():
-            console.print(f"{result.folder / file}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
+            console.print(f"{result.folder / file}  {what}", soft_wrap=True, highlight=False)
 
 
 def _print_inputs(console: Console, folder: Path) -> None:
@@ -189,8 +189,8 @@ def _facts(tile: Tile, request: ScanRequest) -> TileFacts | None:
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=NOT_A_TERMINAL_COLUMNS)
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=NOT_A_TERMINAL_COLUMNS, markup=False)
 
 
 def _number(value: float | None, form: str) -> str:

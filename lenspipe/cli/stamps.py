@@ -191,7 +191,7 @@ def readers() -> int:
 @contextmanager
 def _progress(what: str, n: int | None) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=n)
         yield lambda done: bar.update(task, completed=done)

@@ -114,8 +114,8 @@ def print_rows(rows: list[dict[str, Any]], metric: str) -> None:
             str(row["epochs"] or 0),
             f"{row['seconds'] or 0:.0f}",
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=LOG_COLUMNS)).print(table)
+    console = Console(markup=False)
+    (console if console.is_terminal else Console(width=LOG_COLUMNS, markup=False)).print(table)
     for row in rows:
         if row["error"]:
             click.echo(f"{row['trial']}: {row['error']}")

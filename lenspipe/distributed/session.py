@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
 import pathlib
+import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 
 from lenspipe.distributed.address import NO_ANSWER, check_address
@@ -32,14 +36,31 @@ def prepare_environment(*, keep_idle: bool = False) -> None:
         os.environ.setdefault(name, value)
     if keep_idle:
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
-    if "RAY_ADDRESS" not in os.environ and not _writable_home():
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local Ray would write its token into HOME
+    if "RAY_ADDRESS" not in os.environ:
+        _keep_others_out()
 
 
-def _writable_home() -> bool:
-    with contextlib.suppress(RuntimeError):
-        return os.access(pathlib.Path.home(), os.W_OK)
-    return False
+_TOKEN, _TOKEN_FILE = "lenspipe-ray-", "token"
+
+
+def _keep_others_out() -> None:
+    """
+    Give a local Ray a token, which everybody who connects must know, in a file that nobody else can read.
+
+    Ray alone would write it into HOME for all to read, and fail where that cannot be written. A token or mode that the
+    user has set stays.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
+    inherited = pathlib.Path(path).parent.name.startswith(_TOKEN) and not os.path.exists(path)  # its maker has ended
+    if "RAY_AUTH_TOKEN" in os.environ or (path and not inherited):
+        return
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=_TOKEN))  # 0700
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with os.fdopen(os.open(folder / _TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(secrets.token_hex(32))
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"] = "token", str(folder / _TOKEN_FILE)
 
 
 def own_ray() -> bool:

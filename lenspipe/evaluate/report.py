@@ -23,7 +23,7 @@ from lenspipe.report.picture import write_png
 from lenspipe.rundir import atomic_path, undone_on_error, utc_now, versions, write_json
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.joined import Data, JoinedStamps, open_stamps
-from lenspipe.tables import TableWriter, table_writer
+from lenspipe.tables import TableWriter, safe_cell, table_writer
 
 METRICS, MODELS, SCORES, PAGE, PICTURES = "metrics.json", "models.csv", "scores.parquet", "report.html", "plots"
 
@@ -211,7 +211,7 @@ def models_csv(results: Sequence[dict[str, Any]], judge: Judge[Any, Any]) -> str
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: safe_cell(v) if isinstance(v, str) else v for key, v in row.items()} for row in rows)
     return text.getvalue()
 
 

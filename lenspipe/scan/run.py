@@ -31,6 +31,7 @@ from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
 from lenspipe.scan.stars import star_record
 from lenspipe.stats.calibrate import probability_record
+from lenspipe.survey.files import demand_no_secrets
 from lenspipe.survey.tile import BadTile, Tile
 from lenspipe.tables import read_parquet
 
@@ -95,6 +96,8 @@ def run_scan(
     ConfigError
         Before any work: nothing to scan, a folder of another run, a model that is not there.
     """
+    for name in request.tiles:
+        demand_no_secrets(name)
     seconds: dict[str, float] = {}
     found = chosen = None
     notes: list[str] = []

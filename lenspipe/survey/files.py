@@ -52,6 +52,33 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+_USER, _QUERY = (
+    re.compile(r"://[^/@]*:[^/@]*@"),
+    re.compile(
+        r"(?i)[?&;](?:sig|signature|x-(?:amz|goog|ms)-[a-z-]+|awsaccesskeyid|access_?key\w*|key-pair-id|policy|(?:\w+_)?token"
+        r"|api_?key|secret\w*|password|sv|se|sp)="
+    ),
+)
+
+
+def demand_no_secrets(path: str) -> None:
+    """
+    Refuse a URL that holds credentials or a signature: it would be written to records, plans and pages.
+
+    Raises
+    ------
+    ConfigError
+        It does; the message names the URL without them.
+    """
+    if is_url(path) and (_USER.search(path) or _QUERY.search(path)):
+        bare = _USER.sub("://", path).partition("?")[0]
+        raise ConfigError(
+            "the URL holds credentials or a signature, which a run's record would show to everybody: give them to "
+            "fsspec by environment variables or its configuration files, and the URL without them",
+            url=bare,
+        )
+
+
 def find_files(requests: list[str]) -> list[str]:
     """
     FITS files that files, folders, globs and fsspec URLs name; local paths come back absolute.
@@ -89,6 +116,7 @@ def glob_files(request: str) -> list[str]:
     ConfigError
         A URL whose protocol is not known or whose package is missing, or that cannot be listed.
     """
+    demand_no_secrets(request)
     if is_url(request) and not request.startswith("file://"):
         return _remote_files(request)
     path = local_path(request)

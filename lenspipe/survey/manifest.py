@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lenspipe.errors import ConfigError
-from lenspipe.survey.files import is_url, local_path, url_filesystem
+from lenspipe.survey.files import demand_no_secrets, is_url, local_path, url_filesystem
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import BadTile, BandFiles, Plane, Tile, tiles_of
 
@@ -37,6 +37,7 @@ def read_manifest(path: str, layout: SurveyLayout) -> list[Tile | BadTile]:
         The table cannot be read, has no rows, lacks a required column (the columns found are named), or has a row
         without a value that it needs, or an image twice.
     """
+    demand_no_secrets(path)
     table = _read(path)
     missing = [c for c in REQUIRED if c not in table.column_names]
     if missing or not table.num_rows:
@@ -110,6 +111,7 @@ def _plane(name: str | None, hdu: int | str | None, folder: str, image: str) -> 
 
 
 def _resolve(name: str, folder: str) -> str:
+    demand_no_secrets(name)
     if is_url(name):
         return local_path(name) if name.startswith("file://") else name
     return f"{folder}/{name}" if is_url(folder) else os.path.abspath(os.path.join(folder, name))

@@ -24,6 +24,7 @@ from lenspipe.stamps.cut.places import places_of
 from lenspipe.stamps.spec import SPLITS
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import BadTile, Tile
+from lenspipe.tables import safe_cell
 
 LEFT_OUT, RECORD = "left_out.csv", "cut.json"
 OUTSIDE = "outside every tile"
@@ -247,7 +248,7 @@ def cut_stamps(
             name, reason = left_out[0]
             raise DataError(f"not one stamp could be cut: {reason}", stamp=name, left_out=len(left_out))
         with atomic_path(out / LEFT_OUT) as temporary, temporary.open("w", newline="") as stream:
-            csv.writer(stream).writerows([("stamp_id", "reason"), *left_out])
+            csv.writer(stream).writerows([("stamp_id", "reason"), *(map(safe_cell, row) for row in left_out)])
         result = CutResult(n, n_todo, tuple(left_out), time.perf_counter() - begun)
         write_json(
             out / RECORD,

@@ -20,6 +20,7 @@ from lenspipe.stamps.format import part_writer
 from lenspipe.stamps.readers.stream import mask_fraction_fields
 from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
 from lenspipe.survey.read import TileFacts
+from lenspipe.tables import safe_cell
 from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 Form: TypeAlias = Literal["parquet", "fits", "npy"]
@@ -200,7 +201,12 @@ def _scratch(file: Path) -> Iterator[Path]:
 def _write_rows(tables: list[pa.Table], folder: Path, name: str) -> None:
     if tables:
         with _scratch(folder / f"{name}.csv") as scratch:
-            pa.csv.write_csv(pa.concat_tables(tables), scratch)
+            table = pa.concat_tables(tables)
+            for k, column in enumerate(table.columns):
+                if pa.types.is_string(column.type):  # what a spreadsheet would run as a formula
+                    words = [None if word is None else safe_cell(word) for word in column.to_pylist()]
+                    table = table.set_column(k, table.schema.field(k), pa.array(words, pa.string()))
+            pa.csv.write_csv(table, scratch)
 
 
 def _file_name(stamp_id: str) -> str:

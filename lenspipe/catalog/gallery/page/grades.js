@@ -5,12 +5,12 @@ var LENSPIPE = window.LENSPIPE || {};
 LENSPIPE.Grades = class {
   constructor(storageKey) {
     this.storageKey = storageKey;
-    this.byGrader = {};            // grader -> candidate key -> {grade, time}
+    this.byGrader = Object.create(null);  // of names and nothing else, not even "constructor": grader -> candidate key -> {grade, time}
     this.grader = "";
     this.undone = [];              // what undo puts back, newest last
     try {
       const kept = JSON.parse(localStorage.getItem(storageKey) || "{}");
-      this.byGrader = kept.byGrader || {};
+      Object.assign(this.byGrader, kept.byGrader || {});
       this.grader = kept.grader || "";
     } catch (error) {
       LENSPIPE.say("Grades kept in this browser cannot be read: " + error.message);
@@ -68,7 +68,7 @@ LENSPIPE.Grades = class {
 
   // Adds grades; of two grades of one grader for one candidate the newer stays. Returns how many were taken.
   fromCsv(text) {
-    const [header, ...rows] = LENSPIPE.parseCsv(text);
+    const [header, ...rows] = LENSPIPE.parseCsv(text).map(row => row.map(LENSPIPE.plainCell));
     const at = name => header ? header.indexOf(name) : -1;
     for (const name of ["run_id", "candidate_id", "grader", "grade"]) {
       if (at(name) < 0) throw new Error("the file has no column " + name);
@@ -77,6 +77,7 @@ LENSPIPE.Grades = class {
     for (const row of rows) {
       const grade = row[at("grade")];
       if (!LENSPIPE.Grades.NAMES.includes(grade)) throw new Error("not a grade: " + grade + " (A, B, C or N)");
+      if (!(row[at("grader")] || "").trim()) throw new Error("a grade has no grader; write a name into the column grader");
     }
     for (const row of rows) {
       const grades = this.byGrader[row[at("grader")]] = this.byGrader[row[at("grader")]] || {};
@@ -97,9 +98,12 @@ LENSPIPE.Grades.HEADER = ["run_id", "candidate_id", "name", "ra", "dec", "grader
 LENSPIPE.joinKey = (run, candidate) => run + "/" + candidate;
 LENSPIPE.splitKey = key => [key.slice(0, key.indexOf("/")), key.slice(key.indexOf("/") + 1)];
 LENSPIPE.csvCell = value => {
-  const text = value === null || value === undefined ? "" : String(value);
+  let text = value === null || value === undefined ? "" : String(value);
+  if (/^'*[=+\-@\t\r]/.test(text) && !LENSPIPE.NUMBER.test(text)) text = "'" + text;  // a spreadsheet would run it
   return /[",\n\r]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
 };
+LENSPIPE.NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
+LENSPIPE.plainCell = cell => /^'+[=+\-@\t\r]/.test(cell) ? cell.slice(1) : cell;  // what csvCell has put before it
 LENSPIPE.parseCsv = text => {
   const rows = [];
   let row = [], cell = "", quoted = false;
