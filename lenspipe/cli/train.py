@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from lenspipe.cli.options import Command, data_of, data_option, set_option, settings_of
 from lenspipe.errors import ConfigError
+from lenspipe.learn.adapt import ADAPTATIONS
 from lenspipe.learn.objectives import METHODS, method_names
 
 if TYPE_CHECKING:
@@ -29,6 +31,13 @@ if TYPE_CHECKING:
     default=None,
     help="How the task is learnt. [default: the task's first, or the one that the family is named after]",
 )
+@click.option(
+    "--adapt",
+    type=click.Choice(list(ADAPTATIONS)),
+    default=None,
+    help="Method that adapts to --target, for --task find and classify.",
+)
+@click.option("--target", default=None, metavar="FOLDER", help="Stamps of the survey to adapt to; needs no labels.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings train`).")
 @set_option("optim.weight_decay=0.1", settings="train")
@@ -51,6 +60,8 @@ def command(
     model: str,
     task: str,
     method: str | None,
+    adapt: str | None,
+    target: str | None,
     out: Path,
     config_file: str | None,
     assignments: tuple[str, ...],
@@ -72,7 +83,11 @@ def command(
     """
     from lenspipe.learn.train import said
 
-    settings = read_settings(config_file, assignments, epochs, batch_size, learning_rate, targets, method, normal)
+    if adapt and method and adapt != method:
+        raise ConfigError("--adapt is the method: leave --method out", adapt=adapt, method=method)
+    settings = read_settings(
+        config_file, assignments, epochs, batch_size, learning_rate, targets, adapt or method, normal, target
+    )
     data = data_of(folders) if folders else sources_of(settings)
     board = _Board(out) if tensorboard else None
 
@@ -95,6 +110,8 @@ def command(
             on_step=board,
         )
     click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
+    if judged := card.metrics.get("adaptation", {}).get("said"):
+        click.echo(f"{card.metrics['adaptation']['method']}: {judged}")
     return 0
 
 
@@ -116,12 +133,14 @@ def read_settings(
     targets: str | None = None,
     method: str | None = None,
     normal: str | None = None,
+    target: str | None = None,
 ) -> TrainSettings:
     """Settings of a file, with what the command line says put over them."""
     from lenspipe.learn.settings import TrainSettings
 
     options = {
         "method": method,
+        "adapt.target": None if target is None else os.path.abspath(target),
         "optim.epochs": epochs,
         "sampling.batch_size": batch_size,
         "optim.learning_rate": learning_rate,

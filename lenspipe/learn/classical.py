@@ -131,6 +131,8 @@ def train_kernel(job: TrainJob, kind: Kind) -> ModelCard:
     """
     if not isinstance(job.card.outputs, Find | Classify):
         raise ConfigError("kernel machines find or classify; regression needs a network", model=job.card.family)
+    if job.settings.adapt is not None:
+        raise ConfigError("kernel machines have no features that could adapt: choose a network", model=job.card.family)
     if job.pretrained is not None or job.card.features:
         raise ConfigError("kernel machines take neither pretrained weights nor features", model=job.card.family)
     begun = time.perf_counter()

@@ -52,7 +52,8 @@ def finish(
         update={
             "training": facts_of(job, history, n_worker=n_worker, device=device)
             | {"n_parameter": sum(parameter.numel() for parameter in module.parameters())},
-            "metrics": {"validation": measured | {"n": job.truth.counts(rows)}},
+            "metrics": {"validation": measured | {"n": job.truth.counts(rows)}}
+            | job.objective.concluded(job, history, measured),
         }
     )
     card = job.objective.finished(card, outputs, job.truth, rows)

@@ -55,7 +55,8 @@ def fit(
     Parameters
     ----------
     players : sequence of Player
-        Usually one. The history has the mean loss of the first as ``loss``, of others as ``loss_NAME``.
+        Usually one. The history has the mean loss of the first as ``loss``, of others as ``loss_NAME``, and of what
+        losses tell beside (`Turn.told`).
     streams : functions of the epoch by name
         Batches, arrays by name. The first stream makes the epoch; one that ends before it begins again, as of an epoch
         after all others, and what is left of a longer one is not read.
@@ -106,16 +107,19 @@ def fit(
         for seat in seats:
             seat.module.train()
         losses: dict[str, list[Tensor]] = {seat.name: [] for seat in seats}
+        told: dict[str, list[Tensor]] = {}
         step = -1
         for step, arrays in enumerate(_together(streams, epoch, optim.epochs)):
             seen = epoch * steps + step
-            told = {"epoch": torch.tensor(epoch)}
-            batch = {name: prepare(name, part, epoch, step) | told for name, part in arrays.items()}
+            now = {"epoch": torch.tensor(epoch)}
+            batch = {name: prepare(name, part, epoch, step) | now for name, part in arrays.items()}
             turn = Turn(networks, averaged, batch, epoch, seen)
             for seat in seats:
                 if (seen + 1) % seat.player.every == 0:
                     rate = learning_rate_at(seen, total, seat.optim)
                     losses[seat.name].append(seat.step(turn, rate, device=device, bfloat16=bfloat16))
+            for name, value in turn.told.items():
+                told.setdefault(name, []).append(value.detach())
             if step % look_every == 0:
                 _refuse_infinite(losses, epoch, step, look_every)
             if on_step is not None:
@@ -123,7 +127,7 @@ def fit(
         if step < 0:
             raise DataError("an epoch has no batch", epoch=epoch)
         _refuse_infinite(losses, epoch, step)
-        facts: dict[str, Any] = {"epoch": epoch + 1} | _means(losses)
+        facts: dict[str, Any] = {"epoch": epoch + 1} | _means(losses) | _mean_of(told)
         facts["learning_rate"] = learning_rate_at(seen, total, seats[0].optim)
         if validate is not None:
             facts |= _averaged(seats, validate)
@@ -189,8 +193,11 @@ def _endless(name: str, stream: Stream, epoch: int, epochs: int) -> Generator[Ba
 
 def _means(losses: Mapping[str, list[Tensor]]) -> dict[str, float]:
     names = ["loss", *(f"loss_{name}" for name in list(losses)[1:])]
-    found = zip(names, losses.values(), strict=True)
-    return {name: float(torch.stack(values).double().mean()) for name, values in found if values}
+    return _mean_of(dict(zip(names, losses.values(), strict=True)))
+
+
+def _mean_of(found: Mapping[str, list[Tensor]]) -> dict[str, float]:
+    return {name: float(torch.stack(values).double().mean()) for name, values in found.items() if values}
 
 
 def _refuse_infinite(losses: Mapping[str, list[Tensor]], epoch: int, step: int, last: int = 0) -> None:

@@ -138,7 +138,7 @@ def make_job(
     bands = [spec.bands.index(band) for band in names]
     sample = np.sort(np.random.default_rng([seed, 61]).permutation(truth.train)[:N_NOISE])
     stamps = read_rows(index, sample)[:, bands]
-    beside = objective.begin(stamps, settings)
+    beside = objective.begin(stamps, settings, truth, spec, seed)
     if settings.input.band_scales is None:
         noise = noise_levels(stamps, names, spec.pixel_scale_arcsec)
     else:

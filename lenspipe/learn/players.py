@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Turn:
     """Epoch, from 0."""
     step: int
     """Step of the whole fit, from 0."""
+    told: dict[str, Tensor] = field(default_factory=dict)
+    """Numbers that a loss tells beside: the history has the mean of each."""
 
     @property
     def batch(self) -> Tensors:

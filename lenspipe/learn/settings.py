@@ -182,6 +182,26 @@ class EmbedSettings(Table):
     """``simclr``: temperature of the softmax over pairs."""
 
 
+class AdaptSettings(Table):
+    """A second domain without labels that a network is to serve (`lenspipe.learn.adapt`)."""
+
+    target: str = ""
+    """Folder of the target's stamps with splits. Labels of its training split are read by ``fine-tune`` and
+    ``target-trained`` alone; those of its validation split judge, and choose nothing."""
+    source_part: float = Field(default=0.3, ge=0, le=1)
+    """Part of the epochs that come first and see the source alone; at least one epoch."""
+    weight: float | None = Field(default=None, ge=0)
+    """Weight of the method's loss beside the source's; the method's own where null."""
+    hidden: int = Field(default=64, ge=1)
+    """``dann``, ``adda``, ``wdgrl``: width of the opponent's two hidden layers."""
+    rival_rate: float = Field(default=1.0, gt=0)
+    """Their opponent's learning rate, in units of the network's."""
+    threshold: float = Field(default=0.9, ge=0, le=1)
+    """``adamatch``, ``self-ensemble``: how sure an answer must be to teach."""
+    n_label: int = Field(default=20, ge=1)
+    """``fine-tune``: labelled stamps per class of the target's training split, drawn with the seed."""
+
+
 class OptimSettings(Table):
     """How it is minimised (`lenspipe.learn.fit`)."""
 
@@ -231,7 +251,8 @@ class TrainSettings(Table):
     name: str | None = None
     """Name in the card; the output folder's where null."""
     method: str | None = None
-    """How the task is learnt: ``simclr`` or ``byol`` to embed; the task's first where null."""
+    """How the task is learnt: ``simclr`` or ``byol`` to embed, or how a domain is adapted to; the task's first where
+    null."""
     data: tuple[DataSettings, ...] = ()
     """Data sets that are read as one; those of ``--data`` stand in their place."""
     model: dict[str, int | float | bool | str | list[int]] = {}
@@ -252,6 +273,8 @@ class TrainSettings(Table):
     """Pairs of exposures, to denoise; the defaults where null."""
     embed: EmbedSettings | None = None
     """Embedding and projection, to embed; the defaults where null."""
+    adapt: AdaptSettings | None = None
+    """The target of a domain adaptation; `method` says which."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -259,7 +282,7 @@ class TrainSettings(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode != "json":
             return whole
-        unsaid = {name for name in (*TASKS, "method") if whole.get(name, ...) is None} | (
+        unsaid = {name for name in (*TASKS, "method", "adapt") if whole.get(name, ...) is None} | (
             {"data"} if not self.data else set()
         )
         if not self.labels.normal:

@@ -89,6 +89,7 @@ def train(
         "pretrained": None if pretrained is None else os.path.abspath(pretrained),
         "settings": settings.model_dump(mode="json"),
         **({"keep_head": True} if keep_head else {}),  # left out elsewhere, so that older requests stay the same
+        **_target_of(settings),
     }
     out = Path(os.path.abspath(out))
     # everything is checked before the folder is claimed, so that a request that was wrong can be made again
@@ -104,6 +105,13 @@ def train(
         keep_head=keep_head,
     )
     return run_job(job, request, runner=runner, n_worker=n_worker, progress=progress, on_step=on_step)
+
+
+def _target_of(settings: TrainSettings) -> dict[str, Any]:
+    """What a request remembers of the target of an adaptation."""
+    if settings.adapt is None or not settings.adapt.target:
+        return {}
+    return {"target_digest": digest_of_data(open_stamps(settings.adapt.target))}
 
 
 def run_job(

@@ -234,6 +234,25 @@ def plane_plot(vectors: NDArray[np.float64], labels: NDArray[np.integer]) -> byt
     return png_of(figure)
 
 
+def domains_plot(
+    source: NDArray[np.float64],
+    source_labels: NDArray[np.integer],
+    target: NDArray[np.float64],
+    target_labels: NDArray[np.integer],
+) -> bytes:
+    """Features ``(n, 2 or more)`` of two domains, the target's as crosses, a colour per label; grey without one."""
+    figure, axes = _axes(5.8, 5.0)
+    for name, marker, xy, labels in (("source", ".", source, source_labels), ("target", "x", target, target_labels)):
+        for value in np.unique(labels):
+            colour = COLOURS[value % len(COLOURS)] if value >= 0 else "0.6"
+            some = xy[labels == value]
+            label = f"{name}, {value if value >= 0 else 'no label'}"
+            axes.plot(some[:, 0], some[:, 1], marker, markersize=3, alpha=0.6, color=colour, label=label)
+    axes.set(xlabel="first direction of the features", ylabel="second direction")
+    axes.legend(frameon=False, fontsize=7)
+    return png_of(figure)
+
+
 def noise_left_plot(ratio: NDArray[np.float64], left: NDArray[np.float64]) -> bytes:
     """What a denoiser leaves of the difference from the deep exposure, by ratio of exposure times; a point per pair."""
     figure, axes = _axes(6.4, 4.0)

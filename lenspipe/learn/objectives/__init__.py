@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lenspipe.errors import ConfigError
+from lenspipe.learn.adapt import ADAPTATIONS
 
 if TYPE_CHECKING:
+    from lenspipe.learn.adapt.contract import Adaptation
     from lenspipe.learn.objectives.contract import Objective
 
 
@@ -58,9 +60,16 @@ def _rebuild() -> Objective:
     return RebuildStamps()
 
 
+def _adapted(task: str, method: str) -> Objective:
+    from lenspipe.learn.objectives.adapted import AdaptedClassify, AdaptedFind
+
+    kinds: dict[str, Callable[[Adaptation], Objective]] = {"find": AdaptedFind, "classify": AdaptedClassify}
+    return kinds[task](ADAPTATIONS[method]())
+
+
 METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
-    "find": {"supervised": _find},
-    "classify": {"supervised": _classify},
+    "find": {"supervised": _find} | {name: functools.partial(_adapted, "find", name) for name in ADAPTATIONS},
+    "classify": {"supervised": _classify} | {name: functools.partial(_adapted, "classify", name) for name in ADAPTATIONS},
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
     "embed": {"simclr": _simclr, "byol": _byol},

@@ -44,9 +44,15 @@ class ClassifyStamps(Objective):
             )
         if len(classes) < 2:
             raise DataError("stamps of one class only: there is nothing to tell apart", labels=",".join(there))
-        number = {name: k for k, name in enumerate(classes)}
-        labels = np.array([number.get(value, -1) for value in label], np.int16)
+        labels = self.numbered(label, settings, classes)
         return Answers(labels >= 0, labels, classes)
+
+    def numbered(
+        self, label: NDArray[np.object_], settings: LabelSettings, classes: tuple[str, ...]
+    ) -> NDArray[np.int16]:
+        """Place of each label among the classes, -1 where it is none of them."""
+        number = {name: k for k, name in enumerate(classes)}
+        return np.array([number.get(value, -1) for value in label], np.int16)
 
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Classify:
         """The classes, in the order of their numbers."""

@@ -21,7 +21,7 @@ from lenspipe.learn.settings import AugmentSettings, InputSettings, LabelSetting
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import TASKS, Outputs
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.format import ImageSpec, StampSet
 
 if TYPE_CHECKING:
     from lenspipe.learn.job import TrainJob
@@ -62,6 +62,8 @@ class Objective(ABC):
     """Whether pixels lie with their channels side by side on a CPU too, where the settings do not say."""
     n_view: ClassVar[int] = 1
     """Augmented copies of each stamp in a batch: ``image``, ``image_1``, ..."""
+    adapts: ClassVar[bool] = False
+    """Whether a second domain is read (the table ``adapt``)."""
 
     @property
     def task(self) -> str:
@@ -74,6 +76,8 @@ class Objective(ABC):
         others = (name for name in TASKS if name != self.task and getattr(settings, name, None) is not None)
         if (other := next(others, None)) is not None:
             raise ConfigError(f"the table {other} belongs to the task {other}: leave it out", task=self.task)
+        if settings.adapt is not None and not self.adapts:
+            raise ConfigError("a target needs a method that adapts to it: --adapt METHOD", target=settings.adapt.target)
 
     @abstractmethod
     def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
@@ -92,6 +96,19 @@ class Objective(ABC):
         ConfigError, DataError
             What is asked for is not there, or there is nothing to learn.
         """
+
+    def numbered(
+        self, label: NDArray[np.object_], settings: LabelSettings, classes: tuple[str, ...]
+    ) -> NDArray[np.int16]:
+        """
+        Labels of another data set as numbers of these classes; -1 where one is none of them.
+
+        Raises
+        ------
+        ConfigError
+            The task has no classes.
+        """
+        raise ConfigError("this task has no classes", task=self.task)
 
     def check_network(self, module: nn.Module) -> None:
         """Raise `ModelError` where a family does not serve the task, before any step."""
@@ -150,9 +167,15 @@ class Objective(ABC):
         """Values ``(n,)`` of the column of a curriculum; NaN for rows that are shown from the first epoch on."""
         return values
 
-    def begin(self, stamps_njy: NDArray[np.float32], settings: TrainSettings) -> Any:
+    def begin(
+        self, stamps_njy: NDArray[np.float32], settings: TrainSettings, truth: Truth, spec: ImageSpec, seed: int
+    ) -> Any:
         """What must be known of some training stamps ``(n, band, y, x)`` before the first step; goes with the job."""
         return None
+
+    def concluded(self, job: TrainJob, history: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
+        """What goes into the card's metrics beside ``measured`` of the validation split."""
+        return {}
 
     def streams(self, job: TrainJob, world: World) -> dict[str, Stream]:
         """Batches of an epoch by the name of their stream; the first makes the epoch."""

@@ -27,7 +27,7 @@ from lenspipe.learn.truth import Answers, Truth
 from lenspipe.learn.world import World
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import Denoise
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stats.curves import Z95
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class DenoiseImages(Objective):
         """Those of `lenspipe.learn.denoise.losses`."""
         return LOSSES
 
-    def begin(self, stamps_njy: NDArray[np.float32], settings: TrainSettings) -> Any:
+    def begin(
+        self, stamps_njy: NDArray[np.float32], settings: TrainSettings, truth: Truth, spec: ImageSpec, seed: int
+    ) -> Any:
         """Correlation ``(5, 5)`` of the noise of neighbouring pixels, which the noise that is added must have too."""
         side, patch = stamps_njy.shape[-1], _denoise(settings).patch_px
         if patch is not None and patch > side:

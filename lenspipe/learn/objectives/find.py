@@ -45,6 +45,13 @@ class FindLenses(Objective):
             )
         return Answers(known, np.isin(label, settings.lens_labels).astype(np.int16), ("nonlens", "lens"))
 
+    def numbered(
+        self, label: NDArray[np.object_], settings: LabelSettings, classes: tuple[str, ...]
+    ) -> NDArray[np.int16]:
+        """1 for the labels of lenses, 0 for others, -1 where there is none."""
+        known = np.array([value is not None for value in label], bool)
+        return np.where(known, np.isin(label, settings.lens_labels), -1).astype(np.int16)
+
     def check_surveys(self, truth: Truth, surveys: NDArray[np.object_]) -> None:
         """Each survey that gives lenses gives others, and the reverse; rows without a survey (None) do not count."""
         counts: dict[str, list[int]] = {}
