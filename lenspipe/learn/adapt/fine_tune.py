@@ -12,7 +12,7 @@ from lenspipe.learn.players import MAIN, Turn
 
 
 class FineTune(Adaptation):
-    """The loss of some labelled stamps of the target in place of the source's, at the rate that the schedule has left."""
+    """The loss of some labelled stamps of the target in place of the source's, at the rates that are left."""
 
     name = "fine-tune"
     target_labels: ClassVar[Literal["none", "few", "all"]] = "few"

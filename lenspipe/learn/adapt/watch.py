@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from lenspipe.stats.probe import N_COMPONENT, tell_apart
+from lenspipe.learn.measure import bounded
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.curves import auroc, auroc_interval
 
 Array = NDArray[np.float64]
+N_COMPONENT, N_FOLD, RIDGE = 20, 5, 1e-2
 N_PROBE = 400
 """Stamps of each domain that the probe looks at."""
 
@@ -67,13 +70,25 @@ def directions(source: Array, target: Array) -> tuple[Array, Array]:
 
 
 def domain_probe(both: Both) -> dict[str, float | None]:
-    """Area of a classifier that tells the domains by the features, 0.5 where it cannot, with its interval."""
+    """
+    Area of a classifier that tells the domains by the features, 0.5 where it cannot, with DeLong's interval.
+
+    A ridge regression on which domain a stamp is of, each fifth of the stamps scored by one of the others; it takes
+    a hundredth of a second, so every epoch has it (`lenspipe.stats.probe.tell_apart` draws intervals by bootstrap).
+    """
     some = [x[:N_PROBE] for x in (both.source_features, both.target_features)]
-    features = np.concatenate(some)
+    features = np.column_stack([np.concatenate(some), np.ones(sum(map(len, some)))])
     is_source = np.arange(len(features)) < len(some[0])
-    found = tell_apart(features, is_source, np.arange(len(features)), np.random.default_rng(7))
-    low, high = found["interval95"] or (None, None)
-    return {"domain_auc": found["auc"], "domain_auc_low": low, "domain_auc_high": high}
+    fold = np.concatenate([np.arange(len(x)) % N_FOLD for x in some])
+    share = np.where(is_source, 1 / len(some[0]), 1 / len(some[1]))
+    score = np.zeros(len(features))
+    for k in range(N_FOLD):
+        train = fold != k
+        x, weight = features[train], share[train]
+        normal = x.T @ (weight[:, None] * x) + RIDGE * np.eye(x.shape[1])
+        score[~train] = features[~train] @ np.linalg.solve(normal, x.T @ (weight * np.where(is_source[train], 1, -1)))
+    counts = ScoreCounts.of(expit(score), is_source)
+    return bounded("domain_auc", auroc(counts), auroc_interval(counts))
 
 
 def information(outputs: Array) -> float:
@@ -83,10 +98,8 @@ def information(outputs: Array) -> float:
     The entropy of the mean answer less the mean entropy of answers: large where answers are sure and of all classes
     (Krause et al. 2010; as a choice among models without labels, Musgrave et al. 2022).
     """
-    if outputs.ndim == 1:
-        p = np.stack([expit(-outputs), expit(outputs)], axis=1)
-    else:
-        p = softmax(outputs, axis=1)
+    of_one = outputs.ndim == 1
+    p = np.stack([expit(-outputs), expit(outputs)], axis=1) if of_one else softmax(outputs, axis=1)
     return float((_entropy(p.mean(axis=0)) - _entropy(p).mean()) / np.log(p.shape[1]))
 
 
@@ -113,8 +126,10 @@ def guard(
     keys = (name, f"{name}_low", f"{name}_high")
     if not 0 < from_epoch <= len(history):
         return {"verdict": "not judged", "said": "nothing to compare: no epoch without adaptation, or none with it"}
-    before, after = ([row.get(key) for key in keys] for row in (history[from_epoch - 1], measured))
-    if any(value is None for value in (*before, *after)):
+    before, after = (
+        [float(row[key]) for key in keys if row.get(key) is not None] for row in (history[from_epoch - 1], measured)
+    )
+    if len(before) + len(after) < 2 * len(keys):
         return {"verdict": "not judged", "said": "the target has too few labelled validation stamps to judge"}
     half = np.hypot(before[2] - before[1], after[2] - after[1]) / 2
     change = after[0] - before[0]

@@ -18,6 +18,7 @@ class WassersteinGuided(Adaptation):
     """A critic with slopes near one measures how far apart the features are; the network brings them together."""
 
     name = "wdgrl"
+    weight = 0.1
 
     def rivals(self, n_feature: int, settings: AdaptSettings) -> dict[str, Rival]:
         """The critic (Shen et al. 2018, equation 4)."""

@@ -67,9 +67,14 @@ def _adapted(task: str, method: str) -> Objective:
     return kinds[task](ADAPTATIONS[method]())
 
 
+def _adaptations(task: str) -> dict[str, Callable[[], Objective]]:
+    return {name: functools.partial(_adapted, task, name) for name in ADAPTATIONS}
+
+
 METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "find": {"supervised": _find} | {name: functools.partial(_adapted, "find", name) for name in ADAPTATIONS},
-    "classify": {"supervised": _classify} | {name: functools.partial(_adapted, "classify", name) for name in ADAPTATIONS},
+    "classify": {"supervised": _classify}
+    | {name: functools.partial(_adapted, "classify", name) for name in ADAPTATIONS},
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
     "embed": {"simclr": _simclr, "byol": _byol},

@@ -219,12 +219,7 @@ def _asked(settings: TrainSettings) -> AdaptSettings:
 
 
 def _rival(
-    name: str,
-    rival: Rival,
-    job: TrainJob,
-    course: Course,
-    device: torch.device,
-    wrap: Callable[[nn.Module], nn.Module],
+    name: str, rival: Rival, job: TrainJob, course: Course, device: torch.device, wrap: Callable[[nn.Module], nn.Module]
 ) -> Player:
     """An opponent as a player; before the first epoch that adapts it stays as it is."""
     module = rival.module.to(device)

@@ -1,0 +1,236 @@
+"""Each adaptation learns, without the target's labels, what the source alone does not teach; a broken one does not."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.learn.adapt import ADAPTATIONS
+from lenspipe.learn.adapt.coral import moments_apart
+from lenspipe.learn.adapt.mmd import WIDTHS, discrepancy
+from lenspipe.learn.adapt.watch import Both, domain_probe, guard, information
+from lenspipe.learn.adapt.wdgrl import critic_loss
+from lenspipe.learn.job import make_job
+from lenspipe.learn.objectives import objective_of
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
+from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
+
+SIZE, EPOCHS = 9, 6
+WITHOUT_LABELS = [name for name in ADAPTATIONS if name not in ("source-only", "fine-tune", "target-trained")]
+
+
+class KilledError(Exception):
+    pass
+
+
+def make(folder: Path, *, target: bool, seed: int, n: int = 500, labelled: bool = True) -> Path:
+    """Faint rings and blobs in g; in r what is as good as a label in the source, and against it in the target."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    radius, lens = np.hypot(x, y), rng.integers(0, 2, n)
+    ring, blob = np.exp(-((radius - 3) ** 2)), np.exp(-((radius / 1.8) ** 2))
+    stamps = rng.normal(0, 1, (n, 2, SIZE, SIZE)).astype(np.float32)
+    stamps[:, 0] += 2.5 * np.where(lens[:, None, None] == 1, ring, blob)
+    cue = rng.normal(0.5, 6.0, n) - 9 * (lens - 0.5) if target else lens + rng.normal(0, 0.3, n)
+    stamps[:, 1] += 4 * cue[:, None, None] * np.exp(-((radius / 3) ** 2))
+    fifth = np.arange(n) % 5
+    split = np.where(fifth < 3, "train", np.where(fifth == 3, "validation", "test"))
+    label = [
+        ("nonlens", "lens")[k] if labelled or s == "validation" else None for k, s in zip(lens, split, strict=True)
+    ]
+    spec = ImageSpec(("g", "r"), SIZE, 0.2)
+    schema = stamp_schema({"image": spec}, [])
+    columns = {
+        "stamp_id": [f"s{k}" for k in range(n)],
+        "label": label,
+        "recipe": ["toy"] * n,
+        "seed": [seed] * n,
+        "host": [f"h{k}" for k in range(n)],
+        "split": split.tolist(),
+    }
+    arrays = [image_column(stamps, spec) if f.name == "image" else pa.array(columns[f.name], f.type) for f in schema]
+    write_part(pa.table(arrays, schema=schema), folder, "part")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def skies(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("skies")
+    return make(folder / "source", target=False, seed=1), make(folder / "target", target=True, seed=2, labelled=False)
+
+
+def settings_of(target: Path, method: str, **more) -> TrainSettings:
+    none = dict.fromkeys(("affine_fraction", "noise_fraction", "blur_fraction", "gap_fraction", "background"), 0.0)
+    tables = {
+        "method": method,
+        "model": {"width": 4, "dropout": 0.0},
+        "sampling": {"batch_size": 32, "steps_per_epoch": 15},
+        "optim": {"epochs": EPOCHS, "learning_rate": 0.01, "ema_decay": 0.95, "threads": 1},
+        "augment": none,
+        "adapt": {"target": str(target)},
+    }
+    return TrainSettings.model_validate(
+        {k: v | more.get(k, {}) if isinstance(v, dict) else v for k, v in tables.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def adapted(skies, tmp_path_factory):
+    torch.set_num_threads(1)
+
+    @cache
+    def run(method: str):
+        out = tmp_path_factory.mktemp("adapted") / method
+        return out, train(
+            skies[0], model="small-cnn", task="find", out=out, settings=settings_of(skies[1], method), seed=2
+        )
+
+    return run
+
+
+def test_the_source_alone_is_little_better_than_chance_on_the_target(adapted):
+    measured = adapted("source-only")[1].metrics["validation"]
+    assert measured["auc"] > 0.99 and measured["target_auc"] < 0.7
+
+
+@pytest.mark.parametrize("method", WITHOUT_LABELS)
+def test_without_a_label_of_the_target_it_is_served(adapted, method):
+    out, card = adapted(method)
+    measured, said = card.metrics["validation"], card.metrics["adaptation"]
+    assert measured["target_auc"] > 0.9
+    assert said["verdict"] in ("better", "no difference") and (said["n_target_label_read"], said["n_judge"]) == (0, 100)
+    assert (out / "domains.png").stat().st_size > 5000
+    history = json.loads(_metadata(out / "state.safetensors")["history"])
+    assert all("align_loss" not in row for row in history[: said["from_epoch"]])
+    assert {"align_loss", "domain_auc", "domain_auc_low", "information", "unlabelled"} <= set(history[-1])
+
+
+@pytest.mark.parametrize("method", WITHOUT_LABELS)
+def test_with_a_broken_loss_it_is_not(skies, tmp_path, monkeypatch, method):
+    kind = type(objective_of("find", method).how)
+    own = kind.alignment
+    # a trunk that sees the target alone takes its statistics, which here is nearly enough: adda is broken by its sign
+    sign = -1 if method == "adda" else 0
+    monkeypatch.setattr(kind, "alignment", lambda *given: sign * own(*given))
+    settings = settings_of(skies[1], method)
+    card = train(skies[0], model="small-cnn", task="find", out=tmp_path / "out", settings=settings, seed=2)
+    assert card.metrics["validation"]["target_auc"] < 0.88
+
+
+def test_an_equivariant_family_adapts_and_a_killed_adversarial_training_resumes_to_the_bit(skies, tmp_path):
+    settings = settings_of(
+        skies[1], "dann", model={"width": 1, "depth": 1}, sampling={"steps_per_epoch": 3}, optim={"epochs": 3}
+    )
+    settings = settings.model_copy(update={"model": {"width": 1, "depth": 1}})
+
+    def run(out: Path, **more):
+        return train(skies[0], model="equivariant-c4", task="classify", out=out, settings=settings, seed=3, **more)
+
+    def kill(epoch, step, history):
+        if (epoch, step) == (2, 1):
+            raise KilledError
+
+    run(tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", on_step=kill)
+    card = run(tmp_path / "killed")
+    whole, resumed = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "killed"))
+    assert any(name.startswith("critic/optimizer") for name in whole)
+    assert set(whole) == set(resumed) and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert card.family == "plain-equivariant" and card.metrics["adaptation"]["method"] == "dann"
+
+
+def test_few_labels_are_read_and_no_more(skies, tmp_path):
+    target = make(tmp_path / "labelled", target=True, seed=2)
+    settings = settings_of(target, "fine-tune", adapt={"n_label": 7})
+    job = make_job(skies[0], "small-cnn", "find", tmp_path / "x", settings, seed=1)
+    assert np.bincount(job.beside.truth.labels[job.beside.truth.train]).tolist() == [7, 7]
+    with pytest.raises(DataError, match=r"no labelled stamp of a class.*nonlens,lens"):
+        make_job(skies[0], "small-cnn", "find", tmp_path / "x", settings_of(skies[1], "fine-tune"), seed=1)
+    unread = make_job(skies[0], "small-cnn", "find", tmp_path / "x", settings_of(target, "dann"), seed=1).beside.truth
+    assert (unread.labels[unread.train] == -1).all() and (unread.labels[unread.validation] >= 0).all()
+
+
+def test_labels_of_the_target_choose_no_epoch_and_a_target_needs_a_method(skies, tmp_path):
+    def job(method, **more):
+        return make_job(skies[0], "small-cnn", "find", tmp_path, settings_of(skies[1], method, **more), seed=1)
+
+    with pytest.raises(ConfigError, match=r"labels of the target choose no epoch.*target_auc"):
+        job("coral", optim={"monitor": "target_auc"})
+    with pytest.raises(ConfigError, match=r"--adapt METHOD"):
+        job("supervised")
+    with pytest.raises(ConfigError, match="no epoch is left to adapt"):
+        job("mmd", optim={"epochs": 1})
+    with pytest.raises(ConfigError, match="--target FOLDER"):
+        make_job(skies[0], "small-cnn", "find", tmp_path, TrainSettings(method="coral"), seed=1)
+
+
+def test_the_guard_says_what_the_kept_labels_say():
+    def row(value, half):
+        return {"target_auc": value, "target_auc_low": value - half, "target_auc_high": value + half}
+
+    assert guard([row(0.8, 0.02)], row(0.9, 0.02), "auc", 1)["verdict"] == "better"
+    worse = guard([row(0.8, 0.02)], row(0.7, 0.02), "auc", 1)
+    assert worse["verdict"] == "worse" and "MADE THE TARGET WORSE: use the model of the source alone" in worse["said"]
+    assert guard([row(0.8, 0.1)], row(0.7, 0.1), "auc", 1)["verdict"] == "no difference"
+    assert guard([{}], {}, "auc", 1)["verdict"] == "not judged"
+
+
+def test_losses_are_those_of_their_papers(rng):
+    source, target = rng.normal(0, 1, (40, 3)), rng.normal(0.5, 2, (30, 3))
+    of_both = np.cov(source.T) - np.cov(target.T), source.mean(0) - target.mean(0)
+    want = (of_both[0] ** 2).sum() / 36 + (of_both[1] ** 2).sum() / 12
+    tensors = torch.from_numpy(source), torch.from_numpy(target)
+    assert moments_apart(*tensors).item() == pytest.approx(want)
+
+    both = np.concatenate([source, target])
+    square = ((both[:, None] - both[None]) ** 2).sum(-1)
+    off = np.sort(square[~np.eye(70, dtype=bool)])
+    median = off[(len(off) - 1) // 2]
+    kernel = np.mean([np.exp(-square / (w * median)) for w in WIDTHS], axis=0)
+    want = kernel[:40, :40].mean() + kernel[40:, 40:].mean() - 2 * kernel[:40, 40:].mean()
+    assert discrepancy(*tensors).item() == pytest.approx(want)
+
+    slope = torch.nn.Linear(3, 1).double()  # a critic of one slope: its penalty is known
+    with torch.no_grad():
+        slope.weight.copy_(torch.tensor([[3.0, 0.0, 4.0]]))
+    flat = torch.nn.Sequential(slope, torch.nn.Flatten(0))
+    apart = (source.mean(0) - target.mean(0)) @ [3, 0, 4]
+    assert critic_loss(flat, *tensors).item() == pytest.approx(10 * (5 - 1) ** 2 - apart, rel=1e-6)
+
+
+def test_the_probe_is_at_chance_where_domains_are_one_and_information_is_of_sure_and_even_answers(rng):
+    def both(shift):
+        one, two = rng.normal(0, 1, (300, 20)), rng.normal(shift, 1, (300, 20))
+        return Both(np.zeros(300), np.zeros(300), np.zeros(300, np.int16), one, two)
+
+    assert domain_probe(both(0.0))["domain_auc_low"] < 0.5 < domain_probe(both(0.0))["domain_auc_high"] + 0.03
+    assert domain_probe(both(1.0))["domain_auc"] > 0.99
+    assert information(np.array([-40.0, 40.0])) == pytest.approx(1)
+    assert information(np.array([40.0, 40.0])) == pytest.approx(0, abs=1e-6)
+    assert information(np.zeros(4)) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_packed_comes_back(rng):
+    given = Both(rng.normal(size=(3, 2)), rng.normal(size=(4, 2)), np.array([-1, 0, 1, 2], np.int16), *_features(rng))
+    back = Both.unpacked(given.packed())
+    for name in ("source", "target", "labels", "source_features", "target_features"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(given, name))
+
+
+def _features(rng):
+    return rng.normal(size=(3, 20)), rng.normal(size=(4, 20))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    raw = path.read_bytes()
+    return json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
