@@ -75,7 +75,9 @@ def test_tables_that_are_commented_out_hold_their_defaults_too():
     lines = [re.sub(r"^#(?=[a-z\[])", "", line) for line in commented_toml(TrainSettings).splitlines()]
     lines = ['path = "x"' if line == "path =" else line for line in lines]  # required where the table is there
     parsed = tomllib.loads("\n".join(line for line in lines if not line.endswith(" =")))
-    assert TrainSettings.model_validate(parsed) == TrainSettings(augment={}, denoise={}, embed={}, data=[{"path": "x"}])
+    assert TrainSettings.model_validate(parsed) == TrainSettings(
+        augment={}, denoise={}, embed={}, adapt={}, data=[{"path": "x"}]
+    )
 
 
 def test_numbers_have_their_unit_and_their_bounds():
