@@ -18,6 +18,7 @@ from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.nn.card import read_card
 from lenspipe.nn.outputs import Anomaly
+from lenspipe.nn.registry import build
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
 SETTINGS = {
@@ -28,6 +29,15 @@ SETTINGS = {
     "optim": {"epochs": 2, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
 }
 FAMILIES = ("ae", "vae")
+OTHERS = {
+    "scae": {"width": 8, "latent": 4},
+    "aae": {"width": 32, "latent": 4},
+    "acae": {"width": 8, "latent": 4},
+    "rnn-ae": {"width": 32, "latent": 4},
+    "vrae": {"width": 32, "latent": 4},
+    "transformer-ae": {"width": 16, "latent": 4, "patch": 5, "depth": 1},
+    "equivariant-ae": {"width": 4, "latent": 2},
+}
 SIZE, N = 13, 600
 
 
@@ -82,6 +92,37 @@ def test_what_was_not_seen_does_not_come_back(trained, family):
     assert len(card.outputs.errors) == card.outputs.n_normal > 80
 
 
+@pytest.mark.parametrize("family", OTHERS)
+def test_every_family_sees_them_and_none_with_a_broken_loss(rings, tmp_path, monkeypatch, family):
+    torch.set_num_threads(1)
+    own = {"model": OTHERS[family]}
+    assert run(rings, tmp_path / "out", family, tables=own).metrics["validation"]["auc"] > 0.9
+    monkeypatch.setattr(anomaly, "_mean", lambda outputs, batch: 0 * outputs.mean())
+    once = own | {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": SETTINGS["sampling"] | {"steps_per_epoch": 2}}
+    assert run(rings, tmp_path / "broken", family, tables=once).metrics["validation"]["auc"] < 0.75
+
+
+def test_a_turned_stamp_comes_back_turned_from_the_equivariant_one():
+    torch.manual_seed(2)
+    for side in (12, 13):
+        network = build("equivariant-ae", 2, side, width=3, latent=2).eval()
+        torch.nn.init.normal_(network.four.weight)
+        stamps = torch.randn(3, 2, side, side)
+        back, turned = network.rebuild(stamps), network.rebuild(stamps.rot90(1, (-2, -1)))
+        assert back.std() > 1e-3
+        torch.testing.assert_close(turned, back.rot90(1, (-2, -1)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network(stamps), network(stamps.rot90(1, (-2, -1))), atol=1e-5, rtol=1e-5)
+
+
+def test_a_critic_learns_to_tell_drawn_from_encoded_and_the_encoder_to_be_taken_for_drawn(rings, tmp_path):
+    good, bad = torch.tensor([3.0, 3.0, -3.0, -3.0]), torch.tensor([-3.0, -3.0, 3.0, 3.0])
+    assert anomaly.told({"taken_for": good}) < 0.1 < 3 < anomaly.told({"taken_for": bad})
+    assert anomaly.taken_for(good[:2], 1.0) < 0.1 < anomaly.taken_for(good[2:], 1.0)
+    once = {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": {"batch_size": 32, "steps_per_epoch": 8}}
+    run(rings, tmp_path / "out", "acae", tables=once)
+    assert 0.3 < pq.read_table(tmp_path / "out/history.parquet")["loss_critic"][0].as_py() < 0.72
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_a_broken_loss_anomalies_are_like_the_rest(rings, tmp_path, monkeypatch, family):
     monkeypatch.setattr(anomaly, "_mean", lambda outputs, batch: 0 * outputs.mean())
@@ -129,6 +170,6 @@ def test_the_false_positive_rate_is_the_part_of_normal_stamps_with_as_large_an_e
 def test_a_label_that_is_not_there_and_a_family_that_gives_nothing_back_are_refused(rings, tmp_path):
     with pytest.raises(ConfigError, match=r"labels\.normal: no training stamp has it.*missing='broad'"):
         run(rings, tmp_path / "x", "ae", tables={"labels": {"normal": ["broad"]}})
-    with pytest.raises(ModelError, match="gives no stamp back: choose ae or vae"):
+    with pytest.raises(ModelError, match="gives no stamp back: choose ae, vae or another"):
         run(rings, tmp_path / "x", "small-cnn", tables={"model": {}})
     assert not (tmp_path / "x").exists()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.learn.augment_batch import VIEWS_ONLY
 from lenspipe.learn.losses import Loss, Tensors
 from lenspipe.learn.measure import bounded
 from lenspipe.learn.objectives.contract import Array, Chance, Objective, no_targets
+from lenspipe.learn.players import MAIN, OUT, Player, Turn
 from lenspipe.learn.settings import LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.nn.card import ModelCard
@@ -24,8 +27,11 @@ from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval
 
 if TYPE_CHECKING:
+    from lenspipe.learn.job import TrainJob
     from lenspipe.learn.order import Rows
 
+FOOLED = 0.01
+"""Weight of the critic's judgement beside the mean square, which is near 0.04 where only noise is left."""
 N_ERROR = 1000
 """Quantiles of the errors of held-out normal stamps that the card keeps."""
 
@@ -49,7 +55,10 @@ class RebuildStamps(Objective):
     def check_network(self, module: nn.Module) -> None:
         """Refuse a family that gives nothing back."""
         if not isinstance(module, RebuildNetwork):
-            raise ModelError("this family gives no stamp back: choose ae or vae", got=type(module).__name__)
+            raise ModelError(
+                "this family gives no stamp back: choose ae, vae or another of the task anomaly",
+                got=type(module).__name__,
+            )
 
     def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
         """
@@ -84,6 +93,38 @@ class RebuildStamps(Objective):
         """``rebuild``: the mean of what the network gives."""
         return {"rebuild": _mean}
 
+    def players(
+        self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
+    ) -> list[Player]:
+        """The autoencoder, and a critic of its latent vectors where they are held to a Gaussian by one."""
+        if not getattr(module, "adversarial", False):
+            return super().players(job, module, wrap=wrap, loaded=loaded)
+        assert isinstance(module, RebuildNetwork)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(job.seed + 1)
+            critic = Critic(module.num_features).to(next(module.parameters()).device)
+        loss, called = self.loss(job.settings), wrap(critic)
+
+        def rebuilt(turn: Turn) -> Tensors:
+            error, latent = turn.networks[MAIN](turn.batch["image"], with_latent=True)
+            return {OUT: error, "taken_for": critic(latent)}
+
+        def judged(turn: Turn) -> Tensors:
+            with torch.no_grad():
+                latent = module.forward_features(turn.batch["image"])
+            return {"taken_for": called(torch.cat([torch.randn_like(latent), latent]))}
+
+        return [
+            Player(
+                module=module,
+                network=wrap(module),
+                frozen=loaded,
+                forward=rebuilt,
+                loss=lambda out, turn: loss(out[OUT], turn.batch) + FOOLED * taken_for(out["taken_for"], 1.0),
+            ),
+            Player(name="critic", module=critic, network=called, forward=judged, loss=lambda out, turn: told(out)),
+        ]
+
     def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
         """The mean error of normal validation stamps, and what `measure` gives."""
         if not np.isfinite(outputs).all():
@@ -109,6 +150,32 @@ class RebuildStamps(Objective):
         if not (labels == 1).any() or not (labels == 0).any():
             return {}
         return {"roc.png": roc_plot({"anomalies": ScoreCounts.of(unlikeness(outputs), labels == 1)})}
+
+
+class Critic(nn.Module):
+    """Says of latent vectors ``(n, latent)`` whether they were drawn from a unit Gaussian: a logit ``(n,)``."""
+
+    def __init__(self, latent: int, width: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.layers(latent)[:, 0]
+        return logits
+
+
+def taken_for(logits: Tensor, answer: float) -> Tensor:
+    """Cross entropy of logits against one answer."""
+    return binary_cross_entropy_with_logits(logits, torch.full_like(logits, answer))
+
+
+def told(outputs: Tensors) -> Tensor:
+    """What the critic minimises: the first half of the vectors was drawn, the second half encoded."""
+    drawn, encoded = outputs["taken_for"].chunk(2)
+    return (taken_for(drawn, 1.0) + taken_for(encoded, 0.0)) / 2
 
 
 def _mean(outputs: Tensor, batch: Tensors) -> Tensor:

@@ -1,9 +1,11 @@
 """One file a network family or group of families; importing this package registers them all."""
 
 from lenspipe.nn.families import (
+    adversarial_autoencoder,
     autoencoder,
     cmu_deeplens,
     densenet_cbam,
+    equivariant_autoencoder,
     equivariant_families,
     hybrid,
     kernel,
@@ -11,15 +13,20 @@ from lenspipe.nn.families import (
     lastro_invariant,
     paper_cnns,
     plain_equivariant,
+    recurrent_autoencoder,
     small_cnn,
+    stacked_autoencoder,
+    transformer_autoencoder,
     unet,
     wsi_net,
 )
 
 __all__ = [
+    "adversarial_autoencoder",
     "autoencoder",
     "cmu_deeplens",
     "densenet_cbam",
+    "equivariant_autoencoder",
     "equivariant_families",
     "hybrid",
     "kernel",
@@ -27,7 +34,10 @@ __all__ = [
     "lastro_invariant",
     "paper_cnns",
     "plain_equivariant",
+    "recurrent_autoencoder",
     "small_cnn",
+    "stacked_autoencoder",
+    "transformer_autoencoder",
     "unet",
     "wsi_net",
 ]

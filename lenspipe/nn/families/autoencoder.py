@@ -1,38 +1,33 @@
-"""Autoencoders: a stamp through a narrow place and back; what does not come back is anomalous."""
+"""Convolutional autoencoders: plain, variational, and adversarial."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lenspipe.errors import ModelError
+from lenspipe.nn.families.rebuilding import Rebuilding, empty_at_first
 from lenspipe.nn.network import RebuildNetwork
 from lenspipe.nn.registry import register
 
-PIXEL_SIGMA = 0.2
-"""Noise of a pixel of the stretched stamp, with the default stretch: what a squared difference is weighed by."""
 
-
-class Autoencoder(RebuildNetwork):
-    """
-    Two strided convolutions to a vector of ``latent`` numbers, and two upsampled ones back, empty sky at first.
-
-    ``forward`` gives the mean squared difference between the stamp and what comes back. Of the variational one
-    (Kingma & Welling 2014, equation 10) it is the negative bound in the same unit: with z drawn in training and at its
-    mean elsewhere, KL the divergence of z from a unit Gaussian, and n the numbers of a stamp,
-    ``mean square + 2 beta PIXEL_SIGMA^2 KL / n``.
-    """
+class Autoencoder(Rebuilding):
+    """Two strided convolutions to a vector of ``latent`` numbers, and two upsampled ones back, empty sky at first."""
 
     def __init__(
-        self, n_channel: int, stamp_px: int, n_out: int, width: int, latent: int, *, variational: bool, beta: float
+        self,
+        n_channel: int,
+        stamp_px: int,
+        n_out: int,
+        width: int,
+        latent: int,
+        *,
+        variational: bool = False,
+        adversarial: bool = False,
+        beta: float = 0.0,
     ) -> None:
-        super().__init__()
-        if n_out != 1:
-            raise ModelError("an autoencoder gives one number, for the task anomaly", n_out=n_out)
+        super().__init__(n_channel, stamp_px, n_out, latent)
         half = (stamp_px + 1) // 2
         side = (half + 1) // 2
-        w, self.variational, self.num_features = width, variational, latent
-        self.weight = 2 * beta * PIXEL_SIGMA**2 / (n_channel * stamp_px**2)
+        w, self.variational, self.adversarial, self.beta = width, variational, adversarial, beta
         self.encoder = nn.Sequential(
             nn.Conv2d(n_channel, w, 3, 2, 1),
             nn.BatchNorm2d(w),
@@ -43,6 +38,7 @@ class Autoencoder(RebuildNetwork):
             nn.Flatten(),
             nn.Linear(2 * w * side**2, latent * (1 + variational)),
         )
+        last = nn.Conv2d(w, n_channel, 3, 1, 1)
         self.decoder = nn.Sequential(
             nn.Linear(latent, 2 * w * side**2),
             nn.Unflatten(1, (2 * w, side, side)),
@@ -52,43 +48,15 @@ class Autoencoder(RebuildNetwork):
             nn.BatchNorm2d(w),
             nn.ReLU(),
             nn.Upsample(stamp_px),
-            nn.Conv2d(w, n_channel, 3, 1, 1),
+            last,
         )
-
-        last = self.decoder[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def forward_features(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to the latent vector, or its mean, ``(n, latent)``."""
-        encoded: Tensor = self.encoder(stamps)
-        return encoded[:, : self.num_features]
-
-    def rebuild(self, stamps: Tensor) -> Tensor:
-        """What comes back, same shape."""
-        rebuilt: Tensor = self.decoder(self.forward_features(stamps))
-        return rebuilt
-
-    def forward(self, stamps: Tensor) -> Tensor:
-        """``(n, channel, y, x)`` to how badly each comes back ``(n,)``."""
-        encoded = self.encoder(stamps)
-        mean, log_variance = encoded[:, : self.num_features], encoded[:, self.num_features :].clamp(-10, 10)
-        latent = mean
-        if self.variational and self.training:
-            latent = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
-        square = ((self.decoder(latent) - stamps) ** 2).mean((1, 2, 3))
-        if not self.variational:
-            return square
-        divergence = 0.5 * (mean**2 + torch.exp(log_variance) - 1 - log_variance).sum(1)
-        total: Tensor = square + self.weight * divergence
-        return total
+        empty_at_first(last)
 
 
 @register("ae")
 def ae(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 16, latent: int = 16) -> RebuildNetwork:
     """Convolutional autoencoder, for the task anomaly."""
-    return Autoencoder(n_channel, stamp_px, n_out, width, latent, variational=False, beta=0.0)
+    return Autoencoder(n_channel, stamp_px, n_out, width, latent)
 
 
 @register("vae")
@@ -97,3 +65,9 @@ def vae(
 ) -> RebuildNetwork:
     """Variational autoencoder (Kingma & Welling 2014), for the task anomaly."""
     return Autoencoder(n_channel, stamp_px, n_out, width, latent, variational=True, beta=beta)
+
+
+@register("acae")
+def acae(n_channel: int, stamp_px: int, n_out: int = 1, *, width: int = 16, latent: int = 16) -> RebuildNetwork:
+    """Adversarial convolutional autoencoder (Makhzani et al. 2016), for the task anomaly."""
+    return Autoencoder(n_channel, stamp_px, n_out, width, latent, adversarial=True)
