@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from catalog.catalog_runs import scan, scan_request, write_overlapping_tiles
+from click.testing import CliRunner
 
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.similar import most_similar, vector_at
 from lenspipe.catalog.vectors import as_numbers, check_same_embedding, vectors_of
-from lenspipe.catalog.write import write_catalog
+from lenspipe.catalog.write import read_tree, write_catalog
+from lenspipe.cli.similar import command as similar_command
 from lenspipe.errors import ConfigError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
@@ -135,6 +138,23 @@ def test_a_catalogue_keeps_the_vectors_in_a_tree_of_the_same_pixels_beside_its_r
     flat = pq.read_schema(tmp_path / "cat/candidates.parquet").names
     assert "anomaly_score" in flat and "embedding" not in flat
     assert rows.stat() and sum(f.stat().st_size for f in vectors.rglob("Npix*")) > 0
+    name, vector = vector_at(tmp_path / "cat", there["candidate_id"][0].as_py())
+    at = f"{there['ra'][0].as_py():.7f},{there['dec'][0].as_py():.7f}"
+    assert vector_at(tmp_path / "cat", at)[0] == name
+    found = most_similar(tmp_path / "cat", vector, 30)
+    everything = read_tree(vectors)
+    numbers = as_numbers(everything["embedding"]).astype(float)
+    cosine = numbers @ vector / np.linalg.norm(numbers, axis=1) / np.linalg.norm(vector)
+    best = np.argsort(-cosine)[:30]
+    np.testing.assert_allclose(found["similarity"].to_numpy(), cosine[best], atol=1e-5)
+    assert found["candidate_id"][0].as_py() == name and found["similarity"][0].as_py() == pytest.approx(1)
+    assert {*found["candidate_id"].to_pylist()} == {*everything["candidate_id"].take(best).to_pylist()}
+    told = CliRunner().invoke(similar_command, [at, "--catalog", str(tmp_path / "cat"), "-k", "3"], prog_name="x")
+    assert told.exit_code == 0 and name in told.output
+    with pytest.raises(ConfigError, match="no row of this identifier"):
+        vector_at(tmp_path / "cat", "nobody")
+    with pytest.raises(ConfigError, match="has no vectors: scan with --embed"):
+        vector_at(tmp_path, "nobody")
     with pytest.raises(ConfigError, match="of another embedding and cannot be compared"):
         check_same_embedding({"embedder": {"digest": "a"}}, [{"embedder": None}, {"embedder": {"digest": "b"}}])
 

@@ -55,10 +55,7 @@ class RebuildStamps(Objective):
     def check_network(self, module: nn.Module) -> None:
         """Refuse a family that gives nothing back."""
         if not isinstance(module, RebuildNetwork):
-            raise ModelError(
-                "this family gives no stamp back: choose ae, vae or another of the task anomaly",
-                got=type(module).__name__,
-            )
+            raise ModelError("this family gives no stamp back: choose ae, vae or another", got=type(module).__name__)
 
     def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
         """

@@ -36,6 +36,7 @@ class Turning(nn.Module):
         return torch.stack(turned, 1).flatten(0, 1).flatten(1, 2)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Maps of the same side."""
         bias = self.bias if self.to_image else self.bias.repeat_interleave(4)
         return functional.conv2d(maps, self.kernel(), bias, padding=self.side // 2)
 

@@ -18,8 +18,8 @@ class Rebuilding(RebuildNetwork):
 
     A variational one (Kingma & Welling 2014, equation 10) is the negative bound in the same unit: with z drawn in
     training and at its mean elsewhere, KL the divergence of z from a unit Gaussian, and n the numbers of a stamp,
-    ``mean square + 2 beta PIXEL_SIGMA^2 KL / n``; its encoder gives mean and log variance. An adversarial one is held to
-    a unit Gaussian by a critic in the training (`lenspipe.learn.objectives.anomaly`).
+    ``mean square + 2 beta PIXEL_SIGMA^2 KL / n``; its encoder gives mean and log variance. An adversarial one is
+    held to a unit Gaussian by a critic in the training (`lenspipe.learn.objectives.anomaly`).
     """
 
     variational: bool = False
