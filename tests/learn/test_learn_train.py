@@ -280,7 +280,22 @@ def test_columns_of_numbers_go_beside_the_image(toy_stamps, tmp_path):
 
 
 # families of other commands, and those that are trained above
-ELSEWHERE = ("equivariant-", "plain-equivariant", "kernel-", "unet", "hybrid", "small-cnn", "ae", "vae")
+ELSEWHERE = (
+    "equivariant-",
+    "plain-equivariant",
+    "kernel-",
+    "unet",
+    "hybrid",
+    "small-cnn",
+    "ae",
+    "vae",
+    "aae",
+    "acae",
+    "scae",
+    "rnn-ae",
+    "vrae",
+    "transformer-ae",
+)
 # odd sides of families that refuse the toy stamps of 13 px
 SIDE_PX = {
     "cas-swinburne": 27,

@@ -45,7 +45,17 @@ OF_TIMM = [
     for name in ("convnext_atto", "mobilenetv3_small_050", "resnet10t", "resnetv2_18", "vit_tiny_patch16_224")
 ]
 IMAGES = ["unet", "unet-small"]
-REBUILD = ("ae", "vae")  # their features are not enough for what they give
+REBUILD = (
+    "ae",
+    "vae",
+    "aae",
+    "acae",
+    "scae",
+    "rnn-ae",
+    "vrae",
+    "transformer-ae",
+    "equivariant-ae",
+)  # their features are not enough for what they give
 
 
 def made(name: str, n_out: int, stamp_px: int) -> tuple[Network, list[Tensor]]:
