@@ -4,6 +4,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.studies.dark_matter.ideal import (
+    best_errors,
     coordinates,
     information_of_spread,
     marginalised_products,
@@ -70,3 +71,12 @@ def test_the_amount_of_one_gaussian_signal_is_known_as_well_as_a_variance(rng):
     # of z ~ N(0, 1 + f), the information on ln f is f^2 / (2 (1 + f)^2)
     draws = rng.normal(size=(20000, 1)) * 2.0
     assert information_of_spread(draws) == pytest.approx(0.5 * (4 / 5) ** 2, rel=0.03)
+
+
+@pytest.mark.parametrize(("sd", "ratio"), [(1e3, 1.0), (0.1, 0.1)])
+def test_an_amount_is_known_by_its_prior_or_by_its_measurement(rng, sd, ratio):
+    low, high = np.log(1.0), np.log(1.5)
+    truth = rng.uniform(low, high, 4000)
+    error = best_errors(truth, np.full(4000, sd * (high - low)), (low, high), rng)
+    want = np.exp(truth).std() if sd > 1 else ratio * (high - low) * np.sqrt(np.mean(np.exp(2 * truth)))
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(want, rel=0.1)

@@ -31,6 +31,7 @@ from scipy.optimize import least_squares
 
 from benchmarks import record
 from benchmarks.studies.dark_matter.ideal import (
+    best_errors,
     coordinates,
     information_of_spread,
     marginalised_products,
@@ -38,13 +39,15 @@ from benchmarks.studies.dark_matter.ideal import (
     untold_posteriors,
 )
 from benchmarks.studies.dark_matter.smooth import SmoothLens, smooth_lens
-from lenspipe.simulate.recipe import read_recipe
+from lenspipe.simulate.recipe import SubstructureTable, read_recipe
 from lenspipe.stats import curves
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.toml import parse_assignment
 
 CLASSES = ("no_substructure", "subhalo", "vortex")
 EDGES = (0.0, 1.0, 3.0, 5.0, 10.0, 30.0, np.inf)
+AMOUNTS = {"subhalo": "subhalo_mass_fraction", "vortex": "vortex_mass_msun"}
+"""What a regression is to tell of each class."""
 N_NOISE = 20
 """Noise realisations per lens, class and signal."""
 Array = NDArray[np.float64]
@@ -90,6 +93,7 @@ def main(
         "told": areas([one["told"] for one in lenses]),
         "untold": areas([one["untold"] for one in lenses]),
         "by_signal": by_signal(lenses),
+        "regression": regression(lenses, recipe.substructure) if recipe.substructure else None,
         "fits": fits,
         "information_on_log_amount": quartiles([[one["amount"]] for one in lenses]),
         "cpu_s": round(time.process_time() - begun, 1),
@@ -101,10 +105,8 @@ def one_lens(lens: SmoothLens, seed: int, item: int, n_draw: int) -> dict[str, A
     """Both observers on one lens: posteriors ``(draw of data, class)`` with the truth, and signal-to-noise."""
     rng = np.random.default_rng([seed, 17, item])
     smooth = lens.truth()
-    signals = {
-        kind: np.array([lens.perturbed(lens.draw(rng, kind)[0]) - smooth for _ in range(n_draw)])
-        for kind in CLASSES[1:]
-    }
+    drawn = {kind: [lens.draw(rng, kind) for _ in range(n_draw)] for kind in CLASSES[1:]}
+    signals = {kind: np.array([lens.perturbed(d) - smooth for d, _ in some]) for kind, some in drawn.items()}
     stacked = np.concatenate(list(signals.values()))
     products = marginalised_products(stacked, *lens.jacobian())
     places = coordinates(products)
@@ -128,6 +130,7 @@ def one_lens(lens: SmoothLens, seed: int, item: int, n_draw: int) -> dict[str, A
         "as_drawn": {kind: np.linalg.norm(s, axis=1) for kind, s in signals.items()},
         "left": {kind: np.linalg.norm(s, axis=1) for kind, s in split.items()},
         "amount": information_of_spread(split["subhalo"]),
+        "facts": {kind: [facts.get(AMOUNTS[kind], np.nan) for _, facts in some] for kind, some in drawn.items()},
     }
 
 
@@ -172,6 +175,28 @@ def by_signal(lenses: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
                     row[observer] = round(curves.auroc(ScoreCounts.of(score[used], chosen[used])), 4)
             rows.append(row)
         found[kind] = rows
+    return found
+
+
+def regression(lenses: list[dict[str, Any]], table: SubstructureTable) -> dict[str, Any]:
+    """
+    By how much the best estimate of an amount beats the best constant, in RMSE.
+
+    *told* knows the signal but for its strength, *untold* (of subhalos) its covariance alone.
+    """
+    rng, found = np.random.default_rng(3), dict[str, Any]()
+    for kind, bounds in (("subhalo", table.mass_fraction), ("vortex", table.vortex_mass_msun)):
+        truth = np.concatenate([one["facts"][kind] for one in lenses])
+        sd = {"told": 1 / np.maximum(np.concatenate([one["left"][kind] for one in lenses]), 1e-6)}
+        if kind == "subhalo":
+            sd["untold"] = np.concatenate([np.full(len(one["facts"][kind]), one["amount"] ** -0.5) for one in lenses])
+        log_range = (float(np.log(bounds[0])), float(np.log(bounds[1])))
+        rmse = {
+            who: float(np.sqrt(np.mean(best_errors(np.log(truth), s, log_range, rng) ** 2))) for who, s in sd.items()
+        }
+        found[AMOUNTS[kind]] = {"rmse_of_constant": float(truth.std()), "rmse": rmse} | {
+            "times_better": {who: round(float(truth.std()) / value, 3) for who, value in rmse.items()}
+        }
     return found
 
 

@@ -134,3 +134,30 @@ def information_of_spread(draws: Array) -> float:
     away = (draws - draws.mean(axis=0)) / np.sqrt(len(draws) - 1)
     power = np.linalg.svd(away, compute_uv=False) ** 2
     return float(0.5 * np.sum((power / (1 + power)) ** 2))
+
+
+def best_errors(log_truth: Array, sd: Array, log_range: tuple[float, float], rng: np.random.Generator) -> Array:
+    """
+    Errors of the best estimate of amounts whose logarithm is measured with Gaussian errors, prior log-uniform.
+
+    The best estimate is the posterior mean of the amount. Of a signal that is proportional to its amount and known but
+    for it, the logarithm is known to one over its signal-to-noise.
+
+    Parameters
+    ----------
+    log_truth, sd : arrays (n,)
+        Logarithms of the amounts, drawn from the prior, and the errors of their measurement.
+    log_range : (float, float)
+        Of the prior.
+
+    Returns
+    -------
+    array (n,)
+        Estimate minus truth, in the unit of the amount.
+    """
+    axis = np.linspace(*log_range, 400)
+    measured = log_truth + sd * rng.standard_normal(len(log_truth))
+    log_posterior = -0.5 * ((measured[:, None] - axis) / sd[:, None]) ** 2
+    weight = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
+    errors: Array = (weight @ np.exp(axis)) / weight.sum(axis=1) - np.exp(log_truth)
+    return errors
