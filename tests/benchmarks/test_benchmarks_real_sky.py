@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.studies.real_sky import ground
 from benchmarks.studies.real_sky.page import real_sky_page
@@ -15,8 +14,6 @@ from benchmarks.studies.real_sky.space import on_grid, space_real_sky
 from lenspipe.errors import ConfigError
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import ModelCard, find_model, read_card
-from lenspipe.nn.checkpoint import save_model
-from lenspipe.nn.registry import build
 
 REAL = Path(__file__).resolve().parents[2] / "../shared/data"
 needs_real = pytest.mark.skipif(not (REAL / "tiles/kids_viking").is_dir(), reason="the real pixels are not here")
@@ -63,29 +60,6 @@ def test_the_shipped_finder_tells_lenses_from_real_galaxies_and_finds_painted_ar
     json.dumps(found, allow_nan=False)
 
 
-@needs_real
-def test_lenses_and_galaxies_from_space_come_on_one_grid(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    card = ModelCard(
-        name="one",
-        family="small-cnn",
-        settings={"width": 4},
-        bands=("VIS",),
-        pixel_scale_arcsec=0.1,
-        scale_tolerance=0.1,
-        min_scale_arcsec=0.05,
-        max_scale_arcsec=0.12,
-        stamp_px=45,
-        stretch={"name": "asinh", "band_scales": (0.01,), "alpha": 0.1, "q": 1.0},
-    )
-    save_model(tmp_path / "one", build("small-cnn", 1, 45, width=4), card)
-    found = space_real_sky(Predictor(tmp_path / "one", device="cpu"), REAL, n_arc=1)
-    assert found["n_galaxies"] == 64 and len(found["lens_logits"]) == 8
-    assert found["auc_lenses_against_galaxies_to_22.5"]["n"] == [8, 7]
-    assert found["where_0.05_of_galaxies_pass"]["galaxies_passing"]["k"] <= 5
-    assert "not measured with 64 galaxies" in real_sky_page([{"model": "one", "space": found}])
-
-
 def test_a_model_of_several_bands_is_refused_for_the_space_sets(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one band"):
         space_real_sky(predictor, tmp_path)
@@ -102,9 +76,13 @@ def test_a_stamp_of_any_scale_keeps_its_brightness_on_the_models_grid() -> None:
 
 @needs_real
 def test_the_shipped_space_finder_puts_real_lenses_above_real_galaxies_that_it_never_saw() -> None:
-    found = space_real_sky(Predictor(find_model("space-vis"), device="cpu"), REAL, n_arc=4)
+    found = space_real_sky(Predictor(find_model("space-vis"), device="cpu"), REAL, n_arc=1)
+    assert found["n_galaxies"] == 64 and len(found["lens_logits"]) == 8
     area = found["auc_lenses_against_galaxies"]
     assert area["value"] > 0.95 and area["interval95"][0] > 0.8  # eight lenses: the interval is as wide as that
-    assert found["where_0.05_of_galaxies_pass"]["lenses"]["k"] >= 6
-    arcs = found["where_0.05_of_galaxies_pass"]["painted_arcs"]["all"]
-    assert arcs["n"] == 28 and arcs["k"] >= 15  # 213 of 252 were recorded
+    assert found["auc_lenses_against_galaxies_to_22.5"]["n"] == [8, 7]
+    at = found["where_0.05_of_galaxies_pass"]
+    assert at["galaxies_passing"]["k"] <= 5 and at["lenses"]["k"] >= 6
+    arcs = at["painted_arcs"]["all"]
+    assert arcs["n"] == 7 and arcs["k"] >= 4  # 213 of 252 were recorded
+    assert "not measured with 64 galaxies" in real_sky_page([{"model": "space-vis", "space": found}])

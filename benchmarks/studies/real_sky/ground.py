@@ -180,6 +180,7 @@ def spacewarps_stamps(real: Path, *, reserved: bool = False) -> tuple[NDArray[np
     """
     folder = real / "stamps/spacewarps"
     stored = np.load(folder / "spacewarps_cfhtls_dev.npz")
+    grade = stored["grade"]
     table = np.genfromtxt(folder / "labels_dev.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     by_name = {str(row["name"]): row for row in table}
     known = read_known_lenses("lenscat")
@@ -190,13 +191,15 @@ def spacewarps_stamps(real: Path, *, reserved: bool = False) -> tuple[NDArray[np
         row = by_name[name]
         if odd != reserved or row["zoo_id"] == "ASW0006wpc":
             continue
-        away = separation_arcsec(ra, dec, row["ra_deg"], row["dec_deg"])
-        if not (np.isclose(stored["grade"][k], 0.3) and away.min() < NEAR_KNOWN_ARCSEC):
-            rows.append(k)
+        if np.isclose(grade[k], 0.3):
+            away = separation_arcsec(ra, dec, row["ra_deg"], row["dec_deg"])
+            if away.min() < NEAR_KNOWN_ARCSEC:
+                continue
+        rows.append(k)
     composite = stored["images"][rows][:, ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
     counts = humvi_inverse(composite, band_scales=HUMVI_SCALES, alpha=HUMVI_ALPHA, q=HUMVI_Q)
     njy = np.ascontiguousarray(counts[:, ::-1]) * np.float32(NJY_PER_COUNT)
-    return njy, stored["grade"][rows].astype(np.float64)
+    return njy, grade[rows].astype(np.float64)
 
 
 def cfhtls_rank(predictor: Predictor, real: Path) -> dict[str, Any]:

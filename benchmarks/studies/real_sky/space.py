@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,10 @@ def cosmos_galaxies(real: Path, card: ModelCard, *, seed: int = 0) -> list[Cosmo
     njy = 10 ** (0.4 * (31.4 - COSMOS_ZERO_POINT_AB))
     n = int(np.ceil(card.stamp_px * card.pixel_scale_arcsec / COSMOS_SCALE_ARCSEC / 2)) * 2 + 9
     for number, (catalogue, place) in enumerate(COSMOS_SETS):
-        for k, row in enumerate(fits.getdata(folder / place / catalogue, 1)):
+        for k, (row, pixels) in enumerate(_cosmos_rows(folder / place, catalogue)):
             if half_of(str(row["IDENT"])) == "even":
                 continue
-            image = fits.getdata(folder / place / row["GAL_FILENAME"].strip(), int(row["GAL_HDU"])).astype(np.float64)
+            image = pixels().astype(np.float64)
             rng = np.random.default_rng([seed, number, k])
             rms = float(row["NOISE_VARIANCE"]) ** 0.5
             field = rng.normal(0, rms, (n, n))
@@ -105,6 +106,17 @@ def cosmos_galaxies(real: Path, card: ModelCard, *, seed: int = 0) -> list[Cosmo
             field[below : below + y, right : right + x] = image[top : top + y, left : left + x]
             found.append(CosmosGalaxy(field * njy, float(row["MAG"]), rms * njy))
     return found
+
+
+def _cosmos_rows(folder: Path, catalogue: str) -> Iterator[tuple[fits.FITS_record, Callable[[], NDArray[Any]]]]:
+    """Rows of a catalogue, and what reads the pixels of each; every file is opened once, as it has a hundred HDUs."""
+    with ExitStack() as stack:
+        opened: dict[str, fits.HDUList] = {}
+        for row in fits.getdata(folder / catalogue, 1):
+            name = row["GAL_FILENAME"].strip()
+            if name not in opened:
+                opened[name] = stack.enter_context(fits.open(folder / name))
+            yield row, lambda hdus=opened[name], k=int(row["GAL_HDU"]): hdus[k].data
 
 
 def painted_on_cosmos(
