@@ -120,7 +120,9 @@ def detect_sep(
     # SEP smooths before it masks: what a bad pixel holds would leak into its neighbours.
     bad = bool(mask.any())
     clean = np.where(mask, np.float32(0), image) if bad else np.ascontiguousarray(image)
-    pixstack, limit, contrast = PIXSTACK, DEBLEND_LIMIT, deblend_contrast
+    # SEP fills the whole stack before it starts, a tenth of a second for a million; a window never needs more pixels
+    # than it has
+    pixstack, limit, contrast = min(PIXSTACK, image.size + 1), DEBLEND_LIMIT, deblend_contrast
     for _ in range(RETRIES):
         sep.set_extract_pixstack(pixstack)
         sep.set_sub_object_limit(limit)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,16 @@ from numpy.typing import NDArray
 from lenspipe.errors import TileError
 from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
-from lenspipe.survey.files import PlaneHeader, Role, image_hdu, open_fits, plane_header, plane_shape, read_header
+from lenspipe.survey.files import (
+    PlaneHeader,
+    Role,
+    image_hdu,
+    is_url,
+    open_fits,
+    plane_header,
+    plane_shape,
+    read_header,
+)
 from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear, number
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.shards import Box
@@ -159,7 +170,25 @@ def check_planes(tile: Tile, facts: TileFacts, layout: SurveyLayout) -> None:
 
 
 def _read_image_header(plane: Plane, layout: SurveyLayout) -> tuple[PlaneHeader, WCS]:
-    with open_fits(plane.file, checks="none", unpacked_gb_max=layout.unpacked_gb_max) as hdus:
+    if is_url(plane.file):
+        return _image_header(plane, layout.unpacked_gb_max)
+    try:
+        state = os.stat(plane.file)
+    except OSError:
+        return _image_header(plane, layout.unpacked_gb_max)  # which says what is wrong
+    same = (state.st_ino, state.st_size, state.st_mtime_ns)
+    head, wcs = _local_image_header(plane, layout.unpacked_gb_max, same)
+    return head, wcs.deepcopy()  # wcslib's structures are not for two threads
+
+
+@functools.lru_cache(maxsize=64)
+def _local_image_header(plane: Plane, unpacked_gb_max: float, state: tuple[int, int, int]) -> tuple[PlaneHeader, WCS]:
+    """Kept while the file is the same: the plan, every shard of a tile and the pictures ask for it."""
+    return _image_header(plane, unpacked_gb_max)
+
+
+def _image_header(plane: Plane, unpacked_gb_max: float) -> tuple[PlaneHeader, WCS]:
+    with open_fits(plane.file, checks="none", unpacked_gb_max=unpacked_gb_max) as hdus:
         head = plane_header(hdus, image_hdu(hdus, plane.hdu, file=plane.file))
         if min(head.shape) < 1:
             raise TileError("the image has no pixels", file=plane.file, shape=str(head.shape))
@@ -235,8 +264,12 @@ def _section(
         hdu = image_hdu(hdus, plane.hdu, file=plane.file, role=role)
         if plane_shape(hdu) != shape:
             raise _other_shape(plane, tuple(hdu.shape), shape)
-        # Further axes have one pixel.
-        data: NDArray[Any] = np.asarray(hdu.section[(0,) * (len(hdu.shape) - 2) + window.slices])
+        further = (0,) * (len(hdu.shape) - 2)  # of one pixel
+        rows, columns = window.slices
+        if 2 * window.shape[1] < shape[1] or is_url(plane.file) or isinstance(hdu, fits.CompImageHDU):
+            data: NDArray[Any] = np.asarray(hdu.section[(*further, rows, columns)])
+        else:  # whole rows are one read; astropy takes parts of rows one by one
+            data = np.asarray(hdu.section[(*further, rows, slice(None))])[:, columns]
         if role == "weight":
             scaling = check_scaling(hdu.header)
     if data.shape != window.shape:
