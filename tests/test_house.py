@@ -74,9 +74,11 @@ def test_a_task_is_named_where_it_lives_and_in_the_choices_of_a_command_only() -
         file = path.relative_to(PACKAGE).as_posix()
         if file.startswith(TASKS_AT_HOME) or file == "cli/__init__.py":
             continue  # the last has a command of that name
-        tree = tree_of(path)
-        allowed = in_options(tree) if file.startswith("cli/") else set()
-        if lines := [line for line in tasks_in(tree) if line not in allowed]:
+        lines = tasks_in(tree_of(path))
+        if lines and file.startswith("cli/"):
+            allowed = in_options(tree_of(path))
+            lines = [line for line in lines if line not in allowed]
+        if lines:
             strangers[file] = lines
     assert not strangers, "ask card.outputs, the objective or the judge instead of comparing a task's name"
 

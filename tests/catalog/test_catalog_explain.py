@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,11 +16,21 @@ from lenspipe.errors import ConfigError, TileError
 from lenspipe.scan.after.explain import explain
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("explain")
+    write_tile(folder / "tiles", "a", shape=(300, 300), n_source=20)
+    scan(folder / "tiles", folder / "run", model=tiny_model, shard={"core_px": 128, "halo_px": 64})
+    return folder / "run"
+
+
 @pytest.fixture
-def run(tmp_path, tiny_model):
-    write_tile(tmp_path / "tiles", "a", shape=(300, 300), n_source=20)
-    scan(tmp_path / "tiles", tmp_path / "run", model=tiny_model, shard={"core_px": 128, "halo_px": 64})
-    return tmp_path / "run"
+def red(run):
+    """The tile's file in r, which is put back."""
+    file = run.parent / "tiles" / "a_r.fits"
+    before = file.read_bytes()
+    yield file
+    file.write_bytes(before)
 
 
 def ids(run):
@@ -35,9 +46,8 @@ def test_every_candidate_comes_back_bit_for_bit(run):
         assert found.changed == ()
 
 
-def test_a_tile_that_changed_is_named_with_the_values_that_differ(run, tmp_path):
-    file = tmp_path / "tiles" / "a_r.fits"
-    with fits.open(file, mode="update") as hdus:
+def test_a_tile_that_changed_is_named_with_the_values_that_differ(run, red):
+    with fits.open(red, mode="update") as hdus:
         hdus[0].data *= 1.01
     found = explain(open_run_folder(run), ids(run)[0])
     assert not found.same
@@ -63,14 +73,15 @@ def test_a_candidate_that_is_not_there_is_refused(run):
         explain(open_run_folder(run), "nobody")
 
 
-def test_a_tile_that_is_gone_is_named(run, tmp_path):
+def test_a_tile_that_is_gone_is_named(run, red):
     candidate_id = ids(run)[0]
-    (tmp_path / "tiles" / "a_r.fits").unlink()
+    red.unlink()
     with pytest.raises(TileError, match=r"not there.*a_r\.fits"):
         explain(open_run_folder(run), candidate_id)
 
 
-def test_a_file_whose_checksum_the_run_never_took_is_not_said_to_have_changed(run):
+def test_a_file_whose_checksum_the_run_never_took_is_not_said_to_have_changed(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
     record = json.loads((run / "run.json").read_text())
     record["inputs"] = [item for item in record["inputs"] if not item["file"].endswith("a_g.fits")]
     (run / "run.json").write_text(json.dumps(record))

@@ -49,11 +49,12 @@ def test_a_resume_with_other_settings_says_which_were_and_are(tiles, tmp_path, c
 
 def test_a_training_with_other_settings_says_which_were_and_are(toy_data, tmp_path, capsys):
     train = ["train", "--data", toy_data, "--model", "small-cnn", "--runner", "local", "--out", tmp_path / "m"]
-    short = ["--epochs", 1, "--set", "sampling.steps_per_epoch=1"]
+    small = ["--set", "sampling.steps_per_epoch=1", "--set", "model.width=2"]
+    short = ["--epochs", 1, *small]
     assert run(*train, *short, "--pretrained", tmp_path / "no.safetensors") == 2
     assert not (tmp_path / "m").exists()
     assert run(*train, *short) == 0
-    assert run(*train, "--epochs", 2, "--set", "sampling.steps_per_epoch=1", "--seed", 5) == 2
+    assert run(*train, *small, "--epochs", 2, "--seed", 5) == 2
     said = capsys.readouterr().err
     assert "seed was 0 and is 5" in said
     assert "settings.optim.epochs was 1 and is 2" in said

@@ -175,7 +175,7 @@ def test_the_eight_views_are_a_group() -> None:
 def test_the_invariant_network_does_not_change_under_the_eight_views(stamp_px: int) -> None:
     torch.manual_seed(2)
     module = build("lastro-invariant", 2, stamp_px).train()
-    stamps = torch.randn(4, 2, stamp_px, stamp_px)
+    stamps = torch.randn(2, 2, stamp_px, stamp_px)
     module(stamps)  # batch norms that have seen data
     module.eval()
     with torch.inference_mode():
@@ -183,8 +183,9 @@ def test_the_invariant_network_does_not_change_under_the_eight_views(stamp_px: i
         assert want.std() > 1e-3
         features = module.forward_features(stamps)
         for number in range(1, N_VIEW):
-            torch.testing.assert_close(module(view(stamps, number)), want, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(module.forward_features(view(stamps, number)), features, rtol=1e-4, atol=1e-5)
+            turned = module.forward_features(view(stamps, number))
+            torch.testing.assert_close(turned, features, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(module.forward_head(turned), want, rtol=1e-4, atol=1e-5)
 
 
 def test_the_hybrid_uses_its_table_and_refuses_another_number_of_columns() -> None:

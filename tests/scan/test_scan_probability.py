@@ -92,7 +92,7 @@ def test_a_prior_without_a_calibration_is_refused_before_the_folder_is_made(
 
 def test_without_a_prior_that_of_the_survey_is_taken_and_said(tmp_path: Path, calibrated: Path, run: Path) -> None:
     tiles = str(next((run / "sample").rglob("*.fits")).parent)
-    asked = [tiles, "--survey", "sample", "--model", str(calibrated)]
+    asked = [tiles, "--survey", "sample", "--model", str(calibrated), "--limit", "1"]
     result = CliRunner().invoke(command, [*asked, "--runner", "local", "--out", str(tmp_path / "a")])
     rows, record = pq.read_table(tmp_path / "a/candidates.parquet"), json.loads((tmp_path / "a/run.json").read_text())
     area, n = record["counts"]["area_deg2"], record["counts"]["candidates"]

@@ -81,19 +81,29 @@ def with_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "CHOOSERS", (lambda asked: Peak("r"), *models.CHOOSERS))
 
 
-@pytest.fixture
-def tiles(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of tile b the band r is masked throughout."""
-    write_tile(tmp_path / "tiles", "a")
-    write_tile(tmp_path / "tiles", "b", seed=1)
-    with fits.open(tmp_path / "tiles" / "b_r.fits", mode="update") as hdus:
+    folder = tmp_path_factory.mktemp("readers") / "tiles"
+    write_tile(folder, "a")
+    write_tile(folder, "b", seed=1)
+    with fits.open(folder / "b_r.fits", mode="update") as hdus:
         hdus[0].data[:] = np.nan
-    return tmp_path / "tiles"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tiles: Path, tiny_model: Path) -> Path:
+    """A scan with the reader."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "CHOOSERS", (lambda asked: Peak("r"), *models.CHOOSERS))
+        scan(tiles, tiles.parent / "run", tiny_model)
+    return tiles.parent / "run"
 
 
 @pytest.mark.usefixtures("with_peak")
-def test_a_readers_column_stands_beside_those_of_every_scan(tiles: Path, tiny_model: Path, tmp_path: Path) -> None:
-    rows = scan(tiles, tmp_path / "run", tiny_model)
+def test_a_readers_column_stands_beside_those_of_every_scan(tiles: Path, run: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(run / "candidates.parquet")
     assert rows.schema.field("peak").metadata[b"unit"] == b"nJy"
     of_a, of_b = (rows.filter(pa.compute.equal(rows["tile"], name)) for name in ("a", "b"))
     assert of_a.num_rows > 5 and of_b.num_rows > 5
@@ -104,16 +114,16 @@ def test_a_readers_column_stands_beside_those_of_every_scan(tiles: Path, tiny_mo
         x, y = round(row["x_px"]), round(row["y_px"])
         around = data[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].max()
         assert row["peak"] / row["score"] == pytest.approx(around, abs=5)  # the sky of the tile is 0, within its noise
-    run = open_run_folder(tmp_path / "run")
-    assert run.record["peak"]["name"] == "peak" and run.record["model"]["name"] == "tiny"
-    finalize_partial(tmp_path / "run", tmp_path / "part")
+    record = open_run_folder(run).record
+    assert record["peak"]["name"] == "peak" and record["model"]["name"] == "tiny"
+    finalize_partial(run, tmp_path / "part")
     assert pq.read_table(tmp_path / "part" / "candidates.parquet").equals(rows)
 
 
 @pytest.mark.usefixtures("with_peak")
-def test_explain_knows_a_readers_column(tiles: Path, tiny_model: Path, tmp_path: Path) -> None:
-    rows = scan(tiles, tmp_path / "run", tiny_model)
-    found = explain(open_run_folder(tmp_path / "run"), rows["candidate_id"][0].as_py())
+def test_explain_knows_a_readers_column(run: Path) -> None:
+    rows = pq.read_table(run / "candidates.parquet")
+    found = explain(open_run_folder(run), rows["candidate_id"][0].as_py())
     assert found.same and found.again is not None
     assert found.again["peak"] == rows["peak"][0].as_py() is not None
 

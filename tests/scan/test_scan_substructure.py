@@ -178,7 +178,9 @@ def test_an_abstaining_classifier_says_why_and_numbers_of_stamps_beyond_it_stay_
     made, tmp_path, rule, layout, reason
 ):
     name = model(tmp_path / "strict", abstention=RULE.model_copy(update=rule))
-    rows = rows_of(request({**made, "strict": name}, ("strict", "values"), 0, **layout), tmp_path / "run").to_pylist()
+    write_tile(tmp_path / "tiles", "a", shape=(160, 160), n_source=10)
+    few = {**made, "strict": name, "tiles": tmp_path / "tiles"}
+    rows = rows_of(request(few, ("strict", "values"), 0, **layout), tmp_path / "run").to_pylist()
     assert {row["substructure_class"] for row in rows} == {"abstained"}
     assert {row["substructure_reason"] for row in rows} <= {reason, "masked"}
     asked = [row for row in rows if row["substructure_reason"] == reason]
