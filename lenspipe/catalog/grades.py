@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,25 @@ def read_grades(files: list[str]) -> pa.Table:
     keys = sorted(newest)
     columns = [[key[i] for key in keys] for i in range(3)] + [[newest[key][1] for key in keys]]
     return pa.table({name: pa.array(values, pa.string()) for name, values in zip(NEEDED, columns, strict=True)})
+
+
+def graded_places(files: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
+    """
+    Right ascension and declination, degrees, of the candidates of grade files, by run and identifier.
+
+    The page writes them beside each grade, so that a grade outlives the run that it was given in. A file without the
+    columns, or a row without numbers in them, has none.
+    """
+    places = {}
+    for file in files:
+        with Path(file).open(newline="", encoding="utf-8-sig") as stream:
+            for row in csv.DictReader(stream):
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    run_id, candidate_id, ra, dec = (
+                        plain_cell(row[name]) for name in ("run_id", "candidate_id", "ra", "dec")
+                    )
+                    places[run_id, candidate_id] = float(ra), float(dec)
+    return places
 
 
 def mean_grades(grades: pa.Table, *, lens_from: float, nonlens_to: float) -> pa.Table:

@@ -14,15 +14,36 @@ from lenspipe.cli.options import Command
 @click.option("--count", type=int, default=10_000, show_default=True, help="The best so many candidates.")
 @click.option("--stamp-px", type=int, default=64, show_default=True, help="Side of a stamp on the page, pixels.")
 @click.option("--stamp-arcsec", type=float, default=12.0, show_default=True, help="Side of a stamp on the sky.")
-def command(catalogue: Path, count: int, stamp_px: int, stamp_arcsec: float) -> int:
+@click.option(
+    "--queue",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Of these only the N to look at next, in that order: half the best, a quarter where grades part, a quarter "
+    "unlike what was graded before.",
+)
+@click.option(
+    "--grades",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="Grade files of earlier rounds, for --queue; give each once.",
+)
+def command(
+    catalogue: Path, count: int, stamp_px: int, stamp_arcsec: float, queue: int | None, grades: tuple[str, ...]
+) -> int:
     """
     Write CATALOGUE/gallery/index.html; it opens from disk, without a server or a network.
 
     Exit code: 0 done, 2 bad request, 3 done, but some tiles could not be opened.
     """
     from lenspipe.catalog.gallery.write import write_gallery
+    from lenspipe.errors import ConfigError
 
-    result = write_gallery(catalogue.absolute(), count=count, stamp_px=stamp_px, stamp_arcsec=stamp_arcsec)
+    if grades and queue is None:
+        raise ConfigError("--grades is about the queue: give --queue N too")
+    result = write_gallery(
+        catalogue.absolute(), count=count, stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, queue=queue, grades=grades
+    )
     click.echo(f"{result.index}  {result.n_row} candidates, {result.n_stamp} with a stamp")
     for tile, reason in sorted(result.reasons.items()):
         click.echo(f"no stamps of tile {tile}: {reason}", err=True)

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the splits of --stamps."
 )
+@click.option(
+    "--next",
+    "next_round",
+    is_flag=True,
+    help="Say what the rounds cost, a FILE each in order: looks per new lens. Nothing is written.",
+)
 def command(
     files: tuple[str, ...],
     run: Path,
@@ -40,6 +46,7 @@ def command(
     nonlens_to: float,
     stamps: Path | None,
     seed: int,
+    next_round: bool,
 ) -> int:
     """
     Read grade FILEs exported by the page: agreement of the graders, mean grades, labels.
@@ -59,6 +66,9 @@ def command(
     from lenspipe.tables import write_table
 
     opened = open_run_folder(run)
+    if next_round:
+        _say_rounds(files, opened.run_id, lens_from)
+        return 0
     out = out or run / "grades.parquet"
     with locked_beside(out):
         grades = read_grades(list(files))
@@ -71,6 +81,25 @@ def command(
     _print(agreement(grades.filter(pc.equal(grades["run_id"], opened.run_id))), table.to_pylist())
     click.echo(f"{out}  {table.num_rows} candidates; {means.num_rows - table.num_rows} of other runs left aside")
     return _write_stamps(opened, table, stamps, seed) if stamps else 0
+
+
+def _say_rounds(files: tuple[str, ...], run_id: str, lens_from: float) -> None:
+    from lenspipe.catalog.looks import rounds_of
+    from lenspipe.errors import ConfigError
+
+    rounds = rounds_of(files, run_id=run_id, lens_from=lens_from)
+    if not any(one.looks for one in rounds):
+        raise ConfigError("no grade is for this run", files=" ".join(files), run_id=run_id)
+    for number, one in enumerate(rounds, 1):
+        low, high = one.interval95
+        cost = (
+            f"{one.looks_per_lens:.1f} looks per new lens [{low:.1f}, {high:.1f}]"
+            if one.looks_per_lens and high
+            else f"no new lens; more than {low:.0f} looks per lens (95 %)"
+            if one.looks
+            else "nothing that was not graded before"
+        )
+        click.echo(f"round {number}: {one.looks} looks, {one.lenses} new lenses: {cost}  {one.file}")
 
 
 def _write_stamps(run: Run, table: pa.Table, out: Path, seed: int) -> int:

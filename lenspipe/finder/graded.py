@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
-from lenspipe.catalog.grades import NEEDED, VALUE, labels_for, mean_grades, read_grades
+from lenspipe.catalog.grades import NEEDED, VALUE, graded_places, labels_for, mean_grades, read_grades
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.finder.areas import Areas
@@ -148,13 +148,24 @@ def _add_page_rows(rows: _Rows, files: list[Path], run: Run, settings: GradeSett
         read_grades([str(file) for file in files]), lens_from=settings.lens_from, nonlens_to=settings.nonlens_to
     )
     table = labels_for(means, read_parquet(run.folder / "candidates.parquet"), run_id=run.run_id)
-    if not table.num_rows:
-        raise ConfigError("no grade of these files is for this run", run=str(run.folder), run_id=run.run_id)
-    for row in table.filter(pc.is_valid(table["label"])).to_pylist():
-        rows.name.append(row["candidate_id"])
-        rows.is_lens.append(row["label"] == 1)
-        rows.ra.append(row["ra"])
-        rows.dec.append(row["dec"])
+    found = table.select(["candidate_id", "ra", "dec", "label"]).to_pylist()
+    # grades of another run of these tiles, such as one that a finder of the last round scored, count by position
+    places = graded_places([str(file) for file in files])
+    for row in means.filter(pc.not_equal(means["run_id"], run.run_id)).to_pylist():
+        if (place := places.get((row["run_id"], row["candidate_id"]))) is not None:
+            found.append({"candidate_id": row["candidate_id"], "ra": place[0], "dec": place[1], "label": row["label"]})
+    if not found:
+        raise ConfigError(
+            "no grade of these files is for this run, and those of other runs have no positions",
+            run=str(run.folder),
+            run_id=run.run_id,
+        )
+    for row in found:
+        if row["label"] is not None:
+            rows.name.append(row["candidate_id"])
+            rows.is_lens.append(row["label"] == 1)
+            rows.ra.append(row["ra"])
+            rows.dec.append(row["dec"])
 
 
 def _add_positions(rows: _Rows, file: Path, settings: GradeSettings) -> None:

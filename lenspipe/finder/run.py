@@ -51,7 +51,7 @@ from lenspipe.scan.request import ScanRequest
 from lenspipe.scan.run import Runner as ScanRunner
 from lenspipe.scan.run import run_scan
 from lenspipe.simulate import run as simulating
-from lenspipe.simulate.recipe import Recipe
+from lenspipe.simulate.recipe import HostTable, Recipe
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.tables import read_parquet
@@ -109,7 +109,9 @@ class FinderRequest:
             "tiles": list(self.tiles),
             "survey": self.layout.model_dump(mode="json"),
             "settings": {
-                key: value for key, value in self.settings.model_dump(mode="json").items() if key in ("hosts", "stamps")
+                "hosts": self.settings.hosts.model_dump(mode="json"),
+                # what came later is left out where it is null, so that older folders can be taken up
+                "stamps": self.settings.stamps.model_dump(mode="json", exclude_none=True),
             },
             "bands": list(self.bands),
             "pretrained": self.pretrained,
@@ -385,7 +387,8 @@ class _Maker:
             survey_scale_arcsec=self.scale_arcsec(),
         )
         classes = {k: v for k, v in (recipe.classes | self.request.settings.stamps.classes).items() if v > 0}
-        return Recipe.model_validate(recipe.model_dump() | {"classes": classes})
+        hosts = (recipe.hosts or HostTable()).model_dump() | self.request.settings.stamps.painting()
+        return Recipe.model_validate(recipe.model_dump() | {"classes": classes, "hosts": hosts})
 
     def stamps(self) -> dict[str, Any]:
         """Paint the stamps, and ask whether their borders tell classes apart."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from lenspipe.learn.settings import AugmentSettings, OptimSettings, SamplingSettings, TrainSettings
@@ -56,6 +58,16 @@ class StampSettings(Table):
     """Side of a stamp; of a network that learns on, its own side counts."""
     classes: dict[str, float] = {}
     """Relative numbers of classes, put over those of `lenspipe.finder.recipe.CLASSES`."""
+    theta_e_arcsec: tuple[float, float] | None = None
+    """Einstein radii, log-uniform between these; 0.9 to 3.5 where null. Groups reach 6."""
+    crowd_fraction: float | None = Field(default=None, ge=0, le=1)
+    """Part of the stamps of every class that get neighbours; none where null."""
+    luminous: bool | None = None
+    """Whether brighter hosts are painted on more often; no where null."""
+
+    def painting(self) -> dict[str, Any]:
+        """What is put over the recipe's table of hosts."""
+        return self.model_dump(include={"theta_e_arcsec", "crowd_fraction", "luminous"}, exclude_none=True)
 
 
 class GradeSettings(Table):

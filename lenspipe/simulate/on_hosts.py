@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from lenspipe.simulate.population import SourceImage
 from lenspipe.simulate.recipe import REAL, HostTable, Recipe
 from lenspipe.simulate.render import add_stamp
 
+CROWD = ("companions", "satellites", "group")
+"""Non-lenses whose neighbours stand around what any stamp shows."""
 MAX_HOSTS, MAX_DRAWS = 200, 40
 """Hosts that are tried, and lenses on each, before a recipe is refused."""
 CONTRAST_SIGMA, CONTRAST_HOST = 1.5, 0.15
@@ -74,6 +76,8 @@ def draw_on_host(
             pixels, facts = _painted(recipe, table, kind, view, rng, source_images)
         except DataError:
             continue
+        if table.crowd_fraction and rng.uniform() < table.crowd_fraction:
+            pixels = crowded(replace(view, pixels_njy=pixels), rng, image.bands)
         artefact = facts.get("artefact") or ""
         if not artefact and rng.uniform() < recipe.artefact_fraction:
             artefact = ARTEFACTS[int(rng.integers(len(ARTEFACTS)))]
@@ -91,6 +95,15 @@ def draw_on_host(
         kind=kind,
         hosts=MAX_HOSTS,
     )
+
+
+def crowded(host: Host, rng: np.random.Generator, bands: Sequence[str]) -> NDArray[np.float32]:
+    """Pixels with the neighbours of a kind of `CROWD`; as they are where the host has no light to draw them by."""
+    kind = CROWD[int(rng.integers(len(CROWD)))]
+    try:
+        return paint_non_lens(host, kind, rng, bands=bands)[0]
+    except DataError:
+        return host.pixels_njy
 
 
 def needs(kind: str) -> tuple[str, ...]:
@@ -124,6 +137,8 @@ def choose_row(kind: str, hosts: HostStamps, table: HostTable, rng: np.random.Ge
         raise ConfigError("there are no hosts for this class", kind=kind, has=" ".join(hosts.rows))
     if kind != REAL:
         rows = np.concatenate([hosts.rows[need] for need in there])
+        if table.luminous:
+            return int(rng.choice(rows, p=np.concatenate([hosts.weights[need] for need in there]) / len(there)))
         return int(rows[rng.integers(len(rows))])
     shares = np.array([table.real_shares.get(need, 0.0) for need in there])
     if not shares.sum() > 0:

@@ -95,8 +95,21 @@ class HostTable(Table):
     """The least signal-to-noise of an arc, log-uniform between these; ``min_arc_snr`` where null."""
     visible_arcsec2: float = Field(0.0, ge=0)
     """Least area in which an arc stands out from noise and host (`lenspipe.simulate.on_hosts.visible_arcsec2`)."""
+    crowd_fraction: float = Field(0.0, ge=0, le=1)
+    """Part of the stamps of every class that get neighbours (`lenspipe.simulate.on_hosts.CROWD`) beside what they show:
+    lenses stand in groups, and a network that sees companions among non-lenses alone learns that groups are none."""
+    luminous: bool = False
+    """Whether the brighter hosts are painted on more often (the brightest quarter four times, the next twice), as
+    massive galaxies are those that lens; alike in every class."""
     real_shares: dict[str, float] = {"source": 0.6, "early": 0.2, "star": 0.12, "artefact": 0.08}
     """Kinds of hosts that the class ``real`` is made of, relative numbers; a kind that is not there is left out."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON what came later is left out where it is off, so that older requests stay the same."""
+        whole: dict[str, Any] = handler(self)
+        later = ("crowd_fraction", "luminous")
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k in later and not v)}
 
     @model_validator(mode="after")
     def _ordered(self) -> HostTable:

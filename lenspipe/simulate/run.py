@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from lenspipe.errors import ConfigError
-from lenspipe.rundir import open_run, utc_now, versions, write_json
+from lenspipe.rundir import REQUEST, open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.simulate.local import simulate_local
 from lenspipe.simulate.negatives import NON_LENSES
@@ -99,7 +100,7 @@ def simulate(
         "seed": seed,
         "source_images": task.source_folder,
         "source_half": source_half,
-        "hosts": task.host_folder,
+        "hosts": _place_of(host_folder, out),
     }
     begun = time.perf_counter()
     with open_run(
@@ -126,3 +127,17 @@ def simulate(
         }
         write_json(out / "simulate.json", result | {"finished": utc_now(), "versions": versions()})
     return result
+
+
+def _place_of(hosts: Path | None, out: Path) -> str | None:
+    """
+    Where hosts lie, as a request says it: from the stamps' own folder where they lie beside it, so that both may move.
+
+    A request that said the whole path, as they all did, says it on.
+    """
+    if hosts is None:
+        return None
+    whole = str(hosts.resolve())
+    if (out / REQUEST).exists() and read_json(out / REQUEST).get("hosts") == whole:
+        return whole
+    return os.path.relpath(whole, out.resolve()) if hosts.resolve().parent == out.resolve().parent else whole

@@ -177,3 +177,27 @@ def test_of_two_runs_appended_at_once_the_second_is_refused(made, tmp_path):
 
     assert len(append(executor=meanwhile)["runs"]) == 2
     assert (cat / "notes.txt").read_text() == "mine"
+
+
+def test_a_page_opens_on_the_queue_without_what_was_graded(made, tmp_path):
+    cat = catalogue(made / "run", tmp_path / "cat")
+    rows = pq.read_table(cat / "candidates.parquet").to_pylist()
+    graded = tmp_path / "one.csv"
+    lines = [f"{row['run_id']},{row['candidate_id']},ada,{grade}" for row, grade in zip(rows, "AABNNNC", strict=False)]
+    graded.write_text("\n".join(["run_id,candidate_id,grader,grade", *lines]))
+    done = CliRunner().invoke(group, ["gallery", str(cat), "--queue", "8", "--grades", str(graded)])
+    assert done.exit_code == 0, done.output
+    shown = data(cat)["columns"]
+    ids = [row["candidate_id"] for row in rows]
+    assert set(shown["candidate_id"]) <= set(ids[7:])
+    assert shown["queue"] == ["unlike"] * 8  # without a finder's score there is no top
+    # the same places graded in another run of these tiles are graded, by position
+    lines = [f"other,{row['candidate_id']},ada,N,{row['ra']},{row['dec']}" for row in rows[: len(rows) - 3]]
+    graded.write_text("\n".join(["run_id,candidate_id,grader,grade,ra,dec", *lines]))
+    write_gallery(cat, count=99, stamp_px=8, stamp_arcsec=3, queue=8, grades=[str(graded)])
+    assert set(data(cat)["columns"]["candidate_id"]) == set(ids[-3:])
+    graded.write_text("run_id,candidate_id,grader,grade\nother,c,ada,A")
+    with pytest.raises(ConfigError, match="none of the candidates"):
+        write_gallery(cat, count=9, stamp_px=8, stamp_arcsec=3, queue=3, grades=[str(graded)])
+    with pytest.raises(ConfigError, match="give --queue"):
+        CliRunner().invoke(group, ["gallery", str(cat), "--grades", str(graded)], catch_exceptions=False)

@@ -12,6 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 from sky import write_tile
 
 from lenspipe.catalog.grades import agreement, mean_grades, read_grades, weighted_kappa
+from lenspipe.catalog.looks import rounds_of
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
@@ -80,6 +81,8 @@ def test_grades_of_a_run_come_back_as_labels_with_positions(tmp_path):
     assert sorted(table["candidate_id"].to_pylist()) == sorted(ids[:6])
     assert table["label"].to_pylist() == [1, 1, 1, 0, 0, 0]
     assert table["ra"].null_count == 0
+    said = CliRunner().invoke(group, [*call, "--next"], catch_exceptions=False).output
+    assert "round 1: 6 looks, 3 new lenses: 2.0 looks per new lens [1.1, 8.5]" in said
     strange = write(tmp_path / "s.csv", [(run.run_id, "nobody", "ada", "A", "")])
     with pytest.raises(ConfigError, match="does not have"):
         CliRunner().invoke(group, ["grades", strange, *call[2:]], catch_exceptions=False, standalone_mode=False)
@@ -164,3 +167,19 @@ def test_a_grade_without_a_grader_is_refused_and_its_line_named(tmp_path, grader
     (tmp_path / "g.csv").write_text(f"run_id,candidate_id,grader,grade\nr,c,ann,A\nr,d,{grader},A\n")
     with pytest.raises(ConfigError, match=r"has no grader.*line=3"):
         read_grades([str(tmp_path / "g.csv")])
+
+
+def test_a_round_counts_what_no_earlier_file_graded(tmp_path):
+    first = write(tmp_path / "1.csv", [("r", f"c{k}", "ada", "A" if k == 0 else "N", "") for k in range(5)])
+    # an export of the page holds the earlier grades too
+    second = write(
+        tmp_path / "2.csv",
+        [("r", f"c{k}", "ada", "A" if k in (0, 7, 8) else "N", "") for k in range(11)]
+        + [("r", "c7", "bob", "B", ""), ("r", "c8", "bob", "N", ""), ("other", "x", "ada", "A", "")],
+    )
+    one, two, three = rounds_of([first, second, first], run_id="r", lens_from=2.0)
+    assert (one.looks, one.lenses, one.looks_per_lens) == (5, 1, 5.0)
+    assert (two.looks, two.lenses, two.looks_per_lens) == (6, 1, 6.0)  # c8 has a mean of 1.5
+    assert (three.looks, three.looks_per_lens) == (0, None)
+    low, high = two.interval95
+    assert low == pytest.approx(1 / 0.6412, abs=1e-3) and high == pytest.approx(1 / 0.00421, rel=1e-2)

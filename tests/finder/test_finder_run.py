@@ -110,6 +110,10 @@ def test_steps_that_were_cut_off_are_taken_up_and_what_is_there_stays(survey, pa
         again = make_finder(asked(survey[0]), out, progress=SILENT, until=step)
     assert pq.read_table(source).equals(before)
     assert part.stat().st_mtime_ns == stood
+    stamps = sorted((out / "stamps").glob("*.parquet"))
+    stood = [part.stat().st_mtime_ns for part in stamps]
+    assert make_finder(asked(survey[0]), out, progress=SILENT, until="stamps").record["stamps"] == 100  # moved, too
+    assert [part.stat().st_mtime_ns for part in stamps] == stood
     assert again.record | {"run": ""} == json.loads((painted[0] / "hosts.json").read_text()) | {"run": ""}
 
 
@@ -175,6 +179,9 @@ def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
         read(f"run_id,candidate_id,grader,grade\n{run.run_id},nobody,me,A\n")
     with pytest.raises(ConfigError, match="no grade of these files is for this run"):
         read("run_id,candidate_id,grader,grade\nanother,nobody,me,A\n")
+    # of another run with a position: the position counts
+    with pytest.raises(ConfigError, match="no graded position lies in a tile"):
+        read("run_id,candidate_id,grader,grade,ra,dec\nanother,nobody,me,A,10.0,10.0\n")
     with pytest.raises(ConfigError, match="neither the columns"):
         read("name,ra\na,1\n")
 
@@ -187,6 +194,29 @@ def test_graded_stamps_of_a_survey_with_lenses_alone_are_refused(painted):
     with pytest.raises(ConfigError, match="would learn to tell the survey"):
         demand_both(one_sided, painted="mine")
     demand_both(one_sided, painted="other")
+
+
+def test_neighbours_come_to_every_class_alike_and_bright_hosts_more_often(painted):
+    from lenspipe.simulate.hosts import read_hosts
+    from lenspipe.simulate.on_hosts import choose_row, draw_on_host
+    from lenspipe.simulate.recipe import HostTable, Recipe
+
+    stored = json.loads((painted[0] / "stamps" / "request.json").read_text())["recipe"]
+    plain = {**stored["hosts"], "shrink": (1.0, 1.0), "crowd_fraction": 0.0, "luminous": False}
+    recipe = {f: Recipe.model_validate({**stored, "hosts": plain | {"crowd_fraction": f}}) for f in (0.0, 1.0)}
+    hosts = read_hosts(painted[0] / "hosts", recipe[0.0])
+    for kind in ("lens", "real"):
+        # the crowd is drawn last: what it changes is its own
+        alone, crowded = (draw_on_host(r, np.random.default_rng(4), kind, hosts) for r in recipe.values())
+        assert alone.host == crowded.host
+        added = crowded.pixels_njy - alone.pixels_njy
+        assert added.sum() > 0 or kind == "real"
+    mag = np.array([host.mag for host in hosts.hosts])
+    drawn = [
+        np.mean([mag[choose_row("lens", hosts, HostTable(luminous=yes), np.random.default_rng(k))] for k in range(150)])
+        for yes in (False, True)
+    ]
+    assert drawn[1] < drawn[0] - 0.1
 
 
 def test_stamps_of_any_recipe_are_painted_on_a_runs_own_pixels(painted, tmp_path):

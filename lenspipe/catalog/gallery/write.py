@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lenspipe.bands import colour_bands
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import KNOWN, bands_of
+from lenspipe.catalog.gallery.queue import queued
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.read import best_rows
@@ -51,6 +52,8 @@ def write_gallery(
     count: int,
     stamp_px: int,
     stamp_arcsec: float,
+    queue: int | None = None,
+    grades: Sequence[str] = (),
     on_stamps: Callable[[int], None] = lambda n: None,
 ) -> GalleryResult:
     """
@@ -66,6 +69,10 @@ def write_gallery(
         Side of a stamp on the page, pixels.
     stamp_arcsec : float
         Side of a stamp on the sky.
+    queue : int, optional
+        Of the ``count`` rows only so many, those to look at next (`lenspipe.catalog.gallery.queue`), in that order.
+    grades : sequence of path
+        Files of the page from earlier rounds, for the queue.
     on_stamps : callable
         Called with the number of stamps that were cut.
 
@@ -92,6 +99,8 @@ def write_gallery(
     with locked_beside(catalogue):
         record = read_json(catalogue / names.PROVENANCE)
         rows = best_rows(catalogue, count)
+        if queue is not None:
+            rows = queued(rows, queue, grades)
         rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
         channels = colour_bands(bands_of(rows.schema))
         noise = _noise(read_parquet(catalogue / names.SHARDS), channels)
@@ -224,6 +233,7 @@ def _columns(rows: pa.Table, bands: tuple[str, ...], has_stamp: NDArray[np.bool_
         "mask_fraction",
         "covered_fraction",
     ]
+    shown += ["queue"] if "queue" in rows.column_names else []
     columns = {name: [_finite(value) for value in rows[name].to_pylist()] for name in shown}
     return {**columns, "has_stamp": has_stamp.astype(int).tolist()}
 

@@ -19,13 +19,15 @@ LENSPIPE.load = data => {
   const grades = LENSPIPE.grades = new LENSPIPE.Grades("lenspipe-grades/" + meta.catalogue_id);
   const stamps = LENSPIPE.stamps = new LENSPIPE.Stamps(meta, () => redraw());
   const magBand = meta.bands.includes("i") ? "i" : meta.bands[meta.bands.length - 1];
-  const view = {sort: "rank", ascending: true, shown: [], chosen: 0, size: 160, zoom: 1};
+  const queued = Boolean(columns.queue);
+  if (queued) columns.place = columns.queue.map((_, i) => i);     // rows of a queue come in its order
+  const view = {sort: queued ? "place" : "rank", ascending: true, shown: [], chosen: 0, size: 160, zoom: 1};
   const START = {brightness: 0, softening: 0, size: 160};
   const text = columns.name.map((name, i) =>
     [name, columns.candidate_id[i], columns.tile[i], columns.known_lens[i] || ""].join(" ").toLowerCase());
 
   // ---- order and filters
-  const SORTS = {rank: "rank", score: "score", probability: "probability", known_lens_separation_arcsec: "distance to known lens",
+  const SORTS = {...(queued ? {place: "queue"} : {}), rank: "rank", score: "score", probability: "probability", known_lens_separation_arcsec: "distance to known lens",
     ["mag_" + magBand]: "mag " + magBand, half_light_radius_arcsec: "half-light radius", n_detection: "detections", ra: "RA", dec: "Dec",
     my_grade: "my grade", mean_grade: "mean grade"};
   for (const [name, label] of Object.entries(SORTS)) $("sort").append(new Option(label, name));
@@ -149,7 +151,7 @@ LENSPIPE.load = data => {
     context.clearRect(0, 0, big.width, big.height);
     $("detail").style.visibility = i === undefined ? "hidden" : "visible";
     $("counts").textContent = `${view.shown.length.toLocaleString("en")} of ${n.toLocaleString("en")} shown` +
-      (meta.total_rows > n ? ` (the best of ${meta.total_rows.toLocaleString("en")})` : "") + ` · ${grades.count().toLocaleString("en")} graded`;
+      (meta.total_rows > n ? ` (${queued ? "to look at next" : "the best"} of ${meta.total_rows.toLocaleString("en")})` : "") + ` · ${grades.count().toLocaleString("en")} graded`;
     if (i === undefined) return;
     if (columns.has_stamp[i] && stamps.draw(i, small)) {
       const side = meta.stamp_px / view.zoom, from = (meta.stamp_px - side) / 2;
@@ -172,7 +174,7 @@ LENSPIPE.load = data => {
   const number = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
   const facts = i => {
     const at = name => columns[name][i];
-    const rows = [["Rank", at("rank") ?? "–"], ["Score (raw)", at("score") === null ? "–" : at("score").toPrecision(6)],
+    const rows = [...(queued ? [["Here because", at("queue")]] : []), ["Rank", at("rank") ?? "–"], ["Score (raw)", at("score") === null ? "–" : at("score").toPrecision(6)],
       ["Probability", at("probability") === null ? "none" : at("probability").toPrecision(3) +
         (at("prior") === null ? "" : `, at a prior of ${at("prior").toPrecision(2)}`)],
       ["RA, Dec (ICRS)", `${number(at("ra"), 6)}  ${number(at("dec"), 6)}`]];
