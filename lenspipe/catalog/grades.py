@@ -91,7 +91,7 @@ def graded_places(files: Sequence[str]) -> dict[tuple[str, str], tuple[float, fl
     for file in files:
         with Path(file).open(newline="", encoding="utf-8-sig") as stream:
             for row in csv.DictReader(stream):
-                with contextlib.suppress(KeyError, TypeError, ValueError):
+                with contextlib.suppress(KeyError, AttributeError, ValueError):
                     run_id, candidate_id, ra, dec = (
                         plain_cell(row[name]) for name in ("run_id", "candidate_id", "ra", "dec")
                     )
