@@ -43,7 +43,7 @@ def fitted(k: int) -> Calibration:
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """Two calibrated finders of other bands and sides, a tile, runs of each alone and of both."""
     folder = tmp_path_factory.mktemp("committee")
-    write_tile(folder / "tiles", "a", shape=(300, 300), n_source=24)
+    write_tile(folder / "tiles", "a", shape=(220, 220), n_source=18)
     shutil.copytree(tiny_model, folder / "wide")
     write_card(folder / "wide", read_card(folder / "wide").with_outputs(calibration=fitted(0)))
     torch.manual_seed(11)

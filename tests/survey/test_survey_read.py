@@ -252,3 +252,23 @@ def test_galactic_coordinates_become_equatorial_and_swapped_axes_are_refused(tmp
     write_tile(tmp_path / "swapped", "a", bands="g", CTYPE1="DEC--TAN", CTYPE2="RA---TAN", CRVAL1=-5.0, CRVAL2=30.0)
     with pytest.raises(TileError, match="longitude on axis 1"):
         read(tmp_path / "swapped")
+
+
+def test_a_header_that_was_edited_is_read_anew_and_one_that_was_not_is_kept(tmp_path, monkeypatch):
+    from lenspipe.survey import read as module
+
+    write_tile(tmp_path, "a", bands="g", BUNIT="adu", MAGZERO=27.5)
+    before = read(tmp_path)[1].zero_point_ab
+    with fits.open(tmp_path / "a_g.fits", mode="update") as hdus:
+        hdus[0].header["MAGZERO"] = 28.5
+    after = read(tmp_path)[1]
+    assert (before, after.zero_point_ab) == ({"g": 27.5}, {"g": 28.5})
+    after.wcs.wcs.crval = 0.0, 0.0  # the caller's own
+    monkeypatch.setattr(module, "plane_header", lambda *a: pytest.fail("read again"))
+    assert read(tmp_path)[1].wcs.wcs.crval[0] == 30.0
+
+
+@pytest.mark.parametrize("window", [Box(30, 20, 130, 90), Box(5, 20, 230, 90)])
+def test_a_narrow_and_a_wide_window_are_those_of_the_whole(tmp_path, window):
+    write_tile(tmp_path, "a", bands="g")
+    assert_array_equal(read(tmp_path, window=window)[0].image[0], fits.getdata(tmp_path / "a_g.fits")[window.slices])
