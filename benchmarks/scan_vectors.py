@@ -3,14 +3,14 @@ What vectors and anomaly scores of a scan cost: bytes of a million vectors, and 
 
     python -m benchmarks.scan_vectors
 
-The networks have fresh weights: cost does not depend on them. Turns of the three readers follow each other, so that
-what else the machine does touches them alike; the least time of each is kept.
+The networks have fresh weights: cost does not depend on them. The three readers take turns; the least processor time of
+each is kept.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,6 +19,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks import record
+from benchmarks.timing import rounds_s
 from lenspipe.catalog.vectors import GROUP_ROWS
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import save_model
@@ -78,14 +79,8 @@ def ms_per_row(folder: Path) -> dict[str, float]:
     seen = {CutoutKey(BANDS, SIDE_PX): cutouts}
     shown = Candidates(N_STAMP, 0.2, dict.fromkeys(BANDS, 5.0), seen, {})
     work = {"score": finder.load("cpu"), "embed": embedder.load("cpu"), "ae": anomaly.load("cpu")}
-    best = dict.fromkeys(work, np.inf)
-    for turn in range(TURNS + 1):
-        for name, look in work.items():
-            began = time.perf_counter()
-            look(shown)
-            if turn:  # the first warms up
-                best[name] = min(best[name], time.perf_counter() - began)
-    return {name: round(1e3 * seconds / N_STAMP, 4) for name, seconds in best.items()}
+    calls = {name: partial(look, shown) for name, look in work.items()}
+    return {name: round(1e3 * min(times) / N_STAMP, 4) for name, times in rounds_s(calls, TURNS).items()}
 
 
 def checkpoint(folder: Path, family: str, task: str, **outputs: object) -> Checkpoint:
