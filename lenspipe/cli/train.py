@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +139,7 @@ def read_settings(
 
     options = {
         "method": method,
-        "adapt.target": None if target is None else os.path.abspath(target),
+        "adapt.target": target,
         "optim.epochs": epochs,
         "sampling.batch_size": batch_size,
         "optim.learning_rate": learning_rate,

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
-from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lenspipe.nn.outputs import TASKS
 from lenspipe.toml import Table
@@ -200,6 +208,11 @@ class AdaptSettings(Table):
     """``adamatch``, ``self-ensemble``: how sure an answer must be to teach."""
     n_label: int = Field(default=20, ge=1)
     """``fine-tune``: labelled stamps per class of the target's training split, drawn with the seed."""
+
+    @field_validator("target")
+    @classmethod
+    def _absolute(cls, target: str) -> str:
+        return os.path.abspath(target) if target else target  # which a worker elsewhere understands
 
 
 class OptimSettings(Table):

@@ -164,6 +164,7 @@ def test_labels_of_the_target_choose_no_epoch_and_a_target_needs_a_method(skies,
         job("supervised")
     with pytest.raises(ConfigError, match="no epoch is left to adapt"):
         job("mmd", optim={"epochs": 1})
+    assert Path(TrainSettings.model_validate({"adapt": {"target": "x"}}).adapt.target).is_absolute()
     with pytest.raises(ConfigError, match="--target FOLDER"):
         make_job(skies[0], "small-cnn", "find", tmp_path, TrainSettings(method="coral"), seed=1)
 
