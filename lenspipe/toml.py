@@ -55,7 +55,7 @@ def parse_toml(text: str, table: type[TableT], *, origin: str) -> TableT:
     """Parse TOML text into a typed table; ``origin`` names the source in messages (see `read_toml`)."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of a date or a number too, or of a thousand brackets
         raise ConfigError(f"{origin}: not valid TOML: {error}") from error
     return validate(raw, table, origin=origin)
 
@@ -119,7 +119,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         parsed = tomllib.loads(f"value = {value}")
         if set(parsed) == {"value"}:
             return key, parsed["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         if value[0] in "[{\"'":
             raise ConfigError(f"--set: the value is not TOML: {error}", got=text) from error
     return key, value

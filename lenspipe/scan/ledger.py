@@ -62,7 +62,10 @@ def set_damaged_aside(folder: Path) -> list[str]:
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return read_parquet(path, columns=columns)
+        table = read_parquet(path, columns=columns)
+        if missing := set(columns or ()) - set(table.column_names):
+            raise DataError(f"it has no column {min(missing)}")
+        return table
     except DataError as error:
         raise DataError(
             "a part of the run is damaged; add --resume to scan its shards again, or take it from a copy",

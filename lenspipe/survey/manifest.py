@@ -80,11 +80,13 @@ def _read(path: str) -> pa.Table:
     try:
         with _open(path) as stream:
             if path.endswith(".csv"):
-                return pa.csv.read_csv(stream, convert_options=_AS_TEXT)
+                table = pa.csv.read_csv(stream, convert_options=_AS_TEXT)
+                table.column_names  # noqa: B018  raises for names that are no UTF-8
+                return table
             return pq.read_table(stream, page_checksum_verification=True)
     except ConfigError:
         raise
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the manifest: {error}", file=path) from error
     except Exception as error:
         if not is_url(path):

@@ -17,6 +17,7 @@ RA = ("ra", "ra_deg", "raj2000", "right_ascension", "alpha_j2000")
 DEC = ("dec", "dec_deg", "dej2000", "decj2000", "declination", "delta_j2000")
 ID = ("stamp_id", "id", "name", "candidate_id", "object_id")
 SIZE = ("size_px", "size")
+SIZE_MAX_PX = 1 << 20
 TEXT = ("stamp_id", "label", "split", "host", "survey", "tile", "candidate_id", "run_id", "name", "id")
 """Columns that are words even where all of them look like numbers."""
 
@@ -155,8 +156,11 @@ def _degrees(table: pa.Table, name: str, path: str | Path) -> NDArray[Any]:
 def _sizes(table: pa.Table, name: str | None, path: str | Path) -> pa.Array:
     if name is None:
         return pa.nulls(table.num_rows, pa.int32())
-    values = table[name].cast(pa.float64()).to_numpy()
+    try:
+        values = table[name].cast(pa.float64()).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(f"sizes must be numbers of pixels: {error}", file=str(path), column=name) from error
     given = values[np.isfinite(values)]
-    if (given < 1).any() or (given != np.round(given)).any():
+    if (given < 1).any() or (given > SIZE_MAX_PX).any() or (given != np.round(given)).any():
         raise ConfigError("sizes are sides of stamps in whole pixels", file=str(path), column=name)
     return pa.array(values, pa.float64(), mask=~np.isfinite(values)).cast(pa.int32())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -15,6 +19,10 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+_TORN = (zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error, SyntaxError, TokenError)
+"""What else reading a damaged archive raises."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,13 @@ class NpyArray:
 
     def rows(self) -> Iterator[NDArray[Any]]:
         """Sub-arrays along the first axis, each read when it is asked for."""
-        size = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
         for _ in range(self.shape[0]):
             yield np.frombuffer(_exactly(self.stream, size), self.dtype).reshape(self.shape[1:])
 
     def all(self) -> NDArray[Any]:
         """The whole array: for small ones."""
-        size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        size = math.prod(self.shape) * self.dtype.itemsize
         return np.frombuffer(_exactly(self.stream, size), self.dtype).reshape(self.shape)
 
 
@@ -47,7 +55,7 @@ def members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, ValueError, *_TORN) as error:
         raise DataError(f"the .npz file cannot be read: {error}", file=path.name) from error
 
 
@@ -66,15 +74,15 @@ def open_array(path: Path, member: str = "") -> Iterator[NpyArray]:
     try:
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as stream:
-                yield _header(stream, path, member)
+                yield _header(stream, path, member, archive.getinfo(f"{member}.npy").file_size)
         else:
             with path.open("rb") as stream:
-                yield _header(stream, path, member)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+                yield _header(stream, path, member, path.stat().st_size)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, *_TORN) as error:
         raise DataError(f"the array cannot be read: {error}", file=path.name, member=member) from error
 
 
-def _header(stream: IO[bytes], path: Path, member: str) -> NpyArray:
+def _header(stream: IO[bytes], path: Path, member: str, n_byte: int) -> NpyArray:
     version = np.lib.format.read_magic(stream)
     if version not in HEADERS:
         raise ValueError(f"version {version} of the .npy format holds no plain array")
@@ -88,6 +96,10 @@ def _header(stream: IO[bytes], path: Path, member: str) -> NpyArray:
             file=str(path),
             member=member,
         )
+    if any(n < 0 for n in shape) or (max(shape, default=0) and math.prod(shape) * dtype.itemsize == 0):
+        raise ValueError(f"an array of shape {shape} holds nothing")
+    if math.prod(shape) * dtype.itemsize > n_byte:
+        raise ValueError(f"the file ends early: {n_byte} bytes do not hold an array of shape {str(shape)[:80]}")
     if fortran and len(shape) > 1:
         raise ValueError("stored in Fortran order: save it again with np.ascontiguousarray")
     return NpyArray(shape, dtype, stream)
