@@ -93,10 +93,3 @@ def test_a_bad_request_is_one_clear_line_and_two(tmp_path, capsys, arguments, me
     shown = capsys.readouterr().err
     assert message in shown
     assert "Traceback" not in shown
-
-
-def test_the_slurm_script_is_valid_bash():
-    from pathlib import Path
-
-    script = Path(__file__).resolve().parents[2] / "cluster/slurm/scan_survey.sbatch"
-    subprocess.run(["bash", "-n", str(script)], check=True)
