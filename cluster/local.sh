@@ -4,11 +4,12 @@
 #     cluster/local.sh start          two nodes of half of the cores each; prints what to export
 #     cluster/local.sh stop           ends these two and no other Ray of yours
 #
-# Needs lenspipe's environment to be active. Everything listens on 127.0.0.1, with a token in a file of its own.
+# Needs lenspipe's environment to be active. Ray listens on all interfaces; nobody gets in without the token, which is in a
+# file of its own.
 set -euo pipefail
 
 state="${LENSPIPE_CLUSTER:-$HOME/.cache/lenspipe/cluster}"
-port="${LENSPIPE_CLUSTER_PORT:-16379}"
+port="${LENSPIPE_CLUSTER_PORT:-20379}" # above the ports of workers, 10002 to 19999
 address="127.0.0.1:$port"
 
 # each node's processes are in a session of their own, so that a stop ends these and nothing else
