@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 RunnerT = TypeVar("RunnerT")
 Start: TypeAlias = Callable[[], contextlib.AbstractContextManager[RunnerT]]
 """Gives a context that starts a runner and stops it. A run enters it only where work is left: Ray takes seconds."""
+
+
+class Workers(NamedTuple):
+    """CPUs to use on a cluster that grows: ``least`` must be there when the work begins, ``most`` may be in the end."""
+
+    least: int
+    most: int
 
 
 def here(runner: RunnerT) -> Start[RunnerT]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, set_option, settings_of
+from lenspipe.cli.options import Command, set_option, settings_of, workers_option
+from lenspipe.runner import Workers
 from lenspipe.tables import read_parquet
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--acronym", default=None, help="Leading word of the names. [default: LPC]")
 @click.option("--allow-other-model", is_flag=True, help="Append a run that another model scored.")
 @click.option("--distributed", is_flag=True, help="With Ray, for more rows than a machine holds: the HATS tree only.")
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs for --distributed. [default: all]")
+@workers_option("CPUs for --distributed")
 def command(
     run: Path,
     out: Path,
@@ -60,7 +61,7 @@ def command(
     acronym: str | None,
     allow_other_model: bool,
     distributed: bool,
-    workers: int | None,
+    workers: int | Workers | None,
 ) -> int:
     """
     Write the catalogue of RUN: HATS, VOParquet, FITS, footprint, known lenses, provenance.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, set_option, settings_of
+from lenspipe.cli.options import Command, set_option, settings_of, workers_option
+from lenspipe.runner import Workers
 
 if TYPE_CHECKING:
     from lenspipe.completeness.finish import Outcome
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
+@workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Resume the work in --out; thresholds and --real may differ now.")
 @click.option(
     "--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings completeness`)."
@@ -60,7 +61,7 @@ def command(
     real: Path | None,
     seed: int,
     runner: str,
-    workers: int | None,
+    workers: int | Workers | None,
     resume: bool,
     config_file: str | None,
     assignments: tuple[str, ...],

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of
+from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of, workers_option
 from lenspipe.errors import ConfigError
+from lenspipe.runner import Workers
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
+@workers_option("CPUs to use")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings finder`).")
 @set_option("stamps.count=30000 or train.optim.epochs=20", settings="finder")
 def command(
@@ -70,7 +71,7 @@ def command(
     until: str,
     seed: int,
     runner: str,
-    workers: int | None,
+    workers: int | Workers | None,
     config_file: str | None,
     assignments: tuple[str, ...],
 ) -> int:
@@ -126,7 +127,7 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _runners(name: str, workers: int | None) -> Runners:
+def _runners(name: str, workers: int | Workers | None) -> Runners:
     from lenspipe.finder.run import Runners
 
     if name == "local":

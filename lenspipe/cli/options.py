@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lenspipe.errors import ConfigError
+from lenspipe.runner import Workers
 from lenspipe.toml import Table, parse_assignment, put_over, read_toml
 
 if TYPE_CHECKING:
@@ -48,6 +49,44 @@ def data_of(folders: Sequence[str]) -> Data:
         if not Path(path).is_dir():
             raise ConfigError("no such folder of stamps", data=str(path))
     return data
+
+
+class WorkersType(click.ParamType):
+    """``8``, or ``0:64`` of a cluster that grows."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Workers:
+        """A number of workers, or the least and the most of them."""
+        if isinstance(value, int | Workers):
+            return value
+        least, colon, most = str(value).partition(":")
+        try:
+            found = Workers(int(least or 0), int(most)) if colon else int(least)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of workers nor LEAST:MOST", param, ctx)
+        first, last = found if isinstance(found, Workers) else (found, found)
+        if last < 1 or not 0 <= first <= last:
+            self.fail(f"{value!r}: at least one worker, and LEAST not above MOST", param, ctx)
+        return found
+
+
+def workers_option(what: str) -> Callable[[CommandT], CommandT]:
+    """
+    The option ``--workers`` of a command that may run on a cluster; `int`, `Workers` or None.
+
+    Parameters
+    ----------
+    what : str
+        What they are for.
+    """
+    return click.option(
+        "--workers",
+        type=WorkersType(),
+        default=None,
+        metavar="N|LEAST:MOST",
+        help=f"{what}; LEAST:MOST on a cluster that grows with the work. [default: all]",
+    )
 
 
 class Command(click.Command):

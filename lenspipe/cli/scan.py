@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of
+from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of, workers_option
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
-    from lenspipe.runner import Start
+    from lenspipe.runner import Start, Workers
     from lenspipe.scan.run import Runner
 
 RAY_COPY = "/runtime_resources/working_dir_files/"
@@ -83,7 +83,7 @@ RAY_COPY = "/runtime_resources/working_dir_files/"
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
+@workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Resume the run in --out.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings scan`).")
 @set_option("detect.threshold_sigma=2 or survey.zero_point.ab=25", settings="scan")
@@ -123,7 +123,7 @@ def command(
     anomaly_above: float | None,
     prior: float | None,
     runner: str,
-    workers: int | None,
+    workers: int | Workers | None,
     resume: bool,
     config_file: str | None,
     assignments: tuple[str, ...],
@@ -248,7 +248,7 @@ def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
 
 
-def start_of(name: str, workers: int | None) -> Start[Runner]:
+def start_of(name: str, workers: int | Workers | None) -> Start[Runner]:
     """Start of a scan's runner by its name: ``local`` or ``ray``."""
     from lenspipe.distributed.session import on_ray
     from lenspipe.runner import here

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lenspipe.cli.options import Command, assigned, set_option
+from lenspipe.cli.options import Command, assigned, set_option, workers_option
 
 if TYPE_CHECKING:
-    from lenspipe.runner import Progress, Start
+    from lenspipe.runner import Progress, Start, Workers
     from lenspipe.simulate.recipe import Recipe
     from lenspipe.simulate.run import Runner
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use. [default: all]")
+@workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Resume the run in --out; --count may be larger now.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the shipped recipes and stop.")
 def command(
@@ -58,7 +58,7 @@ def command(
     source_half: Literal["even", "odd"] | None,
     hosts: Path | None,
     runner: str,
-    workers: int | None,
+    workers: int | Workers | None,
     resume: bool,
     list_recipes: bool,
 ) -> int:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option
+from lenspipe.cli.options import Command, assigned, for_survey, set_option, workers_option
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lenspipe.runner import Progress, Start
+    from lenspipe.runner import Progress, Start, Workers
     from lenspipe.stamps.cut.pixels import Cells, SkyMesh
     from lenspipe.stamps.cut.run import CutResult, Located, Runner
     from lenspipe.survey.layout import SurveyLayout
@@ -84,7 +84,7 @@ SHOWN = 10
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="local", show_default=True, help="Ray, or the plain loop."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=None, help="CPUs to use with Ray. [default: all]")
+@workers_option("CPUs to use with Ray")
 @click.option("--resume", is_flag=True, help="Finish the stamps in --out.")
 def command(
     source: tuple[str, ...],
@@ -105,7 +105,7 @@ def command(
     zero_point_ab: float | None,
     assignments: tuple[str, ...],
     runner: str,
-    workers: int | None,
+    workers: int | Workers | None,
     resume: bool,
 ) -> int:
     """
@@ -259,7 +259,7 @@ def _splits(text: str, seed: int, margin_arcsec: float) -> Callable[[pa.Table], 
     return splits
 
 
-def _start(name: str, workers: int | None) -> Start[Runner]:
+def _start(name: str, workers: int | Workers | None) -> Start[Runner]:
     from lenspipe.stamps.cut.run import PLAIN
 
     if name == "local":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from lenspipe.distributed.address import NO_ANSWER, check_address
 from lenspipe.errors import ConfigError
-from lenspipe.runner import RunnerT, Start
+from lenspipe.runner import RunnerT, Start, Workers
 
 # Ray reads these when it is imported, so they are set before the first import of ray below.
 _SETTINGS = {
@@ -74,7 +74,7 @@ def usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def ray_session(*, n_worker: int | None = None, keep_idle: bool = False) -> Iterator[int]:
+def ray_session(*, n_worker: int | Workers | None = None, keep_idle: bool = False) -> Iterator[int]:
     """
     Join the cluster of ``RAY_ADDRESS`` or of the session that runs already, else start a local Ray.
 
@@ -82,9 +82,9 @@ def ray_session(*, n_worker: int | None = None, keep_idle: bool = False) -> Iter
 
     Parameters
     ----------
-    n_worker : int or None
-        Logical CPUs of a local Ray; the number of cores where None. On a cluster it may not exceed
-        what the cluster has.
+    n_worker : int, Workers or None
+        Logical CPUs of a local Ray; the number of cores where None. On a cluster, a number may not exceed what it has;
+        of a range the least must be there, and nodes that come later are used as they come.
     keep_idle : bool
         A local Ray keeps processes that have nothing to do for ten minutes. By default it ends those beyond the number
         of CPUs after a second: between two epochs it would end what reads and start it anew.
@@ -106,21 +106,28 @@ def ray_session(*, n_worker: int | None = None, keep_idle: bool = False) -> Iter
 
     for name in ("ray", "ray.data"):  # what matters is raised; the rest is in Ray's own log files
         logging.getLogger(name).setLevel(logging.ERROR)
+    least, most = n_worker if isinstance(n_worker, Workers) else (n_worker, n_worker)
     joined = ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")
     if not joined:
-        _start(address, n_worker or usable_cores())
+        _start(address, most or usable_cores())
     try:
         n_cpu = int(ray.cluster_resources().get("CPU", 0))
-        if n_worker is not None and n_worker > n_cpu:
-            raise ConfigError("more workers are asked for than the cluster has CPUs", workers=n_worker, cpus=n_cpu)
-        yield n_worker or n_cpu
+        if least is not None and least > n_cpu:
+            raise ConfigError("more workers are asked for than the cluster has CPUs", workers=least, cpus=n_cpu)
+        if not (most or n_cpu):
+            raise ConfigError(
+                "the cluster has no CPU now; where it grows with the work, say how far: --workers 0:N", cpus=n_cpu
+            )
+        yield most or n_cpu
     finally:
         if not joined:
             ray.shutdown()
 
 
-def on_ray(load: Callable[[int], RunnerT], *, n_worker: int | None = None, keep_idle: bool = False) -> Start[RunnerT]:
+def on_ray(
+    load: Callable[[int], RunnerT], *, n_worker: int | Workers | None = None, keep_idle: bool = False
+) -> Start[RunnerT]:
     """
     Start of a runner on Ray.
 
@@ -152,9 +159,8 @@ def _start(address: str | None, n_cpu: int) -> None:
 
     os.environ[_OWN] = "0" if address else "1"
     if not address:
-        os.environ.setdefault(
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0"
-        )  # a process that watches for nodes to be taken
+        # a process that watches for nodes that are taken away, of which a Ray of our own has none
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         if address:
             ray.init(address=address, logging_level=logging.ERROR)

@@ -1,0 +1,107 @@
+"""
+A scan on a cluster that has no CPU when it begins: nodes are started by Ray's autoscaler as the work asks for them.
+
+    python -m benchmarks.cluster_growth
+
+Fake nodes of Ray stand in for a cloud: processes of this machine that its autoscaler starts and ends. The rows must be
+those of the plain loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks import record
+
+LIMIT_S = 600
+
+
+def free_port() -> int:
+    """Port that nobody listens on now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def configuration(most: int) -> dict[str, Any]:
+    """Autoscaler's settings: a head without CPUs, and up to ``most`` nodes of one CPU."""
+    node: dict[str, Any] = {"node_config": {}, "min_workers": 0}
+    return {
+        "cluster_name": "growth",
+        "max_workers": most,
+        "idle_timeout_minutes": 1,
+        "provider": {"type": "fake_multinode"},
+        "available_node_types": {
+            "head": {"node_config": {}, "resources": {"CPU": 0}, "max_workers": 0},
+            "cpu": node | {"resources": {"CPU": 1}, "max_workers": most},
+        },
+        "head_node_type": "head",
+    }
+
+
+def scan(out: Path, *more: str, env: dict[str, str]) -> float:
+    """Seconds of a scan of the sample."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "lenspipe", "scan", "--sample", "--shard-px", "256", "--out", str(out), *more]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return time.monotonic() - begun
+
+
+def main() -> None:
+    """Grow from nothing, scan, compare."""
+    port = free_port()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        settings = here / "autoscaler.json"
+        settings.write_text(json.dumps(configuration(2)))
+        head = subprocess.Popen(
+            ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=0", "--node-ip-address=127.0.0.1",
+             "--include-dashboard=false", f"--dashboard-agent-listen-port={free_port()}",
+             f"--dashboard-agent-grpc-port={free_port()}", f"--metrics-export-port={free_port()}",
+             "--object-store-memory=200000000", f"--autoscaling-config={settings}"],
+            env=env, stdout=(here / "head.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: off
+        try:
+            joined = env | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+            while subprocess.run(
+                ["ray", "health-check", "--address", joined["RAY_ADDRESS"]], env=joined, capture_output=True
+            ).returncode:
+                if head.poll() is not None:
+                    raise RuntimeError((here / "head.log").read_text()[-3000:])
+                time.sleep(1)
+            grown_s = scan(here / "grown", "--runner", "ray", "--workers", "0:2", env=joined)
+            plain_s = scan(here / "plain", "--runner", "local", env=env)
+            tables = [pq.read_table(here / name / "candidates.parquet") for name in ("grown", "plain")]
+        finally:
+            os.killpg(head.pid, signal.SIGKILL)
+    same = tables[0].equals(tables[1])
+    result = {
+        "seconds_from_no_node": grown_s,
+        "seconds_plain": plain_s,
+        "rows": tables[0].num_rows,
+        "rows_are_the_same": same,
+    }
+    record.write("cluster_growth", result, [record.at_least("rows_are_the_same", float(same), 1.0)])
+
+
+if __name__ == "__main__":
+    main()
