@@ -47,6 +47,20 @@ def configuration(most: int) -> dict[str, Any]:
             "cpu": node | {"resources": {"CPU": 1}, "max_workers": most},
         },
         "head_node_type": "head",
+        "upscaling_speed": 100.0,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
     }
 
 
@@ -91,6 +105,8 @@ def main() -> None:
             grown_s = scan(here / "grown", "--runner", "ray", "--workers", "0:2", env=joined)
             plain_s = scan(here / "plain", "--runner", "local", env=env)
             tables = [pq.read_table(here / name / "candidates.parquet") for name in ("grown", "plain")]
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\n{(here / 'head.log').read_text()[-3000:]}") from error
         finally:
             os.killpg(head.pid, signal.SIGKILL)
     same = tables[0].equals(tables[1])
