@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import ray
 
 from benchmarks import record
 
@@ -43,10 +44,10 @@ def configuration(most: int) -> dict[str, Any]:
         "idle_timeout_minutes": 1,
         "provider": {"type": "fake_multinode"},
         "available_node_types": {
-            "head": {"node_config": {}, "resources": {"CPU": 0}, "max_workers": 0},
+            "ray.head.default": {"node_config": {}, "resources": {"CPU": 0}, "max_workers": 0},
             "cpu": node | {"resources": {"CPU": 1}, "max_workers": most},
         },
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",
         "upscaling_speed": 100.0,
         "auth": {},
         "docker": {},
@@ -76,7 +77,7 @@ def scan(out: Path, *more: str, env: dict[str, str]) -> float:
 
 def main() -> None:
     """Grow from nothing, scan, compare."""
-    port = free_port()
+    port = 6379  # the one at which fake nodes look for their head
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_FAKE_CLUSTER": "1",
@@ -95,7 +96,7 @@ def main() -> None:
             env=env, stdout=(here / "head.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: off
         try:
-            joined = env | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+            joined = env | {"RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
             while subprocess.run(
                 ["ray", "health-check", "--address", joined["RAY_ADDRESS"]], env=joined, capture_output=True
             ).returncode:

@@ -51,7 +51,7 @@ def data_of(folders: Sequence[str]) -> Data:
     return data
 
 
-class WorkersType(click.ParamType):
+class WorkersType(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click
     """``8``, or ``0:64`` of a cluster that grows."""
 
     name = "workers"
