@@ -20,10 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow.parquet as pq
 import ray
 
 from benchmarks import record
+from benchmarks.timing import Clock
 
 LIMIT_S = 600
 
@@ -67,15 +69,17 @@ def configuration(most: int) -> dict[str, Any]:
 
 def scan(out: Path, *more: str, env: dict[str, str]) -> float:
     """Seconds of a scan of the sample."""
-    begun = time.monotonic()
+    clock = Clock()
     command = [sys.executable, "-m", "lenspipe", "scan", "--sample", "--shard-px", "256", "--out", str(out), *more]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    return time.monotonic() - begun
+    return clock.wall_s
 
 
-def main() -> None:
+@click.command()
+@record.keep_option
+def main(keep: bool) -> None:
     """Grow from nothing, scan, compare."""
     port = 6379  # the one at which fake nodes look for their head
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
@@ -117,7 +121,7 @@ def main() -> None:
         "rows": tables[0].num_rows,
         "rows_are_the_same": same,
     }
-    record.write("cluster_growth", result, [record.at_least("rows_are_the_same", float(same), 1.0)])
+    record.write("cluster_growth", result, [record.at_least("rows_are_the_same", float(same), 1.0)], keep=keep)
 
 
 if __name__ == "__main__":

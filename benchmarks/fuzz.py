@@ -4,18 +4,16 @@ Damage every format that the product opens, and hold what is read against the un
 Each input is a valid file in which bits, values, lengths or the header were changed, from a seed. Reading it must give
 what the whole file gives, or a deliberate error. Where a format has checksums, other values are a fault as well.
 
-    python -m benchmarks.fuzz --inputs 2400 --out benchmarks/results/fuzz.json
+    python -m benchmarks.fuzz --inputs 2400
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gzip
 import io
 import json
 import tempfile
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -23,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 from astropy.io import fits
 
+from benchmarks import record
+from benchmarks.timing import Clock
 from lenspipe.catalog.grades import read_grades
 from lenspipe.errors import LenspipeError
 from lenspipe.nn.checkpoint import load_model, save_model
@@ -214,7 +215,7 @@ def damaged(raw: bytes, rng: np.random.Generator) -> bytes:
 def one(kind: Kind, raw: bytes, whole: Any, path: Path) -> tuple[str, str]:
     """What reading a damaged file comes to: ``same``, ``error``, ``other``, ``hang``, ``crash``; and why."""
     path.write_bytes(raw)
-    begun = time.perf_counter()
+    clock = Clock()
     try:
         found = kind.read(path)
         verdict, said = ("same", "") if found == whole else ("other", "")
@@ -222,7 +223,7 @@ def one(kind: Kind, raw: bytes, whole: Any, path: Path) -> tuple[str, str]:
         verdict, said = "error", str(error)
     except Exception:
         verdict, said = "crash", traceback.format_exc(limit=-3)
-    return ("hang", said) if time.perf_counter() - begun > HANG_S else (verdict, said)
+    return ("hang", said) if clock.wall_s > HANG_S else (verdict, said)
 
 
 def faults(kind: Kind, n: int, seed: int, folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
@@ -244,26 +245,23 @@ def faults(kind: Kind, n: int, seed: int, folder: Path) -> tuple[Counter[str], l
     return counts, found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=2400)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    record: dict[str, Any] = {"inputs": 0, "seed": options.seed, "kinds": {}, "faults": []}
-    begun = time.perf_counter()
+@click.command()
+@click.option("--inputs", default=2400, show_default=True, help="Damaged files, of all kinds together.")
+@click.option("--seed", default=1, show_default=True)
+@record.keep_option
+def main(inputs: int, seed: int, keep: bool) -> None:
+    """Damage files of every kind and read them."""
+    result: dict[str, Any] = {"inputs": 0, "seed": seed, "kinds": {}, "faults": []}
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             with contextlib.redirect_stderr(io.StringIO()):
-                counts, found = faults(kind, -(-options.inputs // len(KINDS)), options.seed, Path(folder))
-            record["kinds"][kind.name] = dict(counts)
-            record["inputs"] += counts.total()
-            record["faults"] += found
-    record["seconds"] = round(time.perf_counter() - begun, 1)
-    text = json.dumps(record, indent=2)
-    if options.out:
-        options.out.write_text(text + "\n")
-    print(text)
+                counts, found = faults(kind, -(-inputs // len(KINDS)), seed, Path(folder))
+            result["kinds"][kind.name] = dict(counts)
+            result["inputs"] += counts.total()
+            result["faults"] += found
+    result |= clock.seconds()
+    record.write("fuzz", result, [record.at_most("faults", len(result["faults"]), 0)], keep=keep)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 import benchmarks.one_thread  # isort: skip  # noqa: F401
 
 import itertools
-import time
 from typing import Any
 
 import click
@@ -39,6 +38,7 @@ from benchmarks.studies.dark_matter.ideal import (
     untold_posteriors,
 )
 from benchmarks.studies.dark_matter.smooth import SmoothLens, smooth_lens
+from benchmarks.timing import Clock
 from lenspipe.simulate.recipe import SubstructureTable, read_recipe
 from lenspipe.stats import curves
 from lenspipe.stats.counts import ScoreCounts
@@ -75,7 +75,7 @@ def main(
     """Measure the bound of a recipe."""
     changes = dict(parse_assignment(text) for text in assignments)
     recipe = read_recipe(recipe_name, changes=changes)
-    begun = time.process_time()
+    clock = Clock()
     lenses = [one_lens(smooth_lens(recipe, seed, k), seed, k, n_draw) for k in range(n_lens)]
     fits = [fitted(smooth_lens(recipe, seed, k), seed, k) for k in range(n_fit)]
     result = {
@@ -96,7 +96,7 @@ def main(
         "regression": regression(lenses, recipe.substructure) if recipe.substructure else None,
         "fits": fits,
         "information_on_log_amount": quartiles([[one["amount"]] for one in lenses]),
-        "cpu_s": round(time.process_time() - begun, 1),
+        "cpu_s": round(clock.cpu_s, 1),
     }
     record.write(f"dark_matter_bound_{name or recipe.name}", result, keep=keep)
 

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 from matplotlib.figure import Figure
 
 from benchmarks import record
@@ -80,6 +81,7 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
+@click.command()
 def main() -> None:
     """Draw and print everything."""
     limits = bounds()

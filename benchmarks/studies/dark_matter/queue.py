@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks import record
 from benchmarks.studies.real_sky.finders import speed_ms
 from benchmarks.studies.substructure.judge import micro_interval
+from benchmarks.timing import Clock
 from lenspipe.errors import LenspipeError
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
@@ -132,7 +133,7 @@ def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
     """Train a cell, or go on with it, and judge it on the split ``test``."""
     stamps = stamps_of(cell.data, work)
     folder = work / "cells" / cell.name
-    begun = time.process_time()
+    clock = Clock()
     settings = cell.trial.settings
     optim = settings.optim.model_copy(update={"threads": 1})
     card = train(
@@ -165,7 +166,7 @@ def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
         "epochs": card.training["epochs"],
         "steps": card.training["steps"],
         "training_s": card.training["seconds"],
-        "cpu_s": round(time.process_time() - begun, 1),
+        "cpu_s": round(clock.cpu_s, 1),
         "ms_per_stamp": speed_ms(members[0]),
         "validation": card.metrics.get("validation"),
         "curve": [round(float(auc), 4) for auc in pq.read_table(folder / HISTORY_FILE)["auc"].to_pylist()],
