@@ -76,12 +76,13 @@ def found_by(
 @click.option("--lenses", default=60, show_default=True, help="In each sky.")
 @click.option("--looks", default=40, show_default=True, help="Of a round.")
 @click.option("--rounds", default=5, show_default=True)
+@click.option("--most", default=4000, show_default=True, help="Stamps that are used.")
 @click.option("--skies", default=20, show_default=True)
 @click.option("--name", default="rounds_recall", show_default=True, help="Name of the record.")
-def main(stamps: Path, model: str, lenses: int, looks: int, rounds: int, skies: int, name: str) -> None:
+def main(stamps: Path, model: str, lenses: int, looks: int, rounds: int, most: int, skies: int, name: str) -> None:
     """Count what each rule finds."""
     data = StampSet.open(stamps)
-    usable = np.flatnonzero([one is not None for one in data.column("label")])
+    usable = np.flatnonzero([one is not None for one in data.column("label")])[:most]
     is_lens = data.column("label")[usable] == "lens"
     odds, features = seen_by(Predictor(find_model(model)), data, usable)
     found: dict[str, list[list[int]]] = {rule: [] for rule in RULES}
