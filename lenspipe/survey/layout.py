@@ -6,9 +6,9 @@ import difflib
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lenspipe.bands import file_name_pattern
 from lenspipe.errors import ConfigError
@@ -136,6 +136,16 @@ class SurveyLayout(Table):
     prior of ``probability``, where the request states none. Without it such a run has no probabilities."""
     lenses_source: str = "the layout"
     """Where that number is from."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON what was not there once is left out where it is not said: older runs can be resumed."""
+        whole: dict[str, Any] = handler(self)
+        if info.mode == "json":
+            fields = type(self).model_fields
+            unsaid = {name for name in ("checksums", "unpacked_gb_max") if whole.get(name) == fields[name].default}
+            whole = {name: value for name, value in whole.items() if name not in unsaid}
+        return whole
 
 
 def layout_names() -> list[str]:

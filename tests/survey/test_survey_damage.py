@@ -174,3 +174,10 @@ def test_a_header_that_speaks_of_far_more_than_the_file_holds_is_refused_when_it
     (tmp_path / "a_r.fits").write_bytes(card(whole[""], "NAXIS2", "3000000"))
     with pytest.raises(TileError, match="bytes and its header speaks of"):
         read_facts(group_tiles(find_files([str(tmp_path)]), GENERIC)[0], GENERIC, assumed_zero_point_ab=None)
+
+
+def test_a_layout_of_before_is_in_json_what_it_was_and_what_is_said_of_damage_is_there():
+    before, said = read_layout("generic"), read_layout("generic").model_copy(update={"checksums": "none"})
+    assert not {"checksums", "unpacked_gb_max"} & before.model_dump(mode="json").keys()
+    assert said.model_dump(mode="json")["checksums"] == "none"
+    assert type(before).model_validate(before.model_dump(mode="json")) == before
