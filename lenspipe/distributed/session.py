@@ -9,6 +9,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -22,6 +23,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # lenspipe draws its own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # below that, the driver shows lines of Ray's own that alarm and mean nothing (github.com/ray-project/ray/issues/53727)
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     # of 60 s by default: on a busy machine a process takes longer, and Ray ends it and starts the next, for ever
     "RAY_worker_register_timeout_seconds": "600",
 }
@@ -60,7 +63,9 @@ def _keep_others_out() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with os.fdopen(os.open(folder / _TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(secrets.token_hex(32))
-    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"] = "token", str(folder / _TOKEN_FILE)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / _TOKEN_FILE)
+    if "ray" not in sys.modules:  # it read the mode when it was imported; where none was said it turns its token on itself
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def own_ray() -> bool:

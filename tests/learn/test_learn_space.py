@@ -80,6 +80,16 @@ def test_the_shipped_spaces_are_spaces():
     assert len(grid(read_toml(jobs / "sweep_smoke.toml", SweepSpace))) == 4
     groups = grid(read_toml(jobs / "sweep_groups.toml", SweepSpace))
     assert len({t.family for t in groups}) == 16
+    shipped = {
+        path.stem: grid(read_toml(path, SweepSpace))
+        for path in sorted(jobs.glob("*.toml"))
+        if "denoiser" not in path.stem
+    }
+    assert {name: len(trials) for name, trials in shipped.items() if name.split("_")[0] != "sweep"} == {
+        "adaptation": 20,
+        "anomaly_families": 22,
+        "dark_matter": 54,
+    }
 
 
 def test_chance_is_one_half_of_an_area_and_one_of_a_scaled_rmse():
