@@ -64,7 +64,7 @@ def _keep_others_out() -> None:
     with os.fdopen(os.open(folder / _TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(secrets.token_hex(32))
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / _TOKEN_FILE)
-    if "ray" not in sys.modules:  # it read the mode when it was imported; where none was said it turns its token on itself
+    if "ray" not in sys.modules:  # which reads the mode when it is imported, and turns the token on where none was said
         os.environ["RAY_AUTH_MODE"] = "token"
 
 
