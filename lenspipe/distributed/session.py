@@ -23,7 +23,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # lenspipe draws its own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # below that, the driver shows lines of Ray's own that alarm and mean nothing (github.com/ray-project/ray/issues/53727)
+    # else the driver shows lines of Ray that alarm and mean nothing (github.com/ray-project/ray/issues/53727)
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # of 60 s by default: on a busy machine a process takes longer, and Ray ends it and starts the next, for ever
     "RAY_worker_register_timeout_seconds": "600",
