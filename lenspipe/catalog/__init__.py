@@ -1,1 +1,1 @@
-"""The catalogue of a scan: one row an object, in the formats that astronomers' tools open."""
+"""The catalogue of a scan: one row per object, in the formats that astronomers' tools open."""

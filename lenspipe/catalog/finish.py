@@ -53,7 +53,7 @@ def finish_catalog(
         Record of the catalogue in ``out`` that the run is added to: its shards, tiles, footprint, fates and gallery
         go on in the new one.
     n_new, n_merged : int
-        Rows that the run adds, and detections that are no row of their own for it.
+        Rows that the run adds, and detections that are not a row of their own for it.
     radius_arcsec, acronym, matching
         As in `lenspipe.catalog.write.write_catalog`.
 

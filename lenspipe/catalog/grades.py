@@ -41,12 +41,12 @@ def read_grades(files: list[str]) -> pa.Table:
     Returns
     -------
     pa.Table
-        ``run_id``, ``candidate_id``, ``grader``, ``grade``, one row a grade.
+        ``run_id``, ``candidate_id``, ``grader``, ``grade``, one row per grade.
 
     Raises
     ------
     ConfigError
-        A file is missing or is no grade file, a grade is not A, B, C or N, or has no grader; file and
+        A file is missing or is not a grade file, a grade is not A, B, C or N, or has no grader; file and
         line are named.
     """
     newest: dict[tuple[str, str, str], tuple[str, str]] = {}

@@ -26,7 +26,7 @@ FATES = pa.schema(
         field("grade", pa.string(), "Grade in its list", ucd="meta.code.qual"),
         field("reference", pa.string(), "Where it was published", ucd="meta.bib"),
         field("left_out", pa.bool_(), "Used in training, so left out of the recall", ucd="meta.code"),
-        field("fate", pa.string(), "ranked, candidate without a score, or why it is no candidate", ucd="meta.code"),
+        field("fate", pa.string(), "ranked, candidate without a score, or why it is not a candidate", ucd="meta.code"),
         field("candidate_id", pa.string(), "Its best-ranked candidate", ucd="meta.id.cross"),
         field("run_id", pa.string(), "Run of that candidate", ucd="meta.id;meta.dataset"),
         field("rank", pa.int64(), "Rank of that candidate", ucd="meta.number"),
@@ -80,7 +80,7 @@ def fates(
     Returns
     -------
     pa.Table
-        With `FATES`, one row a lens of the footprint.
+        With `FATES`, one row per lens of the footprint.
     """
     lenses = lenses.filter(pa.array(inside(moc, *_positions(lenses))))
     n = lenses.num_rows
@@ -104,7 +104,7 @@ def fates(
 
 
 def with_earlier_words(table: pa.Table, before: pa.Table) -> pa.Table:
-    """Fates in which a lens that is no candidate keeps what an earlier look at its pixels said."""
+    """Fates in which a lens that is not a candidate keeps what an earlier look at its pixels said."""
     key = ("name", "ra", "dec")
     words = {tuple(row[k] for k in key): row["fate"] for row in before.to_pylist() if not row["candidate_id"]}
     fate = [

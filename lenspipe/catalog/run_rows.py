@@ -193,7 +193,7 @@ class Entries:
 
 
 def traces_of(run: Run) -> pa.Table:
-    """What traces a candidate, one row a shard of the plan."""
+    """What traces a candidate, one row per shard of the plan."""
     checksums = {item["file"]: item["checksum"] for item in run.record.get("inputs", [])}
     plan = run.plan.filter(pc.is_valid(run.plan["shard_id"])).select(["tile", "files", "shard_id", "window"])
     per_tile = {

@@ -27,7 +27,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.tables import read_parquet
 
-DESCRIPTION = "Strong-lens candidates, one row an object; score is raw, probability is calibrated."
+DESCRIPTION = "Strong-lens candidates, one row per object; score is raw, probability is calibrated."
 MAX_CANDIDATES = 20_000_000
 """Detections of which one process makes a catalogue: columns of words end at 2 GiB, which is 30 million checksums."""
 SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]

@@ -170,7 +170,7 @@ def print_catalog(out: Path, record: dict[str, Any]) -> None:
         ("candidates.parquet", "VOParquet, best first"),
         ("candidates.fits", "the same as FITS"),
         ("footprint.moc.fits", "area searched, MOC 2.0"),
-        ("shards.parquet", "depth and area, one row a shard"),
+        ("shards.parquet", "depth and area, one row per shard"),
         ("known_lenses.parquet", "fate of each known lens inside"),
         ("provenance.json", "inputs, versions, model, counts"),
     ):

@@ -79,7 +79,7 @@ def command(
     Make a calibrated finder of a survey from its own pixels: a RUN of `lenspipe scan`, or TILES that are scanned first.
 
     Hosts and negatives are chosen from the run's own sources, arcs and look-alikes painted on them, a network trained
-    and calibrated; the folder is what `lenspipe scan --model` takes. Killed at any moment, the same command goes on.
+    and calibrated; the folder is what `lenspipe scan --model` takes. Killed at any moment, the same command resumes.
     Exit code: 0 done, 2 bad request.
     """
     from lenspipe.cli.progress import ShownProgress

@@ -64,9 +64,9 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
     if request.config.zero_point_ab is not None:
         console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")
     for file, what in (
-        (CANDIDATES, "one row a candidate, best first"),
+        (CANDIDATES, "one row per candidate, best first"),
         (SHEET, "picture of the best"),
-        (SHARDS, "what was searched, one row a shard"),
+        (SHARDS, "what was searched, one row per shard"),
         (PSF_FILE, "the PSF of each shard and band, from its stars"),
         (FAILED, "what could not be searched, and why"),
         (RUN, "config, versions, inputs, counts, timings"),

@@ -78,7 +78,7 @@ def command(
     """
     Train a network on a data set of labelled stamps.
 
-    Killed at any moment, the same command goes on after the last whole epoch. Exit code: 0 done, 2 bad request.
+    Killed at any moment, the same command resumes after the last whole epoch. Exit code: 0 done, 2 bad request.
     """
     from lenspipe.learn.train import said
 

@@ -125,7 +125,7 @@ def _read_then_score(
 
 
 class ShardSource(Datasource):
-    """Shards as a Ray Data source: one row a shard, read and measured inside the read task."""
+    """Shards as a Ray Data source: one row per shard, read and measured inside the read task."""
 
     def __init__(self, tasks: Sequence[ShardTask], context: ScanContext) -> None:
         super().__init__()

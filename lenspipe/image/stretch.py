@@ -49,7 +49,7 @@ def humvi_composite(
     """
     scales = np.asarray(band_scales, np.float32)[:, None, None]
     if scales.shape[0] != surface_brightness.shape[-3]:
-        raise ValueError(f"band_scales needs one value a band, got {len(band_scales)} for {surface_brightness.shape}")
+        raise ValueError(f"band_scales needs one value per band, got {len(band_scales)} for {surface_brightness.shape}")
     scaled = surface_brightness.astype(np.float32, copy=False) * scales
     intensity = np.abs(scaled.mean(axis=-3, keepdims=True)) * np.float32(q)
     # below 1e-6 the ratio equals alpha to float32 precision

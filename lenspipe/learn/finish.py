@@ -35,7 +35,7 @@ def finish(
     module : Network
         Trained, on the CPU; an equivariant network is stored in its plain form.
     history : list of dict
-        One row an epoch.
+        One row per epoch.
     outputs : array (n,) or (n, n_out)
         On the validation stamps.
     n_worker, device
@@ -61,7 +61,7 @@ def finish(
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write one row an epoch as Parquet."""
+    """Write one row per epoch as Parquet."""
     names = list(dict.fromkeys(name for row in history for name in row))
     columns = {
         name: pa.array([row.get(name) for row in history], pa.int64() if name == "epoch" else pa.float64())

@@ -145,7 +145,7 @@ class ModelCard(Table):
         if large := [f"{name} = {size}" for name, size in sizes.items() if size > MAX_AMOUNTS.get(name, MAX_SIZE)]:
             raise ValueError(f"a size above {MAX_SIZE}, which no network here has: {large[0]}")
         if len(self.stretch.band_scales) != len(self.bands):
-            raise ValueError("stretch.band_scales needs one value a band")
+            raise ValueError("stretch.band_scales needs one value per band")
         if any(len(row) != len(self.bands) for row in self.stretch.mix or ()):
             raise ValueError("each row of stretch.mix needs one weight a band")
         if not self.min_scale_arcsec <= self.pixel_scale_arcsec <= self.max_scale_arcsec:

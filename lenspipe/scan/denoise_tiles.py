@@ -53,7 +53,7 @@ def denoise_files(
     """
     Denoise the model's bands of a tile and write them.
 
-    The whole tile is held in memory: about 40 bytes a pixel and band. The sky and its noise are measured as a scan
+    The whole tile is held in memory: about 40 bytes per pixel and band. The sky and its noise are measured as a scan
     does; the sky is put back. Masked pixels come out as NaN: what they hold is never seen nor smeared.
 
     Raises

@@ -32,7 +32,7 @@ class Field:
     invvar: NDArray[np.float32]
     """Inverse variance ``(band, y, x)``, 1 / nJy^2: sky and the photons of the sources."""
     truth: pa.Table
-    """One row an object: ``kind`` (galaxy, star, lens), ``is_lens``, ``x_px``, ``y_px``, ``mag_<band>``; for lenses
+    """One row per object: ``kind`` (galaxy, star, lens), ``is_lens``, ``x_px``, ``y_px``, ``mag_<band>``; for lenses
     ``theta_e_arcsec``, redshifts, ``arc_snr``, ``magnification`` and the other truths of the arcs, else null."""
 
 

@@ -23,7 +23,7 @@ from lenspipe.tables import open_parquet, read_parquet
 __all__ = ["SPLITS", "ImageSpec", "StampSet", "image_array", "image_column", "stamp_schema", "write_part"]
 
 ROW_GROUP_BYTES = 4 << 20
-"""Image bytes a row group: what one random read costs, small enough that readers stay bounded."""
+"""Image bytes per row group: what one random read costs, small enough that readers stay bounded."""
 
 
 def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:

@@ -39,7 +39,7 @@ def validate(
     Problems of a data set; none where it is fine to train on.
 
     Images are read once, in batches, and rows that may be duplicates once more: beside a batch, memory holds some
-    ten bytes a stamp and image, and names, hosts and splits.
+    ten bytes per stamp and image, and names, hosts and splits.
 
     Parameters
     ----------

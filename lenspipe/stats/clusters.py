@@ -46,7 +46,7 @@ def clustered_interval(k: NDArray[np.integer], n: NDArray[np.integer]) -> tuple[
 
 
 class ByGroup:
-    """Scores of stamps that are no lenses with the group that each belongs to, in bounded memory."""
+    """Scores of stamps that are not lenses with the group that each belongs to, in bounded memory."""
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
         self._max_rows = max_rows

@@ -17,7 +17,7 @@ def tpr_at_fpr(lens: Array, other: Array, rate: float) -> tuple[int, float]:
     """
     Number of lenses above the threshold that at most ``rate`` of the others pass, and that threshold.
 
-    A score counts as above only where it is greater: ties with the threshold's own other are no lenses.
+    A score counts as above only where it is greater: ties with the threshold's own other are not lenses.
     """
     allowed = int(np.floor(rate * len(other) + 1e-9))
     threshold = float(np.sort(other)[::-1][allowed]) if allowed < len(other) else float("-inf")

@@ -19,7 +19,7 @@ N_SURVEY_MAX = 30
 
 
 class SurveyProbe:
-    """Scores of stamps that are no lenses, by the survey that they name; memory does not grow with the data."""
+    """Scores of stamps that are not lenses, by the survey that they name; memory does not grow with the data."""
 
     def __init__(self) -> None:
         self._tallies: dict[str, Tally] = {}
@@ -37,7 +37,7 @@ class SurveyProbe:
 
         0.5 is what a finder gives that does not see which survey a galaxy is from. The galaxies of two surveys may
         differ themselves, as by their depth or by how they were chosen; then a larger area is not the finder's fault,
-        and their scores are no more comparable.
+        and their scores are not comparable any more.
 
         Returns
         -------

@@ -57,7 +57,7 @@ def test_reading_a_card_does_not_import_torch(card: ModelCard, tmp_path: Path) -
         ({"task": "regress"}, "not valid: targets: Field required"),
         ({"targets": ["theta_e_arcsec"]}, "targets does not belong to the task find"),
         ({"task": "guess"}, "does not match any of the expected tags"),
-        ({"bands": ["g", "r"]}, "band_scales needs one value a band"),
+        ({"bands": ["g", "r"]}, "band_scales needs one value per band"),
         ({"min_scale_arcsec": 0.3}, "must lie between"),
         ({"colour": "red"}, "colour: Extra inputs"),
         ({"weights_sha256": "abc"}, "weights_sha256"),

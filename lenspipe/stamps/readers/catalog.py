@@ -17,7 +17,7 @@ from lenspipe.stamps.spec import FORMAT_COLUMNS
 
 @dataclass(frozen=True)
 class Catalog:
-    """A table with one row a stamp."""
+    """A table with one row per stamp."""
 
     table: pa.Table
     """All columns, typed."""
@@ -77,5 +77,5 @@ def read_catalog(path: str | Path, key: str) -> Catalog:
     row_of = {value: index for index, value in enumerate(keys)}
     if len(row_of) != len(keys):
         twice = next(value for index, value in enumerate(keys) if row_of[value] != index)
-        raise ConfigError("a key occurs twice in the catalogue: keep one row a stamp", file=str(path), key=twice)
+        raise ConfigError("a key occurs twice in the catalogue: keep one row per stamp", file=str(path), key=twice)
     return Catalog(table, row_of)

@@ -29,7 +29,7 @@ class ColourNpzOptions(Table):
     names: str = "name"
     """Array ``(n,)`` of stamp names of the ``.npz``."""
     catalogue: str = ""
-    """CSV with a row a stamp; the only CSV of the folder where empty."""
+    """CSV with a row per stamp; the only CSV of the folder where empty."""
     key: str = "name"
     """Column of the CSV with the stamp name."""
     label: str = ""

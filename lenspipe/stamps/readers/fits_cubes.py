@@ -31,7 +31,7 @@ class FitsCubesOptions(Table):
     label: str = ""
     """Class of every stamp; null where empty."""
     table: str = ""
-    """Text table with a header line and a row a stamp, columns between blanks (``map.txt``)."""
+    """Text table with a header line and a row per stamp, columns between blanks (``map.txt``)."""
     columns: dict[str, str] = {}
     """Columns of the table to keep: ``{new_name = "name in the table"}``."""
 

@@ -1,4 +1,4 @@
-"""A folder of FITS stamps, one file a stamp with its bands in HDUs, and a CSV of labels."""
+"""A folder of FITS stamps, one file per stamp with its bands in HDUs, and a CSV of labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FitsFolderOptions(Table):
     sky_position: Literal["wcs", "labels", "none"] = "wcs"
     """Where ra_deg and dec_deg come from: each file's WCS, columns of these names in the labels, or nowhere."""
     labels: str = ""
-    """CSV with a row a stamp, relative to the folder."""
+    """CSV with a row per stamp, relative to the folder."""
     key: str = "file"
     """Column of the CSV that names the stamp."""
     stem: str = "(.+)"
