@@ -19,9 +19,9 @@ requeue() {
 }
 
 run_on_nodes() {
-    local first address
-    first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    address="$(srun --nodes=1 --ntasks=1 --nodelist="$first" hostname -I | awk '{print $1}'):6379"
+    local nodes address
+    mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST") # not | head: it may end before scontrol has, an error
+    address="$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname -I | awk '{print $1}'):6379"
     export RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 RAY_AUTH_MODE=token RAY_idle_worker_killing_time_threshold_ms=600000
     # all nodes share the home folder, so one token does
     [[ -s ~/.ray/auth_token ]] || ray get-auth-token --generate >/dev/null
