@@ -167,16 +167,17 @@ def _start(address: str | None, n_cpu: int) -> None:
         # a process that watches for nodes that are taken away, of which a Ray of our own has none
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
-        if address:
-            ray.init(address=address, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=n_cpu,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        with _silent_descriptor(2):  # on which Ray says that it was told to say less
+            if address:
+                ray.init(address=address, logging_level=logging.ERROR)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=n_cpu,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
     except Exception as error:  # Ray has no type of its own for a start that takes too long
         said = " ".join(str(error).split())
         if address:
@@ -188,3 +189,17 @@ def _start(address: str | None, n_cpu: int) -> None:
             load=round(os.getloadavg()[0], 1),
             ray=said,
         ) from error
+
+
+@contextlib.contextmanager
+def _silent_descriptor(number: int) -> Iterator[None]:
+    """What is written to a file descriptor goes nowhere: of code below Python, which knows no `sys.stderr`."""
+    kept = os.dup(number)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, number)
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,3 +1,5 @@
+import os
+
 import click
 import pytest
 
@@ -86,3 +88,11 @@ def test_workers_are_a_number_or_a_range():
     for wrong in ("0", "-1", "4:2", "0:0", "many", "1:2:3", "3:"):
         with pytest.raises(click.BadParameter):
             of(wrong, None, None)
+
+
+def test_what_is_below_python_is_silent_while_ray_starts_and_heard_before_and_after(capfd):
+    os.write(2, b"before ")
+    with session._silent_descriptor(2):
+        os.write(2, b"noise ")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before after"
