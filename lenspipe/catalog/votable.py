@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.io.votable.tree import CooSys, Field, Info, Resource, TableElement, VOTableFile
 from numpy.typing import NDArray
 
-from lenspipe.survey.structure import Sum, sign
+from lenspipe.survey.checksums import Sum, sign
 from lenspipe.tables import check_columns, without_gaps, write_table
 
 VERSION_KEY, CONTENT_KEY = "IVOA.VOTable-Parquet.version", "IVOA.VOTable-Parquet.content"

@@ -9,18 +9,16 @@ import functools
 import gzip
 import io
 import lzma
-import math
 import os
-import re
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Literal, TypeAlias, cast
 
-import numpy as np
-
 from lenspipe.errors import TileError
+from lenspipe.survey.cards import CARD, cards_of, check_table, data_bytes
+from lenspipe.survey.checksums import Mismatch, Sum, disagrees, worse
 
-RECORD, CARD = 2880, 80
+RECORD = 2880
 UNPACKED_GB_MAX = 8.0
 """Default of the most that a packed file may unpack to, 1e9 bytes."""
 CANNOT = "the FITS file cannot be read (missing, truncated or damaged)"
@@ -29,12 +27,6 @@ SHORT_FACTOR, SHORT_BYTES = 16, 64 << 20
 the windows that it holds are read."""
 _HEADER_RECORDS_MAX = 20_000
 _BLOCK = 1 << 22
-_ONES = 0xFFFFFFFF
-_INTEGER = re.compile(r"[+-]?\d{1,40}")
-_VALUE = re.compile(r"= *('(?:[^']|'')*'|[^/]*)")
-_BITPIX = {8, 16, 32, 64, -32, -64}
-_AXES_MAX = 999
-"""Of axes, of columns: what the standard allows."""
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _TORN = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 """What the unpackers raise for damaged bytes."""
@@ -54,17 +46,6 @@ class Hdu:
     """End of the data, without what fills the last record."""
     cards: dict[str, str]
     """Values as they are written, of the first card of each keyword."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Mismatch:
-    """A checksum that does not agree with its HDU."""
-
-    what: str
-    damage: bool
-    """Whether this shows damage: the header is as its checksum was written for, and the data are not; or the difference
-    is that of one bit. Else the header may have been edited since: many cut-outs carry the sums of what they are from.
-    """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -243,10 +224,10 @@ class _Walk:
             raw = self._header(first)
             if raw is None:
                 return
-            cards = _cards(raw.decode("latin-1"))
+            cards = cards_of(raw.decode("latin-1"))
             try:
                 n = data_bytes(cards)
-                _check_table(cards, self._limit)
+                check_table(cards, self._limit)
             except ValueError as error:
                 raise self._error(str(error)) from error
             data = start + len(raw)
@@ -308,7 +289,7 @@ class _Walk:
                 break
             total.add(block)
             self._at += len(block)
-        self.mismatch = _worse(self.mismatch, _disagrees(cards, header, total))
+        self.mismatch = worse(self.mismatch, disagrees(cards, header, total))
 
     def _error(self, message: str) -> TileError:
         return TileError(f"{CANNOT}: {message}", file=self._file)
@@ -322,160 +303,6 @@ class _Walk:
         )
 
 
-def _cards(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for k in range(0, len(text), CARD):
-        key = text[k : k + 8].rstrip()
-        if key == "END":
-            break
-        if text[k + 8 : k + 9] == "=" and key not in found:
-            match = _VALUE.match(text, k + 8, k + CARD)
-            found[key] = match[1].strip() if match else ""
-    return found
-
-
-def _whole(cards: dict[str, str], key: str, low: int, high: int, default: int | None = None) -> int:
-    """
-    Value of a card that must be a whole number within limits.
-
-    Raises
-    ------
-    ValueError
-        It is not, or missing without a default.
-    """
-    text = cards.get(key)
-    if text is None and default is not None:
-        return default
-    if text is None or not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-        said = "is missing" if text is None else f"is {text[:40]}"
-        raise ValueError(f"{key} {said}, which cannot be")
-    return int(text)
-
-
-_MOST = 1 << 62
-
-
-def data_bytes(cards: dict[str, str]) -> int:
-    """
-    Bytes of the data that a header speaks of, without filling.
-
-    Raises
-    ------
-    ValueError
-        BITPIX, NAXIS, PCOUNT or the like say what cannot be.
-    """
-    bits = _whole(cards, "BITPIX", -64, 64)
-    if bits not in _BITPIX:
-        raise ValueError(f"BITPIX is {bits}, which cannot be")
-    axes = [_whole(cards, f"NAXIS{k}", 0, _MOST) for k in range(1, _whole(cards, "NAXIS", 0, _AXES_MAX) + 1)]
-    if not axes:
-        return 0
-    if axes[0] == 0 and cards.get("GROUPS") == "T":
-        axes = axes[1:]
-    extra = _whole(cards, "PCOUNT", 0, _MOST, 0)
-    return abs(bits) // 8 * _whole(cards, "GCOUNT", 1, _MOST, 1) * (extra + math.prod(axes))
-
-
-def _check_table(cards: dict[str, str], limit: int) -> None:
-    """Raise `ValueError` where the cards of a table, and of an image compressed into it, say what cannot be."""
-    if not cards.get("XTENSION", "").strip("' ").startswith(("BINTABLE", "TABLE", "A3DTABLE")):
-        return
-    n_column = _whole(cards, "TFIELDS", 0, _AXES_MAX)
-    for k in range(1, n_column + 1):
-        for key in (f"TTYPE{k}", f"TFORM{k}"):
-            if not cards.get(key, "''").startswith("'"):
-                raise ValueError(f"{key} is {cards[key][:40]}, which is not text")
-    if cards.get("ZIMAGE") != "T":
-        return
-    bits = _whole(cards, "ZBITPIX", -64, 64)
-    axes = [_whole(cards, f"ZNAXIS{k}", 0, _MOST) for k in range(1, _whole(cards, "ZNAXIS", 0, _AXES_MAX) + 1)]
-    tile = [_whole(cards, f"ZTILE{k}", 1, _MOST, 1 if k > 1 else max(1, axes[0])) for k in range(1, len(axes) + 1)]
-    n_tile = math.prod(-(-axis // side) for axis, side in zip(axes, tile, strict=True)) if axes else 0
-    n_row = _whole(cards, "NAXIS2", 0, _MOST)
-    if n_tile != n_row:
-        raise ValueError(f"an image in {n_tile} compressed pieces (ZNAXIS, ZTILE) has {n_row} of them (NAXIS2)")
-    if abs(bits) // 8 * math.prod(axes) > limit:
-        raise ValueError(
-            f"a compressed image unpacks to more than {limit / 1e9:g} GB (ZNAXIS); if it is what it claims to be, "
-            "raise survey.unpacked_gb_max"
-        )
-    if math.prod(tile) > 4 * max(1, math.prod(axes)) and math.prod(tile) > _BLOCK:
-        raise ValueError("ZTILE is larger than the image")
-
-
-class Sum:
-    """The 32-bit sum with end-around carry of the FITS standard, over pieces of any length."""
-
-    def __init__(self) -> None:
-        self._total, self._odd = 0, b""
-
-    def add(self, block: bytes) -> None:
-        """Add bytes."""
-        block = self._odd + block
-        whole = len(block) & ~3
-        self._total += int(np.frombuffer(block, ">u4", whole // 4).byteswap().view("=u4").sum(dtype=np.uint64))
-        self._odd = block[whole:]
-
-    def value(self) -> int:
-        """The sum of what was added."""
-        total = self._total
-        if self._odd:
-            total += int.from_bytes(self._odd.ljust(4, b"\0"), "big")
-        while total > _ONES:
-            total = (total & _ONES) + (total >> 32)
-        return total
-
-
-def sign(header: bytes) -> bytes:
-    """
-    A header with its CHECKSUM, which holds sixteen zeros in it, set so that the whole HDU adds up to ones.
-
-    The encoding is that of the FITS standard 4.0, appendix J. DATASUM must be there.
-    """
-    whole = Sum()
-    whole.add(header)
-    data_sum = int(_cards(header.decode("latin-1"))["DATASUM"].strip("' "))
-    left = _ONES - (whole.value() + data_sum) % _ONES
-    letters = bytearray(16)
-    for k, byte in enumerate(left.to_bytes(4, "big")):
-        four = [byte // 4 + 48] * 4
-        four[0] += byte % 4
-        while any(_is_sign(letter) for letter in four):
-            for j in (0, 2):
-                if _is_sign(four[j]) or _is_sign(four[j + 1]):
-                    four[j], four[j + 1] = four[j] + 1, four[j + 1] - 1
-        for j in range(4):
-            letters[4 * j + k] = four[j]
-    at = header.index(b"CHECKSUM= '") + 11
-    return header[:at] + bytes(letters[-1:] + letters[:-1]) + header[at + 16 :]
-
-
-def _is_sign(letter: int) -> bool:
-    return 0x3A <= letter <= 0x40 or 0x5B <= letter <= 0x60
-
-
-def _disagrees(cards: dict[str, str], header: bytes, data: Sum) -> Mismatch | None:
-    """What is wrong with an HDU's checksums; None where nothing is."""
-    name = cards.get("EXTNAME", "").strip("' ")
-    of = f" of {name}" if name else ""
-    stated = cards.get("DATASUM", "").strip("' ")
-    whole = Sum()
-    whole.add(header)
-    head, found = whole.value(), data.value()
-    signed = bool(cards.get("CHECKSUM", "").strip("' 0"))
-    if stated.isdigit() and (off := (found - int(stated)) % _ONES):
-        as_written = signed and (head + int(stated)) % _ONES == 0
-        return Mismatch(f"DATASUM{of}", as_written or _one_bit(off))
-    if signed and (off := (head + found) % _ONES):
-        return Mismatch(f"CHECKSUM{of}", _one_bit(off))
-    return None
-
-
-def _one_bit(off: int) -> bool:
-    """Whether two sums differ as one exchanged bit makes them: by a power of two, up or down."""
-    return min(off.bit_count(), (_ONES - off).bit_count()) == 1
-
-
 def _mismatch(stream: IO[bytes], structure: Structure) -> Mismatch | None:
     worst: Mismatch | None = None
     for hdu in structure.hdus:
@@ -487,9 +314,5 @@ def _mismatch(stream: IO[bytes], structure: Structure) -> Mismatch | None:
         while left and (block := stream.read(min(_BLOCK, left))):
             data.add(block)
             left -= len(block)
-        worst = _worse(worst, _disagrees(hdu.cards, header, data))
+        worst = worse(worst, disagrees(hdu.cards, header, data))
     return worst
-
-
-def _worse(one: Mismatch | None, two: Mismatch | None) -> Mismatch | None:
-    return two if one is None or (two is not None and two.damage and not one.damage) else one
