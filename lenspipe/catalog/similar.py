@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog import folder as names
@@ -17,6 +16,7 @@ from lenspipe.catalog.vectors import as_numbers
 from lenspipe.errors import ConfigError
 from lenspipe.schema import EMBEDDING, field
 from lenspipe.sky.sphere import separation_arcsec
+from lenspipe.tables import read_parquet
 
 SHOWN = ("candidate_id", "name", "ra", "dec", "rank", "score", "probability", "run_id")
 SIMILARITY = field("similarity", pa.float32(), "Cosine of the angle between the vectors", ucd="stat.correlation")
@@ -45,7 +45,7 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
     best: tuple[float, Pixel, int] | None = None
     for pixel in read_pixels(root):
         columns = ["ra", "dec"] if position else ["candidate_id"]
-        rows = pq.read_table(root / "dataset" / pixel.path, columns=columns, partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, columns=columns, partitioning=None)
         if position:
             ra, dec = (float(number) for number in position.groups())
             away = separation_arcsec(rows["ra"].to_numpy(), rows["dec"].to_numpy(), ra, dec)
@@ -60,7 +60,7 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
         raise ConfigError(f"the catalogue has no row {where}", target=target, catalog=str(catalogue))
     _, pixel, row = best
     columns = ["candidate_id", EMBEDDING]
-    found = pq.read_table(root / "dataset" / pixel.path, columns=columns, partitioning=None).slice(row, 1)
+    found = read_parquet(root / "dataset" / pixel.path, columns=columns, partitioning=None).slice(row, 1)
     vector = as_numbers(found[EMBEDDING])[0].astype(np.float32)
     if not np.isfinite(vector).all():
         raise ConfigError(
@@ -89,14 +89,14 @@ def most_similar(catalogue: Path, vector: NDArray[np.floating], k: int) -> pa.Ta
     Raises
     ------
     ConfigError
-        The catalogue has no vectors, or of another size.
+        The catalogue has no vectors, of no row, or of another size.
     """
     root, asked = _vectors(catalogue), np.asarray(vector, np.float32)
     asked = asked / np.linalg.norm(asked)
     best: list[tuple[float, int, int]] = []
     pixels = read_pixels(root)
     for number, pixel in enumerate(pixels):
-        rows = pq.read_table(root / "dataset" / pixel.path, columns=[EMBEDDING], partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, columns=[EMBEDDING], partitioning=None)
         size = rows[EMBEDDING].type.list_size
         if size != len(asked):
             raise ConfigError("the catalogue's vectors are of another size", has=size, got=len(asked))
@@ -104,10 +104,12 @@ def most_similar(catalogue: Path, vector: NDArray[np.floating], k: int) -> pa.Ta
         some = np.argsort(-near, kind="stable")[:k]
         best += [(float(near[i]), number, int(i)) for i in some if np.isfinite(near[i])]
         best = sorted(best, key=lambda one: -one[0])[:k]
+    if not best:
+        raise ConfigError("no row of the catalogue has a vector: a band of the embedding was missing in all")
     tables = []
     for number in sorted({number for _, number, _ in best}):
         mine = [place for place, (_, n, _) in enumerate(best) if n == number]
-        rows = pq.read_table(catalogue / names.HATS / "dataset" / pixels[number].path, partitioning=None)
+        rows = read_parquet(catalogue / names.HATS / "dataset" / pixels[number].path, partitioning=None)
         some_rows = rows.select([n for n in SHOWN if n in rows.column_names]).take([best[place][2] for place in mine])
         tables.append(some_rows.append_column("place", pa.array(mine, pa.int64())))
     found = pa.concat_tables(tables).sort_by("place").drop_columns(["place"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +183,3 @@ def write_vectors(
     n_vector = sum(n for _, n in executor.each("vectors", work, pixels, scratch=scratch))
     write_metadata(out, schema, pixels, name=f"{name}_embedding")
     return n_vector
-
-
-def iter_vectors(root: Path) -> Iterator[tuple[pa.Table, NDArray[np.float16]]]:
-    """Rows (`_KEYS`) of a tree of vectors and their vectors ``(n, size)``, pixel by pixel."""
-    for pixel in read_pixels(root):
-        rows = read_parquet(root / "dataset" / pixel.path, partitioning=None)
-        yield rows.drop_columns([EMBEDDING]), as_numbers(rows[EMBEDDING])

@@ -31,14 +31,15 @@ def command(target: str, catalogue: Path, k: int, radius: float, out: Path | Non
 
     Every vector is compared. Exit code: 0 done, 2 bad request.
     """
-    import pyarrow.csv
+    import csv
+
     from rich.console import Console
     from rich.table import Table
 
     from lenspipe.catalog.similar import most_similar, vector_at
     from lenspipe.errors import ConfigError
     from lenspipe.rundir import atomic_path
-    from lenspipe.tables import write_table
+    from lenspipe.tables import safe_cell, write_table
 
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise ConfigError("the file's name says its form: .csv or .parquet", got=str(out))
@@ -47,7 +48,11 @@ def command(target: str, catalogue: Path, k: int, radius: float, out: Path | Non
     if out is not None:
         with atomic_path(out) as path:
             if out.suffix == ".csv":
-                pyarrow.csv.write_csv(found, path)
+                with path.open("w", newline="", encoding="utf-8") as stream:
+                    writer = csv.writer(stream)
+                    writer.writerow(found.column_names)
+                    for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
+                        writer.writerow([safe_cell(value) if isinstance(value, str) else value for value in row])
             else:
                 write_table(found, path)
     table = Table(title=f"Most like {name}", title_justify="left", box=None)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.nn.card import ModelCard, digest, read_card
+from lenspipe.nn.card import ModelCard, digest, fits, read_card
 from lenspipe.scan.config import ScanConfig
 from lenspipe.survey.layout import SurveyLayout
 
@@ -169,6 +169,32 @@ class Reader(abc.ABC):
         ModelError
             A checkpoint is broken, or the device is not there.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCheckpoint(Reader):
+    """A reader with one model: named, demanding and fitting as its card says."""
+
+    model: Checkpoint
+
+    @property
+    def name(self) -> str:
+        """The card's."""
+        return self.model.card.name
+
+    @property
+    def digest(self) -> str:
+        """The checkpoint's."""
+        return self.model.digest
+
+    @property
+    def demands(self) -> tuple[str, ...]:
+        """All bands of the card."""
+        return self.model.card.bands
+
+    def fits(self, bands: tuple[str, ...], pixel_scale_arcsec: float) -> str | None:
+        """As the card says."""
+        return fits(self.model.card, bands, pixel_scale_arcsec)
 
 
 def giving(readers: tuple[Reader, ...], name: str) -> Reader | None:

@@ -10,37 +10,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.nn.card import find_model, fits, verdict
+from lenspipe.nn.card import find_model, verdict
 from lenspipe.nn.outputs import Denoise
-from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, Reader, Work
+from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, OneCheckpoint, Work
 
 
 @dataclasses.dataclass(frozen=True)
-class CutoutDenoiser(Reader):
+class CutoutDenoiser(OneCheckpoint):
     """A denoiser and the exposure ratio that it is asked for; it fills no column."""
 
-    model: Checkpoint
     ratio: float
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self.model.card.name
-
-    @property
-    def digest(self) -> str:
-        """The checkpoint's."""
-        return self.model.digest
 
     @property
     def gives(self) -> tuple[str, ...]:
         """Denoised cutouts: a function from their key to ``(n, band, y, x)``."""
         return ("denoised",)
-
-    @property
-    def demands(self) -> tuple[str, ...]:
-        """All bands of the card."""
-        return self.model.card.bands
 
     @property
     def n_cutout(self) -> int:
@@ -50,10 +34,6 @@ class CutoutDenoiser(Reader):
     def cutouts(self, pixel_scale_arcsec: float) -> tuple[CutoutKey, ...]:
         """None."""
         return ()
-
-    def fits(self, bands: tuple[str, ...], pixel_scale_arcsec: float) -> str | None:
-        """As the card says."""
-        return fits(self.model.card, bands, pixel_scale_arcsec)
 
     def fields(self) -> list[pa.Field]:
         """None."""

@@ -11,32 +11,21 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.infer.prepare import cutout_size_px
-from lenspipe.nn.card import ModelCard, find_model, fits, read_card, shipped_models
+from lenspipe.nn.card import ModelCard, find_model, read_card, shipped_models
 from lenspipe.nn.outputs import Calibration, Find
-from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, Reader, Work
+from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, OneCheckpoint, Work
 from lenspipe.schema import score_fields
 from lenspipe.stats.calibrate import probability, probability_record
 
 
 @dataclasses.dataclass(frozen=True)
-class Finder(Reader):
+class Finder(OneCheckpoint):
     """A finder and how its score is read."""
 
-    model: Checkpoint
     denoised: bool
     """Whether cutouts go through a denoiser first."""
     prior: float | None
     batch_size: int | None
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self.model.card.name
-
-    @property
-    def digest(self) -> str:
-        """The checkpoint's."""
-        return self.model.digest
 
     @property
     def calibration(self) -> Calibration | None:
@@ -56,18 +45,9 @@ class Finder(Reader):
         """A score, and a probability where there is a calibration."""
         return ("score",) if self.calibration is None else ("score", "probability")
 
-    @property
-    def demands(self) -> tuple[str, ...]:
-        """All bands of the card."""
-        return self.model.card.bands
-
     def cutouts(self, pixel_scale_arcsec: float) -> tuple[CutoutKey, ...]:
         """The card's bands, as wide as its stamps."""
         return (CutoutKey(self.model.card.bands, cutout_size_px(self.model.card, pixel_scale_arcsec)),)
-
-    def fits(self, bands: tuple[str, ...], pixel_scale_arcsec: float) -> str | None:
-        """As the card says."""
-        return fits(self.model.card, bands, pixel_scale_arcsec)
 
     def fields(self) -> list[pa.Field]:
         """``score``, and ``probability`` where there is a calibration."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lenspipe.errors import ConfigError
 from lenspipe.infer.prepare import cutout_size_px
-from lenspipe.nn.card import find_model, fits
-from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, Reader
+from lenspipe.nn.card import find_model
+from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, OneCheckpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,35 +18,15 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class OneModel(Reader):
+class OneModel(OneCheckpoint):
     """A checkpoint whose stamps may have any side; a source lies in the middle of an odd cutout all the same."""
 
-    model: Checkpoint
     batch_size: int | None
-
-    @property
-    def name(self) -> str:
-        """The card's."""
-        return self.model.card.name
-
-    @property
-    def digest(self) -> str:
-        """The checkpoint's."""
-        return self.model.digest
-
-    @property
-    def demands(self) -> tuple[str, ...]:
-        """All bands of the card."""
-        return self.model.card.bands
 
     def cutouts(self, pixel_scale_arcsec: float) -> tuple[CutoutKey, ...]:
         """The card's bands, as wide as its stamps; one pixel more where their side is even."""
         card = self.model.card
         return (CutoutKey(card.bands, cutout_size_px(card, pixel_scale_arcsec) // 2 * 2 + 1),)
-
-    def fits(self, bands: tuple[str, ...], pixel_scale_arcsec: float) -> str | None:
-        """As the card says."""
-        return fits(self.model.card, bands, pixel_scale_arcsec)
 
     def check(self, tile: str, bands: tuple[str, ...], pixel_scale_arcsec: float, *, halo_px: int) -> None:
         """Refuse a pixel scale that does not fit the model, and cutouts that reach beyond the halo."""
