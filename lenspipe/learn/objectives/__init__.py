@@ -72,9 +72,8 @@ def _adaptations(task: str) -> dict[str, Callable[[], Objective]]:
 
 
 METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
-    "find": {"supervised": _find} | {name: functools.partial(_adapted, "find", name) for name in ADAPTATIONS},
-    "classify": {"supervised": _classify}
-    | {name: functools.partial(_adapted, "classify", name) for name in ADAPTATIONS},
+    "find": {"supervised": _find} | _adaptations("find"),
+    "classify": {"supervised": _classify} | _adaptations("classify"),
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
     "embed": {"simclr": _simclr, "byol": _byol},
