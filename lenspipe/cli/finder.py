@@ -15,7 +15,7 @@ from lenspipe.runner import Workers
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
-    from lenspipe.finder.run import Runners
+    from lenspipe.finder.request import Runners
 
 STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 
@@ -83,7 +83,8 @@ def command(
     Exit code: 0 done, 2 bad request.
     """
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.finder.run import FinderRequest, make_finder
+    from lenspipe.finder.request import FinderRequest
+    from lenspipe.finder.run import make_finder
     from lenspipe.finder.settings import FinderSettings
     from lenspipe.report.page import with_interval
     from lenspipe.survey.layout import read_layout
@@ -128,7 +129,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _runners(name: str, workers: int | Workers | None) -> Runners:
-    from lenspipe.finder.run import Runners
+    from lenspipe.finder.request import Runners
 
     if name == "local":
         return Runners()

@@ -126,7 +126,7 @@ def _on_run(
     make: Start[Runner],
 ) -> dict[str, Any]:
     from lenspipe.finder.paint import paint_on_run
-    from lenspipe.finder.run import Runners
+    from lenspipe.finder.request import Runners
 
     return paint_on_run(
         run, recipe, count=count, seed=seed, out=out, resume=resume, progress=progress, runners=Runners(simulate=make)

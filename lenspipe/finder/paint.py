@@ -7,7 +7,8 @@ from typing import Any
 
 from lenspipe.errors import ConfigError
 from lenspipe.finder.recipe import HOSTS, survey_recipe
-from lenspipe.finder.run import FinderRequest, Runners, make_finder
+from lenspipe.finder.request import FinderRequest, Runners
+from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings
 from lenspipe.rundir import read_json
 from lenspipe.runner import Progress

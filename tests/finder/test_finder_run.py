@@ -11,7 +11,8 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import read_graded
 from lenspipe.finder.probe import border_probe
-from lenspipe.finder.run import FinderRequest, make_finder
+from lenspipe.finder.request import FinderRequest
+from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
 from lenspipe.runner import SILENT
 from lenspipe.sky.sphere import separation_arcsec
