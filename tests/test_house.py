@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lenspipe"
 TASKS = {"find", "classify", "regress", "denoise", "embed", "anomaly"}
 TASKS_AT_HOME = ("nn/outputs.py", "learn/objectives/", "evaluate/judges/")
 """What a task gives, how it is trained, how it is judged: everybody else asks these."""
-ENTRIES = ("lenspipe.cli", "lenspipe.__main__")
+ENTRIES = ("lenspipe.cli", "lenspipe.__main__", "lenspipe.api")
 PUBLIC = {"lenspipe.simulate.paint": "docs/simulations.md", "lenspipe.stats.recall": "docs/evaluation.md"}
 """Modules that nothing in the package imports, and the page that tells a user to."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))

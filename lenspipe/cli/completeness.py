@@ -71,9 +71,9 @@ def command(
 
     Exit code: 0 done, 2 bad request.
     """
+    from lenspipe.api.run import start_of
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.cli.scan import start_of
     from lenspipe.completeness.config import CompletenessConfig
     from lenspipe.completeness.measure import measure_completeness, real_stamps
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +12,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
-    from lenspipe.runner import Start, Workers
-    from lenspipe.scan.run import Runner
-
-RAY_COPY = "/runtime_resources/working_dir_files/"
+    from lenspipe.runner import Workers
 
 
 @click.command(cls=Command)
@@ -141,6 +135,7 @@ def command(
 
     Exit code: 0 done, 2 bad request, 3 done with failures.
     """
+    from lenspipe.api.run import absolute_tiles, model_setting, path_or_name, run_folder, start_of
     from lenspipe.catalog.known import read_known_lenses
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_truth
@@ -169,20 +164,20 @@ def command(
         config_file,
         assignments_to_config,
         {
-            "score.model": _model_setting(models),
-            "score.denoiser": denoiser and _path_or_name(denoiser),
+            "score.model": model_setting(models),
+            "score.denoiser": denoiser and path_or_name(denoiser),
             "score.prior": prior,
-            "substructure.models": tuple(map(_path_or_name, substructure)) or None,
+            "substructure.models": tuple(map(path_or_name, substructure)) or None,
             "substructure.above": substructure_above,
-            "embedder": embed and _path_or_name(embed),
-            "anomalies.model": anomaly and _path_or_name(anomaly),
+            "embedder": embed and path_or_name(embed),
+            "anomalies.model": anomaly and path_or_name(anomaly),
             "anomalies.above": anomaly_above,
             "shard.core_px": shard_px,
             "zero_point_ab": zero_point_ab,
             "detect.detector": detector,
         },
     )
-    folder = _run_folder(out, layout.name)
+    folder = run_folder(out, layout.name)
     start = start_of("local" if dry_run else runner, workers)
     with ShownProgress("shard") as progress:
         if sample:
@@ -190,7 +185,7 @@ def command(
 
             progress.say("Making the sample survey: simulated g r i tiles with injected lenses")
             tiles = (str(make_sample(folder / "sample")),)
-        request = ScanRequest(_absolute(tiles), layout, config, limit)
+        request = ScanRequest(absolute_tiles(tiles), layout, config, limit)
         if dry_run:
             print_plan(request)
             return 0
@@ -215,49 +210,3 @@ def _catalog(run: Path, lists: tuple[str, ...]) -> None:
         )
         return
     print_catalog(run / FOLDER, record)
-
-
-def _model_setting(models: tuple[str, ...]) -> str | tuple[str, ...] | None:
-    """One model as it is named, several as a list, None where the option is not given."""
-    named = tuple(map(_path_or_name, models))
-    return named if len(named) > 1 else named[0] if named else None
-
-
-def _path_or_name(model: str) -> str:
-    return os.path.abspath(model) if os.path.isdir(model) else model
-
-
-def _run_folder(out: Path | None, name: str) -> Path:
-    if out is None:
-        out = Path("runs") / f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
-    if not out.is_absolute() and RAY_COPY in f"{os.getcwd()}/":
-        raise ConfigError(
-            "a submitted job runs in Ray's own copy of the working directory, which is deleted with it; "
-            "give --out as an absolute path on a disk that all nodes see",
-            out=str(out),
-        )
-    return Path(os.path.abspath(out))
-
-
-def _absolute(tiles: tuple[str, ...]) -> tuple[str, ...]:
-    relative = next((t for t in tiles if "://" not in t and not os.path.isabs(os.path.expanduser(t))), None)
-    if relative is not None and RAY_COPY in f"{os.getcwd()}/":
-        raise ConfigError(
-            "a submitted job needs absolute paths or URLs of tiles, the same on all nodes", tiles=relative
-        )
-    return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
-
-
-def start_of(name: str, workers: int | Workers | None) -> Start[Runner]:
-    """Start of a scan's runner by its name: ``local`` or ``ray``."""
-    from lenspipe.distributed.session import on_ray
-    from lenspipe.runner import here
-    from lenspipe.scan.local import scan_local
-
-    return here(scan_local) if name == "local" else on_ray(_on_ray, n_worker=workers)
-
-
-def _on_ray(n_worker: int) -> Runner:
-    from lenspipe.distributed.scan import scan_ray
-
-    return partial(scan_ray, n_worker=n_worker)

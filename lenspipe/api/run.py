@@ -1,0 +1,237 @@
+"""A scan from Python, and a finished run in hand: its tables, its picture, its candidates explained."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import html
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from lenspipe.api.table import astropy_table
+from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.errors import ConfigError
+from lenspipe.runner import SILENT, Progress, Start, Workers, here
+from lenspipe.scan.after.catalog import catalog_run
+from lenspipe.scan.after.sheet import SHEET
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
+from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.run import Runner, run_scan
+from lenspipe.survey.layout import SurveyLayout, read_layout
+from lenspipe.tables import open_parquet, read_parquet
+from lenspipe.toml import put_over
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from lenspipe.scan.after.explain import Explanation
+
+RAY_COPY = "/runtime_resources/working_dir_files/"
+TABLES = {"candidates": CANDIDATES, "searched": SHARDS, "failures": FAILED}
+SHOWN = ("candidate_id", "ra", "dec", "tile", "score", "probability")
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+    record : dict
+        ``run.json``: what was asked for, versions, counts, zero-points, notes.
+
+    Examples
+    --------
+    >>> run = Run.open("run1")  # doctest: +SKIP
+    >>> run.candidates["ra", "dec", "score"][:10]  # doctest: +SKIP
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open the folder of a run; raises `ConfigError` where there is none, or it has not ended."""
+        return cls(Path(folder), open_run_folder(Path(folder)).record)
+
+    @property
+    def candidates(self) -> Table:
+        """One row per selected source, best first, as an astropy table with units."""
+        return astropy_table(self.arrow("candidates"))
+
+    @property
+    def searched(self) -> Table:
+        """One row per shard: area, depth, masked fraction."""
+        return astropy_table(self.arrow("searched"))
+
+    @property
+    def failures(self) -> Table:
+        """What was not searched, and why."""
+        return astropy_table(self.arrow("failures"))
+
+    def arrow(self, table: Literal["candidates", "searched", "failures"] = "candidates") -> pa.Table:
+        """A table of the run as Arrow's; ``.to_pandas()`` makes pandas' of it."""
+        if table not in TABLES:
+            raise ConfigError("a run has no such table", got=table, tables=" ".join(TABLES))
+        return read_parquet(self.folder / TABLES[table])
+
+    def best(self, n: int = 10) -> Table:
+        """The first ``n`` candidates, without reading the others."""
+        with open_parquet(self.folder / CANDIDATES) as file:
+            first = [batch.slice(0, n) for batch in itertools.islice(file.iter_batches(n), 1)]
+            return astropy_table(pa.Table.from_batches(first, file.schema_arrow))
+
+    @property
+    def picture(self) -> Path | None:
+        """``best.png``, the best candidates; None where nothing was scored."""
+        path = self.folder / SHEET
+        return path if path.exists() else None
+
+    def explain(self, candidate_id: str) -> Explanation:
+        """Scan and score a candidate again, and compare bit for bit (`lenspipe explain`)."""
+        from lenspipe.scan.after.explain import explain
+
+        return explain(open_run_folder(self.folder), candidate_id)
+
+    def __repr__(self) -> str:
+        counts = self.record["counts"]
+        return f"Run({str(self.folder)!r}: {counts['candidates']} candidates, {counts['failures']} failures)"
+
+    def _repr_html_(self) -> str:
+        rows = self.best()
+        shown = [name for name in SHOWN if name in rows.colnames]
+        said = f"<p>{html.escape(repr(self))}</p>{rows[shown]._repr_html_()}"
+        if self.picture is None:
+            return said
+        data = base64.b64encode(self.picture.read_bytes()).decode()
+        return f'{said}<img alt="the best candidates" src="data:image/png;base64,{data}">'
+
+
+def scan_survey(
+    tiles: str | Path | Iterable[str | Path],
+    *,
+    survey: str | Path | SurveyLayout = "generic",
+    out: str | Path | None = None,
+    model: str | Path | Sequence[str | Path] = "auto",
+    runner: Literal["ray", "local"] = "local",
+    workers: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    resume: bool = False,
+    catalog: bool = True,
+    progress: Progress = SILENT,
+) -> Run:
+    """
+    Scan tiles into ranked candidates: ``lenspipe scan`` from Python.
+
+    Parameters
+    ----------
+    tiles : str, path, or several
+        FITS files, folders, globs, URLs, or a manifest.
+    survey : str or path
+        A shipped layout by name, a ``.toml`` file, or a layout.
+    out : path, optional
+        Folder of the run; a new one under ``runs`` where not given.
+    model : str, path, or several
+        Name of a shipped finder, folder of one, ``"none"``; several score as a committee.
+    runner : {"local", "ray"}
+        The plain loop in this process, or Ray.
+    workers : int, optional
+        CPUs to use with Ray; all where not given.
+    settings : mapping, optional
+        By dotted key, as of ``lenspipe settings scan``: ``{"select.mag_max": 22.5}``.
+    limit : int, optional
+        Only the first tiles.
+    resume : bool
+        Go on with the run in ``out``.
+    catalog : bool
+        Write ``RUN/catalog`` as the last step.
+    progress : Progress, optional
+        Is told what goes on.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ConfigError
+        Before any work: nothing to scan, a setting that does not exist, a model that does not fit.
+    """
+    named = [str(tiles)] if isinstance(tiles, str | Path) else [str(tile) for tile in tiles]
+    if not named:
+        raise ConfigError("nothing to scan: give tiles")
+    layout = survey if isinstance(survey, SurveyLayout) else read_layout(str(survey))
+    models = [str(model)] if isinstance(model, str | Path) else [str(one) for one in model]
+    config = put_over(ScanConfig(), {"score.model": model_setting(models), **(settings or {})}, origin="settings")
+    folder = run_folder(Path(out) if out is not None else None, layout.name)
+    request = ScanRequest(absolute_tiles(named), layout, config, limit)
+    run_scan(request, folder, start_of(runner, workers), progress, resume=resume)
+    if catalog:
+        catalog_run(folder)
+    return Run.open(folder)
+
+
+def model_setting(models: Sequence[str]) -> str | tuple[str, ...] | None:
+    """One model as it is named, several as a list, None where there is none; folders as absolute paths."""
+    named = tuple(map(path_or_name, models))
+    return named if len(named) > 1 else named[0] if named else None
+
+
+def path_or_name(model: str) -> str:
+    """A folder as an absolute path, else the name as it is."""
+    return os.path.abspath(model) if os.path.isdir(model) else model
+
+
+def run_folder(out: Path | None, name: str) -> Path:
+    """
+    Absolute folder of a run, a new one by its survey and the time where none is given.
+
+    Raises
+    ------
+    ConfigError
+        It is a relative one of a submitted job.
+    """
+    if out is None:
+        out = Path("runs") / f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}"
+    if not out.is_absolute() and RAY_COPY in f"{os.getcwd()}/":
+        raise ConfigError(
+            "a submitted job runs in Ray's own copy of the working directory, which is deleted with it; "
+            "give --out as an absolute path on a disk that all nodes see",
+            out=str(out),
+        )
+    return Path(os.path.abspath(out))
+
+
+def absolute_tiles(tiles: Sequence[str]) -> tuple[str, ...]:
+    """Tiles with absolute paths; raises `ConfigError` where a submitted job names relative ones."""
+    relative = next((t for t in tiles if "://" not in t and not os.path.isabs(os.path.expanduser(t))), None)
+    if relative is not None and RAY_COPY in f"{os.getcwd()}/":
+        raise ConfigError(
+            "a submitted job needs absolute paths or URLs of tiles, the same on all nodes", tiles=relative
+        )
+    return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
+
+
+def start_of(name: str, workers: int | Workers | None) -> Start[Runner]:
+    """Start of a scan's runner by its name: ``local`` or ``ray``."""
+    from lenspipe.distributed.session import on_ray
+    from lenspipe.scan.local import scan_local
+
+    return here(scan_local) if name == "local" else on_ray(_on_ray, n_worker=workers)
+
+
+def _on_ray(n_worker: int) -> Runner:
+    from lenspipe.distributed.scan import scan_ray
+
+    return partial(scan_ray, n_worker=n_worker)
