@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import TypeAlias
 
 Fact: TypeAlias = str | int | float | bool | None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """
+    A question with the known name that is nearest; empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("kid", ["kids", "des"]), did_you_mean("panstarrs", ["kids", "des"])
+    ("Did you mean 'kids'?", '')
+    """
+    near = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def _rebuild(cls: type[LenspipeError], message: str, facts: dict[str, Fact]) -> LenspipeError:

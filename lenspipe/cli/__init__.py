@@ -12,9 +12,13 @@ from typing import NoReturn
 import click
 
 from lenspipe import __version__
-from lenspipe.errors import LenspipeError
+from lenspipe.errors import LenspipeError, did_you_mean
 
-EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES = 0, 2, 3
+EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES, EXIT_INTERRUPTED = 0, 2, 3, 130
+INTERRUPTED = (
+    "\nlenspipe: interrupted. What was written as a whole is kept; give the same command again, with --resume where "
+    "there is one, and it takes up from there."
+)
 
 COMMANDS = {
     "scan": "Scan survey tiles into a candidate catalogue.",
@@ -49,6 +53,14 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"lenspipe.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], COMMANDS) or "`lenspipe --help` lists them."
+            raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -72,8 +84,9 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_BAD_REQUEST)
-    except click.exceptions.Abort:
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo(INTERRUPTED, err=True)
+        sys.exit(EXIT_INTERRUPTED)
     except LenspipeError as error:
         click.echo(f"lenspipe: {type(error).__name__}: {error}", err=True)
         sys.exit(EXIT_BAD_REQUEST)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
 from lenspipe.cli.options import Group, assigned
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, did_you_mean
 from lenspipe.toml import toml_text
 from lenspipe.toml import validate as validate_options
 
@@ -174,13 +174,17 @@ def merge(folders: tuple[Path, ...], out: Path) -> int:
 
 
 @command.command()
-def readers() -> int:
-    """List the layouts that convert reads, with their options."""
+@click.argument("name", required=False)
+def readers(name: str | None) -> int:
+    """List the layouts that convert reads, with their options; that of NAME alone where it is given."""
     from lenspipe.stamps.readers import READERS
 
+    if name is not None and name not in READERS:
+        hint = did_you_mean(name, READERS) or f"Readers: {', '.join(READERS)}."
+        raise ConfigError(f"no such reader. {hint}", got=name)
     table = Table("layout", "option", "default", "meaning")
-    for name, reader in READERS.items():
-        table.add_row(name, "", "", reader.summary, style="bold")
+    for layout, reader in READERS.items() if name is None else [(name, READERS[name])]:
+        table.add_row(layout, "", "", reader.summary, style="bold")
         for key, field in reader.options.model_fields.items():
             default = "required" if field.is_required() else repr(field.default)
             table.add_row("", key, default, " ".join((field.description or "").split()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
-from lenspipe.errors import ConfigError, ModelError
+from lenspipe.errors import ConfigError, ModelError, did_you_mean
 from lenspipe.nn.outputs import Find, Outputs, nested
 from lenspipe.rundir import write_json
 from lenspipe.toml import Table
@@ -238,8 +237,7 @@ def find_model(name_or_path: str | Path) -> Path:
     names = shipped_models()
     if str(name_or_path) in names:
         return SHIPPED / str(name_or_path)
-    near = difflib.get_close_matches(str(name_or_path), names, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Shipped models: {', '.join(names) or 'none'}."
+    hint = did_you_mean(str(name_or_path), names) or f"Shipped models: {', '.join(names) or 'none'}."
     raise ConfigError(f"no such model: neither a folder with {CARD_FILE} nor a shipped name. {hint}", got=str(path))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lenspipe.errors import ModelError
+from lenspipe.errors import ModelError, did_you_mean
 from lenspipe.nn.network import Network
 
 TIMM = "timm:"
@@ -139,8 +138,7 @@ def _builder(name: str) -> Builder:
     if name not in _FAMILIES:
         known = families()  # other packages are imported only where a name is not ours
         if name not in known:
-            near = difflib.get_close_matches(name.lower(), known, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Families: {', '.join(known)}, {TIMM}NAME."
+            hint = did_you_mean(name, known) or f"Families: {', '.join(known)}, {TIMM}NAME."
             raise ModelError(f"no such network family. {hint}", got=name)
     return _FAMILIES[name].builder
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, did_you_mean
 from lenspipe.simulate.population import DeflectorPopulation, Range, SourcePopulation
 from lenspipe.simulate.published import PublishedTable
 from lenspipe.toml import Table, parse_toml, put_over, read_toml
@@ -240,7 +240,8 @@ def read_recipe(
         file = resources.files("lenspipe.simulate") / "recipes" / f"{name_or_file}.toml"
         recipe = parse_toml(file.read_text(encoding="utf-8"), Recipe, origin=f"{name_or_file}.toml")
     else:
-        raise ConfigError("no such recipe", recipe=name_or_file, shipped=", ".join(recipe_names()))
+        hint = did_you_mean(name_or_file, recipe_names()) or f"Recipes: {', '.join(recipe_names())}; or a .toml file."
+        raise ConfigError(f"no such recipe. {hint}", recipe=name_or_file)
     if changes:
         recipe = put_over(recipe, changes, origin="--set")
     if survey is not None:

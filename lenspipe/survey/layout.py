@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from importlib import resources
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from lenspipe.bands import file_name_pattern
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, did_you_mean
 from lenspipe.survey.structure import UNPACKED_GB_MAX, Checks
 from lenspipe.toml import Table, parse_toml, read_toml
 
@@ -168,8 +167,7 @@ def read_layout(name_or_file: str | Path) -> SurveyLayout:
         return read_toml(text, SurveyLayout)
     names = layout_names()
     if text not in names:
-        near = difflib.get_close_matches(text, names, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown survey. {hint}Known: {', '.join(names)}; or give a .toml file", survey=text)
+        hint = did_you_mean(text, names)
+        raise ConfigError(f"unknown survey. {hint} Known: {', '.join(names)}; or give a .toml file", survey=text)
     source = resources.files("lenspipe.survey") / "layouts" / f"{text}.toml"
     return parse_toml(source.read_text(encoding="utf-8"), SurveyLayout, origin=f"{text}.toml")
