@@ -29,9 +29,11 @@ LEAST_SCALE_ARCSEC = 0.22
 FIELDS = {"train": range(100, 108), "validation": range(200, 202), "test": range(300, 304)}
 
 
-def split_hosts(real: Path, card: ModelCard, *, seed: int, splits: Sequence[str] = SPLITS) -> dict[str, list[Host]]:
+def split_hosts(
+    real: Path, card: ModelCard, *, seed: int, splits: Sequence[str] = SPLITS, fields: bool = True
+) -> dict[str, list[Host]]:
     """
-    Real and simulated hosts of the splits asked for.
+    Real hosts of the splits asked for and, with ``fields``, simulated ones.
 
     KiDS sources are split by rows of the tile (one closer to a border than half a stamp, 9", belongs to none), DES
     galaxies by their place in the files (6 in 10 train, 1 validation, 3 test), simulated fields by their seed. The
@@ -65,7 +67,7 @@ def split_hosts(real: Path, card: ModelCard, *, seed: int, splits: Sequence[str]
         if split in out:
             out[split].append(host)
     for split in splits:
-        for number in FIELDS.get(split, ()):
+        for number in FIELDS.get(split, ()) if fields else ():
             out[split] += field_hosts(number, card)
     return out
 

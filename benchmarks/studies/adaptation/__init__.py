@@ -1,0 +1,1 @@
+"""Methods of adaptation compared over three gaps between two domains."""
