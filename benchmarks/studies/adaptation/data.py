@@ -45,11 +45,14 @@ LEAST_SCALE_ARCSEC = 0.22
 COUNTS = {"train": 2000, "validation": 400, "test": 1200}
 
 
-def instruments(work: Path, count: int = 3000) -> tuple[Path, Path]:
+def instruments(work: Path, counts: tuple[int, int] = (3000, 5000)) -> tuple[Path, Path]:
     """Gap ``instruments``: classes of substructure, sharp and deep; and with a PSF and a depth of another camera."""
     recipe = read_recipe(str(CLASSES))
     other = read_recipe(str(CLASSES), changes=OTHER_INSTRUMENT)
-    return (_simulated(recipe, work / "instrument-a", count, 1), _simulated(other, work / "instrument-b", count, 2))
+    return (
+        _simulated(recipe, work / "instrument-a", counts[0], 1),
+        _simulated(other, work / "instrument-b", counts[1], 2),
+    )
 
 
 def simulated(work: Path, count: int = 3600) -> Path:

@@ -4,7 +4,7 @@ Methods of adaptation over three gaps, each judged on stamps of the target that 
     python -m benchmarks.studies.adaptation.measure --real ../shared/data --work FOLDER --minutes 15
 
 ``instruments``: classes of substructure between two cameras; ``candidates``: arcs painted on KiDS and DES galaxies to
-Space Warps candidates; ``sim-to-real``: simulated stamps to painted real ones. A cell is a method, family, gap and seed;
+Space Warps candidates; ``sim-to-real``: simulated stamps to painted ones. A cell is a method, family, gap and seed;
 finished ones stay in ``--work``, so that the same command goes on where it stopped. Each call writes what there is to
 `results/adaptation.json`, `.csv` and `.parquet`, and curves and features to `results/adaptation_curves.parquet`.
 """
@@ -223,12 +223,8 @@ def write(work: Path, space: Space, keep: bool) -> None:
         some = [r for r in rows if (r["gap"], r["family"], r["method"]) == (gap, family, method)]
         values = {k: [r[k] for r in some] for k in ("auroc", "tpr_at_0.01", "tpr_at_0.1", "domain_auc", "source_auc")}
         known = {k: [v for v in found if v is not None] for k, found in values.items()}
-        means = {
-            k: {"mean": round(float(np.mean(v)), 4), "spread": round(float(np.std(v)), 4)}
-            for k, v in known.items()
-            if v
-        }
-        interval = [round(float(np.mean([r[f"auroc_{end}"] for r in some])), 4) for end in ("low", "high")]
+        means = {k: {"mean": rounded(np.mean(v)), "spread": rounded(np.std(v))} for k, v in known.items() if v}
+        interval = [rounded(np.mean([r[f"auroc_{end}"] for r in some])) for end in ("low", "high")]
         counts = {k: sum(r[k] for r in some) for k in ("tp", "fp", "tn", "fn")}
         summary.append(
             {
@@ -249,6 +245,11 @@ def write(work: Path, space: Space, keep: bool) -> None:
     seconds = round(sum(r["cpu_seconds"] for r in rows), 1)
     result = {"space": space.model_dump(mode="json"), "cells": len(rows), "cpu_seconds": seconds, "summary": summary}
     record.write("adaptation", result, keep=keep)
+
+
+def rounded(value: Any) -> float:
+    """Four decimals."""
+    return round(float(value), 4)
 
 
 def lines(made: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
