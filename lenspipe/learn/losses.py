@@ -86,5 +86,48 @@ def alike(pairs: Tensor, batch: Tensors) -> Tensor:
     return 2 - 2 * functional.cosine_similarity(pairs[:, 0], pairs[:, 1], dim=1).mean()
 
 
+def prototypes(temperature: float) -> Loss:
+    """
+    Cross-entropy of which class's prototype is nearest, one batch as an episode (Snell et al. 2017, equations 1 and 2).
+
+    Of each class of the batch one half, in its order, is the support, whose mean is the prototype, and the other half
+    is asked; a class of one stamp is left out. Vectors ``(n, size)`` are brought to length 1, as all embeddings are, so
+    squared distances are over a temperature.
+    """
+
+    def loss(vectors: Tensor, batch: Tensors) -> Tensor:
+        unit, labels = functional.normalize(vectors, dim=1), batch["label"]
+        rows = [torch.nonzero(labels == c)[:, 0] for c in torch.unique(labels)]
+        halves = [one.tensor_split(2) for one in rows if len(one) > 1]
+        if len(halves) < 2:
+            return 0.0 * unit.sum()
+        centres = torch.stack([unit[support].mean(dim=0) for _, support in halves])
+        asked = torch.cat([query for query, _ in halves])
+        truth = torch.cat([torch.full_like(query, k) for k, (query, _) in enumerate(halves)])
+        square = ((unit[asked][:, None] - centres) ** 2).sum(dim=2)
+        return functional.cross_entropy(-square / temperature, truth)
+
+    return loss
+
+
+def own_tasks(temperature: float, n_way: int) -> Loss:
+    """
+    Cross-entropy of which stamp of a made-up task a view is of: pairs ``(n, 2, size)``, in tasks of ``n_way`` stamps.
+
+    Each stamp is a class of its own, its first view the one shot and its second the question (Khodadadeh et al. 2019,
+    algorithm 1); as `prototypes`, where the original adapts a network within each task. The last task may be smaller.
+    """
+
+    def loss(pairs: Tensor, batch: Tensors) -> Tensor:
+        parts = []
+        for task in functional.normalize(pairs, dim=2).split(n_way):
+            square = ((task[:, None, 1] - task[None, :, 0]) ** 2).sum(dim=2)
+            truth = torch.arange(len(task), device=pairs.device)
+            parts.append(functional.cross_entropy(-square / temperature, truth, reduction="sum"))
+        return torch.stack(parts).sum() / len(pairs)
+
+    return loss
+
+
 def _epoch(batch: Tensors) -> int:
     return int(batch["epoch"]) if "epoch" in batch else 0

@@ -187,7 +187,15 @@ class EmbedSettings(Table):
     projection: int = Field(default=64, ge=2)
     """Width and size of the projection that the loss compares; it is thrown away after the training."""
     temperature: float = Field(default=0.2, gt=0)
-    """``simclr``: temperature of the softmax over pairs."""
+    """``simclr``, ``prototypical``, ``umtra``: temperature of the softmax over pairs, or over distances."""
+    ways: int = Field(default=16, ge=2)
+    """``umtra``: stamps of a made-up task."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON what came later is left out where it is the default, so that older requests stay the same."""
+        whole: dict[str, Any] = handler(self)
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "ways" and v == 16)}
 
 
 class AdaptSettings(Table):
@@ -264,8 +272,8 @@ class TrainSettings(Table):
     name: str | None = None
     """Name in the card; the output folder's where null."""
     method: str | None = None
-    """How the task is learnt: ``simclr`` or ``byol`` to embed, or how a domain is adapted to; the task's first where
-    null."""
+    """How the task is learnt: ``simclr``, ``byol``, ``prototypical`` or ``umtra`` to embed, or how a domain is adapted
+    to; the task's first where null."""
     data: tuple[DataSettings, ...] = ()
     """Data sets that are read as one; those of ``--data`` stand in their place."""
     model: dict[str, int | float | bool | str | list[int]] = {}

@@ -37,6 +37,7 @@ NETWORKS = [
     "lastro-views",
     "lensflow",
     "plain-equivariant",
+    "graph",
     "small-cnn",
     "wsi-net",
 ]

@@ -173,7 +173,7 @@ def judged(
     out, word = model.outputs(images), np.array(labels)
     if model.card.task == "find":
         return expit(out[:, 0]), word == LENS, {}
-    classes = list(model.card.classes)
+    classes = list(model.card.outputs.classes)
     probability = softmax(out, axis=1)
     of_all = told(probability, np.array([classes.index(x) for x in labels]))
     micro = {f"{k}_3_classes": of_all[k] for k in ("auc", "auc_interval95", "accuracy", "accuracy_interval95")}

@@ -17,6 +17,7 @@ from lenspipe.nn.outputs import Embed, Prediction
 from lenspipe.report import plots
 from lenspipe.report.page import Section, number, with_interval
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats.episodes import episode_accuracy
 from lenspipe.stats.neighbours import at_parts, uniformity
 
 EmbedMember = Member[Embed, Predictor]
@@ -25,6 +26,8 @@ PARTS = (0.01, 0.1, 1.0)
 MOST = 20_000
 """Stamps of each split that are held in memory; of a longer one the first."""
 N_PAIR = 2048
+SHOTS = (1, 5, 10, 20)
+"""Examples per class of the episodes."""
 
 
 class EmbedJudge(NumbersJudge[Embed]):
@@ -75,6 +78,12 @@ class EmbedJudge(NumbersJudge[Embed]):
                 "n": len(query),
                 "classes": classes,
                 "parts": parts,
+                "few_shot": [
+                    episode_accuracy(
+                        query, answers, known[member.name], numbers, n_way=len(classes), k_shot=k, n_episode=200
+                    )
+                    for k in SHOTS
+                ],
                 "uniformity": uniformity(query[:N_PAIR]),
                 "size": member.outputs.size,
             }
@@ -97,8 +106,17 @@ class EmbedJudge(NumbersJudge[Embed]):
             vectors = np.concatenate(self._vectors[name])[:N_PAIR].astype(np.float64)
             labels = np.array([m["classes"].index(x) for x in self._labels[:N_PAIR]])
             picture = (f"{file_stem(name)}_embedding.png", plots.plane_plot(vectors, labels))
+            few = [
+                [str(row["k_shot"]), with_interval(row["accuracy"], row["interval95"])]
+                for row in m["few_shot"]
+                if row["accuracy"] is not None
+            ]
+            tables = [(heading, rows)]
+            if few:
+                said = f"accuracy, {len(m['classes'])} classes, nearest prototype"
+                tables.append((["examples per class", said], few))
             text = f"{m['n']} stamps; vectors of {m['size']} numbers; uniformity {number(m['uniformity'])}."
-            sections.append(Section(name, text, [(heading, rows)], [picture]))
+            sections.append(Section(name, text, tables, [picture]))
         return sections
 
     def csv_fields(self, metrics: Metrics) -> dict[str, Any]:

@@ -54,6 +54,18 @@ def _byol() -> Objective:
     return BYOL()
 
 
+def _prototypical() -> Objective:
+    from lenspipe.learn.objectives.few_shot import Prototypical
+
+    return Prototypical()
+
+
+def _umtra() -> Objective:
+    from lenspipe.learn.objectives.few_shot import OwnTasks
+
+    return OwnTasks()
+
+
 def _rebuild() -> Objective:
     from lenspipe.learn.objectives.anomaly import RebuildStamps
 
@@ -76,7 +88,7 @@ METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "classify": {"supervised": _classify} | _adaptations("classify"),
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
-    "embed": {"simclr": _simclr, "byol": _byol},
+    "embed": {"simclr": _simclr, "byol": _byol, "prototypical": _prototypical, "umtra": _umtra},
     "anomaly": {"rebuild": _rebuild},
 }
 """By the name of a task, the ways to learn it, the first where none is named."""
