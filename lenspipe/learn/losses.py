@@ -101,9 +101,9 @@ def prototypes(temperature: float) -> Loss:
         halves = [one.tensor_split(2) for one in rows if len(one) > 1]
         if len(halves) < 2:
             return 0.0 * unit.sum()
-        centres = torch.stack([unit[support].mean(dim=0) for _, support in halves])
-        asked = torch.cat([query for query, _ in halves])
-        truth = torch.cat([torch.full_like(query, k) for k, (query, _) in enumerate(halves)])
+        centres = torch.stack([unit[support].mean(dim=0) for support, _ in halves])
+        asked = torch.cat([query for _, query in halves])
+        truth = torch.cat([torch.full_like(query, k) for k, (_, query) in enumerate(halves)])
         square = ((unit[asked][:, None] - centres) ** 2).sum(dim=2)
         return functional.cross_entropy(-square / temperature, truth)
 
