@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: a thread each; said before NumPy starts its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-
-collect_ignore_glob = ["*conftest.py"]  # by --doctest-modules: several modules of one name
+from xdist.scheduler import LoadGroupScheduling
 
 sys.path.insert(0, str(Path(__file__).parent))
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -25,23 +25,36 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if any(Path(name).exists() for name in named) else 2
 
 
+class ByFile(LoadGroupScheduling):
+    """A file's tests go to one process, which makes their fixtures once; so do all with Ray, which begin."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        group = super()._split_scope(nodeid)
+        return nodeid.partition("::")[0] if group == nodeid else group
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Whole files, in the order in which the tests were collected."""
+    return ByFile(config, log)
+
+
 RAY, BROWSER, REAL = {"ray_local", "cluster"}, {"browser", "open_browser"}, {"real_data"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they need, which their fixtures say; tests with Ray share one process and its Ray."""
+    """Mark tests by what they need, which their fixtures say; those with Ray, the longest file of all, come first."""
     for item in items:
         needs = set(getattr(item, "fixturenames", ()))
         if needs & RAY or item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.ray)
             item.add_marker(pytest.mark.xdist_group("ray"))
-        elif needs & BROWSER:
-            item.add_marker(pytest.mark.xdist_group("browser"))
         if needs & BROWSER:
             item.add_marker(pytest.mark.browser)
         if needs & REAL:
             item.add_marker(pytest.mark.real)
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture

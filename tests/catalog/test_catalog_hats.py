@@ -17,15 +17,18 @@ from lenspipe.catalog.hats import adaptive_pixels, read_pixels
 from lenspipe.catalog.write import read_tree
 from lenspipe.sky.healpix import healpix29
 
-hats = pytest.importorskip("hats")
-lsdb = pytest.importorskip("lsdb")
-dask = pytest.importorskip("dask")
-
 
 @pytest.fixture(autouse=True)
 def threads():
+    dask = pytest.importorskip("dask")
     with dask.config.set(scheduler="synchronous"):
         yield
+
+
+def open_catalog(root, **options):
+    """By lsdb, which takes long to import: by no process that does not run these tests."""
+    lsdb = pytest.importorskip("lsdb")
+    return lsdb.open_catalog(root, **options)
 
 
 def valid(root):
@@ -44,6 +47,7 @@ def made(tmp_path_factory):
 
 
 def test_the_tree_is_strictly_valid_with_adaptive_pixels(made):
+    hats = pytest.importorskip("hats")
     rows, root = made
     assert valid(root)
     catalogue = hats.read_hats(root)
@@ -58,7 +62,7 @@ def test_the_tree_is_strictly_valid_with_adaptive_pixels(made):
 
 def test_a_cone_search_of_lsdb_counts_what_brute_force_counts(made):
     rows, root = made
-    found = lsdb.open_catalog(root).cone_search(150.0, 2.0, 900).compute()
+    found = open_catalog(root).cone_search(150.0, 2.0, 900).compute()
     ra, dec = np.radians(rows["ra"].to_numpy()), np.radians(rows["dec"].to_numpy())
     cosine = np.sin(dec) * np.sin(np.radians(2)) + np.cos(dec) * np.cos(np.radians(2)) * np.cos(ra - np.radians(150))
     assert len(found) == (np.degrees(np.arccos(cosine)) * 3600 < 900).sum() > 100
@@ -66,7 +70,7 @@ def test_a_cone_search_of_lsdb_counts_what_brute_force_counts(made):
 
 def test_lsdb_matches_every_row_with_itself_and_loads_all_columns(made):
     rows, root = made
-    catalogue = lsdb.open_catalog(root, columns="all")
+    catalogue = open_catalog(root, columns="all")
     assert set(catalogue.columns) >= set(rows.column_names) - {"_healpix_29"}
     pairs = catalogue.crossmatch(catalogue, radius_arcsec=0.1, suffixes=("_a", "_b")).compute()
     assert len(pairs) == rows.num_rows
@@ -87,7 +91,7 @@ def test_pandas_polars_duckdb_and_pyarrow_read_the_tree(made):
 def test_a_catalogue_of_nothing_is_valid_and_opens(tmp_path):
     write_rows(catalog_schema(BANDS).empty_table(), tmp_path / "none", name="none")
     assert valid(tmp_path / "none")
-    assert len(lsdb.open_catalog(tmp_path / "none").compute()) == 0
+    assert len(open_catalog(tmp_path / "none").compute()) == 0
     assert read_tree(tmp_path / "none").num_rows == 0
 
 
@@ -129,7 +133,7 @@ def test_appending_three_times_writes_only_the_pixels_that_change(tmp_path, rng)
         for pixel in untouched:
             assert (new / "dataset" / pixel.path).samefile(old / "dataset" / pixel.path)
         assert {p.path: (old / "dataset" / p.path).read_bytes() for p in read_pixels(old)} == before
-    assert len(lsdb.open_catalog(tmp_path / "3").compute()) == total
+    assert len(open_catalog(tmp_path / "3").compute()) == total
 
 
 def test_appending_equals_merging_at_once_where_objects_are_pairs(tmp_path, rng):
