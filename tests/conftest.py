@@ -57,6 +57,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def blank_figures() -> Iterator[None]:
+    """No test waits for a figure but those that look at it, `with drawn()`."""
+    from pictures import Figure, draw, leave_blank
+
+    Figure.savefig = leave_blank  # type: ignore[method-assign, assignment]
+    yield
+    Figure.savefig = draw  # type: ignore[method-assign]
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261121)

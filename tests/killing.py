@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from tests.forked import Forked
 
 POLL_S = 0.0005
 LIMIT_S = 240
@@ -55,6 +58,11 @@ def finished(run: Path) -> bool:
     return path.exists() and json.loads(path.read_text())["status"].startswith("done")
 
 
+def started(command: list[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A process of its own."""
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+
+
 def kill_at(
     point: KillPoint,
     tiles: Path,
@@ -62,12 +70,10 @@ def kill_at(
     model: Path,
     *,
     more: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
+    start: Callable[[list[str]], Forked | subprocess.Popen[bytes]] = started,
 ) -> bool:
     """Start a scan and kill its driver at the point; whether the run was unfinished then."""
-    process = subprocess.Popen(
-        command(tiles, out, model, point.runner, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
-    )
+    process = start(command(tiles, out, model, point.runner, *more))
     limit = time.monotonic() + LIMIT_S
     while not MOMENTS[point.moment](out, point.k) and process.poll() is None:
         if time.monotonic() > limit:
@@ -75,7 +81,7 @@ def kill_at(
             raise TimeoutError(f"{point} never came")
         time.sleep(POLL_S)
     time.sleep(point.delay_s)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     return not finished(out)
 

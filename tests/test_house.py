@@ -26,15 +26,22 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All of a file's syntax; walking is what takes long."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def name_of(path: Path) -> str:
     """Dotted name of a file's module."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
+def imports_of(path: Path, module: str) -> Iterator[str]:
     """Modules that a file imports anywhere, and as which a name might be one."""
-    for node in ast.walk(tree):
+    is_package = path.name == "__init__.py"
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -47,19 +54,19 @@ def imports_of(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[s
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def tasks_in(tree: ast.Module) -> list[int]:
+def tasks_in(path: Path) -> list[int]:
     """Lines with a task's name as a string, but for docstrings and the keys of the commands' list of themselves."""
-    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    said = {id(node.value) for node in nodes_of(path) if isinstance(node, ast.Expr)}
     return [
         node.lineno
-        for node in ast.walk(tree)
+        for node in nodes_of(path)
         if isinstance(node, ast.Constant) and node.value in TASKS and id(node) not in said
     ]
 
 
-def in_options(tree: ast.Module) -> set[int]:
+def in_options(path: Path) -> set[int]:
     """Lines of click's options, whose choices name tasks."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes_of(path) if isinstance(node, ast.Call)]
     options = [
         call
         for call in calls
@@ -74,20 +81,43 @@ def test_a_task_is_named_where_it_lives_and_in_the_choices_of_a_command_only() -
         file = path.relative_to(PACKAGE).as_posix()
         if file.startswith(TASKS_AT_HOME) or file == "cli/__init__.py":
             continue  # the last has a command of that name
-        lines = tasks_in(tree_of(path))
+        lines = tasks_in(path)
         if lines and file.startswith("cli/"):
-            allowed = in_options(tree_of(path))
+            allowed = in_options(path)
             lines = [line for line in lines if line not in allowed]
         if lines:
             strangers[file] = lines
     assert not strangers, "ask card.outputs, the objective or the judge instead of comparing a task's name"
 
 
+def test_no_file_outside_of_the_families_asks_for_the_class_of_one() -> None:
+    """`isinstance` of a class that is defined in lenspipe/nn/families, in any file of the package."""
+    own = PACKAGE / "nn" / "families"
+    classes = {
+        node.name
+        for path in SOURCES
+        if own in path.parents
+        for node in nodes_of(path)
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {"UNet", "TimmModel", "EquivariantNet", "KernelMachine"} <= classes
+    asked = {
+        (name_of(path), name.id)
+        for path in SOURCES
+        if own not in path.parents
+        for call in nodes_of(path)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "isinstance"
+        for name in ast.walk(call.args[1])
+        if isinstance(name, ast.Name) and name.id in classes
+    }
+    assert not asked
+
+
 def test_ray_is_imported_in_distributed_only() -> None:
     users = set()
     for path in SOURCES:
         module = name_of(path)
-        names = imports_of(tree_of(path), module, is_package=path.name == "__init__.py")
+        names = imports_of(path, module)
         if any(name.split(".")[0] == "ray" for name in names):
             users.add(module)
     assert users and all(module.startswith("lenspipe.distributed") for module in users), users
@@ -98,7 +128,7 @@ def test_tables_are_written_in_one_place() -> None:
     writers = {
         name_of(path)
         for path in SOURCES
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and node.attr in {"ParquetWriter", "to_parquet", "write_table"}
         if isinstance(node.value, ast.Name) and (node.value.id == "pq" or node.attr == "to_parquet")
     }
@@ -106,14 +136,11 @@ def test_tables_are_written_in_one_place() -> None:
 
 
 def test_no_module_is_without_a_way_from_a_command_a_job_or_a_documented_entry() -> None:
-    trees = {name_of(path): (tree_of(path), path.name == "__init__.py") for path in SOURCES}
-    edges = {
-        module: set(imports_of(tree, module, is_package=is_package)) & set(trees)
-        for module, (tree, is_package) in trees.items()
-    }
+    trees = {name_of(path): path for path in SOURCES}
+    edges = {module: set(imports_of(path, module)) & set(trees) for module, path in trees.items()}
     waiting = {module for module in trees if module.startswith(ENTRIES)} | set(PUBLIC)
     for path in (ROOT / "jobs").glob("*.py"):
-        waiting |= set(imports_of(tree_of(path), path.stem, is_package=False)) & set(trees)
+        waiting |= set(imports_of(path, path.stem)) & set(trees)
     reached: set[str] = set()
     while waiting:
         module = waiting.pop()

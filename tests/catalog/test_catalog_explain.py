@@ -6,6 +6,7 @@ import pytest
 from astropy.io import fits
 from catalog_runs import scan
 from click.testing import CliRunner
+from pictures import drawn
 from PIL import Image
 from sky import write_tile
 
@@ -58,7 +59,8 @@ def test_a_tile_that_changed_is_named_with_the_values_that_differ(run, red):
 def test_the_command_draws_a_picture_and_says_that_all_is_the_same(run, tmp_path):
     candidate_id = ids(run)[0]
     call = ["explain", candidate_id, "--run", str(run), "--out", str(tmp_path / "x.png")]
-    result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
+    with drawn():
+        result = CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
     assert result.return_value == 0
     assert "bit for bit" in result.output
     assert Image.open(tmp_path / "x.png").size[0] > 1000

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from painted_survey import CONFIG, Watching, make_tile, paint, scan_tiles
+from pictures import drawn
 
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.finish import Outcome
@@ -40,14 +41,15 @@ def painted(run: Run, tiny_model: Path, tiles: Path, watching: Watching) -> Pain
 @pytest.fixture(scope="session")
 def outcome(run: Run, painted: Painted, tiny_model: Path) -> Outcome:
     """The selection function of the same lenses, which are not painted again."""
-    return measure_completeness(
-        run,
-        str(tiny_model),
-        painted.folder,
-        CONFIG,
-        seed=7,
-        real=None,
-        runner=here(scan_local),
-        progress=SILENT,
-        resume=True,
-    )
+    with drawn():
+        return measure_completeness(
+            run,
+            str(tiny_model),
+            painted.folder,
+            CONFIG,
+            seed=7,
+            real=None,
+            runner=here(scan_local),
+            progress=SILENT,
+            resume=True,
+        )

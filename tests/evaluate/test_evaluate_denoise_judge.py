@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from denoisers import write_denoiser
 from evaluate_models_made import make_model
+from pictures import drawn
 
 from lenspipe.cli.calibrate import command as calibrate
 from lenspipe.cli.evaluate import command
@@ -121,7 +122,8 @@ def test_the_order_of_the_stamps_does_not_matter(
 
 
 def test_a_report_has_the_table_the_pictures_and_the_row(data: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    said = run(models["odd"], models["calm"], "--data", data, "--out", tmp_path / "out")
+    with drawn():
+        said = run(models["odd"], models["calm"], "--data", data, "--out", tmp_path / "out")
     assert "gain, dB" in said and "30 stamps with 1/4 of their exposure" in said
     record = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert record["task"] == "denoise" and "by_snr" not in record and "by_snr" in record["models"][1]["metrics"]
@@ -131,6 +133,7 @@ def test_a_report_has_the_table_the_pictures_and_the_row(data: Path, models: dic
     assert [row["model"] for row in rows] == ["tiny-denoiser", "calm"]
     assert float(rows[0]["huber_over_input"]) == pytest.approx(odd["huber_over_input"]["value"])
     assert sorted(path.name for path in (tmp_path / "out" / "plots").iterdir()) == ["errors.png", "stamps.png"]
+    assert min(path.stat().st_size for path in (tmp_path / "out" / "plots").iterdir()) > 3000
     text = (tmp_path / "out" / "report.html").read_text()
     assert "By signal-to-noise of the pixel" in text and text.count("data:image/png;base64,") == 2
     table = pq.read_table(tmp_path / "out" / "scores.parquet")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from evaluate_models_made import make_data, make_model
+from pictures import drawn
 from sklearn import metrics as sk
 
 from lenspipe.cli.evaluate import command
@@ -75,22 +76,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, data: Data, models: dict[str, Path]) -> Path:
     out = tmp_path_factory.mktemp("report") / "out"
-    run(
-        *(str(models[m]) for m in ("sees", "looks-left")),
-        "--data",
-        str(data[0]),
-        "--out",
-        str(out),
-        "--committee",
-        "mean",
-        "--committee",
-        "product",
-        "--views",
-        "mean",
-        "--audit",
-        "--audit-stamps",
-        "25",
-    )
+    with drawn():
+        run(
+            *(str(models[m]) for m in ("sees", "looks-left")),
+            "--data",
+            str(data[0]),
+            "--out",
+            str(out),
+            "--committee",
+            "mean",
+            "--committee",
+            "product",
+            "--views",
+            "mean",
+            "--audit",
+            "--audit-stamps",
+            "25",
+        )
     return out
 
 
@@ -209,12 +211,14 @@ def test_the_page_needs_no_other_file_and_no_network(report: Path) -> None:
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "<script" not in text and "not measurable with" in text and "looks-left" in text
     assert text.count("data:image/png;base64,") == len(list((report / "plots").iterdir())) >= 5
+    assert min(path.stat().st_size for path in (report / "plots").iterdir()) > 3000
 
 
 def test_classes_and_values_are_judged_too(tmp_path: Path, models: dict[str, Path]) -> None:
     made = make_data(tmp_path / "data", 600, labels=("none", "subhalo", "vortex"))
     test = made["split"] == "test"
-    run(str(models["three"]), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "three"))
+    with drawn():
+        run(str(models["three"]), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "three"))
     found = json.loads((tmp_path / "three" / "metrics.json").read_text())
     table = pq.read_table(tmp_path / "three" / "scores.parquet").to_pandas().sort_values("stamp_id")
     p = table[[f"probability_{c}" for c in ("none", "subhalo", "vortex")]].to_numpy()
@@ -223,7 +227,8 @@ def test_classes_and_values_are_judged_too(tmp_path: Path, models: dict[str, Pat
     assert found["auroc_micro"] == pytest.approx(sk.roc_auc_score(onehot, p, average="micro"), abs=1e-9)
     assert found["auroc_macro"] == pytest.approx(sk.roc_auc_score(onehot, p, average="macro"), abs=1e-9)
 
-    run(str(models["level"]), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "level"))
+    with drawn():
+        run(str(models["level"]), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "level"))
     found = json.loads((tmp_path / "level" / "metrics.json").read_text())["targets"]["level"]
     known = test & (np.arange(600) % 7 != 0)
     error = made["stamps"][known][:, 1].mean(axis=(1, 2)) - made["level"][known]

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
+from pictures import drawn
 
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.errors import ConfigError, DataError
@@ -120,7 +121,8 @@ def test_steps_that_were_cut_off_are_taken_up_and_what_is_there_stays(survey, pa
 
 def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_path):
     out, _ = painted
-    result = make_finder(asked(survey[0]), out, progress=SILENT)
+    with drawn():
+        result = make_finder(asked(survey[0]), out, progress=SILENT)
     (first,) = result.record["rounds"]
     assert first["test"]["painted"]["hosts_lens"] >= 2
     assert json.loads((out / "card.json").read_text())["calibration"] is not None

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pictures import drawn
 from safetensors.torch import load_file
 
 from lenspipe.errors import ConfigError, DataError
@@ -130,7 +131,8 @@ def test_an_equivariant_family_adapts_and_a_killed_adversarial_training_resumes_
         if (epoch, step) == (2, 1):
             raise KilledError
 
-    run(tmp_path / "whole")
+    with drawn():
+        run(tmp_path / "whole")
     with pytest.raises(KilledError):
         run(tmp_path / "killed", on_step=kill)
     card = run(tmp_path / "killed")

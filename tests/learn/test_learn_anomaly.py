@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pictures import drawn
 from safetensors.torch import load_file
 
 from lenspipe.errors import ConfigError, ModelError
@@ -146,7 +147,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(rings, trained, tmp_path,
 
 
 def test_the_judge_ranks_the_anomalies_and_holds_the_stated_rate_against_the_one_found(trained, rings, tmp_path):
-    report = evaluate_models([trained["ae"], trained["vae"]], rings, tmp_path / "report", ReportSettings())
+    with drawn():
+        report = evaluate_models([trained["ae"], trained["vae"]], rings, tmp_path / "report", ReportSettings())
     for model in report.record["models"]:
         found = model["metrics"]
         assert found["auc"] > 0.9 and found["per_class"]["wide"]["auc"] == pytest.approx(found["auc"])

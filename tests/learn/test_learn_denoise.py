@@ -8,6 +8,7 @@ import pytest
 import torch
 from astropy.wcs import WCS
 from click.testing import CliRunner
+from pictures import drawn
 from scipy import ndimage
 from sky import gaussian_sources, tan_wcs
 from torch import nn
@@ -179,7 +180,8 @@ def fit_sky(sky, out, progress=SILENT, **tables):
 
 @pytest.mark.parametrize("loss", ["huber", "l1"])
 def test_a_fit_takes_noise_off(tmp_path, rng, sky, loss):
-    written = fit_sky(sky, tmp_path / "whole", loss={"name": loss})
+    with drawn():
+        written = fit_sky(sky, tmp_path / "whole", loss={"name": loss})
     found = written.metrics["validation"]
     assert found["l1"] < 0.7 * found["l1_of_input"]
     assert found["noise_left"] == pytest.approx(found["l1"] / found["l1_of_input"])

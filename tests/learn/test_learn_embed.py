@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pictures import drawn
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
@@ -50,8 +51,9 @@ def kinds(tmp_path_factory) -> Path:
 def trained(kinds, tmp_path_factory) -> dict[str, Path]:
     torch.set_num_threads(1)
     folders = {method: tmp_path_factory.mktemp("embedded") / method for method in METHODS}
-    for method, out in folders.items():
-        run(kinds, out, method)
+    with drawn():
+        for method, out in folders.items():
+            run(kinds, out, method)
     return folders
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from heard import Heard
+from pictures import drawn
 from safetensors.torch import load_file
 
 from lenspipe.errors import ConfigError
@@ -30,7 +31,8 @@ def space(**tables) -> SweepSpace:
 def test_every_trial_is_a_training_and_a_crashed_one_is_a_row(toy_stamps, tmp_path):
     asked = space(model=[WIDTHS, {"family": "lensflow", "settings": {"nonsense": 1}}])
     heard = Heard()
-    rows = sweep(toy_stamps, asked, tmp_path / "out", progress=heard).to_pylist()
+    with drawn():
+        rows = sweep(toy_stamps, asked, tmp_path / "out", progress=heard).to_pylist()
     assert (heard.total, heard.done) == (3, 3)
     assert [row["status"] for row in rows] == ["done", "done", "error"]
     assert "settings that the family does not have" in rows[2]["error"]

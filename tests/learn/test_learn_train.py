@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forked import Forked
+from pictures import drawn
 from safetensors.torch import load_file
 
 from lenspipe.cli.train import read_settings
@@ -44,7 +44,8 @@ def run(data, out, task="find", seed=2, model="small-cnn", **tables):
 def finder(toy_stamps, tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("trained") / "finder"
-    run(toy_stamps, out)
+    with drawn():
+        run(toy_stamps, out)
     return out
 
 
@@ -76,40 +77,26 @@ def test_the_same_command_again_leaves_a_finished_model_and_another_is_refused(f
         run(toy_stamps, finder, seed=3)
 
 
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-from lenspipe.learn.train import train
-from lenspipe.learn.settings import TrainSettings
-import json
-train(sys.argv[1], model="small-cnn", task="find", out=sys.argv[2],
-      settings=TrainSettings.model_validate(json.loads(sys.argv[3])), seed=2,
-      on_step=lambda epoch, step, history: print(epoch, step, flush=True))
-"""
-
-
 def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(finder, toy_stamps, tmp_path):
-    import json
+    def train_on(on_step):
+        settings = TrainSettings.model_validate(SETTINGS)
+        train(toy_stamps, model="small-cnn", task="find", out=out, settings=settings, seed=2, on_step=on_step)
 
-    out = tmp_path / "killed"
-    command = [sys.executable, "-c", SCRIPT, str(toy_stamps), str(out), json.dumps(SETTINGS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    for line in process.stdout:
-        if line.split() == ["1", "5"]:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait(30)
+    def tell(epoch, step, history):
+        with (tmp_path / "steps").open("a") as steps:
+            steps.write(f"{epoch} {step}\n")
+        if (epoch, step) == (1, 5):
+            time.sleep(60)
+
+    out, steps = tmp_path / "killed", tmp_path / "steps"
+    process = Forked(lambda: train_on(tell))
+    while process.poll() is None and not (steps.exists() and steps.read_text().endswith("1 5\n")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     assert not (out / "card.json").exists()
     shown = []
-    train(
-        toy_stamps,
-        model="small-cnn",
-        task="find",
-        out=out,
-        settings=TrainSettings.model_validate(SETTINGS),
-        seed=2,
-        on_step=lambda epoch, step, history: shown.append((epoch, step)),
-    )
+    train_on(lambda epoch, step, history: shown.append((epoch, step)))
     assert shown[0] == (1, 1)
     whole, resumed = (load_file(folder / "weights.safetensors") for folder in (finder, out))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -129,7 +116,9 @@ def test_an_interrupted_state_file_is_refused_by_name(toy_stamps, finder, tmp_pa
 
 def test_three_classes_learn_with_their_shares(stamp_maker, tmp_path):
     data = stamp_maker(tmp_path / "three", 240, labels=("ring", "blob", "wide"))
-    card = run(data, tmp_path / "classes", "classify")
+    with drawn():
+        card = run(data, tmp_path / "classes", "classify")
+    assert (tmp_path / "classes" / "roc.png").stat().st_size > 5000
     assert card.outputs.classes == ("blob", "ring", "wide")
     measured = card.metrics["validation"]
     assert measured["auc"] > 0.85
@@ -137,18 +126,13 @@ def test_three_classes_learn_with_their_shares(stamp_maker, tmp_path):
 
 
 def test_a_radius_is_regressed_with_an_uncertainty(toy_stamps, tmp_path):
-    card = run(
-        toy_stamps,
-        tmp_path / "radius",
-        "regress",
-        augment=None,
-        labels={"targets": ["theta_e_arcsec"], "uncertainty": "gaussian"},
-        optim=SETTINGS["optim"] | {"epochs": 6},
-    )
+    tables = {"labels": {"targets": ["theta_e_arcsec"], "uncertainty": "gaussian"}, "augment": None}
+    with drawn():
+        card = run(toy_stamps, tmp_path / "radius", "regress", optim=SETTINGS["optim"] | {"epochs": 6}, **tables)
     module, _ = load_model(tmp_path / "radius")
     assert module(torch.zeros(3, 2, 13, 13)).shape == (3, 2)
     assert card.metrics["validation"]["val_rmse"] < 0.8
-    assert (tmp_path / "radius" / "targets.png").exists()
+    assert (tmp_path / "radius" / "targets.png").stat().st_size > 5000
 
 
 def test_training_ends_early_and_keeps_the_best_epoch(toy_stamps, tmp_path):

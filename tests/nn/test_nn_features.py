@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import lenspipe
 from lenspipe.errors import ModelError
 from lenspipe.nn.fold import fold_batch_norm
 from lenspipe.nn.network import ImageNetwork, Network
@@ -179,24 +176,3 @@ def test_a_builder_that_gives_no_network_is_refused() -> None:
         register("test-bare")(lambda n_channel, stamp_px, n_out=1: nn.Linear(2, 1))  # type: ignore[arg-type, return-value]
     with pytest.raises(ModelError, match=r"must build a lenspipe.nn.network.Network.*Linear"):
         build("test-bare", 1, 33)
-
-
-def test_no_file_outside_of_the_families_asks_for_the_class_of_one() -> None:
-    """`isinstance` of a class that is defined in lenspipe/nn/families, in any file of the package."""
-    root = Path(lenspipe.__file__).parent
-    trees = {path: ast.parse(path.read_text()) for path in sorted(root.rglob("*.py"))}
-    own = root / "nn" / "families"
-    classes = {
-        n.name for p, tree in trees.items() if own in p.parents for n in ast.walk(tree) if isinstance(n, ast.ClassDef)
-    }
-    assert {"UNet", "TimmModel", "EquivariantNet", "KernelMachine"} <= classes
-    asked = {
-        (str(path.relative_to(root)), name.id)
-        for path, tree in trees.items()
-        if own not in path.parents
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "isinstance"
-        for name in ast.walk(call.args[1])
-        if isinstance(name, ast.Name) and name.id in classes
-    }
-    assert not asked

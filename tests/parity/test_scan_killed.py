@@ -1,9 +1,11 @@
 # The short form of benchmarks/kill_resume.py: a driver that is killed and resumed gives the rows of one that was not.
 
 import os
+from functools import partial
 
 import pytest
-from killing import KillPoint, command, kill_at, leftovers, resume, tables
+from forked import Forked
+from killing import KillPoint, command, kill_at, leftovers, resume, started, tables
 from sky import write_tile
 
 from lenspipe.cli import run_command
@@ -30,11 +32,21 @@ def tiles(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(tiles, tiny_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.raises(SystemExit) as ended:
-        run_command(scan, command(tiles, out, tiny_model, "local")[4:])
-    assert ended.value.code == 3
+    here(command(tiles, out, tiny_model, "local"))
     assert tables(out)[1].num_rows >= 16
     return tables(out)
+
+
+def here(words):
+    """The command in this process: it ends with code 3, as one tile is damaged."""
+    with pytest.raises(SystemExit) as ended:
+        run_command(scan, words[4:])
+    assert ended.value.code == 3
+
+
+def in_a_copy(words):
+    """A process that has imported everything; one that imports it itself is killed with Ray, below."""
+    return Forked(lambda: run_command(scan, words[4:]))
 
 
 def check(out, whole):
@@ -48,8 +60,8 @@ def test_a_scan_that_is_killed_at_each_of_its_stages_in_turn_has_the_rows_of_an_
 ):
     out = tmp_path / "run"
     for number, point in enumerate(LOCAL):
-        assert kill_at(point, tiles, out, tiny_model, more=["--resume"] if number else [])
-    assert resume(tiles, out, tiny_model, "local") == 3
+        assert kill_at(point, tiles, out, tiny_model, more=["--resume"] if number else [], start=in_a_copy)
+    here(command(tiles, out, tiny_model, "local", "--resume"))
     check(out, whole)
 
 
@@ -58,6 +70,6 @@ def test_a_scan_with_ray_that_is_killed_leaves_a_cluster_on_which_it_is_resumed(
     import ray
 
     out, env = tmp_path / "run", os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    assert kill_at(RAY, tiles, out, tiny_model, env=env)
+    assert kill_at(RAY, tiles, out, tiny_model, start=partial(started, env=env))
     assert resume(tiles, out, tiny_model, "ray", env=env) == 3
     check(out, whole)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from pictures import drawn
 from PIL import Image
 
 from lenspipe.catalog.gallery.write import PAGE, STYLE
@@ -43,7 +44,8 @@ def test_words_of_a_page_are_escaped_and_its_pictures_lie_inside() -> None:
 def test_pixels_and_figures_become_pngs_and_a_file_appears_whole(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png_of(pixels)))), pixels)
-    write_png(tmp_path / "figure.png", Figure(figsize=(2, 1)))
+    with drawn():
+        write_png(tmp_path / "figure.png", Figure(figsize=(2, 1)))
     assert Image.open(tmp_path / "figure.png").size == (220, 110)
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
     made = png_of(pixels)
