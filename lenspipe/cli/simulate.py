@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lenspipe.cli.options import Command, assigned, set_option, workers_option
+from lenspipe.simulate.export import FORMATS
 
 if TYPE_CHECKING:
     from lenspipe.runner import Progress, Start, Workers
@@ -41,6 +42,13 @@ if TYPE_CHECKING:
     "optional), or a data set of stamps.",
 )
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(FORMATS)),
+    default=None,
+    help="Write smooth lenses as users of this tool keep them, a folder each, in place of stamps.",
+)
+@click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
 @workers_option("CPUs to use")
@@ -57,6 +65,7 @@ def command(
     source_images: Path | None,
     source_half: Literal["even", "odd"] | None,
     hosts: Path | None,
+    form: str | None,
     runner: str,
     workers: int | Workers | None,
     resume: bool,
@@ -81,6 +90,11 @@ def command(
     recipe = None
     if recipe_name is not None:
         recipe = read_recipe(recipe_name, changes=assigned(assignments), pixel_scale_arcsec=pixel_scale, survey=survey)
+
+    if form is not None:
+        if recipe is None or hosts is not None or source_images is not None:
+            raise click.UsageError("--format takes --recipe, and neither --hosts nor --source-images.")
+        return _export(recipe, count, seed, out, form, resume)
 
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.session import on_ray
@@ -112,6 +126,16 @@ def command(
         f"{result['rows']} stamps in {result['parts']} parts ({result['new_rows']} new, {result['seconds']:.1f} s): "
         f"{out}, {Path(out) / CONTACT_SHEET}"
     )
+    return 0
+
+
+def _export(recipe: Recipe, count: int, seed: int, out: Path, form: str, resume: bool) -> int:
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.simulate.export.run import export
+
+    with ShownProgress("lens") as progress:
+        new = export(recipe, count=count, seed=seed, out=out, form=form, resume=resume, progress=progress)
+    click.echo(f"{count} lenses for {form} ({new} new): {out}")
     return 0
 
 

@@ -46,6 +46,10 @@ class Stamp:
     """True parameters; those that do not apply are missing."""
     split: str | None = None
     """Split of the host, where hosts were split by sky area; None: by its name."""
+    lensed: Lensed | None = None
+    """The lens and its source as components, of a stamp that is all drawn; with the galaxies around it."""
+    conditions: Conditions | None = None
+    """How such a stamp was taken."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def draw_stamp(
             lensed.deflectors if lensed else (),
         )
     label = kind if recipe.kind == "substructure" else ("lens" if lensed else "nonlens")
-    return Stamp(images, label, host_name, facts)
+    return Stamp(images, label, host_name, facts, lensed=lensed, conditions=conditions)
 
 
 def lens_of_recipe(
