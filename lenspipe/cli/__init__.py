@@ -30,6 +30,7 @@ COMMANDS = {
     "completeness": "Measure what a finder misses: paint lenses into a run's pixels and search them.",
     "simulate": "Simulate labelled stamps of lenses and of what looks like them.",
     "train": "Train a network on a data set of labelled stamps.",
+    "generate": "Make labelled stamps with a trained generator.",
     "sweep": "Train and compare many networks or settings.",
     "stamps": "Describe, validate, convert, cut or merge data sets of labelled stamps.",
     "denoise": "Denoise whole tiles, window by window, without seams.",

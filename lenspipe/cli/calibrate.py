@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     default=None,
     help="Classifier: accuracy asked of the stamps that it keeps. [default: 0.8]",
 )
+@click.option(
+    "--features",
+    default=None,
+    metavar="NAME|DIR",
+    help="Generator: model whose features describe stamps. [default: a shipped one that takes them]",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the calibrated copy.")
 @click.option("--in-place", is_flag=True, help="Write the calibration into the card of MODEL itself.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -42,6 +48,7 @@ def command(
     split: str,
     method: str,
     accuracy: float | None,
+    features: str | None,
     out: Path | None,
     in_place: bool,
     device: str,
@@ -50,9 +57,9 @@ def command(
     Fit what MODEL (a shipped name or a folder) needs beside its weights on stamps that it has not seen.
 
     Of a finder the probability of a lens given its score; of a classifier the rule when it abstains, whose cost is
-    measured on the split test; of several finders, or a committee's folder, the probability given the score that they
-    have together, and --out is the committee's folder. Weights are not touched. Without --out and --in-place the fit is
-    shown and nothing is written.
+    measured on the split test; of a generator the verdict of its gates; of several finders, or a committee's folder,
+    the probability given the score that they have together, and --out is the committee's folder. Weights are not
+    touched. Without --out and --in-place the fit is shown and nothing is written.
     """
     from lenspipe.disk import locked
     from lenspipe.nn.card import find_model
@@ -69,7 +76,7 @@ def command(
             return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
     (model,) = models
     with locked(find_model(model)) if in_place else contextlib.nullcontext():
-        return _calibrate_model(model, stamps, split, method, accuracy, out, in_place, device)
+        return _calibrate_model(model, stamps, split, method, accuracy, features, out, in_place, device)
 
 
 def _calibrate_model(
@@ -78,6 +85,7 @@ def _calibrate_model(
     split: str,
     method: str,
     accuracy: float | None,
+    features: str | None,
     out: Path | None,
     in_place: bool,
     device: str,
@@ -94,6 +102,7 @@ def _calibrate_model(
         split=None if split == "all" else split,
         method=method,  # type: ignore[arg-type]
         accuracy=accuracy,
+        features=features,
     )
     with ShownProgress("stamp") as shown:
         fitted = judge_for(member.outputs).calibrate(member, stamps, settings, shown.counters())

@@ -51,6 +51,12 @@ RULES = click.Choice(["mean", "product", "calibrated", "logits"])
     metavar="NAME|DIR",
     help="Run the gate of this denoiser with the models as finders, instead of the report.",
 )
+@click.option(
+    "--features",
+    default=None,
+    metavar="NAME|DIR",
+    help="Generators: model whose features describe stamps. [default: a shipped one that takes them]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=None, help="Stamps per batch. [default: by the device]"
@@ -69,6 +75,7 @@ def command(
     audit: bool,
     audit_stamps: int,
     denoiser: str | None,
+    features: str | None,
     device: str,
     batch_size: int | None,
     threads: int,
@@ -93,6 +100,7 @@ def command(
         beta=beta,
         committees=committees,  # type: ignore[arg-type]
         views=views,  # type: ignore[arg-type]
+        features=features,
         n_audit=audit_stamps if audit else 0,
         device=device,
         batch_size=batch_size,

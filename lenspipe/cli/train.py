@@ -43,7 +43,12 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")
 @click.option("--batch-size", type=click.IntRange(min=2), default=None, help="Stamps per step. [default: 64]")
 @click.option("--learning-rate", type=float, default=None, help="Peak learning rate. [default: 0.001]")
-@click.option("--targets", default=None, metavar="A,B", help="Columns to predict, for --task regress.")
+@click.option(
+    "--targets",
+    default=None,
+    metavar="A,B",
+    help="Columns to predict, or that can be asked for: --task regress, generate.",
+)
 @click.option("--normal", default=None, metavar="A,B", help="Labels that are not anomalies, for --task anomaly.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same weights."

@@ -18,6 +18,7 @@ from lenspipe.infer.stamps import covered_side, stamp_input
 from lenspipe.nn.card import ModelCard, fits
 from lenspipe.nn.outputs import Prediction
 from lenspipe.stamps.format import StampSet, image_array
+from lenspipe.stamps.generated import GENERATOR, refuse_made
 from lenspipe.toml import Table
 
 BATCH_BYTES = 16 << 20
@@ -116,12 +117,14 @@ def count_rows(stamps: StampSet, split: str | None) -> int:
     Raises
     ------
     DataError
-        There are none.
+        There are none, or a generator made some.
     """
     n, seen = 0, set()
-    for table in stamps.iter_batches(["label", "split"], batch_size=1 << 16):
+    marked = [GENERATOR] if GENERATOR in stamps.schema.names else []
+    for table in stamps.iter_batches(["label", "split", *marked], batch_size=1 << 16):
         seen |= set(pc.unique(table["split"]).to_pylist())
         rows = table if split is None else table.filter(pc.equal(table["split"], split))
+        refuse_made(rows, stamps.title)
         n += rows.num_rows - rows["label"].null_count
     if not n:
         found = ",".join(sorted(str(name) for name in seen)) or "none"

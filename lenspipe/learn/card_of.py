@@ -120,12 +120,14 @@ def make_card(
     shown, scale = settings.input, spec.pixel_scale_arcsec
     bands = shown.bands or spec.bands
     scales = shown.band_scales or tuple(float(f"{1 / level:.6g}") for level in noise)
+    outputs = objective.card_outputs(truth, settings)
+    told = {"n_feature": len(shown.features)} if shown.features else {}
     try:
         return ModelCard(
             name=name,
             family=family,
-            settings=settings.model | ({"n_feature": len(shown.features)} if shown.features else {}),
-            outputs=objective.card_outputs(truth, settings),
+            settings=settings.model | told | objective.network_settings(outputs),
+            outputs=outputs,
             bands=bands,
             pixel_scale_arcsec=scale,
             scale_tolerance=shown.scale_tolerance,

@@ -36,13 +36,11 @@ def check_network(job: TrainJob, module: nn.Module) -> None:
     """Run two empty stamps through a network; raises `ModelError` where it does not take or give what is asked."""
     card = job.card
     job.objective.check_network(module)
-    stamps = torch.zeros(2, card.n_channel, card.stamp_px, card.stamp_px)
-    features = [torch.zeros(2, len(card.features))] if card.features else []
     was_training = module.training
     module.eval()
     try:
         with torch.inference_mode():
-            shape = tuple(module(stamps, *features).shape)
+            shape = tuple(module(*job.objective.example(card, module)).shape)
     except (RuntimeError, TypeError) as error:
         raise ModelError(
             f"the network does not take this input: {str(error).splitlines()[0]}",

@@ -20,7 +20,7 @@ from lenspipe.toml import Table
 
 def less_is_better(number: str) -> bool:
     """Whether a number of the history, by its name, is a loss or an error."""
-    errors = ("loss", "mae", "mse", "rmse", "nll", "l1", "huber", "noise_left")
+    errors = ("loss", "mae", "mse", "rmse", "nll", "l1", "huber", "noise_left", "distance")
     return number.endswith(errors) or "mae_" in number
 
 
@@ -79,9 +79,10 @@ class LabelSettings(Table):
     normal: tuple[str, ...] = ()
     """``anomaly``: labels that are trained on, all others are anomalies; everything is trained on where empty."""
     classes: tuple[str, ...] | None = None
-    """``classify``: classes in order; all labels of the training split, sorted, where null."""
+    """``classify``, ``generate``: classes in order; all labels of the training split, sorted, where null."""
     targets: tuple[str, ...] = ()
-    """``regress``: columns to predict. Rows without a value for one of them are left out."""
+    """``regress``: columns to predict; rows without a value for one of them are left out. ``generate``: columns of
+    numbers that can be asked for, such as ``theta_e_arcsec``; a row may lack them."""
     uncertainty: Literal["none", "gaussian"] = "none"
     """``regress``: ``gaussian`` predicts a variance beside each value."""
 
@@ -198,6 +199,20 @@ class EmbedSettings(Table):
         return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "ways" and v == 16)}
 
 
+class GenerateSettings(Table):
+    """Stamps that look like those of the training (`lenspipe.learn.generate`)."""
+
+    penalty: float | None = Field(default=None, ge=0)
+    """Weight of the penalty on the critic's slopes: 10 for ``wgan``, 1 for ``stylegan`` where null; ``gan`` has none
+    unless it is said here."""
+    critic_steps: int | None = Field(default=None, ge=1)
+    """Steps of the critic, each on another batch, for one of the generator; 5 for ``wgan``, else 1 where null."""
+    critic_rate: float = Field(default=1.0, gt=0)
+    """The critic's learning rate, in units of the generator's."""
+    watched: int = Field(default=256, ge=2)
+    """Stamps that are generated after each epoch to be measured against as many of the validation split."""
+
+
 class AdaptSettings(Table):
     """A second domain without labels that a network is to serve (`lenspipe.learn.adapt`)."""
 
@@ -294,6 +309,8 @@ class TrainSettings(Table):
     """Pairs of exposures, to denoise; the defaults where null."""
     embed: EmbedSettings | None = None
     """Embedding and projection, to embed; the defaults where null."""
+    generate: GenerateSettings | None = None
+    """Generator and critic, to generate; the defaults where null."""
     adapt: AdaptSettings | None = None
     """The target of a domain adaptation; `method` says which."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ class Answers:
     """Names of the classes, in the order of the labels; none where the answers are no classes."""
     targets: tuple[str, ...] = ()
     """Columns of numbers to predict."""
+    may_be_missing: bool = False
+    """Whether a row without one of them is used all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,9 @@ def read_truth(
     said = answers(split == "train")
     raw_targets = _columns(data, said.targets, "labels.targets")
     raw_features = _columns(data, features, "input.features")
-    known = said.known & np.isfinite(raw_targets).all(axis=1) & np.isfinite(raw_features).all(axis=1)
+    known = said.known & np.isfinite(raw_features).all(axis=1)
+    if not said.may_be_missing:
+        known &= np.isfinite(raw_targets).all(axis=1)
     rows = {name: np.flatnonzero((split == name) & known) for name in ("train", "validation")}
     left_out = int(np.isin(split, ("train", "validation")).sum()) - sum(map(len, rows.values()))
     rows["train"] = _part(rows["train"], said.labels, fraction, seed)
@@ -141,7 +146,9 @@ def _columns(data: StampSet, names: tuple[str, ...], key: str) -> NDArray[np.flo
 def _scaled(
     values: NDArray[np.float64], train: Rows, names: tuple[str, ...]
 ) -> tuple[NDArray[np.float32], tuple[float, ...], tuple[float, ...]]:
-    means, spreads = values[train].mean(axis=0), values[train].std(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a column without any value, which is refused below
+        means, spreads = np.nanmean(values[train], axis=0), np.nanstd(values[train], axis=0)
     for name, spread in zip(names, spreads, strict=True):
         if not spread > 0:
             raise DataError("a column has one value only in the training split: nothing to learn", column=name)

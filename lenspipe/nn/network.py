@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lenspipe.errors import ModelError
@@ -112,3 +113,56 @@ class RebuildNetwork(Network):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Not possible: raises `ModelError`."""
         raise ModelError("how badly a stamp comes back needs the stamp: call the network as a whole")
+
+
+class GeneratorNetwork(Network):
+    """
+    A network that gives stamps: of noise ``(n, n_noise)`` and what is asked for ``(n, n_condition)``.
+
+    What it gives in training has mean 0 and spread 1 in every channel; `generate` gives stretched stamps.
+
+    Attributes
+    ----------
+    n_noise : int
+        Numbers, drawn from a unit Gaussian, that a stamp is made of.
+    n_condition : int
+        Numbers that say what is asked for.
+    """
+
+    HEADS = ()
+    num_features = 0
+    n_noise: int
+    n_condition: int
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, n_channel: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_channel, 1, 1))
+        self.register_buffer("spread", torch.ones(n_channel, 1, 1))
+
+    def scaled(self, stamps: Tensor) -> Tensor:
+        """Stretched stamps ``(n, channel, y, x)`` with the mean and spread of what the network gives."""
+        return (stamps - self.mean) / self.spread
+
+    def generate(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """Stretched stamps ``(n, channel, y, x)``; the same of the same noise."""
+        drawn: Tensor = self.draw(noise, condition)
+        return self.mean + self.spread * drawn
+
+    def draw(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """Scaled stamps; what `forward` gives, unless a family takes several steps to one."""
+        drawn: Tensor = self(noise, condition)
+        return drawn
+
+    def example(self, n: int) -> tuple[Tensor, ...]:
+        """Arguments of `forward` for so many stamps."""
+        return torch.zeros(n, self.n_noise), torch.zeros(n, self.n_condition)
+
+    def critic(self) -> nn.Module:
+        """A fresh opponent of the family's paper: scaled stamps and what was asked for to a number each ``(n,)``."""
+        raise ModelError("this family has no opponent: it is not trained against one", got=type(self).__name__)
+
+    def forward_features(self, *inputs: Any, **named: Any) -> Tensor:
+        """Not possible: raises `ModelError`."""
+        raise ModelError("a generator describes no stamp: it makes them")

@@ -239,12 +239,72 @@ class Anomaly(Table):
         return Prediction(error=outputs[:, 0], false_positive_rate=self.rate_above(outputs[:, 0]))
 
 
+class Generate(Table):
+    """A stamp that was not taken, as one of its training might look; of a class and with numbers that are asked for."""
+
+    task: Literal["generate"] = "generate"
+    """Name of the task."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Labels of its training, one of which every stamp gets."""
+    shares: tuple[float, ...]
+    """Part of the training stamps that has each."""
+    targets: tuple[str, ...] = ()
+    """Columns of numbers that can be asked for."""
+    target_means: tuple[float, ...] = ()
+    """Mean of each in training; the network is told (value - mean) / spread."""
+    target_spreads: tuple[float, ...] = ()
+    """Standard deviation of each in training."""
+    drawn: tuple[tuple[float | None, ...], ...] = ()
+    """Number of the class and numbers of some training stamps, from which those of a new one are drawn."""
+    n_extra_channel: ClassVar[int] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Generate:
+        if len({len(self.targets), len(self.target_means), len(self.target_spreads)}) > 1:
+            raise ValueError("target_means and target_spreads need one value per target")
+        if len(self.shares) != len(self.classes):
+            raise ValueError("shares needs one value per class")
+        return self
+
+    @property
+    def n_condition(self) -> int:
+        """Numbers that tell the network what is asked for."""
+        return (len(self.classes) if len(self.classes) > 1 else 0) + 2 * len(self.targets)
+
+    def condition(self, label: NDArray[np.integer], scaled: NDArray[np.floating]) -> NDArray[np.float32]:
+        """
+        What the network is told of each stamp ``(n, n_condition)``.
+
+        The class, one number each, where there are several; then each target, 0 where it is missing; then whether it
+        is there.
+
+        Parameters
+        ----------
+        label : array (n,)
+            Number of the class.
+        scaled : array (n, target)
+            Targets less their mean, over their spread; NaN where missing.
+        """
+        there = np.isfinite(scaled)
+        classes = label[:, None] == np.arange(len(self.classes))
+        parts = [classes] if len(self.classes) > 1 else []
+        return np.concatenate([*parts, np.where(there, scaled, 0.0), there], axis=1).astype(np.float32)
+
+    def n_out(self, n_band: int) -> int:
+        """A plane per band."""
+        return n_band
+
+    def read(self, outputs: Array) -> Prediction:
+        """Raise `ModelError`: an image is not read as numbers per stamp."""
+        raise ModelError("a generator gives images, and no numbers per stamp", task=self.task)
+
+
 def unlikeness(error: Array) -> Array:
     """An error, 0 and more, as a score from 0 to 1 of the same order: ``error / (1 + error)``."""
     return error / (1 + error)
 
 
-Outputs = Annotated[Find | Classify | Regress | Denoise | Embed | Anomaly, Field(discriminator="task")]
+Outputs = Annotated[Find | Classify | Regress | Denoise | Embed | Anomaly | Generate, Field(discriminator="task")]
 KINDS: dict[str, type[Any]] = {kind.model_fields["task"].default: kind for kind in get_args(get_args(Outputs)[0])}
 """Class of each task's outputs by the task's name."""
 TASKS: tuple[str, ...] = tuple(KINDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.errors import ModelError
+from lenspipe.errors import ConfigError, ModelError
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.image.stretch import humvi_composite
 from lenspipe.nn.card import ModelCard, Stretch
@@ -97,3 +97,44 @@ def _stretched(scaled: NDArray[np.float32], stretch: Stretch) -> NDArray[np.floa
     else:
         out = alpha * scaled
     return np.asarray(out, np.float32)
+
+
+def demand_inverse(stretch: Stretch) -> None:
+    """Raise `ConfigError` where a stretch cannot be undone: it clips, mixes bands, or forgets a stamp's own scale."""
+    if stretch.name == "humvi" or stretch.mix is not None or stretch.standardise or stretch.smooth_residual:
+        raise ConfigError(
+            "this stretch cannot be undone: a generator takes asinh, log or linear, without mix, standardise or "
+            "smooth_residual",
+            stretch=stretch.name,
+        )
+
+
+def stretch_inverse(stretched: NDArray[np.floating], stretch: Stretch) -> NDArray[np.float64]:
+    """
+    Surface brightness, nJy / arcsec^2, of what `network_input` made of it; for stretches without mix.
+
+    Parameters
+    ----------
+    stretched : array (..., band, y, x)
+    stretch : Stretch
+
+    Raises
+    ------
+    ConfigError
+        The stretch cannot be undone (`demand_inverse`).
+
+    Examples
+    --------
+    >>> rule = Stretch(name="asinh", band_scales=(4.0,), alpha=0.2, q=1.0)
+    >>> stretch_inverse(network_input(np.full((1, 1, 1), -7.0), rule), rule).round(5)
+    array([[[-7.]]])
+    """
+    demand_inverse(stretch)
+    x, alpha, q = np.asarray(stretched, np.float64), stretch.alpha, stretch.q
+    if stretch.name == "asinh":
+        x = np.sinh(q * x) / (alpha * q)
+    elif stretch.name == "log":
+        x = np.sign(x) * np.expm1(q * np.abs(x)) / (alpha * q)
+    else:
+        x = x / alpha
+    return np.asarray(x / np.asarray(stretch.band_scales, np.float64)[:, None, None])

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lenspipe.image.contact import contact_sheet
 from lenspipe.report.picture import png_of
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import roc
@@ -330,3 +331,13 @@ def stamps_plot(columns: Sequence[str], stamps: NDArray[np.floating]) -> bytes:
             if not k:
                 axes.set_title(name, fontsize=9)
     return png_of(figure)
+
+
+def side_by_side(made: NDArray[np.floating], taken: NDArray[np.floating], *, n_column: int = 12) -> bytes:
+    """Stretched stamps ``(n, channel, y, x)`` in grey, those that were made above those that were taken."""
+    grey = [x.mean(axis=1) for x in (made, taken)]
+    low, high = np.quantile(grey[1], [0.01, 0.998])
+    scale = 255 / max(high - low, 1e-9)
+    colour = [np.repeat(np.clip((x - low) * scale, 0, 255).astype(np.uint8)[..., None], 3, axis=-1) for x in grey]
+    sheets = [contact_sheet(x, n_column=n_column) for x in colour]
+    return png_of(np.concatenate([sheets[0], np.full_like(sheets[0][:4], 255), sheets[1]]))

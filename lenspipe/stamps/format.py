@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.disk import scratch_beside
 from lenspipe.errors import DataError
+from lenspipe.stamps.generated import GENERATOR, demand_learnt_from
 from lenspipe.stamps.spec import SPLITS, ImageSpec, image_array, image_column, image_specs, stamp_schema
 from lenspipe.tables import open_parquet, read_parquet
 
@@ -42,7 +43,8 @@ def write_part(table: pa.Table, folder: str | Path, name: str) -> Path:
     Raises
     ------
     DataError
-        Columns of the format are missing, or an image is not finite.
+        Columns of the format are missing, an image is not finite, or a stamp that a generator made is not of the split
+        train.
     """
     with part_writer(table.schema, folder, name) as write:
         write(table)
@@ -88,6 +90,7 @@ def part_writer(schema: pa.Schema, folder: str | Path, name: str) -> Iterator[Ca
         ) as writer:
 
             def write(table: pa.Table) -> None:
+                demand_learnt_from(table, name)
                 _demand_finite(table, images, name)
                 writer.write_table(table, row_group_size=rows)
 
@@ -137,7 +140,8 @@ class StampSet:
         Raises
         ------
         DataError
-            The folder is missing or holds no Parquet, a part is unreadable, or parts have different schemas.
+            The folder is missing or holds no Parquet, a part is unreadable, parts have different schemas, or a stamp
+            that a generator made is not of the split train: none is ever judged on.
         """
         folder = Path(folder)
         parts = tuple(sorted(folder.glob("*.parquet")))
@@ -158,6 +162,9 @@ class StampSet:
                 raise DataError("parts have different schemas: keep one data set a folder", part=part.name)
             n += rows
         assert schema is not None
+        if GENERATOR in schema.names:
+            for part in parts:
+                demand_learnt_from(read_parquet(part, columns=[GENERATOR, "split"]), part.name)
         return cls(folder, parts, schema, image_specs(schema, where=str(folder)), n)
 
     def rows_within(self, n_bytes: int) -> int:

@@ -89,6 +89,7 @@ def test_the_shipped_spaces_are_spaces():
         "adaptation": 20,
         "anomaly_families": 22,
         "dark_matter": 54,
+        "generators": 6,
     }
 
 

@@ -279,6 +279,12 @@ ELSEWHERE = (
     "rnn-ae",
     "vrae",
     "transformer-ae",
+    "gan",
+    "dcgan",
+    "wgan",
+    "stylegan",
+    "conditional",
+    "diffusion",
 )
 # odd sides of families that refuse the toy stamps of 13 px
 SIDE_PX = {

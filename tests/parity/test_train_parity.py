@@ -89,6 +89,26 @@ def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_local")
+def test_an_adversarial_training_with_ray_is_that_of_the_plain_loop(stamps, tmp_path):
+    few = {"batch_size": 8, "steps_per_epoch": 6}
+    settings = TrainSettings.model_validate(
+        {
+            "model": {"width": 4},
+            "labels": {"classes": ["lens"]},
+            "sampling": few,
+            "optim": {"epochs": 1, "threads": 1},
+            "generate": {"watched": 16},
+        }
+    )
+    for name, runner in (("plain", train_local), ("ray", train_ray)):
+        how = {"settings": settings, "seed": 4, "runner": here(runner)}
+        train(stamps, model="wgan", task="generate", out=tmp_path / name, **how)
+    plain, ray = (load_file(tmp_path / name / "state.safetensors") for name in ("plain", "ray"))
+    assert any(name.startswith("critic/") for name in plain)
+    assert all(torch.equal(plain[name], ray[name]) for name in plain)
+
+
+@pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_together_and_measure_every_validation_stamp(stamps, tmp_path):
     card = run(stamps, tmp_path / "two", train_ray, n_worker=2)
     assert card.training["workers"] == 2

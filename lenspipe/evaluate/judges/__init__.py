@@ -10,8 +10,9 @@ from lenspipe.evaluate.judges.contract import Judge
 from lenspipe.evaluate.judges.denoise import DenoiseJudge
 from lenspipe.evaluate.judges.embed import EmbedJudge
 from lenspipe.evaluate.judges.find import FindJudge
+from lenspipe.evaluate.judges.generate import GenerateJudge
 from lenspipe.evaluate.judges.regress import RegressJudge
-from lenspipe.nn.outputs import Anomaly, Classify, Denoise, Embed, Find, Outputs, Regress
+from lenspipe.nn.outputs import Anomaly, Classify, Denoise, Embed, Find, Generate, Outputs, Regress
 
 _JUDGES: dict[type[Any], type[Judge[Any, Any]]] = {
     Find: FindJudge,
@@ -20,6 +21,7 @@ _JUDGES: dict[type[Any], type[Judge[Any, Any]]] = {
     Denoise: DenoiseJudge,
     Embed: EmbedJudge,
     Anomaly: AnomalyJudge,
+    Generate: GenerateJudge,
 }
 
 

@@ -49,6 +49,8 @@ class JudgeSettings:
     """Rules of committees of all models."""
     views: Rule | None = None
     """Rule by which the eight orientations are combined."""
+    features: str | None = None
+    """Model whose features describe the stamps of a generator; a shipped one that takes them where None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class CalibrateSettings:
     """Form of a finder's map."""
     accuracy: float | None = None
     """Accuracy asked of the stamps that a classifier keeps."""
+    features: str | None = None
+    """As of `JudgeSettings`."""
 
 
 @dataclass(frozen=True)

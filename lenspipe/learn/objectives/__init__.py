@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt import ADAPTATIONS
+from lenspipe.learn.generate import GAMES
 
 if TYPE_CHECKING:
     from lenspipe.learn.adapt.contract import Adaptation
@@ -72,6 +73,12 @@ def _rebuild() -> Objective:
     return RebuildStamps()
 
 
+def _generate(game: str) -> Objective:
+    from lenspipe.learn.objectives.generate import GenerateStamps
+
+    return GenerateStamps(GAMES[game]())
+
+
 def _adapted(task: str, method: str) -> Objective:
     from lenspipe.learn.objectives.adapted import AdaptedClassify, AdaptedFind
 
@@ -90,6 +97,7 @@ METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "denoise": {"pairs": _denoise},
     "embed": {"simclr": _simclr, "byol": _byol, "prototypical": _prototypical, "umtra": _umtra},
     "anomaly": {"rebuild": _rebuild},
+    "generate": {name: functools.partial(_generate, name) for name in GAMES},
 }
 """By the name of a task, the ways to learn it, the first where none is named."""
 

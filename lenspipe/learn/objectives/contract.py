@@ -110,6 +110,15 @@ class Objective(ABC):
         """
         raise ConfigError("this task has no classes", task=self.task)
 
+    def network_settings(self, outputs: Any) -> dict[str, int]:
+        """Settings of the family that follow from what the network is to give (`card_outputs`)."""
+        return {}
+
+    def example(self, card: ModelCard, module: nn.Module) -> tuple[torch.Tensor, ...]:
+        """Inputs of two empty stamps, by which a network is tried before its first step."""
+        stamps = torch.zeros(2, card.n_channel, card.stamp_px, card.stamp_px)
+        return (stamps, torch.zeros(2, len(card.features))) if card.features else (stamps,)
+
     def check_network(self, module: nn.Module) -> None:
         """Raise `ModelError` where a family does not serve the task, before any step."""
         return None

@@ -1,0 +1,190 @@
+"""
+Six generators on small simulated stamps: their gates, and the same classifier without and with what they make.
+
+    python -m benchmarks.studies.generators.compare --out WORK
+
+Whatever is done is kept in WORK, and the same command resumes: the stamps, a classifier whose features describe them,
+a generator per family with its gates, then generators of a part of the training stamps alone, whose stamps a classifier
+of the same part is given as well. Writes `results/generators.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import record
+from benchmarks.timing import Clock
+from lenspipe.evaluate.judges.contract import CalibrateSettings, JudgeSettings
+from lenspipe.evaluate.judges.generate import GenerateJudge
+from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.infer.generate import Generator
+from lenspipe.infer.generated_set import write_generated
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
+from lenspipe.nn.card import CARD_FILE, write_card
+from lenspipe.rundir import write_json
+from lenspipe.simulate.recipe import read_recipe
+from lenspipe.simulate.run import simulate
+from lenspipe.simulate.sheet import write_contact_sheet
+from lenspipe.stamps.format import StampSet, write_part
+from lenspipe.stamps.joined import Source
+
+COUNT = 4000
+FAMILIES = {
+    "diffusion": ({"width": 24}, 2e-3, 2400),
+    "conditional": ({"width": 12}, 5e-4, 1600),
+    "gan": ({"width": 128}, 2e-4, 3200),
+    "dcgan": ({"width": 12}, 5e-4, 1600),
+    "wgan": ({"width": 12}, 5e-4, 3200),
+    "stylegan": ({"width": 12}, 2e-3, 800),
+}
+"""Settings of the network, learning rate and steps, each about three minutes of one core."""
+TOLD = ("diffusion", "conditional")
+"""Families that are told the class and the Einstein radius; the others learn lenses alone."""
+PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
+N_MADE = 1000
+HELP_STEPS = {"diffusion": 800, "conditional": 640}
+CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for stamps and models.")
+@click.option("--count", default=COUNT, show_default=True, help="Stamps that are simulated.")
+@click.option("--shorter", default=1.0, show_default=True, help="Factor on all steps, for a trial.")
+@click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
+@record.keep_option
+def main(out: Path, count: int, shorter: float, finished: bool, keep: bool) -> None:
+    """Simulate, train, judge, record."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not finished:
+        _make(out, count, shorter)
+    gates = {family: _kept(out / f"{family}.json") for family in FAMILIES if (out / f"{family}.json").exists()}
+    helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
+    passed = sum(_follows(gate) for gate in gates.values())
+    aims = [record.at_least("generators that pass memorisation and physics", passed, 1)]
+    record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
+
+
+def _make(out: Path, count: int, shorter: float) -> None:
+    stamps = _stamps(out, count)
+    finder = out / "finder"
+    if not (finder / CARD_FILE).exists():
+        _classify(stamps, finder, 150, shorter, seed=1)
+    for family in FAMILIES:
+        _once(out / f"{family}.json", lambda f=family: _gated(out, stamps, f, shorter))
+    for part in PARTS:
+        for seed in SEEDS:
+            some = _part(out, stamps, part, seed)
+            for given in ("nothing", *TOLD):
+                name = out / f"help-{part:g}-{seed}-{given}.json"
+                _once(name, lambda s=some, g=given, p=part, k=seed: _helped(out, s, g, p, k, shorter))
+
+
+def _follows(gate: dict[str, Any]) -> bool:
+    return bool(gate["physics"]["passed"]) and all(copied["passed"] for copied in gate["memorisation"].values())
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def _once(file: Path, make: Callable[[], dict[str, Any]]) -> None:
+    if not file.exists():
+        write_json(file, make())
+        print(file.stem, "done", flush=True)
+
+
+def _stamps(out: Path, count: int) -> Path:
+    folder = out / "stamps"
+    recipe = read_recipe(str(Path(__file__).with_name("recipe.toml")))
+    simulate(recipe, count=count, seed=1, out=folder, resume=folder.exists())
+    return folder
+
+
+def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fraction: float = 1.0) -> None:
+    sampling = {"batch_size": 32, "steps_per_epoch": max(2, int(steps * shorter)), "fraction": fraction}
+    settings = TrainSettings.model_validate(CLASSIFIER | {"sampling": sampling})
+    train(data, model="small-cnn", task="find", out=out, settings=settings, seed=seed)
+
+
+def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
+    model, rate, _ = FAMILIES[family]
+    labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
+    epochs = 8
+    settings = TrainSettings.model_validate(
+        {
+            "model": model,
+            "labels": labels,
+            "sampling": {"batch_size": 32, "steps_per_epoch": max(2, steps // epochs)},
+            "optim": {"epochs": epochs, "learning_rate": rate, "ema_decay": 0.99, "threads": 1, "weight_decay": 0.0},
+            "generate": {"watched": 128},
+        }
+    )
+    train(data, model=family, task="generate", out=out, settings=settings, seed=seed)
+    return out
+
+
+def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, Any]:
+    with Clock() as clock:
+        folder = _generator(stamps, out / family, family, int(FAMILIES[family][2] * shorter), 1)
+    data = StampSet.open(stamps)
+    (member,) = open_members([folder], data)
+    settings = CalibrateSettings(split="test", features=str(out / "finder"))
+    found = GenerateJudge.calibrate(member, data, settings, lambda *_: None)
+    write_card(folder, found.card)
+    print(family, *found.said, f"{clock.cpu_s:.0f} s", sep="\n", flush=True)
+    write_generated(
+        Generator(folder), out / f"{family}-made", count=240, seed=1, sheet=lambda new: write_contact_sheet(new)
+    )
+    gate: dict[str, Any] = found.card.metrics["gate"]
+    card = found.card
+    facts = {"n_parameter": card.training["n_parameter"], "steps": card.training["steps"], "cpu_s": round(clock.cpu_s)}
+    return facts | gate
+
+
+def _part(out: Path, stamps: Path, part: float, seed: int) -> Path:
+    """A data set of a part of the training stamps of each class, with the validation split whole."""
+    folder = out / f"part-{part:g}-{seed}"
+    if not folder.exists():
+        data = StampSet.open(stamps)
+        split, label = data.column("split"), data.column("label")
+        rng = np.random.default_rng([seed, int(1000 * part)])
+        rows = [np.flatnonzero(split == "validation")]
+        for name in np.unique(label):
+            of_class = np.flatnonzero((split == "train") & (label == name))
+            rows.append(rng.permutation(of_class)[: max(1, round(part * len(of_class)))])
+        chosen = np.sort(np.concatenate(rows))
+        whole = pa.concat_tables(list(data.iter_batches(batch_size=1000))).combine_chunks()
+        write_part(whole.take(pa.array(chosen)), folder, "part")
+    return folder
+
+
+def _helped(out: Path, some: Path, given: str, part: float, seed: int, shorter: float) -> dict[str, Any]:
+    """Area under the ROC curve on the test split of a classifier of a part, alone or with a generator's stamps."""
+    data: Any = some
+    if given != "nothing":
+        steps = int(HELP_STEPS[given] * shorter)
+        folder = _generator(some, out / f"{some.name}-{given}", given, steps, seed)
+        made = out / f"{some.name}-{given}-made"
+        if not made.exists():
+            write_generated(Generator(folder), made, count=N_MADE, seed=seed)
+        data = (Source(str(some), 1.0), Source(str(made), 1.0))
+    model = out / f"{some.name}-{given}-finder"
+    _classify(data, model, 60, shorter, seed)
+    stamps = StampSet.open(out / "stamps")
+    members = open_members((str(model),), stamps)
+    metrics = judged(members, stamps, JudgeSettings(split="test")).metrics()[members[0].name]
+    kept = {key: metrics[key] for key in ("n", "auroc", "auroc_interval95")}
+    return {"part": part, "seed": seed, "given": given} | kept
+
+
+if __name__ == "__main__":
+    main()
