@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lenspipe"
-TASKS = {"find", "classify", "regress", "denoise", "embed", "anomaly", "generate"}
+TASKS = {"find", "classify", "regress", "denoise", "embed", "anomaly", "cluster", "generate"}
 TASKS_AT_HOME = ("nn/outputs.py", "learn/objectives/", "evaluate/judges/")
 """What a task gives, how it is trained, how it is judged: everybody else asks these."""
 ENTRIES = ("lenspipe.cli", "lenspipe.__main__", "lenspipe.api")

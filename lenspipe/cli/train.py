@@ -16,13 +16,18 @@ from lenspipe.learn.objectives import METHODS, method_names
 if TYPE_CHECKING:
     from lenspipe.learn.settings import TrainSettings
     from lenspipe.learn.train import Runner
-    from lenspipe.runner import Start
+    from lenspipe.runner import Progress, Start
     from lenspipe.stamps.joined import Data
 
 
 @click.command(cls=Command)
-@data_option("Data set of stamps with splits (or [[data]] in the settings)", required=False)
-@click.option("--model", required=True, metavar="NAME", help="Network family (`lenspipe models`), or timm:NAME.")
+@data_option("Data set of stamps with splits, or the folder of a scan (or [[data]] in the settings)", required=False)
+@click.option(
+    "--model",
+    default=None,
+    metavar="NAME",
+    help="Network family (`lenspipe models`), or timm:NAME; what builds on --pretrained has its network.",
+)
 @click.option("--task", type=click.Choice(list(METHODS)), default=next(iter(METHODS)), show_default=True)
 @click.option(
     "--method",
@@ -57,11 +62,13 @@ if TYPE_CHECKING:
 @click.option(
     "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
 )
-@click.option("--pretrained", default=None, metavar="FILE", help="Weights to begin from, safetensors.")
+@click.option(
+    "--pretrained", default=None, metavar="FOLDER|FILE", help="Model to begin from or to build on, or its weights."
+)
 @click.option("--tensorboard", is_flag=True, help="Write OUT/.tensorboard too; needs the package tensorboard.")
 def command(
     folders: tuple[str, ...],
-    model: str,
+    model: str | None,
     task: str,
     method: str | None,
     adapt: str | None,
@@ -100,6 +107,7 @@ def command(
 
     start = _start(runner, workers)
     with ShownProgress("step") as progress:
+        data = stamps_of(data, settings, pretrained, progress)
         card = train(
             data,
             model=model,
@@ -126,6 +134,35 @@ def sources_of(settings: TrainSettings) -> Data:
     if not settings.data:
         raise ConfigError("say what to train on: --data FOLDER, or [[data]] in the settings")
     return tuple(Source(one.path, one.share, one.labels, one.survey) for one in settings.data)
+
+
+def stamps_of(data: Data, settings: TrainSettings, pretrained: str | None, progress: Progress) -> Data:
+    """
+    Data sets, with the stamps of a scan's candidates in the place of its folder.
+
+    Raises
+    ------
+    ConfigError
+        Neither the settings nor the model that is built on say how wide the stamps are.
+    """
+    from dataclasses import replace
+
+    from lenspipe.nn.card import CARD_FILE, read_card
+    from lenspipe.scan.after.stamps import is_run, stamps_of_run
+
+    def found(path: str | Path) -> str:
+        if not is_run(path):
+            return str(path)
+        size = settings.input.stamp_px
+        if size is None and pretrained is not None and (Path(pretrained) / CARD_FILE).is_file():
+            size = read_card(Path(pretrained)).stamp_px
+        if size is None:
+            raise ConfigError("say how wide the stamps of the scan are to be: --set input.stamp_px=65", run=str(path))
+        return str(stamps_of_run(Path(path), size_px=size, progress=progress))
+
+    if isinstance(data, str | Path):
+        return found(data)
+    return tuple(replace(source, path=found(source.path)) for source in data)
 
 
 def read_settings(

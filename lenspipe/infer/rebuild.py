@@ -14,6 +14,11 @@ from lenspipe.nn.network import RebuildNetwork
 class Rebuilder(Predictor):
     """A checkpoint of task anomaly, ready to run; batches as in `lenspipe.infer.loaded.LoadedNetwork`."""
 
+    @property
+    def gives_back(self) -> bool:
+        """Whether the network gives stamps back, or says how unlike they are alone."""
+        return isinstance(self._module, RebuildNetwork)
+
     def rebuild(self, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
         """
         Stamps ``(n, channel, y, x)`` as they come back, same shape.

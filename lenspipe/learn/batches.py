@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,6 +143,18 @@ def outputs_on(job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Ar
             out.append(call(module, batch).double().cpu().numpy())
     shape = (0,) if job.card.n_out == 1 else (0, job.card.n_out)
     return world.gather(np.concatenate([np.empty(shape), *out]))
+
+
+def per_stamp(job: TrainJob, rows: Rows, world: World, of: Callable[[Tensor, int], Tensor]) -> Array:
+    """What a function gives for batches of surface brightness and their number, of rows in their order."""
+    n, window = job.settings.sampling.batch_size, job.index.window(job.settings.sampling.window_mib * 2**20)
+    share = in_turn(rows, job.index.group_starts, window).share(world.rank, world.size)
+    out: list[Array] = []
+    with torch.inference_mode():
+        for k, (some, stamps) in enumerate(world.feed(job.index, share, batch_size=n)):
+            sky = on_device(batch_of(job, some, stamps), world.device)["image"] / job.card.pixel_scale_arcsec**2
+            out.append(of(sky, k).double().cpu().numpy())
+    return world.gather(np.concatenate(out))
 
 
 def measure_on(job: TrainJob, outputs: Array, rows: Rows) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from lenspipe.errors import ModelError
 from lenspipe.learn.players import MAIN, Seat
 from lenspipe.rundir import atomic_path
 
+STATE_FILE = "state.safetensors"
+"""State of a training in its folder, beside what becomes the model."""
+
 
 @dataclass
 class FitState:

@@ -14,15 +14,12 @@ from torch import nn
 
 from lenspipe.learn.batches import Array, channels_last, measure_on
 from lenspipe.learn.fit import FitState, fit
-from lenspipe.learn.fit_state import read_state, write_state
+from lenspipe.learn.fit_state import STATE_FILE, read_state, write_state
 from lenspipe.learn.job import TrainJob
 from lenspipe.learn.network import fresh_network
 from lenspipe.learn.players import MAIN
 from lenspipe.learn.world import World
 from lenspipe.nn.network import Network
-
-STATE_FILE = "state.safetensors"
-
 
 Notify = Callable[[int, int, list[dict[str, Any]]], None]
 

@@ -129,5 +129,38 @@ def own_tasks(temperature: float, n_way: int) -> Loss:
     return loss
 
 
+def alike_in_clusters(entropy: float) -> Loss:
+    """
+    ``-mean ln <p, q> - entropy H(mean p)`` of logits ``(n, 2, cluster)`` (Van Gansbeke et al. 2020, equation 2).
+
+    p and q are the softmax of a stamp's and a neighbour's logits; H, the entropy of the clusters' shares, keeps all
+    stamps out of one cluster.
+    """
+
+    def loss(pairs: Tensor, batch: Tensors) -> Tensor:
+        p, q = (functional.softmax(pairs[:, k], dim=1) for k in (0, 1))
+        apart = -torch.log((p * q).sum(dim=1).clamp(min=1e-12)).mean()
+        share = p.mean(dim=0).clamp(min=1e-12)
+        return apart + entropy * (share * torch.log(share)).sum()
+
+    return loss
+
+
+def sure_teach(pairs: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """
+    Cross-entropy of augmented stamps against clusters of which their plain copies are sure, and the part of these.
+
+    Logits ``(n, 2, cluster)``, the plain ones second, which get no gradient. Clusters weigh the same, whatever their
+    shares (Van Gansbeke et al. 2020, section 2.3); 0 where no stamp is sure.
+    """
+    sure, cluster = functional.softmax(pairs[:, 1].detach(), dim=1).max(dim=1)
+    rows = torch.nonzero(sure > threshold)[:, 0]
+    part = torch.tensor(len(rows) / len(pairs))
+    if not len(rows):
+        return 0 * pairs.sum(), part
+    counts = torch.bincount(cluster[rows], minlength=pairs.shape[2]).clamp(min=1)
+    return functional.cross_entropy(pairs[rows, 0], cluster[rows], weight=len(rows) / counts.to(pairs.dtype)), part
+
+
 def _epoch(batch: Tensors) -> int:
     return int(batch["epoch"]) if "epoch" in batch else 0

@@ -191,12 +191,30 @@ class EmbedSettings(Table):
     """``simclr``, ``prototypical``, ``umtra``: temperature of the softmax over pairs, or over distances."""
     ways: int = Field(default=16, ge=2)
     """``umtra``: stamps of a made-up task."""
+    hidden: float = Field(default=0.75, gt=0, lt=1)
+    """``mae``: part of the patches that is hidden."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """In JSON what came later is left out where it is the default, so that older requests stay the same."""
         whole: dict[str, Any] = handler(self)
-        return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "ways" and v == 16)}
+        later = {"ways": 16, "hidden": 0.75}
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and later.get(k) == v)}
+
+
+class ClusterSettings(Table):
+    """Clusters that are found without labels (`lenspipe.learn.objectives.cluster`)."""
+
+    size: int | None = Field(default=None, ge=2)
+    """Clusters; as many as the training split has labels where null."""
+    neighbours: int = Field(default=20, ge=1)
+    """Nearest stamps in the embedding, which are to lie in one cluster."""
+    entropy: float = Field(default=5.0, ge=0)
+    """Weight of the entropy of the clusters' shares, which keeps them of one size."""
+    self_label_part: float = Field(default=0.3, ge=0, lt=1)
+    """Part of the epochs, the last ones, in which stamps of which the network is sure teach it."""
+    threshold: float = Field(default=0.99, ge=0, le=1)
+    """Probability from which it is sure."""
 
 
 class GenerateSettings(Table):
@@ -287,8 +305,8 @@ class TrainSettings(Table):
     name: str | None = None
     """Name in the card; the output folder's where null."""
     method: str | None = None
-    """How the task is learnt: ``simclr``, ``byol``, ``prototypical`` or ``umtra`` to embed, or how a domain is adapted
-    to; the task's first where null."""
+    """How the task is learnt, such as ``simclr`` to embed, ``energy`` to find anomalies, or how a domain is adapted to;
+    the task's first where null."""
     data: tuple[DataSettings, ...] = ()
     """Data sets that are read as one; those of ``--data`` stand in their place."""
     model: dict[str, int | float | bool | str | list[int]] = {}
@@ -309,6 +327,8 @@ class TrainSettings(Table):
     """Pairs of exposures, to denoise; the defaults where null."""
     embed: EmbedSettings | None = None
     """Embedding and projection, to embed; the defaults where null."""
+    cluster: ClusterSettings | None = None
+    """Number of clusters and how they are found, to cluster; the defaults where null."""
     generate: GenerateSettings | None = None
     """Generator and critic, to generate; the defaults where null."""
     adapt: AdaptSettings | None = None

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from lenspipe.learn.fit_state import STATE_FILE
 from lenspipe.learn.job import TrainJob, make_job, refuse_pickle
 from lenspipe.learn.local import OnStep, train_local
-from lenspipe.learn.loop import STATE_FILE
+from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.card import CARD_FILE, ModelCard, read_card
 from lenspipe.rundir import open_run
@@ -30,7 +31,7 @@ PLAIN: Start[Runner] = here(train_local)
 def train(
     data: Data,
     *,
-    model: str,
+    model: str | None,
     task: str,
     out: str | Path,
     settings: TrainSettings,
@@ -52,8 +53,8 @@ def train(
     ----------
     data : path, or sequence of `lenspipe.stamps.joined.Source`
         Data set of stamps with splits, or several that are read as one.
-    model : str
-        Network family, or a kernel machine (`lenspipe.learn.classical`).
+    model : str, optional
+        Network family, or a kernel machine (`lenspipe.learn.classical`); a task that builds on a model has its network.
     task : str
     out : path
         Folder of the model; with several nodes one that all of them write to.
@@ -64,7 +65,7 @@ def train(
     n_worker : int
         Workers of the runner, which share every batch; the weights depend on it.
     pretrained : path, optional
-        Weights to begin from.
+        Weights to begin from, or the folder of their model.
     keep_head : bool
         Begin from their head too: the same task goes on, with other stamps.
     progress : Progress, optional
@@ -77,6 +78,8 @@ def train(
     ConfigError, DataError, ModelError
         What is wrong with the request, the data, the network or the stored state.
     """
+    objective = objective_of(task, settings.method, family=model)
+    model, settings, pretrained = objective.begun_from(model, settings, pretrained)
     refuse_pickle(pretrained)
     request: dict[str, Any] = {
         "command": "train",
@@ -133,8 +136,8 @@ def run_job(
     """
     from lenspipe.learn.classical import KERNELS, train_kernel
 
-    out, model = Path(job.out), job.card.family
-    if model not in KERNELS:
+    out, model, objective = Path(job.out), job.card.family, job.objective
+    if model not in KERNELS and not objective.at_once:
         from lenspipe.learn.network import fresh_network
 
         fresh_network(job)
@@ -146,6 +149,8 @@ def run_job(
             return read_card(out)
         if model in KERNELS:
             return train_kernel(job, KERNELS[model])
+        if objective.at_once:
+            return objective.fit_at_once(job)
         with runner() as run:
             run(job, n_worker=n_worker, on_step=_Shown(job, progress, on_step))
         return read_card(out)

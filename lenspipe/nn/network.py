@@ -166,3 +166,30 @@ class GeneratorNetwork(Network):
     def forward_features(self, *inputs: Any, **named: Any) -> Tensor:
         """Not possible: raises `ModelError`."""
         raise ModelError("a generator describes no stamp: it makes them")
+
+
+class PatchNetwork(Network):
+    """
+    A network whose trunk makes a token of every patch of a stamp; its features are the mean of these.
+
+    Attributes
+    ----------
+    patch : int
+        Side of a patch, pixels; a stamp is filled up to whole patches with empty sky.
+    n_patch : int
+        Patches of a stamp, line by line.
+    width : int
+        Numbers of a token.
+    """
+
+    patch: int
+    n_patch: int
+    width: int
+
+    def tokens(self, stamps: Tensor, keep: Tensor | None = None) -> Tensor:
+        """``(n, channel, y, x)`` to ``(n, patch, width)``; of patches ``keep`` (n, m) as if there were no others."""
+        raise NotImplementedError
+
+    def forward_features(self, stamps: Tensor) -> Tensor:
+        """``(n, channel, y, x)`` to the mean of the tokens ``(n, width)``."""
+        return self.tokens(stamps).mean(dim=1)

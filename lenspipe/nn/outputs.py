@@ -74,6 +74,8 @@ class Prediction:
         ``embed``: what describes a stamp, of length 1.
     error, false_positive_rate : arrays (n,), optional
         ``anomaly``: how unlike the normal stamps one is, and the part of these that is as unlike.
+
+    ``cluster`` gives ``probability`` too, over its clusters.
     """
 
     score: Array | None = None
@@ -299,12 +301,36 @@ class Generate(Table):
         raise ModelError("a generator gives images, and no numbers per stamp", task=self.task)
 
 
+class Cluster(Table):
+    """A logit per cluster that was found without labels."""
+
+    task: Literal["cluster"] = "cluster"
+    """Name of the task."""
+    size: int = Field(ge=2)
+    """Clusters."""
+    method: str
+    """How they were found (`lenspipe.learn.objectives.METHODS`)."""
+    n_extra_channel: ClassVar[int] = 0
+
+    def n_out(self, n_band: int) -> int:
+        """As many as there are clusters."""
+        return self.size
+
+    def read(self, outputs: Array) -> Prediction:
+        """Logits ``(n, cluster)`` as probabilities."""
+        from scipy.special import softmax
+
+        return Prediction(probability=softmax(outputs, axis=1))
+
+
 def unlikeness(error: Array) -> Array:
     """An error, 0 and more, as a score from 0 to 1 of the same order: ``error / (1 + error)``."""
     return error / (1 + error)
 
 
-Outputs = Annotated[Find | Classify | Regress | Denoise | Embed | Anomaly | Generate, Field(discriminator="task")]
+Outputs = Annotated[
+    Find | Classify | Regress | Denoise | Embed | Anomaly | Cluster | Generate, Field(discriminator="task")
+]
 KINDS: dict[str, type[Any]] = {kind.model_fields["task"].default: kind for kind in get_args(get_args(Outputs)[0])}
 """Class of each task's outputs by the task's name."""
 TASKS: tuple[str, ...] = tuple(KINDS)

@@ -36,7 +36,21 @@ from lenspipe.survey.tile import BadTile, Tile
 from lenspipe.tables import read_parquet
 
 PLAN, RUN, MODEL, ATTEMPTS = "plan.parquet", "run.json", "model.json", "attempts"
-OWN = (PLAN, RUN, MODEL, ATTEMPTS, PARTS, CANDIDATES, SHARDS, FAILED, EMBEDDINGS, SHEET, "psf.parquet", "catalog")
+OWN = (
+    PLAN,
+    RUN,
+    MODEL,
+    ATTEMPTS,
+    PARTS,
+    CANDIDATES,
+    SHARDS,
+    FAILED,
+    EMBEDDINGS,
+    SHEET,
+    "psf.parquet",
+    "catalog",
+    "stamps",
+)
 """What a scan makes in its folder."""
 DONE, WITH_FAILURES = 0, 3
 

@@ -74,6 +74,19 @@ def votes(
     return np.asarray(out / out.sum(axis=1, keepdims=True))
 
 
+def nearest(vectors: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """Rows of the k nearest by direction of each of ``(n, size)``, itself left out, the nearest first ``(n, k)``."""
+    there = unit(vectors)
+    k = min(k, len(there) - 1)
+    out = np.empty((len(there), k), np.int64)
+    for start in range(0, len(there), BLOCK):
+        near = there[start : start + BLOCK] @ there.T
+        here = np.arange(len(near))
+        near[here, start + here] = -np.inf
+        out[start : start + BLOCK] = np.argsort(-near, axis=1, kind="stable")[:, :k]
+    return out
+
+
 def linear_probe(
     query: NDArray[np.floating], known: NDArray[np.floating], labels: NDArray[np.integer], n_class: int
 ) -> Array:

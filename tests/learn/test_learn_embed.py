@@ -13,15 +13,16 @@ from pictures import drawn
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, ModelError
 from lenspipe.evaluate.report import ReportSettings, evaluate_models
 from lenspipe.learn.job import make_job
 from lenspipe.learn.losses import alike, nt_xent
 from lenspipe.learn.network import fresh_network
-from lenspipe.learn.objectives import embed
+from lenspipe.learn.objectives import embed, mae
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.nn.card import read_card
+from lenspipe.nn.registry import build
 
 SETTINGS = {
     "model": {"width": 4, "dropout": 0.0},
@@ -45,6 +46,11 @@ def run(data: Path, out: Path, method: str | None, *, tables=None, **more):
 def kinds(tmp_path_factory) -> Path:
     """Rings of all radii and blobs, of which a fresh network knows nothing."""
     return make_stamps(tmp_path_factory.mktemp("kinds") / "stamps", 400, contrast=2.5, n_part=1)
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory) -> Path:
+    return make_stamps(tmp_path_factory.mktemp("bright") / "stamps", 400, contrast=8.0, n_part=1)
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +124,59 @@ def test_the_first_method_is_the_default_and_an_unknown_one_is_refused(kinds, tm
     job = make_job(kinds, "small-cnn", "embed", tmp_path, TrainSettings.model_validate(SETTINGS), seed=1)
     assert (job.card.outputs.method, job.objective.method) == ("simclr", "simclr")
     assert "method" not in job.settings.model_dump(mode="json"), "requests of before stay the same"
-    with pytest.raises(ConfigError, match=r"no such method for the task embed; known: simclr, byol.*'ae'"):
+    with pytest.raises(ConfigError, match=r"no such method for the task embed; known: simclr, byol, mae.*'ae'"):
         run(kinds, tmp_path / "x", "ae")
     alone = SETTINGS | {"method": "byol", "optim": {"ema_decay": 0.0}}
     with pytest.raises(ConfigError, match=r"set optim\.ema_decay above 0"):
         make_job(kinds, "small-cnn", "embed", tmp_path, TrainSettings.model_validate(alone), seed=1)
+
+
+MAE = {
+    "method": "mae",
+    "model": {"width": 16, "patch": 3, "depth": 1},
+    "input": {"stretch": "linear"},
+    "augment": {"affine_fraction": 0.0, "blur_fraction": 0.0, "gap_fraction": 0.0},
+    "embed": {"size": 16, "hidden": 0.6},
+    "sampling": {"batch_size": 32, "steps_per_epoch": 15},
+}
+
+
+def hidden(data: Path, out: Path, **more):
+    settings = TrainSettings.model_validate(SETTINGS | MAE | more)
+    return train(data, model="patch-transformer", task="embed", out=out, settings=settings, seed=2)
+
+
+def test_what_is_hidden_is_told_from_the_rest_and_not_with_a_broken_loss(bright, tmp_path, monkeypatch):
+    card = hidden(bright, tmp_path / "mae")
+    learnt = pq.read_table(tmp_path / "mae/history.parquet")["val_loss"].to_pylist()
+    assert card.metrics["validation"]["knn_auc"] > 0.9
+    monkeypatch.setattr(mae, "_mean", lambda outputs, batch: 0 * outputs.mean())
+    once = {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": {"batch_size": 32, "steps_per_epoch": 2}}
+    hidden(bright, tmp_path / "broken", **once)
+    (nothing,) = pq.read_table(tmp_path / "broken/history.parquet")["val_loss"].to_pylist()
+    assert learnt[-1] < 0.7 * nothing
+
+
+def test_no_token_of_what_is_seen_knows_what_is_hidden():
+    torch.manual_seed(1)
+    network = build("patch-transformer", 2, 13, 4, width=8, patch=3, depth=2)
+    whole = mae.Hidden(network, 2, 4, 0.6)
+    assert (network.n_patch, whole.n_seen) == (25, 10)
+    stamps, keep = torch.randn(3, 2, 13, 13), torch.arange(5).expand(3, 5)
+    other = stamps.clone()
+    other[:, :, 3:] = 7.0
+    torch.testing.assert_close(network.tokens(stamps, keep), network.tokens(other, keep))
+    draw = torch.arange(25.0).expand(3, 25)
+    shown = stamps.clone()
+    shown[:, :, :6] += 1.0  # lines of which all patches are seen
+    assert not torch.equal(whole(stamps, draw), whole(shown, draw))
+    patches = mae.patches_of(stamps, 3)
+    torch.testing.assert_close(patches[:, 6].reshape(3, 2, 3, 3), stamps[:, :, 3:6, 3:6])
+
+
+def test_mae_wants_a_network_of_patches(kinds, tmp_path):
+    with pytest.raises(ModelError, match="--model patch-transformer; others take simclr or byol"):
+        run(kinds, tmp_path / "x", "mae")
 
 
 def test_nt_xent_is_equation_1_of_its_paper():

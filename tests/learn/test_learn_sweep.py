@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -38,6 +39,12 @@ def test_every_trial_is_a_training_and_a_crashed_one_is_a_row(toy_stamps, tmp_pa
     assert "settings that the family does not have" in rows[2]["error"]
     assert rows[0]["multiply_adds"] > 0
     assert rows[0]["audit_turns_90"] is None, "nobody audited"
+    with (tmp_path / "out" / "trials.csv").open(newline="") as file:
+        flat = list(csv.DictReader(file))
+    assert [(row["trial"], row["model.width"]) for row in flat[:2]] == [
+        (row["trial"], str(json.loads(row["settings"])["model.width"])) for row in rows[:2]
+    ]
+    assert float(flat[0]["validation.auc"]) == json.loads(rows[0]["metrics"])["auc"]
     row = rows[1]
     settings = TrainSettings.model_validate(BASE | {"model": {"width": json.loads(row["settings"])["model.width"]}})
     optim = settings.optim.model_copy(update={"threads": 1})

@@ -137,3 +137,32 @@ def test_an_error_in_a_worker_keeps_its_name():
 def test_more_workers_than_the_cluster_has_are_refused_at_once(stamps, tmp_path):
     with pytest.raises(ConfigError, match=r"more workers.*than the cluster has CPUs.*workers=8, cpus=4"):
         run(stamps, tmp_path / "many", train_ray, n_worker=8)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_clusters_fed_by_ray_data_have_the_weights_of_those_fed_by_the_plain_reader(stamps, tmp_path):
+    from lenspipe.distributed.feed import ray_batches
+    from lenspipe.learn.loop import train_loop
+    from lenspipe.learn.objectives import objective_of
+    from lenspipe.learn.world import World
+
+    few = {
+        "sampling": {"batch_size": 16, "steps_per_epoch": 3, "window_mib": 0.05},
+        "optim": {"epochs": 1, "threads": 1},
+    }
+    base = {"model": {"width": 4}, "embed": {"size": 8, "projection": 8}}
+    settings = TrainSettings.model_validate(few | base)
+    train(stamps, model="small-cnn", task="embed", out=tmp_path / "base", settings=settings, seed=4)
+    both = few | {"optim": {"epochs": 2, "threads": 1}, "cluster": {"self_label_part": 0.5, "threshold": 0.3}}
+    asked = objective_of("cluster").begun_from(None, TrainSettings.model_validate(both), str(tmp_path / "base"))
+    family, settings, weights = asked
+    found = []
+    for name, world in (("plain", World()), ("ray", World(feed=ray_batches))):
+        job = make_job(stamps, family, "cluster", tmp_path / name, settings, seed=4, pretrained=weights)
+        (tmp_path / name).mkdir()
+        module, state, outputs = train_loop(job, world, lambda epoch, step, history: None)
+        assert state.history[-1]["sure"] > 0
+        found.append((module.state_dict(), outputs))
+    (plain, outputs), (ray, ray_outputs) = found
+    assert all(torch.equal(plain[name], ray[name]) for name in plain)
+    np.testing.assert_array_equal(outputs, ray_outputs)

@@ -19,6 +19,7 @@ from lenspipe.catalog.similar import most_similar, vector_at
 from lenspipe.catalog.vectors import as_numbers, check_same_embedding, vectors_of
 from lenspipe.catalog.write import read_tree, write_catalog
 from lenspipe.cli.similar import command as similar_command
+from lenspipe.cli.train import command as train_command
 from lenspipe.errors import ConfigError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
@@ -34,6 +35,7 @@ from lenspipe.scan.plan import read_plan, tasks_of
 from lenspipe.scan.readers.contract import CutoutKey
 from lenspipe.scan.rows import unpack_cutouts
 from lenspipe.scan.shard import scan_shard
+from lenspipe.stamps.format import StampSet
 from lenspipe.survey.layout import read_layout
 
 ERRORS = tuple(np.linspace(0.001, 0.5, 50).tolist())
@@ -200,3 +202,29 @@ def test_what_cannot_be_done_is_refused_and_an_older_request_stays_the_same(made
         readers(anomalies={"above": 0.5})
     plain = scan_request(folder / "tiles").to_json()["config"]
     assert "embedder" not in plain and "anomalies" not in plain
+
+
+def test_a_training_takes_the_candidates_of_a_scan_as_its_stamps(made, tmp_path):
+    folder, _ = made
+    run = folder / "run"
+
+    def asked(out, *options):
+        always = ["--data", str(run), "--out", str(tmp_path / out), "--runner", "local"]
+        return CliRunner().invoke(train_command, [*always, *options])
+
+    embed = ["--task", "embed", "--model", "small-cnn", "--epochs", "1", "--batch-size", "4"]
+    found = asked("x", *embed)
+    assert found.exit_code != 0 and "say how wide the stamps of the scan are to be" in str(found.exception)
+    sets = ("optim.threads=1", "sampling.steps_per_epoch=2", "model.width=2", "input.stamp_px=20")
+    found = asked("embed", *embed, *(part for one in sets for part in ("--set", one)))
+    assert found.exit_code == 0, found.output
+    stamps = StampSet.open(run / "stamps/20px")
+    rows = pq.read_table(run / "candidates.parquet", columns=["candidate_id"])["candidate_id"].to_pylist()
+    run_id = open_run_folder(run).run_id
+    assert set(stamps.column("stamp_id")) <= {f"{run_id}/{name}" for name in rows}
+    assert stamps.n > 0.9 * len(rows) and stamps.images["image"].size_px == 20
+    assert read_card(tmp_path / "embed").training["n_train"]["stamps"] > 0
+    found = asked("knn", "--task", "anomaly", "--method", "knn", "--pretrained", str(tmp_path / "embed"))
+    assert found.exit_code == 0, found.output
+    outputs = read_card(tmp_path / "knn").outputs
+    assert outputs.normal == () and outputs.n_normal > 0

@@ -3,36 +3,35 @@ Starts from an embedding against starts from scratch, with 1 %, 10 % and 100 % o
 
     python -m benchmarks.studies.labels.self_supervision --data STAMPS --task classify --out WORK --name NAME
 
-Every network is of one family and size and has the same number of steps; what is measured is the test split.
-Writes `results/self_supervision_NAME.json`.
+Every network is of one family and size and has the same number of steps; what is measured is the test split. Run again,
+it goes on where it was cut off. Writes `results/self_supervision_NAME.json`.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from benchmarks import record
+from benchmarks.timing import Clock
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats.neighbours import at_parts, told
 
 PARTS = (0.01, 0.1, 1.0)
-KEPT = (
-    "auc",
-    "auroc",
-    "auroc_micro",
-    "auroc_macro",
-    "auroc_interval95",
-    "accuracy",
-    "accuracy_interval95",
-    "parts",
-    "n",
-)
+FINE = {"affine_fraction": 0.0, "blur_fraction": 0.0, "noise_fraction": 0.0, "background": 0.0, "gap_fraction": 0.0}
+"""Augmentation that leaves substructure as it is: the eight views alone."""
+FINE_VIEWS = FINE | {"brightness": 0.1, "noise_fraction": 0.75, "noise": [0.2, 1.0]}
+"""Views of one stamp: the eight, another flux, some noise."""
 
 
 @click.command()
@@ -47,22 +46,37 @@ KEPT = (
 @click.option("--stamp-px", default=None, type=int, help="Side that the networks see.")
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--steps", default=40, show_default=True, help="Steps per epoch.")
+@click.option("--embed-epochs", default=20, show_default=True, help="Epochs of the embedding.")
+@click.option("--fine", is_flag=True, help="Views and augmentation that keep substructure.")
+@click.option("--seed", default=1, show_default=True)
+@record.keep_option
 def main(
-    data: Path, task: str, out: Path, name: str, method: str, width: int, stamp_px: int | None, epochs: int, steps: int
+    data: Path,
+    task: str,
+    out: Path,
+    name: str,
+    method: str,
+    width: int,
+    stamp_px: int | None,
+    epochs: int,
+    steps: int,
+    embed_epochs: int,
+    fine: bool,
+    seed: int,
+    keep: bool,
 ) -> None:
     """Train, judge, record."""
-    stamps = StampSet.open(data)
-    common: dict[str, Any] = {
-        "model": {"width": width, "dropout": 0.0},
-        "optim": {"epochs": epochs, "learning_rate": 0.003, "ema_decay": 0.98, "threads": 1, "frozen_epochs": 0},
-    }
+    stamps, clock = StampSet.open(data), Clock()
+    optim = {"epochs": epochs, "learning_rate": 0.003, "ema_decay": 0.98, "threads": 1, "frozen_epochs": 3}
+    common: dict[str, Any] = {"model": {"width": width, "dropout": 0.0}, "optim": optim}
     if stamp_px is not None:
         common["input"] = {"stamp_px": stamp_px}
     view = common | {"method": method, "sampling": {"batch_size": 128, "steps_per_epoch": steps}}
-    if method == "simclr":
-        view["embed"] = {"size": 64, "projection": 64}
+    view |= {"optim": optim | {"epochs": embed_epochs}, "embed": {"size": 64, "projection": 64}}
+    if fine:
+        view["augment"], common["augment"] = FINE_VIEWS, FINE
     first = out / f"{name}-{method}"
-    train(data, model="small-cnn", task="embed", out=first, settings=TrainSettings.model_validate(view), seed=1)
+    train(data, model="small-cnn", task="embed", out=first, settings=TrainSettings.model_validate(view), seed=seed)
     rows = []
     for part in PARTS:
         for start in ("scratch", method):
@@ -71,29 +85,61 @@ def main(
             folder = out / f"{name}-{start}-{part:g}"
             pretrained = None if start == "scratch" else str(first / "weights.safetensors")
             card = train(
-                data, model="small-cnn", task=task, out=folder, settings=settings, seed=1, pretrained=pretrained
+                data, model="small-cnn", task=task, out=folder, settings=settings, seed=seed, pretrained=pretrained
             )
-            metrics = measured(folder, stamps)
-            rows.append({"part": part, "start": start, "n_train": card.training["n_train"], "test": metrics})
-            print(part, start, {k: v for k, v in metrics.items() if k != "parts"}, flush=True)
-    record.write(
-        f"self_supervision_{name}",
-        {
-            "data": stamps.folder.name,
-            "task": task,
-            "method": method,
-            "settings": view,
-            "embedding": measured(first, stamps),
-            "rows": rows,
-        },
-    )
+            test = supervised(folder, stamps)
+            rows.append({"part": part, "start": start, "n_train": card.training["n_train"], "test": test})
+            print(part, start, test, flush=True)
+    found = {
+        "data": stamps.folder.name,
+        "n": stamps.n,
+        "task": task,
+        "method": method,
+        "settings": view,
+        "seed": seed,
+        "embedding": embedding(first, stamps, task),
+        "rows": rows,
+        "seconds_of_this_piece": clock.seconds(),
+    }
+    record.write(f"self_supervision_{name}", found, keep=keep)
 
 
-def measured(folder: Path, stamps: StampSet) -> dict[str, Any]:
-    """What the judge of its task says of a model on the test split."""
-    members = open_members((str(folder),), stamps)
-    found = judged(members, stamps, JudgeSettings(split="test")).metrics()[members[0].name]
-    return {key: value for key, value in found.items() if key in KEPT}
+def embedding(folder: Path, stamps: StampSet, task: str) -> list[dict[str, Any]]:
+    """What neighbours and a linear probe tell of the test split with parts of the labels."""
+    seen = {split: vectors(folder, stamps, split) for split in ("train", "test")}
+    classes = sorted(set(seen["train"][1]))
+    number = {name: int(name == "lens") if task == "find" else k for k, name in enumerate(classes)}
+    (known, labels), (query, answers) = ((v, np.array([number[x] for x in told_])) for v, told_ in seen.values())
+    n_class = 2 if task == "find" else len(classes)
+    return at_parts(query, answers, known, labels, n_class, parts=PARTS, seed=0)
+
+
+def vectors(folder: Path, stamps: StampSet, split: str) -> tuple[NDArray[np.float64], list[str]]:
+    """Vectors and labels of a split."""
+    members, rows = open_members((str(folder),), stamps), []
+    judged(members, stamps, JudgeSettings(split=split), on_rows=rows.append)
+    table = pa.concat_tables(rows)
+    return np.stack(table["embedding"].to_pylist()).astype(np.float64), table["label"].to_pylist()
+
+
+def supervised(folder: Path, stamps: StampSet) -> dict[str, Any]:
+    """The same numbers of a network with labels; kept beside its weights, for the next piece."""
+    kept = folder / "test.json"
+    if kept.exists():
+        before: dict[str, Any] = json.loads(kept.read_text())
+        return before
+    members, rows = open_members((str(folder),), stamps), []
+    judged(members, stamps, JudgeSettings(split="test"), on_rows=rows.append)
+    table, outputs = pa.concat_tables(rows), members[0].outputs
+    label = np.array(table["label"].to_pylist())
+    if outputs.task == "find":
+        score = table["score"].to_numpy()
+        found = told(np.stack([1 - score, score], axis=1), (label == "lens").astype(np.int64))
+    else:
+        p = np.stack([table[f"probability_{c}"].to_numpy() for c in outputs.classes], axis=1)
+        found = told(p, np.array([outputs.classes.index(c) for c in label]))
+    kept.write_text(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ FIRST = (10, 100)
 """Stamps at the head of the ranking of which the anomalies are counted."""
 RATES = (0.1, 0.01)
 """Stated false-positive rates that are held against those found."""
-N_SHOWN = 4
+COUNTS, SIDES = ("tp", "fp", "tn", "fn"), ("normal", "anomaly")
+N_SHOWN, N_MAP = 4, 2048
 
 
 class AnomalyJudge(Judge[Anomaly, Rebuilder]):
@@ -36,6 +37,7 @@ class AnomalyJudge(Judge[Anomaly, Rebuilder]):
         super().__init__(members, stamps, settings)
         self._errors: dict[str, list[Array]] = {member.name: [] for member in members}
         self._worst: dict[str, list[tuple[float, Pixels, Pixels]]] = {member.name: [] for member in members}
+        self._features: dict[str, list[Pixels]] = {member.name: [] for member in members}
         self._labels: list[str] = []
 
     @classmethod
@@ -59,8 +61,10 @@ class AnomalyJudge(Judge[Anomaly, Rebuilder]):
             said = member.predictor.predict(seen)
             assert said.error is not None and said.false_positive_rate is not None
             self._errors[member.name].append(said.error)
+            if len(self._labels) < N_MAP:
+                self._features[member.name].append(member.predictor.features(seen))
             some = np.argsort(-said.error)[:N_SHOWN]
-            back = member.predictor.rebuild(seen[some])
+            back = member.predictor.rebuild(seen[some]) if member.predictor.gives_back else seen[some]
             worst = self._worst[member.name] + [
                 (float(said.error[i]), seen[i], b) for i, b in zip(some, back, strict=True)
             ]
@@ -104,6 +108,10 @@ class AnomalyJudge(Judge[Anomaly, Rebuilder]):
             false, true = int((rates[~anomalous] <= rate).sum()), int((rates[anomalous] <= rate).sum())
             n_normal, n_anomaly = int((~anomalous).sum()), int(anomalous.sum())
             held[f"{rate:g}"] = {
+                "tp": true,
+                "fp": false,
+                "tn": n_normal - false,
+                "fn": n_anomaly - true,
                 "fpr": false / n_normal,
                 "fpr_interval95": list(clopper_pearson(false, n_normal)),
                 "tpr": true / n_anomaly,
@@ -120,30 +128,54 @@ class AnomalyJudge(Judge[Anomaly, Rebuilder]):
 
     def sections(self, metrics: Mapping[str, Metrics]) -> list[Section]:
         """Tables of classes, of the head of the ranking and of the stated rates; the stamps that come back worst."""
-        sections = []
-        for name, m in metrics.items():
+        anomalous = ~np.isin(np.array(self._labels, object), self.members[0].outputs.normal)
+        curves = {m.name: ScoreCounts.of(self._scores(m.name), anomalous) for m in self.members}
+        sections = [Section("All anomalies", "", [], [("roc.png", plots.roc_plot(curves))])]
+        for member, (name, m) in zip(self.members, metrics.items(), strict=True):
             classes = [[c, str(v["n"]), with_interval(v["auc"], v["interval95"])] for c, v in m["per_class"].items()]
             first = [[n, with_interval(v["precision"], v["interval95"])] for n, v in m["first"].items()]
             held = [
                 [rate, with_interval(v["fpr"], v["fpr_interval95"]), with_interval(v["tpr"], v["tpr_interval95"])]
+                + [str(v[count]) for count in COUNTS]
                 for rate, v in m["at_stated_rate"].items()
             ]
             tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [
                 (["class", "n", "AUROC against the normal"], classes),
                 (["first", "of them anomalies"], first),
-                (["stated false-positive rate", "found", "anomalies found"], held),
+                (["stated false-positive rate", "found", "anomalies found", *map(str.upper, COUNTS)], held),
             ]
-            worst = np.stack([np.stack([seen[0], back[0], seen[0] - back[0]]) for _, seen, back in self._worst[name]])
-            shown = plots.stamps_plot(["stamp", "given back", "residual"], worst / 0.2)
             text = f"{m['n']} stamps; AUROC {with_interval(m['auc'], m['auc_interval95'])}."
-            sections.append(Section(name, text, tables, [(f"{file_stem(name)}_worst.png", shown)]))
+            sections.append(Section(name, text, tables, self._pictures(member, m)))
         return sections
+
+    def _pictures(self, member: AnomalyMember, metrics: Metrics) -> list[tuple[str, bytes]]:
+        stem, at = file_stem(member.name), metrics["at_stated_rate"][f"{RATES[0]:g}"]
+        found = [("worst", self._worst_plot(member))]
+        found.append(("confusion", plots.confusion_plot([[at["tn"], at["fp"]], [at["fn"], at["tp"]]], SIDES)))
+        seen = np.concatenate(self._features[member.name]).astype(np.float64)
+        if seen.shape[1] > 1:
+            names = sorted(set(self._labels))
+            labels = np.array([names.index(one) for one in self._labels[: len(seen)]])
+            found.append(("latent", plots.plane_plot(seen, labels)))
+        return [(f"{stem}_{kind}.png", png) for kind, png in found]
+
+    def _worst_plot(self, member: AnomalyMember) -> bytes:
+        kept = self._worst[member.name]
+        if member.predictor.gives_back:
+            worst = np.stack([np.stack([seen[0], back[0], seen[0] - back[0]]) for _, seen, back in kept])
+            return plots.stamps_plot(["stamp", "given back", "residual"], worst / 0.2)
+        return plots.stamps_plot([""] * len(kept), np.stack([seen[0] for _, seen, _ in kept])[None] / 0.2)
+
+    def _scores(self, name: str) -> Array:
+        return unlikeness(np.concatenate(self._errors[name]))
 
     def csv_fields(self, metrics: Metrics) -> dict[str, Any]:
         """The area, that of each class, and the precision of the head of the ranking."""
         by_class = {f"auc_{name}": found["auc"] for name, found in metrics["per_class"].items()}
         first = {f"precision_first_{n}": found["precision"] for n, found in metrics["first"].items()}
-        return fields(metrics, ("n", "auc")) | by_class | first
+        low, high = metrics["auc_interval95"]
+        counts = {f"{c}_at_{rate}": v[c] for rate, v in metrics["at_stated_rate"].items() for c in COUNTS}
+        return fields(metrics, ("n", "auc")) | {"auc_low95": low, "auc_high95": high} | counts | by_class | first
 
     def printed(self, metrics: Mapping[str, Metrics]) -> Printed:
         """Areas, one row per model and class."""

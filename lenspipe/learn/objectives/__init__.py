@@ -67,6 +67,12 @@ def _umtra() -> Objective:
     return OwnTasks()
 
 
+def _mae() -> Objective:
+    from lenspipe.learn.objectives.mae import MaskedPatches
+
+    return MaskedPatches()
+
+
 def _rebuild() -> Objective:
     from lenspipe.learn.objectives.anomaly import RebuildStamps
 
@@ -77,6 +83,18 @@ def _generate(game: str) -> Objective:
     from lenspipe.learn.objectives.generate import GenerateStamps
 
     return GenerateStamps(GAMES[game]())
+
+
+def _fitted(score: str) -> Objective:
+    from lenspipe.learn.objectives.anomaly import FittedScore
+
+    return FittedScore(score)
+
+
+def _cluster() -> Objective:
+    from lenspipe.learn.objectives.cluster import ClusterStamps
+
+    return ClusterStamps()
 
 
 def _adapted(task: str, method: str) -> Objective:
@@ -90,13 +108,17 @@ def _adaptations(task: str) -> dict[str, Callable[[], Objective]]:
     return {name: functools.partial(_adapted, task, name) for name in ADAPTATIONS}
 
 
+SCORES = ("max-softmax", "energy", "mahalanobis", "knn", "isolation-forest")
+"""Scores of what a trained network gives (`lenspipe.nn.families.outlier`)."""
+
 METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "find": {"supervised": _find} | _adaptations("find"),
     "classify": {"supervised": _classify} | _adaptations("classify"),
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
-    "embed": {"simclr": _simclr, "byol": _byol, "prototypical": _prototypical, "umtra": _umtra},
-    "anomaly": {"rebuild": _rebuild},
+    "embed": {"simclr": _simclr, "byol": _byol, "mae": _mae, "prototypical": _prototypical, "umtra": _umtra},
+    "anomaly": {"rebuild": _rebuild} | {name: functools.partial(_fitted, name) for name in SCORES},
+    "cluster": {"neighbours": _cluster},
     "generate": {name: functools.partial(_generate, name) for name in GAMES},
 }
 """By the name of a task, the ways to learn it, the first where none is named."""

@@ -15,10 +15,11 @@ from lenspipe.errors import ConfigError, ModelError
 from lenspipe.learn.augment_batch import VIEWS_ONLY
 from lenspipe.learn.losses import Loss, Tensors
 from lenspipe.learn.measure import bounded
-from lenspipe.learn.objectives.contract import Array, Chance, Objective, no_targets
+from lenspipe.learn.objectives.contract import Array, Chance, Objective, finite, no_targets
 from lenspipe.learn.players import MAIN, OUT, Player, Turn
 from lenspipe.learn.settings import LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
+from lenspipe.learn.upon import fitted_on
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.network import RebuildNetwork
 from lenspipe.nn.outputs import Anomaly, unlikeness
@@ -124,20 +125,27 @@ class RebuildStamps(Objective):
 
     def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
         """The mean error of normal validation stamps, and what `measure` gives."""
-        if not np.isfinite(outputs).all():
-            raise ModelError("the network gave numbers that are not finite: lower the learning rate", n=len(outputs))
+        finite(outputs)
         normal = outputs[truth.labels[rows] == 0]
         if not len(normal):
             raise ConfigError("no normal stamp in the validation split: nothing to calibrate the score on")
         return {"val_loss": float(normal.mean())} | self.measure(outputs, truth, rows)
 
     def measure(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, Any]:
-        """Area under the ROC curve of anomalies against normal stamps, where the validation split has both."""
+        """
+        Area under the ROC curve of anomalies against normal stamps, where the validation split has both.
+
+        With it the counts ``tp``, ``fp``, ``tn`` and ``fn`` at the error that a tenth of its normal stamps exceed.
+        """
         labels = truth.labels[rows]
         if not (labels == 1).any() or not (labels == 0).any():
             return {}
         counts = ScoreCounts.of(unlikeness(outputs), labels == 1)
-        return bounded("auc", auroc(counts), auroc_interval(counts))
+        called = outputs > np.quantile(outputs[labels == 0], 0.9)
+        sides = {"tp": called & (labels == 1), "fp": called & (labels == 0)}
+        sides |= {"tn": ~called & (labels == 0), "fn": ~called & (labels == 1)}
+        found = {name: int(rows_.sum()) for name, rows_ in sides.items()}
+        return bounded("auc", auroc(counts), auroc_interval(counts)) | found
 
     def pictures(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, bytes]:
         """``roc.png``, where there are anomalies."""
@@ -147,6 +155,31 @@ class RebuildStamps(Objective):
         if not (labels == 1).any() or not (labels == 0).any():
             return {}
         return {"roc.png": roc_plot({"anomalies": ScoreCounts.of(unlikeness(outputs), labels == 1)})}
+
+
+class FittedScore(RebuildStamps):
+    """A score of what a trained network gives of a stamp, fitted at once on the normal ones (`learn.outliers`)."""
+
+    at_once = True
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def begun_from(
+        self, model: str | None, settings: TrainSettings, pretrained: str | None
+    ) -> tuple[str, TrainSettings, str]:
+        """The network of the pretrained model, whole, and the score's name."""
+        return fitted_on(self.task, self.method, model, settings, pretrained)
+
+    def check_network(self, module: nn.Module) -> None:
+        """Nothing to refuse: `begun_from` chose it."""
+        return None
+
+    def fit_at_once(self, job: TrainJob) -> ModelCard:
+        """Fit it and write the model."""
+        from lenspipe.learn.outliers import fit_outliers
+
+        return fit_outliers(job)
 
 
 class Critic(nn.Module):

@@ -19,6 +19,7 @@ from lenspipe.learn.losses import Loss, Tensors
 from lenspipe.learn.players import Player, supervised
 from lenspipe.learn.settings import AugmentSettings, InputSettings, LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
+from lenspipe.learn.upon import weights_of
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.outputs import TASKS, Outputs
 from lenspipe.stamps.format import ImageSpec, StampSet
@@ -65,6 +66,9 @@ class Objective(ABC):
     adapts: ClassVar[bool] = False
     """Whether a second domain is read (the table ``adapt``)."""
 
+    at_once: ClassVar[bool] = False
+    """Whether nothing is trained in steps: `fit_at_once` makes the model."""
+
     @property
     def task(self) -> str:
         """Name of the task."""
@@ -78,6 +82,25 @@ class Objective(ABC):
             raise ConfigError(f"the table {other} belongs to the task {other}: leave it out", task=self.task)
         if settings.adapt is not None and not self.adapts:
             raise ConfigError("a target needs a method that adapts to it: --adapt METHOD", target=settings.adapt.target)
+
+    def begun_from(
+        self, model: str | None, settings: TrainSettings, pretrained: str | None
+    ) -> tuple[str, TrainSettings, str | None]:
+        """
+        Family, settings and weights of a request; a task that builds on a model takes them from its card.
+
+        Raises
+        ------
+        ConfigError
+            What is needed is not said.
+        """
+        if model is None:
+            raise ConfigError("say which network: --model NAME (`lenspipe models`)", task=self.task)
+        return model, settings, weights_of(pretrained)
+
+    def fit_at_once(self, job: TrainJob) -> ModelCard:
+        """Make and write the model of an objective that is fitted `at_once`."""
+        raise NotImplementedError
 
     @abstractmethod
     def answers(self, data: StampSet, settings: LabelSettings, train: NDArray[np.bool_]) -> Answers:
@@ -246,14 +269,20 @@ class Objective(ABC):
         ModelError
             An output is not finite.
         """
-        if not np.isfinite(outputs).all():
-            raise ModelError("the network gave numbers that are not finite: lower the learning rate", n=len(outputs))
+        finite(outputs)
         batch = {
             "label": torch.from_numpy(truth.labels[rows].astype(np.int64)),
             "target": torch.from_numpy(truth.targets[rows]),
         }
         value = float(loss(torch.from_numpy(outputs).float(), batch))
         return {"val_loss": value} | self.measure(outputs, truth, rows)
+
+
+def finite(outputs: Array) -> Array:
+    """The outputs; raises `ModelError` where one is not finite."""
+    if not np.isfinite(outputs).all():
+        raise ModelError("the network gave numbers that are not finite: lower the learning rate", n=len(outputs))
+    return outputs
 
 
 def no_targets(settings: LabelSettings, task: str) -> None:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lenspipe.errors import ConfigError, ModelError
+from lenspipe.errors import ConfigError
 from lenspipe.learn.augment_batch import augment_batch
-from lenspipe.learn.batches import batch_of, on_device, shown_to_network
+from lenspipe.learn.batches import per_stamp, shown_to_network
 from lenspipe.learn.losses import Loss, alike, nt_xent
 from lenspipe.learn.measure import bounded
-from lenspipe.learn.objectives.contract import Array, Chance, Objective, no_targets
-from lenspipe.learn.order import Rows, in_turn
+from lenspipe.learn.objectives.contract import Array, Chance, Objective, finite, no_targets
+from lenspipe.learn.order import Rows
 from lenspipe.learn.players import MAIN, Player, Turn
 from lenspipe.learn.settings import AugmentSettings, EmbedSettings, LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
@@ -86,13 +86,13 @@ class EmbedStamps(Objective):
 
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Embed:
         """A vector of the size that is asked for."""
-        return Embed(size=_embed(settings).size, method=self.method)
+        return Embed(size=embed_settings(settings).size, method=self.method)
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
     ) -> list[Player]:
         """One: the network with its projection."""
-        asked, device = _embed(job.settings), next(module.parameters()).device
+        asked, device = embed_settings(job.settings), next(module.parameters()).device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
             whole = Projected(module, asked.size, asked.projection, predicts=self.predicts).to(device)
@@ -114,18 +114,17 @@ class EmbedStamps(Objective):
     def outputs_on(self, job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Array:
         """Embeddings ``(n, 3 size)`` of rows in their order: of the stamp as it is, and of two views of it."""
         network = module.network if isinstance(module, Projected) else module
-        n, size = job.settings.sampling.batch_size, job.card.n_out
-        window = job.index.window(job.settings.sampling.window_mib * 2**20)
-        share = in_turn(rows, job.index.group_starts, window).share(world.rank, world.size)
-        out: list[Array] = [np.empty((0, 3 * size))]
-        with torch.inference_mode():
-            for k, (some, stamps) in enumerate(world.feed(job.index, share, batch_size=n)):
-                sky = on_device(batch_of(job, some, stamps), world.device)["image"] / job.card.pixel_scale_arcsec**2
-                rng = np.random.default_rng([job.seed, 67, world.rank, k])
-                seen = [sky, *(augment_batch(sky, job.augment, rng, noise_levels=job.noise) for _ in range(2))]
-                found = [network(shown_to_network(job, one)).double().cpu().numpy() for one in seen]
-                out.append(np.concatenate(found, axis=1))
-        return world.gather(np.concatenate(out))
+
+        def described(sky: Tensor, number: int) -> Tensor:
+            rng = np.random.default_rng([job.seed, 67, world.rank, number])
+            views = [augment_batch(sky, job.augment, rng, noise_levels=job.noise) for _ in range(2)]
+            return torch.cat([network(shown_to_network(job, one)) for one in (sky, *views)], dim=1)
+
+        return per_stamp(job, rows, world, described)
+
+    def vectors(self, outputs: Array) -> Array:
+        """The embeddings of the stamps as they are ``(n, size)``, among the outputs."""
+        return outputs[:, : outputs.shape[1] // 3]
 
     def measure(self, outputs: Array, truth: Truth, rows: Rows) -> dict[str, Any]:
         """
@@ -134,7 +133,7 @@ class EmbedStamps(Objective):
         Every validation stamp is told by the others (`lenspipe.stats.neighbours`); `uniformity` is near 0 where
         all stamps have become alike.
         """
-        vectors, labels = outputs[:, : outputs.shape[1] // 3], truth.labels[rows]
+        vectors, labels = self.vectors(outputs), truth.labels[rows]
         found: dict[str, Any] = {"uniformity": uniformity(vectors[:N_PAIR])}
         if len(np.unique(labels[labels >= 0])) < 2:
             return found
@@ -145,8 +144,7 @@ class EmbedStamps(Objective):
 
     def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
         """The loss of the embeddings of two views, without the projection, and what `measure` gives."""
-        if not np.isfinite(outputs).all():
-            raise ModelError("the network gave numbers that are not finite: lower the learning rate", n=len(outputs))
+        finite(outputs)
         size = outputs.shape[1] // 3
         pairs = torch.from_numpy(outputs[:N_PAIR, size:].reshape(-1, 2, size)).float()
         return {"val_loss": float(loss(pairs, {}))} | self.measure(outputs, truth, rows)
@@ -155,7 +153,7 @@ class EmbedStamps(Objective):
         """``embedding.png``: the two directions of largest variance, a colour per label."""
         from lenspipe.report.plots import plane_plot
 
-        vectors = outputs[:N_PAIR, : outputs.shape[1] // 3]
+        vectors = self.vectors(outputs)[:N_PAIR]
         return {"embedding.png": plane_plot(vectors, truth.labels[rows][:N_PAIR])}
 
 
@@ -166,7 +164,7 @@ class SimCLR(EmbedStamps):
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """``nt-xent``."""
-        return {"nt-xent": nt_xent(_embed(settings).temperature)}
+        return {"nt-xent": nt_xent(embed_settings(settings).temperature)}
 
 
 class BYOL(EmbedStamps):
@@ -197,7 +195,8 @@ class BYOL(EmbedStamps):
         return torch.stack([turn.networks[MAIN](views, predict=True), torch.cat([two, one])], dim=1)
 
 
-def _embed(settings: TrainSettings) -> EmbedSettings:
+def embed_settings(settings: TrainSettings) -> EmbedSettings:
+    """Those that are given, or the defaults."""
     return settings.embed or EmbedSettings()
 
 

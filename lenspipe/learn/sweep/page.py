@@ -81,18 +81,18 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
 
 def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, Any]]], space: SweepSpace) -> bytes:
     """
-    PNG of the metric against family, parameters and multiply-adds, and of the curves by epoch.
+    PNG of the metric against family, parameters and multiply-adds, and of metric and losses by epoch.
 
-    Where the trials have several `FRACTION`, of the metric against that part of the training split too: of each family
-    the best trial at each.
+    Where the trials have several `FRACTION`, the metric against that part of the training split, of each family the
+    best trial at each, in the place of the training loss.
     """
     families = sorted({row["family"] for row in rows})
     shades = colormaps["tab10" if len(families) <= 10 else "tab20"]
     colour = {family: to_hex(shades(k % shades.N)) for k, family in enumerate(families)}
     fractions = {row["trial"]: json.loads(row["settings"]).get(FRACTION) for row in rows}
     learning = len(set(fractions.values()) - {None}) > 1
-    figure = Figure(figsize=(17 if learning else 12, 8.6), layout="constrained")
-    panels = figure.subplots(2, 3 if learning else 2)
+    figure = Figure(figsize=(17, 8.6), layout="constrained")
+    panels = figure.subplots(2, 3)
     by_family, by_size, by_cost, curves = panels[:, :2].ravel()
     done = [row for row in rows if row["status"] == "done" and row["metric"] is not None]
     for row in done:
@@ -103,24 +103,14 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     by_family.set_xlim(-0.5, len(families) - 0.5)
     for axes, label in ((by_size, "parameters"), (by_cost, "multiply-adds of a stamp")):
         axes.set(xscale="log" if done else "linear", xlabel=label)
-    for row in rows:
-        epochs = [e for e in histories.get(row["trial"], []) if e.get(space.metric_name) is not None]
-        curves.plot(
-            [e["epoch"] for e in epochs],
-            [e[space.metric_name] for e in epochs],
-            color=colour[row["family"]],
-            linewidth=1,
-            marker=".",
-            markersize=3,
-            alpha=0.8,
-        )
-    curves.set_xlabel("epoch")
-    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _by_epoch(curves, space.metric_name, space.metric_name, rows, histories, colour)
+    _by_epoch(panels[1, 2], "val_loss", "loss, validation", rows, histories, colour)
     drawn = [by_family, by_size, by_cost, curves]
     if learning:
         _learning_curves(panels[0, 2], done, fractions, colour, space)
-        panels[1, 2].axis("off")
         drawn.append(panels[0, 2])
+    else:
+        _by_epoch(panels[0, 2], "loss", "loss, training", rows, histories, colour)
     for panel in drawn:
         panel.set_ylabel(space.metric_name)
         panel.axhline(space.chance.value, color="0.6", linestyle=":", linewidth=1)
@@ -129,6 +119,22 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     handles.append(Line2D([], [], color="0.6", linestyle=":", label="chance"))
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
     return png_of(figure)
+
+
+def _by_epoch(
+    axes: Axes,
+    number: str,
+    label: str,
+    rows: list[dict[str, Any]],
+    histories: dict[str, list[dict[str, Any]]],
+    colour: dict[str, str],
+) -> None:
+    for row in rows:
+        epochs = [e for e in histories.get(row["trial"], []) if e.get(number) is not None]
+        x, y = [e["epoch"] for e in epochs], [e[number] for e in epochs]
+        axes.plot(x, y, color=colour[row["family"]], linewidth=1, marker=".", markersize=3, alpha=0.8)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _learning_curves(

@@ -17,11 +17,13 @@ from lenspipe.learn.sweep.search import JOURNAL, Search, search_of
 from lenspipe.learn.sweep.space import SweepSpace, grid
 from lenspipe.learn.sweep.trial import Audit, SweepJob
 from lenspipe.learn.sweep.trials import (
+    CSV_FILE,
     ERROR_FILE,
     MODEL_FOLDER,
     TABLE_FILE,
     TRIAL_FILE,
     TRIALS,
+    flat_csv,
     is_finished,
     trial_history,
     trial_table,
@@ -61,8 +63,8 @@ def sweep(
     """
     Train every trial of a space and compare them.
 
-    Writes ``trials.parquet``, ``index.html`` with its plots, and the best model to ``best/``. Killed and resumed,
-    finished trials are kept and the others resume after their last whole epoch.
+    Writes ``trials.parquet``, ``trials.csv``, ``index.html`` with its plots, and the best model to ``best/``. Killed
+    and resumed, finished trials are kept and the others resume after their last whole epoch.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ def sweep(
         request,
         resume=resume,
         command="--out",
-        own=(TRIALS, JOURNAL, TABLE_FILE, PAGE, PLOTS, BEST),
+        own=(TRIALS, JOURNAL, TABLE_FILE, CSV_FILE, PAGE, PLOTS, BEST),
         has_work=lambda: any((folder / TRIALS).glob(f"*/{MODEL_FOLDER}")),
     ):
         search = search_of(space, folder, seed=seed)
@@ -125,6 +127,8 @@ def collect(folder: Path, space: SweepSpace) -> pa.Table:
     table = trial_table(folders, space, stopped=stopped)
     with atomic_path(folder / TABLE_FILE) as temporary:
         write_table(table, temporary)
+    with atomic_path(folder / CSV_FILE) as temporary:
+        temporary.write_text(flat_csv(table), encoding="utf-8")
     write_page(folder, table, {path.name: trial_history(path) for path in folders}, space)
     if table.num_rows and table["rank"][0].as_py() == 1:
         best = folder / TRIALS / table["trial"][0].as_py() / MODEL_FOLDER

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,16 @@ from typing import Any
 import pyarrow as pa
 
 from lenspipe.learn.finish import HISTORY_FILE
-from lenspipe.learn.fit_state import read_state
-from lenspipe.learn.loop import STATE_FILE
+from lenspipe.learn.fit_state import STATE_FILE, read_state
 from lenspipe.learn.objectives.contract import Chance
 from lenspipe.learn.settings import less_is_better
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.rundir import read_json, write_json
-from lenspipe.tables import read_parquet
+from lenspipe.tables import read_parquet, safe_cell
 
 TRIAL_FILE, RESULT_FILE, ERROR_FILE, TABLE_FILE = "trial.json", "result.json", "error.json", "trials.parquet"
+CSV_FILE = "trials.csv"
 TRIALS, MODEL_FOLDER = "trials", "model"
 
 SCHEMA = pa.schema(
@@ -132,3 +134,22 @@ def trial_table(folders: list[Path], space: SweepSpace, *, stopped: set[str]) ->
     last = len(rows) + 1
     rows.sort(key=lambda row: (row["rank"] or last, order.index(row["status"]), row["trial"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def flat_csv(table: pa.Table) -> str:
+    """The table as CSV, with a column for every setting that a space chose and for every number that was measured."""
+    rows = []
+    for row in table.to_pylist():
+        settings, metrics = json.loads(row.pop("settings")), json.loads(row.pop("metrics"))
+        plain = {key: value for key, value in metrics.items() if value is None or isinstance(value, int | float)}
+        rows.append(row | settings | {f"validation.{key}": value for key, value in plain.items()})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(key)) for key in columns] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return safe_cell(value) if isinstance(value, str) else value

@@ -6,31 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lenspipe.nn.families.patch_transformer import Patches, attending
 from lenspipe.nn.families.rebuilding import Rebuilding, empty_at_first
 from lenspipe.nn.network import RebuildNetwork
 from lenspipe.nn.registry import register
 
 
-def _layers(width: int, depth: int) -> nn.Module:
-    layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
-    return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-
-
-class _Patches(nn.Module):
-    """Patches of ``patch`` pixels, each with its place, attend to each other; their mean becomes the vector."""
+class _Patches(Patches):
+    """The mean of the tokens becomes the vector."""
 
     def __init__(self, n_channel: int, stamp_px: int, patch: int, width: int, depth: int, latent: int) -> None:
-        super().__init__()
-        self.edge, n = -stamp_px % patch, -(-stamp_px // patch)
-        self.into = nn.Conv2d(n_channel, width, patch, patch)
-        self.place = nn.Parameter(torch.zeros(n * n, width))
-        nn.init.normal_(self.place, std=0.1)
-        self.layers, self.out = _layers(width, depth), nn.Linear(width, latent)
+        super().__init__(n_channel, stamp_px, patch, width, depth)
+        self.out = nn.Linear(width, latent)
 
     def forward(self, stamps: Tensor) -> Tensor:
-        padded = functional.pad(stamps, (0, self.edge, 0, self.edge))
-        seen = self.layers(self.into(padded).flatten(2).transpose(1, 2) + self.place)
-        vector: Tensor = self.out(seen.mean(1))
+        vector: Tensor = self.out(self.tokens(stamps).mean(1))
         return vector
 
 
@@ -42,7 +32,7 @@ class _Unpatched(nn.Module):
         self.side, self.n, self.patch = stamp_px, -(-stamp_px // patch), patch
         self.into, self.place = nn.Linear(latent, width), nn.Parameter(torch.zeros(self.n**2, width))
         nn.init.normal_(self.place, std=0.5)
-        self.layers, self.out = _layers(width, depth), nn.Linear(width, n_channel * patch**2)
+        self.layers, self.out = attending(width, depth), nn.Linear(width, n_channel * patch**2)
         empty_at_first(self.out)
 
     def forward(self, latent: Tensor) -> Tensor:
