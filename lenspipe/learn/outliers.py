@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from lenspipe.learn.upon import base_folder
 from lenspipe.learn.world import World
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.checkpoint import load_model
-from lenspipe.nn.families.outlier import Isolation, Mahalanobis, Nearest, Outlier, two
+from lenspipe.nn.families.outlier import Outlier, two
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
 
@@ -57,8 +57,7 @@ def fit_outliers(job: TrainJob) -> ModelCard:
 
 def _module(job: TrainJob, base: Network) -> Outlier:
     card = job.card
-    module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
-    assert isinstance(module, Outlier)
+    module = cast(Outlier, build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings))
     module.base.load_state_dict(base.state_dict())
     return module.eval()
 
@@ -71,15 +70,13 @@ def fitted(module: Outlier, features: Array, *, seed: int, k: int = 10) -> tuple
     gives a stamp to the class that it thinks most likely, there is a mean per class. ``isolation-forest``: 100 trees of
     256 stamps.
     """
-    score = module.score
-    if isinstance(score, Nearest):
+    there = set(dict(module.score.named_buffers()))
+    if "known" in there:
         known = torch.from_numpy(features.astype(np.float32))
         return {"known": known}, {"n_known": len(known), "k": min(k, len(known))}
-    if isinstance(score, Mahalanobis):
+    if "means" in there:
         return _gaussians(features, _said(module, features))
-    if isinstance(score, Isolation):
-        return _trees(features, seed)
-    return {}, {}
+    return _trees(features, seed) if "cut" in there else ({}, {})
 
 
 def _said(module: Outlier, features: Array) -> NDArray[np.int64]:
