@@ -35,6 +35,7 @@ COMMANDS = {
     "stamps": "Describe, validate, convert, cut or merge data sets of labelled stamps.",
     "denoise": "Denoise whole tiles, window by window, without seams.",
     "finder": "Teach a finder by a survey's own pixels and its people's grades.",
+    "shots": "Make a finder of a handful of graded examples, without training.",
     "evaluate": "Judge models on a data set of labelled stamps.",
     "calibrate": "Fit a finder's map from score to probability on held-out stamps.",
     "settings": "Print a commented settings file with every key.",

@@ -58,7 +58,14 @@ class _Rows:
 
 
 def read_graded(
-    files: Sequence[Path], run: Run, spec: ImageSpec, settings: GradeSettings, *, areas: Areas, survey: str, seed: int
+    files: Sequence[Path],
+    run: Run | None,
+    spec: ImageSpec,
+    settings: GradeSettings,
+    *,
+    areas: Areas,
+    survey: str,
+    seed: int,
 ) -> Graded:
     """
     Read graded candidates and cut or resample them onto the grid of the painted stamps.
@@ -68,8 +75,8 @@ def read_graded(
     files : sequence of path
         Files of the page (`lenspipe gallery`), tables with columns ``ra``, ``dec`` and ``grade`` (A B C N, or a
         number from 0 to 3), or folders of labelled stamps in nJy.
-    run : Run
-        Where positions are cut from.
+    run : Run or None
+        Where positions are cut from; None where all are stamps.
     spec : ImageSpec
         Bands, side and pixel scale wanted.
     settings : GradeSettings
@@ -88,7 +95,9 @@ def read_graded(
     """
     rows, folders, notes = _Rows(), [], []
     page = [file for file in files if file.is_file() and _is_page_file(file)]
-    if page:
+    if run is None and (stranger := next((file for file in files if not file.is_dir()), None)):
+        raise ConfigError("graded positions are cut from a run: say which", file=str(stranger))
+    if page and run is not None:
         _add_page_rows(rows, page, run, settings)
     for file in files:
         if file.is_dir():
@@ -96,7 +105,7 @@ def read_graded(
         elif file not in page:
             _add_positions(rows, file, settings)
     parts = list(folders)
-    if rows.name:
+    if rows.name and run is not None:
         cut, said = _cut(rows, run, spec, areas, survey)
         parts.append(cut)
         notes += said

@@ -120,7 +120,7 @@ def own_tasks(temperature: float, n_way: int) -> Loss:
 
     def loss(pairs: Tensor, batch: Tensors) -> Tensor:
         parts = []
-        for task in functional.normalize(pairs, dim=2).split(n_way):
+        for task in torch.split(functional.normalize(pairs, dim=2), n_way):
             square = ((task[:, None, 1] - task[None, :, 0]) ** 2).sum(dim=2)
             truth = torch.arange(len(task), device=pairs.device)
             parts.append(functional.cross_entropy(-square / temperature, truth, reduction="sum"))

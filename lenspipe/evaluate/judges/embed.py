@@ -111,7 +111,7 @@ class EmbedJudge(NumbersJudge[Embed]):
                 for row in m["few_shot"]
                 if row["accuracy"] is not None
             ]
-            tables = [(heading, rows)]
+            tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [(heading, rows)]
             if few:
                 said = f"accuracy, {len(m['classes'])} classes, nearest prototype"
                 tables.append((["examples per class", said], few))

@@ -51,6 +51,8 @@ class Graph(Network):
     """
 
     at: Tensor
+    grid: Tensor
+    inside: Tensor
     triangle: Tensor
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Simulated lenses opened by other tools that are no dependencies of ours."""
