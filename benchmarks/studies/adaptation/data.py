@@ -49,10 +49,10 @@ CARD = ModelCard(
 PLAN = ScenePlan(theta_e_arcsec=(1.0, 2.5), min_visible_px=15)
 SHARES = {"lens": 0.5, "plain": 0.3, "companions": 0.1, "young_ring": 0.05, "spiral_disc": 0.05}
 LEAST_SCALE_ARCSEC = 0.22
-COUNTS = {"train": 1200, "validation": 300, "test": 1000}
+COUNTS = {"train": 1200, "validation": 200, "test": 700}
 
 
-def instruments(work: Path, counts: tuple[int, int] = (1800, 5000)) -> tuple[Path, Path]:
+def instruments(work: Path, counts: tuple[int, int] = (1200, 1600)) -> tuple[Path, Path]:
     """Gap ``instruments``: classes of substructure, sharp and deep; and with a PSF and a depth of another camera."""
     recipe = read_recipe("model-f", changes=CLASSES)
     other = read_recipe("model-f", changes=CLASSES | OTHER_INSTRUMENT)
@@ -60,7 +60,7 @@ def instruments(work: Path, counts: tuple[int, int] = (1800, 5000)) -> tuple[Pat
     return one, _simulated(other, work / "instrument-b", counts[1], 2)
 
 
-def simulated(work: Path, count: int = 2400) -> Path:
+def simulated(work: Path, count: int = 1600) -> Path:
     """Stamps of the recipe ``ground-gri`` on the grid of the painted ones."""
     changes = {"image.0.pixel_scale_arcsec": SCALE_ARCSEC, "image.0.size_px": SIDE_PX}
     return _simulated(read_recipe("ground-gri", changes=changes), work / "simulated", count, 3)

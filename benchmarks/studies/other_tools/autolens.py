@@ -39,10 +39,14 @@ def main(lenses: Path, keep: bool) -> None:
             psf_path=folder / "psf.fits",
             pixel_scales=scale,
         )
+        side, psf = data.data.shape_native[0], data.psf.shape_native[0]
+        radius = (side - psf) / 2 * scale  # beyond this, what lies outside the image would be convolved into it
+        mask = al.Mask2D.circular(shape_native=data.data.shape_native, pixel_scales=scale, radius=radius)
+        data = data.apply_mask(mask=mask)
         tracer = from_json(str(folder / "tracer.json"))
         fit = al.FitImaging(dataset=data, tracer=tracer)
         residual = np.asarray(fit.normalized_residual_map)
-        middle = residual.reshape(-1)
+        middle = residual[~np.asarray(mask)] if residual.ndim == 2 else residual
         rows.append(
             {
                 "lens": f"{folder.parent.name}/{folder.name}",

@@ -1,0 +1,157 @@
+"""
+Figures and tables of `docs/results/adaptation.md`, from the records alone.
+
+    python -m benchmarks.studies.adaptation.figures
+
+Draws `docs/img/adaptation_*.png` and prints the tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from benchmarks import record
+from benchmarks.studies.dark_matter.figures import IMAGES, picture
+from lenspipe.report.picture import write_png
+from lenspipe.report.plots import COLOURS
+
+GAPS = ("instruments", "candidates", "sim-to-real")
+ENDS = ("source-only", "target-trained")
+DRAWN = ("source-only", "coral", "dann", "adda", "adamatch", "target-trained")
+Rows = list[dict[str, Any]]
+
+
+def closed(rows: Rows, row: dict[str, Any]) -> float | None:
+    """Part of the way from no adaptation to target-trained, of the mean areas; None where there is no way."""
+    of_gap = [r for r in rows if (r["gap"], r["family"]) == (row["gap"], row["family"])]
+    ends = {r["method"]: r["auroc"]["mean"] for r in of_gap if r["method"] in ENDS}
+    if len(ends) < 2 or ends[ENDS[1]] - ends[ENDS[0]] < 0.01:
+        return None
+    return float((row["auroc"]["mean"] - ends[ENDS[0]]) / (ends[ENDS[1]] - ends[ENDS[0]]))
+
+
+def table(rows: Rows, gap: str) -> str:
+    """Methods of a gap, a row per family and method."""
+    lines = [
+        "| family | method | seeds | AUROC | TPR at 1e-2 | gap closed | domain AUC | TP FP TN FN |",
+        "|" + "---|" * 8,
+    ]
+    for row in [r for r in rows if r["gap"] == gap]:
+        low, high = row["interval95"]
+        part, rate = closed(rows, row), row.get("tpr_at_0.01")
+        name = f"**{row['method']}**" if row["method"] in ENDS else row["method"]
+        counts = " ".join(str(row[k]) for k in ("tp", "fp", "tn", "fn"))
+        lines.append(
+            f"| {row['family']} | {name} | {row['seeds']} | {row['auroc']['mean']:.3f} [{low:.3f}, {high:.3f}] | "
+            f"{'-' if rate is None else format(rate['mean'], '.2f')} | "
+            f"{'' if part is None or row['method'] in ENDS else format(part, '.2f')} | "
+            f"{row['domain_auc']['mean']:.2f} | {counts} |"
+        )
+    return "\n".join(lines)
+
+
+def each_gap(draw: Callable[[Any, str], None], gaps: list[str]) -> Figure:
+    """A panel per gap."""
+    figure = Figure(figsize=(4.2 * len(gaps), 3.8), layout="constrained")
+    for axes, gap in zip(figure.subplots(1, len(gaps), squeeze=False)[0], gaps, strict=True):
+        draw(axes, gap)
+        axes.set_title(gap)
+    return figure
+
+
+def areas(rows: Rows, gaps: list[str]) -> Figure:
+    """Area by method, with the mean of the intervals."""
+
+    def draw(axes: Any, gap: str) -> None:
+        methods = list(dict.fromkeys(r["method"] for r in rows if r["gap"] == gap))
+        for k, family in enumerate(dict.fromkeys(r["family"] for r in rows)):
+            some = [r for r in rows if (r["gap"], r["family"]) == (gap, family)]
+            y = np.array([methods.index(r["method"]) for r in some]) + 0.15 * k
+            x = np.array([r["auroc"]["mean"] for r in some])
+            ends = np.array([r["interval95"] for r in some]).T
+            axes.errorbar(
+                x, y, xerr=np.maximum(0, [x - ends[0], ends[1] - x]), fmt="o", ms=4, color=COLOURS[k], label=family
+            )
+        axes.set_yticks(range(len(methods)), methods, fontsize=8)
+        axes.set_xlabel("AUROC on the target")
+        axes.axvline(0.5, ls=":", color="0.6")
+        axes.legend(fontsize=7)
+
+    return each_gap(draw, gaps)
+
+
+def lines(curves: Rows, gaps: list[str], number: str, label: str) -> Figure:
+    """A curve per method, of the first family and seed."""
+
+    def draw(axes: Any, gap: str) -> None:
+        for colour, method in zip(COLOURS, DRAWN, strict=False):
+            some = [c for c in curves if (c["gap"], c["method"], c["curve"], c["seed"]) == (gap, method, number, 0)]
+            some = [c for c in some if c["family"] == "small-cnn"]
+            if some:
+                axes.plot([c["x"] for c in some], [c["y"] for c in some], color=colour, label=method)
+        if number == "roc":
+            axes.plot([0, 1], [0, 1], ":", color="0.6")
+            axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        else:
+            axes.set(xlabel="epoch", ylabel=label)
+        axes.legend(fontsize=7)
+
+    return each_gap(draw, gaps)
+
+
+def features(curves: Rows, gaps: list[str], after: dict[str, str]) -> Figure:
+    """Features of both domains before (source alone) and after the best method without labels."""
+    figure = Figure(figsize=(4.2 * len(gaps), 7.2), layout="constrained")
+    for column, gap in enumerate(gaps):
+        for row, method in enumerate((ENDS[0], after[gap])):
+            axes = figure.add_subplot(2, len(gaps), row * len(gaps) + column + 1)
+            for marker, domain in ((".", "source"), ("x", "target")):
+                some = [
+                    c
+                    for c in curves
+                    if (c["gap"], c["method"], c["family"]) == (gap, method, "small-cnn")
+                    and c["curve"] == f"features of the {domain}"
+                ]
+                for colour, name in zip(COLOURS, sorted({str(c["label"]) for c in some}), strict=False):
+                    at = [(c["x"], c["y"]) for c in some if str(c["label"]) == name]
+                    axes.plot(*zip(*at, strict=True), marker, ms=4, color=colour, alpha=0.6, label=f"{domain}, {name}")
+            axes.set(title=f"{gap}: {method}", xticks=[], yticks=[])
+            axes.legend(fontsize=5)
+    return figure
+
+
+def best(rows: Rows, gap: str) -> str:
+    """The best method that reads no label of the target, by the mean area of `small-cnn`."""
+    some = [r for r in rows if (r["gap"], r["family"]) == (gap, "small-cnn")]
+    without = [r for r in some if r["method"] not in (*ENDS, "fine-tune")]
+    return str(max(without, key=lambda r: r["auroc"]["mean"])["method"]) if without else ENDS[0]
+
+
+@click.command()
+def main() -> None:
+    """Draw and print everything."""
+    rows = json.loads((record.RESULTS / "adaptation.json").read_text())["result"]["summary"]
+    curves = pq.read_table(record.RESULTS / "adaptation_curves.parquet").to_pylist()
+    gaps = [gap for gap in GAPS if any(r["gap"] == gap for r in rows)]
+    drawn = {
+        "auroc": areas(rows, gaps),
+        "loss": lines(curves, gaps, "loss", "training loss"),
+        "target": lines(curves, gaps, "target_auc", "AUC of the target's validation labels"),
+        "roc": lines(curves, gaps, "roc", ""),
+        "features": features(curves, gaps, {gap: best(rows, gap) for gap in gaps}),
+    }
+    for name, figure in drawn.items():
+        write_png(IMAGES / f"adaptation_{name}.png", picture(figure))
+    for gap in gaps:
+        print(f"\n{gap}\n\n{table(rows, gap)}")
+
+
+if __name__ == "__main__":
+    main()
