@@ -90,6 +90,7 @@ def test_the_shipped_spaces_are_spaces():
         "anomaly_families": 22,
         "dark_matter": 54,
         "generators": 6,
+        "graph_networks": 4,
     }
 
 
