@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,12 @@ from lenspipe.tables import plain_cell
 VALUE = {"A": 3, "B": 2, "C": 1, "N": 0}
 """A sure, B probable, C possible, N not a lens: the scale of Space Warps and SuGOHI."""
 NEEDED = ("run_id", "candidate_id", "grader", "grade")
+SAME_ARCSEC = 1.0
+"""Graded candidates of two runs within this are one."""
+GRADES = pa.schema(
+    [*((name, pa.string()) for name in NEEDED), ("ra", pa.float64()), ("dec", pa.float64())],
+    metadata={"description": "One row per grade; ra and dec in degrees, null where the file does not say"},
+)
 MEANS = pa.schema(
     [
         field("run_id", pa.string(), "Run of the candidate", ucd="meta.id;meta.dataset"),
@@ -41,7 +46,8 @@ def read_grades(files: list[str]) -> pa.Table:
     Returns
     -------
     pa.Table
-        ``run_id``, ``candidate_id``, ``grader``, ``grade``, one row per grade.
+        With `GRADES`, one row per grade. The page writes positions beside grades, so that a grade outlives the run that
+        it was given in.
 
     Raises
     ------
@@ -49,7 +55,7 @@ def read_grades(files: list[str]) -> pa.Table:
         A file is missing or is not a grade file, a grade is not A, B, C or N, or has no grader; file and
         line are named.
     """
-    newest: dict[tuple[str, str, str], tuple[str, str]] = {}
+    newest: dict[tuple[str, str, str], tuple[str, str, float | None, float | None]] = {}
     for file in files:
         try:
             with Path(file).open(newline="", encoding="utf-8-sig") as stream:
@@ -74,29 +80,19 @@ def read_grades(files: list[str]) -> pa.Table:
                 )
             key, time = (row["run_id"], row["candidate_id"], row["grader"]), row.get("time") or ""
             if key not in newest or newest[key][0] <= time:
-                newest[key] = (time, row["grade"])
-    keys = sorted(newest)
-    columns = [[key[i] for key in keys] for i in range(3)] + [[newest[key][1] for key in keys]]
-    return pa.table({name: pa.array(values, pa.string()) for name, values in zip(NEEDED, columns, strict=True)})
+                newest[key] = (time, row["grade"], *_place(row))
+    return pa.Table.from_pylist(
+        [dict(zip(GRADES.names, (*key, *newest[key][1:]), strict=True)) for key in sorted(newest)], GRADES
+    )
 
 
-def graded_places(files: Sequence[str]) -> dict[tuple[str, str], tuple[float, float]]:
-    """
-    Right ascension and declination, degrees, of the candidates of grade files, by run and identifier.
-
-    The page writes them beside each grade, so that a grade outlives the run that it was given in. A file without the
-    columns, or a row without numbers in them, has none.
-    """
-    places = {}
-    for file in files:
-        with Path(file).open(newline="", encoding="utf-8-sig") as stream:
-            for row in csv.DictReader(stream):
-                with contextlib.suppress(KeyError, AttributeError, ValueError):
-                    run_id, candidate_id, ra, dec = (
-                        plain_cell(row[name]) for name in ("run_id", "candidate_id", "ra", "dec")
-                    )
-                    places[run_id, candidate_id] = float(ra), float(dec)
-    return places
+def graded_places(grades: pa.Table) -> dict[tuple[str, str], tuple[float, float]]:
+    """Right ascension and declination, degrees, of graded candidates by run and identifier, of those that have them."""
+    return {
+        (row["run_id"], row["candidate_id"]): (row["ra"], row["dec"])
+        for row in grades.to_pylist()
+        if row["ra"] is not None
+    }
 
 
 def mean_grades(grades: pa.Table, *, lens_from: float, nonlens_to: float) -> pa.Table:
@@ -208,3 +204,12 @@ def labels_for(means: pa.Table, candidates: pa.Table, *, run_id: str) -> pa.Tabl
     for name in known.column_names:
         mine = mine.append_column(candidates.schema.field(name), known[name])
     return mine
+
+
+def _place(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Position of a row; none where it is not two finite numbers."""
+    try:
+        place = float(row["ra"]), float(row["dec"])
+    except (KeyError, TypeError, ValueError):
+        return None, None
+    return place if np.isfinite(place).all() else (None, None)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lenspipe.catalog.grades import VALUE, read_grades
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lenspipe.catalog.grades import SAME_ARCSEC, VALUE, read_grades
+from lenspipe.catalog.run_rows import Run
+from lenspipe.sky.sphere import inside_corners, separation_arcsec
 from lenspipe.stats.intervals import clopper_pearson
 
 
@@ -31,30 +38,74 @@ class Round:
         return 1 / high if high else float("inf"), 1 / low if low else None
 
 
-def rounds_of(files: Sequence[str], *, run_id: str, lens_from: float) -> list[Round]:
+def rounds_of(files: Sequence[str], run: Run, *, lens_from: float) -> list[Round]:
     """
     Rounds of looking, a file each, in the order given.
 
     A browser's export holds all that was graded so far, so a candidate counts in the first file that has it, with the
-    mean of the grades of that file.
+    mean of the grades of that file. Grades of other runs count where they lie in the sky of this one, as a survey that
+    the next finder scanned is another run; what lies within 1 arcsec is one candidate.
 
     Parameters
     ----------
     files : sequence of path
         Files of the page.
-    run_id : str
-        Run whose grades count.
+    run : Run
+        Whose candidates, and whose sky, count.
     lens_from : float
         Mean grade from which a candidate is a lens.
     """
-    seen: set[str] = set()
-    rounds = []
+    seen, rounds = _Candidates(), []
+    before = 0
     for file in files:
-        given: dict[str, list[int]] = {}
-        for row in read_grades([file]).to_pylist():
-            if row["run_id"] == run_id and row["candidate_id"] not in seen:
-                given.setdefault(row["candidate_id"], []).append(VALUE[row["grade"]])
+        grades = read_grades([file])
+        number = seen.numbers(grades.filter(_counts(grades, run)))
+        given: dict[int, list[int]] = {}
+        for candidate, grade in number:
+            if candidate >= before:
+                given.setdefault(candidate, []).append(VALUE[grade])
         lenses = sum(sum(values) / len(values) >= lens_from for values in given.values())
         rounds.append(Round(file, len(given), lenses))
-        seen |= given.keys()
+        before = seen.n
     return rounds
+
+
+def _counts(grades: pa.Table, run: Run) -> pa.Array:
+    """Whether each grade is of a candidate of the run, or of another run's in its sky."""
+    ra, dec = (grades[name].to_numpy(zero_copy_only=False).astype(float) for name in ("ra", "dec"))
+    here = np.zeros(grades.num_rows, bool)
+    for shard in run.shards.filter(pc.equal(run.shards["status"], "ok")).to_pylist():
+        here |= inside_corners(ra, dec, shard["corner_ra_deg"], shard["corner_dec_deg"])
+    own = np.array([one == run.run_id for one in grades["run_id"].to_pylist()], bool)
+    return pa.array(own | here)
+
+
+class _Candidates:
+    """Candidates in the order in which they were first seen, known by run and identifier or by position."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._by_name: dict[tuple[str, str], int] = {}
+        self._at: list[tuple[float, float]] = []
+        self._number: list[int] = []
+
+    def numbers(self, grades: pa.Table) -> list[tuple[int, str]]:
+        """Number of the candidate of each grade, and the grade."""
+        return [(self._number_of(row), row["grade"]) for row in grades.to_pylist()]
+
+    def _number_of(self, row: dict[str, Any]) -> int:
+        name = row["run_id"], row["candidate_id"]
+        if name in self._by_name:
+            return self._by_name[name]
+        found = None
+        if row["ra"] is not None:
+            if self._at:
+                apart = separation_arcsec(*np.array(self._at).T, row["ra"], row["dec"])
+                if apart.min() < SAME_ARCSEC:
+                    found = self._number[int(apart.argmin())]
+            self._at.append((row["ra"], row["dec"]))
+            self._number.append(self.n if found is None else found)
+        if found is None:
+            found, self.n = self.n, self.n + 1
+        self._by_name[name] = found
+        return found

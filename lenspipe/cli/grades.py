@@ -67,7 +67,7 @@ def command(
 
     opened = open_run_folder(run)
     if next_round:
-        _say_rounds(files, opened.run_id, lens_from)
+        _say_rounds(files, opened, lens_from)
         return 0
     out = out or run / "grades.parquet"
     with locked_beside(out):
@@ -83,13 +83,13 @@ def command(
     return _write_stamps(opened, table, stamps, seed) if stamps else 0
 
 
-def _say_rounds(files: tuple[str, ...], run_id: str, lens_from: float) -> None:
+def _say_rounds(files: tuple[str, ...], run: Run, lens_from: float) -> None:
     from lenspipe.catalog.looks import rounds_of
     from lenspipe.errors import ConfigError
 
-    rounds = rounds_of(files, run_id=run_id, lens_from=lens_from)
+    rounds = rounds_of(files, run, lens_from=lens_from)
     if not any(one.looks for one in rounds):
-        raise ConfigError("no grade is for this run", files=" ".join(files), run_id=run_id)
+        raise ConfigError("no grade is for this run or lies in its sky", files=" ".join(files), run_id=run.run_id)
     for number, one in enumerate(rounds, 1):
         low, high = one.interval95
         cost = (

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
 from lenspipe.catalog.grades import NEEDED, VALUE, graded_places, labels_for, mean_grades, read_grades
@@ -24,7 +23,7 @@ from lenspipe.scan.context import ShardTask
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import facts_of, flatten, read_shard
 from lenspipe.simulate.on_hosts import to_grid
-from lenspipe.sky.sphere import tangent_plane
+from lenspipe.sky.sphere import inside_corners
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stamps.splits import splits_by_key
 from lenspipe.tables import read_parquet
@@ -153,13 +152,12 @@ def _is_page_file(file: Path) -> bool:
 
 
 def _add_page_rows(rows: _Rows, files: list[Path], run: Run, settings: GradeSettings) -> None:
-    means = mean_grades(
-        read_grades([str(file) for file in files]), lens_from=settings.lens_from, nonlens_to=settings.nonlens_to
-    )
+    grades = read_grades([str(file) for file in files])
+    means = mean_grades(grades, lens_from=settings.lens_from, nonlens_to=settings.nonlens_to)
     table = labels_for(means, read_parquet(run.folder / "candidates.parquet"), run_id=run.run_id)
     found = table.select(["candidate_id", "ra", "dec", "label"]).to_pylist()
     # grades of another run of these tiles, such as one that a finder of the last round scored, count by position
-    places = graded_places([str(file) for file in files])
+    places = graded_places(grades)
     for row in means.filter(pc.not_equal(means["run_id"], run.run_id)).to_pylist():
         if (place := places.get((row["run_id"], row["candidate_id"]))) is not None:
             found.append({"candidate_id": row["candidate_id"], "ra": place[0], "dec": place[1], "label": row["label"]})
@@ -213,7 +211,8 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
         shard = run.shards.filter(pc.equal(run.shards["shard_id"], task.shard.shard_id)).to_pylist()
         if not shard or shard[0]["status"] != "ok":
             continue
-        here = np.flatnonzero(left & _inside(shard[0], ra, dec))
+        corners = shard[0]["corner_ra_deg"], shard[0]["corner_dec_deg"]
+        here = np.flatnonzero(left & inside_corners(ra, dec, *corners))
         if not len(here):
             continue
         left[here] = False
@@ -269,17 +268,6 @@ def _cut_shard(
     cut, covered = extract_cutouts(flat.image[order], flat.mask[order], x - window.x0, y - window.y0, size_px=side)
     on_grid = [to_grid(stamp, scale, spec.size_px, spec.pixel_scale_arcsec) for stamp in cut]
     return np.stack(on_grid), covered
-
-
-def _inside(shard: dict[str, Any], ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
-    corner_ra, corner_dec = shard["corner_ra_deg"], shard["corner_dec_deg"]
-    near = (np.abs(dec - corner_dec[0]) < 5) & (np.abs((ra - corner_ra[0] + 180) % 360 - 180) < 60)
-    out = np.zeros(len(ra), bool)
-    if near.any():
-        centre = {"centre_ra_deg": corner_ra[0], "centre_dec_deg": corner_dec[0]}
-        core = Polygon(tangent_plane(np.array(corner_ra), np.array(corner_dec), **centre))
-        out[near] = core.contains_points(tangent_plane(ra[near], dec[near], **centre))
-    return out
 
 
 def _from_folder(folder: Path, spec: ImageSpec, seed: int) -> Graded:

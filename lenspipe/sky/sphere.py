@@ -139,3 +139,30 @@ def tangent_plane(
     y = np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(d_ra)
     z = np.where(z > 0.5, z, np.nan)
     return np.stack([x / z, y / z], axis=1)
+
+
+def inside_corners(
+    ra_deg: ArrayLike, dec_deg: ArrayLike, corner_ra_deg: ArrayLike, corner_dec_deg: ArrayLike
+) -> NDArray[np.bool_]:
+    """
+    Which positions ``(n,)`` lie inside the convex figure of great circles between corners, its rim included.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : array_like (n,)
+        Positions; what is not finite lies outside.
+    corner_ra_deg, corner_dec_deg : array_like (k,)
+        Corners in order, either way round, within 60 degrees of the first.
+
+    Examples
+    --------
+    >>> inside_corners([0.0, 2.0], [0.0, 0.0], [359.0, 1.0, 1.0, 359.0], [-1.0, -1.0, 1.0, 1.0]).tolist()
+    [True, False]
+    """
+    ra, dec = np.asarray(corner_ra_deg, float), np.asarray(corner_dec_deg, float)
+    at = {"centre_ra_deg": float(ra[0]), "centre_dec_deg": float(dec[0])}
+    corner, place = tangent_plane(ra, dec, **at), tangent_plane(ra_deg, dec_deg, **at)
+    side = np.roll(corner, -1, axis=0) - corner
+    away = place[:, None] - corner
+    turn = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
+    return np.asarray((turn >= 0).all(axis=1) | (turn <= 0).all(axis=1))

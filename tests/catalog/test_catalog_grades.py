@@ -1,7 +1,9 @@
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from catalog_runs import scan
@@ -13,7 +15,7 @@ from sky import write_tile
 
 from lenspipe.catalog.grades import agreement, mean_grades, read_grades, weighted_kappa
 from lenspipe.catalog.looks import rounds_of
-from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 
@@ -169,6 +171,13 @@ def test_a_grade_without_a_grader_is_refused_and_its_line_named(tmp_path, grader
         read_grades([str(tmp_path / "g.csv")])
 
 
+def run_of(run_id):
+    """A run of one shard, from 9 to 11 degrees and -1 to 1."""
+    corners = {"corner_ra_deg": [[9.0, 11.0, 11.0, 9.0]], "corner_dec_deg": [[-1.0, -1.0, 1.0, 1.0]]}
+    shards = pa.table({"status": ["ok"], **corners})
+    return Run(Path(), run_id, run_id, {}, (), shards, shards)
+
+
 def test_a_round_counts_what_no_earlier_file_graded(tmp_path):
     first = write(tmp_path / "1.csv", [("r", f"c{k}", "ada", "A" if k == 0 else "N", "") for k in range(5)])
     # an export of the page holds the earlier grades too
@@ -177,9 +186,25 @@ def test_a_round_counts_what_no_earlier_file_graded(tmp_path):
         [("r", f"c{k}", "ada", "A" if k in (0, 7, 8) else "N", "") for k in range(11)]
         + [("r", "c7", "bob", "B", ""), ("r", "c8", "bob", "N", ""), ("other", "x", "ada", "A", "")],
     )
-    one, two, three = rounds_of([first, second, first], run_id="r", lens_from=2.0)
+    one, two, three = rounds_of([first, second, first], run_of("r"), lens_from=2.0)
     assert (one.looks, one.lenses, one.looks_per_lens) == (5, 1, 5.0)
     assert (two.looks, two.lenses, two.looks_per_lens) == (6, 1, 6.0)  # c8 has a mean of 1.5
     assert (three.looks, three.looks_per_lens) == (0, None)
     low, high = two.interval95
     assert low == pytest.approx(1 / 0.6412, abs=1e-3) and high == pytest.approx(1 / 0.00421, rel=1e-2)
+
+
+def test_a_round_in_a_later_run_counts_by_position_and_what_was_graded_before_does_not(tmp_path):
+    def file(name, run_id, grades, *, at=0.0):
+        rows = [("run_id", "candidate_id", "ra", "dec", "grader", "grade")]
+        rows += [(run_id, f"{run_id}-{k}", 10 + 0.01 * k + at / 3600, 0.5, "ada", g) for k, g in grades.items()]
+        with (tmp_path / name).open("w", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+        return str(tmp_path / name)
+
+    first = file("1.csv", "a", {0: "A", 1: "N", 2: "N"})
+    second = file("2.csv", "b", {1: "N", 2: "N", 3: "A", 4: "N", 500: "A"}, at=0.4)  # 500 lies in no shard
+    for run_id in "ab":  # whichever run of the sky is named
+        one, two = rounds_of([first, second], run_of(run_id), lens_from=2.0)
+        assert (one.looks, one.lenses) == (3, 1)
+        assert two.lenses - (run_id == "b") == 1 and two.looks - (run_id == "b") == 2

@@ -12,6 +12,7 @@ from lenspipe.sky.sphere import (
     arcsec_of_chord,
     chord,
     first_of_each,
+    inside_corners,
     nearest,
     ring_around,
     separation_arcsec,
@@ -87,3 +88,14 @@ def test_geometry_on_the_sphere_stands_in_sky_alone():
         if "sky" not in path.parts and re.search(r"cos\(\s*(np\.|math\.)?radians\([^)]*dec|58\.63", path.read_text())
     ]
     assert own == []
+
+
+def test_positions_inside_corners_are_those_that_spherical_geometry_puts_on_the_same_side_of_every_edge(rng):
+    ra, dec = np.array([359.4, 0.8, 0.9, 359.5]), np.array([69.7, 69.6, 70.3, 70.2])
+    at_ra, at_dec = rng.uniform(-1, 1.5, 500) % 360, rng.uniform(69.3, 70.6, 500)
+    corner, place = unit_vectors(ra, dec), unit_vectors(at_ra, at_dec)
+    want = (np.cross(corner, np.roll(corner, -1, axis=0)) @ place.T > 0).all(axis=0)
+    assert 50 < want.sum() < 300
+    assert (inside_corners(at_ra, at_dec, ra, dec) == want).all()
+    assert (inside_corners(at_ra, at_dec, ra[::-1], dec[::-1]) == want).all()
+    assert not inside_corners([179.9, np.nan], [-70.0, 70.0], ra, dec).any()

@@ -13,12 +13,11 @@ from scipy.special import logit
 
 from lenspipe.bands import by_wavelength
 from lenspipe.catalog.columns import bands_of
-from lenspipe.catalog.grades import graded_places, mean_grades, read_grades
+from lenspipe.catalog.grades import SAME_ARCSEC, graded_places, mean_grades, read_grades
 from lenspipe.errors import ConfigError
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stats.queue import learning_queue
 
-SAME_ARCSEC = 1.0
 SHAPE = ("half_light_radius_arcsec", "axis_ratio")
 
 
@@ -45,8 +44,9 @@ def queued(
     """
     label = np.full(rows.num_rows, np.nan)
     if grades:
-        means = mean_grades(read_grades(list(grades)), lens_from=lens_from, nonlens_to=nonlens_to).to_pylist()
-        label = labels_of(rows, means, graded_places(grades))
+        given = read_grades(list(grades))
+        means = mean_grades(given, lens_from=lens_from, nonlens_to=nonlens_to).to_pylist()
+        label = labels_of(rows, means, graded_places(given))
         if np.isnan(label).all():
             raise ConfigError("the grades are of none of the candidates here", files=" ".join(map(str, grades)))
     score = rows["score"].to_numpy(zero_copy_only=False).astype(float)

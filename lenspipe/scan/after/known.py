@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.path import Path as Polygon
 
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.match import ABSENT, FATES, recall
@@ -21,7 +19,7 @@ from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.search import search
-from lenspipe.sky.sphere import tangent_plane
+from lenspipe.sky.sphere import inside_corners
 from lenspipe.tables import read_parquet, write_table
 
 MASKED, NOT_SELECTED, NOT_DETECTED = "masked", "detected, not selected", "not detected"
@@ -74,20 +72,15 @@ def why_absent(run: Run, ra_deg: np.ndarray, dec_deg: np.ndarray, *, radius_arcs
     words: list[str | None] = [None] * len(ra_deg)
     planned = {task.shard.shard_id: task for task in tasks_of(run.plan)}
     for shard in run.shards.filter(pc.equal(run.shards["status"], "ok")).to_pylist():
-        members = np.flatnonzero(_inside(shard, ra_deg, dec_deg))
+        members = np.flatnonzero(
+            inside_corners(ra_deg, dec_deg, shard["corner_ra_deg"], shard["corner_dec_deg"])
+        )
         members = np.array([i for i in members if words[i] is None], int)
         if len(members):
             found = _look(planned[shard["shard_id"]], context, ra_deg[members], dec_deg[members], radius_arcsec)
             for i, word in zip(members, found, strict=True):
                 words[i] = word
     return words
-
-
-def _inside(shard: dict[str, Any], ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """Positions inside the core's corners, on the plane tangent at its first corner."""
-    ra, dec = shard["corner_ra_deg"], shard["corner_dec_deg"]
-    plane = partial(tangent_plane, centre_ra_deg=ra[0], centre_dec_deg=dec[0])
-    return np.asarray(Polygon(plane(ra, dec)).contains_points(plane(ra_deg, dec_deg)))
 
 
 def _look(
