@@ -1,5 +1,9 @@
 import json
+import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,8 +17,10 @@ from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import read_graded
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
+from lenspipe.finder.rounds import settings_for
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
+from lenspipe.learn.train import train
 from lenspipe.runner import SILENT
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.format import ImageSpec, StampSet
@@ -100,23 +106,53 @@ def test_the_borders_of_painted_stamps_do_not_tell_lenses_and_those_of_drawn_noi
     assert border_probe(drawn, lens, host)["auc"] > 0.95
 
 
-def test_steps_that_were_cut_off_are_taken_up_and_what_is_there_stays(survey, painted, tmp_path):
+KILLS = [
+    ("Sources begins", 1),
+    ("Hosts advances", 1),
+    ("Simulating begins", 1),
+    ("Simulating advances", 1),
+    ("Borders alone", 1),
+    ("epoch 1", 1),
+    ("Scoring begins", 1),
+]
+"""Moments of a finder's making, in or between its steps."""
+
+
+def test_a_finder_killed_at_each_step_is_taken_up_and_ends_as_one_that_was_not(painted, tmp_path):
+    run, out = painted[0] / "scan", tmp_path / "mine"
+    few = {"stamps.count": 40, "train.optim.epochs": 2}
+    request = asked(run, few)
+    (tmp_path / "asked").write_bytes(pickle.dumps((request, out, KILLS)))
+    script = Path(__file__).with_name("killed.py")
+    done = subprocess.run([sys.executable, script, tmp_path / "asked"], capture_output=True, text=True, timeout=240)
+    assert json.loads(done.stdout) == [9] * len(KILLS) + [0], done.stderr[-3000:]
+
+    for name in ("sources", "hosts"):
+        (killed,), (whole,) = ((folder / name).glob("*.parquet") for folder in (out, painted[0]))
+        assert pq.read_table(killed).equals(pq.read_table(whole))
+    stamps, more = StampSet.open(out / "stamps"), StampSet.open(painted[0] / "stamps")
+    assert list(stamps.column("stamp_id")) == list(more.column("stamp_id")[:40])
+    np.testing.assert_array_equal(stamps.read_images("image"), more.read_images("image", np.arange(40)))
+    whole = train(
+        out / "round-1" / "stamps",
+        model="small-cnn",
+        task="find",
+        out=tmp_path / "whole",
+        settings=settings_for(request.settings, "mine", BANDS, None),
+        progress=SILENT,
+    )
+    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
+    assert whole.training["n_train"] == json.loads((out / "card.json").read_text())["training"]["n_train"]
+    assert [one["round"] for one in json.loads((out / "finder.json").read_text())["rounds"]] == [1]
+    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_a_finder_that_was_moved_is_taken_up_and_what_is_there_stays(survey, painted, tmp_path):
     out = shutil.copytree(painted[0], tmp_path / "mine", symlinks=True)
-    (source,) = (out / "sources").glob("*.parquet")
-    before = pq.read_table(source)
-    source.unlink()  # killed while it searched
-    (out / "hosts.json").unlink()  # killed after the cutting, before the record
-    (part,) = (out / "hosts").glob("*.parquet")
-    stood = part.stat().st_mtime_ns
-    for step in ("sources", "hosts"):
-        again = make_finder(asked(survey[0]), out, progress=SILENT, until=step)
-    assert pq.read_table(source).equals(before)
-    assert part.stat().st_mtime_ns == stood
     stamps = sorted((out / "stamps").glob("*.parquet"))
     stood = [part.stat().st_mtime_ns for part in stamps]
-    assert make_finder(asked(survey[0]), out, progress=SILENT, until="stamps").record["stamps"] == 100  # moved, too
+    assert make_finder(asked(survey[0]), out, progress=SILENT, until="stamps").record["stamps"] == 100
     assert [part.stat().st_mtime_ns for part in stamps] == stood
-    assert again.record | {"run": ""} == json.loads((painted[0] / "hosts.json").read_text()) | {"run": ""}
 
 
 def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_path):

@@ -72,9 +72,7 @@ def why_absent(run: Run, ra_deg: np.ndarray, dec_deg: np.ndarray, *, radius_arcs
     words: list[str | None] = [None] * len(ra_deg)
     planned = {task.shard.shard_id: task for task in tasks_of(run.plan)}
     for shard in run.shards.filter(pc.equal(run.shards["status"], "ok")).to_pylist():
-        members = np.flatnonzero(
-            inside_corners(ra_deg, dec_deg, shard["corner_ra_deg"], shard["corner_dec_deg"])
-        )
+        members = np.flatnonzero(inside_corners(ra_deg, dec_deg, shard["corner_ra_deg"], shard["corner_dec_deg"]))
         members = np.array([i for i in members if words[i] is None], int)
         if len(members):
             found = _look(planned[shard["shard_id"]], context, ra_deg[members], dec_deg[members], radius_arcsec)
