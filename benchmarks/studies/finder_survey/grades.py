@@ -64,7 +64,7 @@ class Sky:
 
 
 def sky_of(real: Path, model: str, *, seed: int, passes: int) -> Sky:
-    """Space Warps stamps, unseen KiDS galaxies, and arcs painted and found among them, for cards of one field of view."""
+    """Space Warps stamps, unseen KiDS galaxies, and arcs painted and found among them, cut for one field of view."""
     predictor = Predictor(find_model(model))
     tile = kids_test(real, predictor)
     early = [k for k, host in enumerate(tile.hosts) if host.kind == "early"]
@@ -136,12 +136,14 @@ def taught(painted: Path, base: str, graded: Graded, out: Path, settings: Finder
     share, most = settings.grades.share, settings.grades.most_repeats
     if not (out / "stamps").exists():
         write_round_stamps(painted, out / "stamps", graded, spec=spec, share=share, most_repeats=most, seed=seed)
+    asked = settings_for(settings, out.name, BANDS, begun)
+    asked = put_over(asked, {"input.stamp_px": None}, origin="study")  # on the grid of the painted stamps
     train(
         out / "stamps",
         model=begun.card.family,
         task="find",
         out=out / "model",
-        settings=settings_for(settings, out.name, BANDS, begun),
+        settings=asked,
         seed=seed,
         pretrained=str(begun.folder / WEIGHTS_FILE),
         keep_head=True,
@@ -218,7 +220,7 @@ def main(
             f"taught and {'and '.join(Path(one).name for one in group)}": {
                 key: np.mean([own[key], *(others[one][key] for one in group)], axis=0) for key in own
             }
-            for group in ([base], *([one] for one in beside), *([list(beside) + [base]] if beside else []))
+            for group in ([base], *([one] for one in beside), *([[*beside, base]] if beside else []))
         }
         for title, scores in mixed.items():
             taken.setdefault(title, np.full(len(fold), np.nan))[fold == number] = scores["warps"][fold == number]
