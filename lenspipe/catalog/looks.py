@@ -100,7 +100,8 @@ class _Candidates:
         found = None
         if row["ra"] is not None:
             if self._at:
-                apart = separation_arcsec(*np.array(self._at).T, row["ra"], row["dec"])
+                ra, dec = np.array(self._at).T
+                apart = separation_arcsec(ra, dec, row["ra"], row["dec"])
                 if apart.min() < SAME_ARCSEC:
                     found = self._number[int(apart.argmin())]
             self._at.append((row["ra"], row["dec"]))

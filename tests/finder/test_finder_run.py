@@ -124,7 +124,7 @@ def test_a_finder_killed_at_each_step_is_taken_up_and_ends_as_one_that_was_not(p
     request = asked(run, few)
     (tmp_path / "asked").write_bytes(pickle.dumps((request, out, KILLS)))
     script = Path(__file__).with_name("killed.py")
-    done = subprocess.run([sys.executable, script, tmp_path / "asked"], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, script, tmp_path / "asked"], capture_output=True, text=True, timeout=600)
     assert json.loads(done.stdout) == [9] * len(KILLS) + [0], done.stderr[-3000:]
 
     for name in ("sources", "hosts"):
