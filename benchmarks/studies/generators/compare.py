@@ -36,21 +36,21 @@ from lenspipe.simulate.sheet import write_contact_sheet
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.stamps.joined import Source
 
-COUNT = 4000
+COUNT = 3000
 FAMILIES = {
-    "diffusion": ({"width": 24}, 2e-3, 2400),
-    "conditional": ({"width": 12}, 5e-4, 1600),
-    "gan": ({"width": 128}, 2e-4, 3200),
-    "dcgan": ({"width": 12}, 5e-4, 1600),
-    "wgan": ({"width": 12}, 5e-4, 3200),
-    "stylegan": ({"width": 12}, 2e-3, 800),
+    "diffusion": ({"width": 20}, 3e-3, 2000),
+    "gan": ({"width": 128}, 2e-4, 2400),
+    "conditional": ({"width": 12}, 5e-4, 1200),
+    "dcgan": ({"width": 12}, 5e-4, 1200),
+    "wgan": ({"width": 12}, 5e-4, 2400),
+    "stylegan": ({"width": 12}, 2e-3, 500),
 }
-"""Settings of the network, learning rate and steps, each about three minutes of one core."""
+"""Settings of the network, learning rate and steps: a few minutes of one core each."""
 TOLD = ("diffusion", "conditional")
 """Families that are told the class and the Einstein radius; the others learn lenses alone."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
-N_MADE = 1000
-HELP_STEPS = {"diffusion": 800, "conditional": 640}
+N_MADE = 600
+HELP_STEPS = {"diffusion": 600, "conditional": 480}
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
 
@@ -118,14 +118,14 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
 def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
     model, rate, _ = FAMILIES[family]
     labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
-    epochs = 8
+    epochs = 4
     settings = TrainSettings.model_validate(
         {
             "model": model,
             "labels": labels,
             "sampling": {"batch_size": 32, "steps_per_epoch": max(2, steps // epochs)},
             "optim": {"epochs": epochs, "learning_rate": rate, "ema_decay": 0.99, "threads": 1, "weight_decay": 0.0},
-            "generate": {"watched": 128},
+            "generate": {"watched": 64},
         }
     )
     train(data, model=family, task="generate", out=out, settings=settings, seed=seed)
