@@ -168,7 +168,7 @@ def test_a_conditional_generator_makes_what_is_asked_and_its_stamps_are_marked(r
 
 @pytest.mark.parametrize("family", ["wgan", "diffusion"])
 def test_a_killed_training_resumes_to_the_bit(rings, tmp_path, family):
-    settings = settings_of(family, epochs=2, steps=6)
+    settings = settings_of(family, epochs=2, steps=6, generate={"watched": 8})
 
     def run(out: Path, **more):
         return train(rings["one"], model=family, task="generate", out=out, settings=settings, seed=3, **more)
