@@ -111,6 +111,12 @@ def anomaly_fields() -> list[pa.Field]:
     ]
 
 
+def ood_field() -> pa.Field:
+    """How unlike its finder's training set a candidate is."""
+    text = "Part of held-out stamps of the finder's training set that are more like it than this image"
+    return field("ood_quantile", pa.float32(), text, ucd="stat.probability")
+
+
 def nothing(of: pa.Field, n: int) -> pa.Array:
     """``n`` values of a column where nothing was found out: null, and of words the empty one (astropy reads no null text)."""
     return pa.array([""] * n, of.type) if pa.types.is_string(of.type) else pa.nulls(n, of.type)

@@ -8,16 +8,19 @@ import shutil
 from pathlib import Path
 
 HATS, FLAT, FITS, FOOTPRINT = "hats", "candidates.parquet", "candidates.fits", "footprint.moc.fits"
-VECTORS = "hats_embedding"
+VECTORS, INDEX = "hats_embedding", "hats_embedding_index"
 SHARDS, KNOWN_LENSES, TILES = "shards.parquet", "known_lenses.parquet", "tiles.parquet"
 PROVENANCE, GALLERY, GALLERY_LOCK = "provenance.json", "gallery", ".gallery.lock"
 
-GALLERY_FILE = re.compile(r"(app|data|grades|stamps)\.js|style\.css|index\.html|sheets/sheet-\d+\.js")
+GALLERY_FILE = re.compile(r"(app|data|grades|likeness|map|stamps)\.js|style\.css|index\.html|sheets/sheet-\d+\.js")
+INDEX_FILE = re.compile(r"graph\.usearch|index\.json")
 _TREE = r"Norder=\d+/Dir=\d+/Npix=\d+\.parquet"
 _DATASET = rf"dataset/(_metadata|_common_metadata|{_TREE})"
 _HATS = rf"({HATS}|{VECTORS})/((hats\.)?properties|partition_info\.csv|(skymap|point_map)\.fits|{_DATASET})"
 _FILES = "|".join(map(re.escape, (FLAT, FITS, FOOTPRINT, SHARDS, KNOWN_LENSES, TILES, PROVENANCE)))
-CATALOG_FILE = re.compile(rf"{_FILES}|{_HATS}|{GALLERY}/({GALLERY_FILE.pattern})|{re.escape(GALLERY_LOCK)}")
+CATALOG_FILE = re.compile(
+    rf"{_FILES}|{_HATS}|{GALLERY}/({GALLERY_FILE.pattern})|{INDEX}/({INDEX_FILE.pattern})|{re.escape(GALLERY_LOCK)}"
+)
 """Paths in the folder that we write; what else it holds is another's."""
 
 

@@ -164,6 +164,7 @@ def provenance(
         "probability",
         "embedder",
         "anomalies",
+        "familiarity",
         "assumptions",
         "magnitudes",
         "inputs",

@@ -1,8 +1,9 @@
-"""Rows of a catalogue by likeness to one vector: all of them are compared, a pixel's vectors at a time."""
+"""Rows of a catalogue by likeness to one vector: all of them are compared, a block of vectors at a time."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ from lenspipe.catalog import folder as names
 from lenspipe.catalog.hats import Pixel, read_pixels
 from lenspipe.catalog.vectors import as_numbers
 from lenspipe.errors import ConfigError
+from lenspipe.rundir import read_json
 from lenspipe.schema import EMBEDDING, field
 from lenspipe.sky.sphere import separation_arcsec
-from lenspipe.tables import read_parquet
+from lenspipe.tables import open_parquet, read_parquet
 
 SHOWN = ("candidate_id", "name", "ra", "dec", "rank", "score", "probability", "run_id")
 SIMILARITY = field("similarity", pa.float32(), "Cosine of the angle between the vectors", ucd="stat.correlation")
 _POSITION = re.compile(r"\s*([+-]?\d+(?:\.\d*)?)\s*,\s*([+-]?\d+(?:\.\d*)?)\s*")
 BLOCK = 65_536
+"""Vectors that are compared at a time."""
 
 
 def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tuple[str, NDArray[np.float32]]:
@@ -41,7 +44,7 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
     ConfigError
         The catalogue has no vectors, no such row, or none for it.
     """
-    root, position = _vectors(catalogue), _POSITION.fullmatch(target)
+    root, position = vectors_folder(catalogue), _POSITION.fullmatch(target)
     best: tuple[float, Pixel, int] | None = None
     for pixel in read_pixels(root):
         columns = ["ra", "dec"] if position else ["candidate_id"]
@@ -69,11 +72,26 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
     return found["candidate_id"][0].as_py(), vector
 
 
+def embedder_of(catalogue: Path) -> tuple[str, str]:
+    """
+    Folder of the model that a catalogue's vectors are of, as its scan was told, and the name of its exact content.
+
+    Raises
+    ------
+    ConfigError
+        The catalogue has no vectors.
+    """
+    vectors_folder(catalogue)
+    runs = read_json(catalogue / names.PROVENANCE)["runs"]
+    run = next(run for run in runs if run.get("embedder"))
+    return run["request"]["config"]["embedder"], run["embedder"]["digest"]
+
+
 def most_similar(catalogue: Path, vector: NDArray[np.floating], k: int) -> pa.Table:
     """
     The ``k`` rows whose vectors have the most similar direction, most similar first; rows without one are left out.
 
-    Exact: every vector is compared, in float32; memory holds those of one pixel.
+    Exact: every vector is compared, in float32; memory holds a block of them.
 
     Parameters
     ----------
@@ -91,42 +109,130 @@ def most_similar(catalogue: Path, vector: NDArray[np.floating], k: int) -> pa.Ta
     ConfigError
         The catalogue has no vectors, of no row, or of another size.
     """
-    root, asked = _vectors(catalogue), np.asarray(vector, np.float32)
-    asked = asked / np.linalg.norm(asked)
-    best: list[tuple[float, int, int]] = []
-    pixels = read_pixels(root)
-    for number, pixel in enumerate(pixels):
-        rows = read_parquet(root / "dataset" / pixel.path, columns=[EMBEDDING], partitioning=None)
-        size = rows[EMBEDDING].type.list_size
-        if size != len(asked):
-            raise ConfigError("the catalogue's vectors are of another size", has=size, got=len(asked))
-        near = _cosines(as_numbers(rows[EMBEDDING]), asked)
-        some = np.argsort(-near, kind="stable")[:k]
-        best += [(float(near[i]), number, int(i)) for i in some if np.isfinite(near[i])]
-        best = sorted(best, key=lambda one: -one[0])[:k]
-    if not best:
+    rows, cosines = nearest(blocks_of(catalogue), np.asarray(vector, np.float32)[None], k)
+    return rows_at(catalogue, rows[0], cosines[0])
+
+
+def blocks_of(catalogue: Path, *, block: int = BLOCK) -> Iterator[NDArray[np.float16]]:
+    """
+    Vectors of a catalogue ``(n, size)`` in the order of its rows, ``block`` at a time; NaN where one is missing.
+
+    Raises
+    ------
+    ConfigError
+        The catalogue has no vectors.
+    """
+    root = vectors_folder(catalogue)
+    for pixel in read_pixels(root):
+        with open_parquet(root / "dataset" / pixel.path, pre_buffer=False) as file:
+            for rows in file.iter_batches(block, columns=[EMBEDDING]):
+                yield as_numbers(rows.column(EMBEDDING))
+
+
+def nearest(
+    blocks: Iterable[NDArray[np.float16]], asked: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """
+    Rows with the most similar directions, by comparing all.
+
+    Parameters
+    ----------
+    blocks : iterable of array (n, size)
+        Vectors; those that are not finite have no neighbours and are none.
+    asked : array (m, size)
+    k : int
+
+    Returns
+    -------
+    rows, cosines : arrays (m, k), or less where there are fewer
+        Most similar first, of equals the earlier row; rows are counted over all blocks.
+
+    Raises
+    ------
+    ConfigError
+        The vectors are of another size.
+    """
+    asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
+    rows = np.empty((len(asked), 0), np.int64)
+    best = np.empty((len(asked), 0), np.float32)
+    first = 0
+    for block in blocks:
+        if block.shape[1] != asked.shape[1]:
+            raise ConfigError("the catalogue's vectors are of another size", has=block.shape[1], got=asked.shape[1])
+        near = np.concatenate([best, _cosines(block, asked)], axis=1)
+        named = np.concatenate([rows, np.broadcast_to(first + np.arange(len(block)), (len(asked), len(block)))], axis=1)
+        places = np.stack([_largest(line, k) for line in near])
+        rows, best = np.take_along_axis(named, places, 1), np.take_along_axis(near, places, 1)
+        first += len(block)
+    there = int(np.isfinite(best).sum(axis=1).min()) if best.size else 0
+    return rows[:, :there], best[:, :there]
+
+
+def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Places of the ``k`` largest values, the largest first and of equals the earlier."""
+    if len(values) > k:
+        least = np.partition(values, len(values) - k)[len(values) - k]
+        some = np.flatnonzero(values >= least)
+    else:
+        some = np.arange(len(values))
+    return np.asarray(some[np.argsort(-values[some], kind="stable")][:k])
+
+
+def rows_at(catalogue: Path, rows: NDArray[np.int64], cosines: NDArray[np.float32]) -> pa.Table:
+    """
+    Rows of a catalogue by their place in the order of its pixels.
+
+    Parameters
+    ----------
+    catalogue : Path
+    rows : array (n,)
+    cosines : array (n,)
+        What is told beside them.
+
+    Returns
+    -------
+    pa.Table
+        `SIMILARITY` and `SHOWN`, in the order of ``rows``.
+
+    Raises
+    ------
+    ConfigError
+        There are none.
+    """
+    if not len(rows):
         raise ConfigError("no row of the catalogue has a vector: a band of the embedding was missing in all")
-    tables = []
-    for number in sorted({number for _, number, _ in best}):
-        mine = [place for place, (_, n, _) in enumerate(best) if n == number]
-        rows = read_parquet(catalogue / names.HATS / "dataset" / pixels[number].path, partitioning=None)
-        some_rows = rows.select([n for n in SHOWN if n in rows.column_names]).take([best[place][2] for place in mine])
-        tables.append(some_rows.append_column("place", pa.array(mine, pa.int64())))
+    root = catalogue / names.HATS / "dataset"
+    first, tables = 0, []
+    for pixel in read_pixels(catalogue / names.HATS):
+        with open_parquet(root / pixel.path) as file:
+            n, known = file.metadata.num_rows, file.schema_arrow.names
+        mine = np.flatnonzero((rows >= first) & (rows < first + n))
+        if len(mine):
+            columns = [name for name in SHOWN if name in known]
+            here = read_parquet(root / pixel.path, columns=columns, partitioning=None).take(rows[mine] - first)
+            tables.append(here.append_column("place", pa.array(mine, pa.int64())))
+        first += n
     found = pa.concat_tables(tables).sort_by("place").drop_columns(["place"])
-    return found.add_column(0, SIMILARITY, pa.array([cosine for cosine, _, _ in best], pa.float32()))
+    return found.add_column(0, SIMILARITY, pa.array(cosines, pa.float32()))
 
 
 def _cosines(vectors: NDArray[np.float16], asked: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosines with a vector of length 1; minus infinity where there is no vector."""
-    near = np.empty(len(vectors), np.float32)
-    for start in range(0, len(vectors), BLOCK):
-        some = vectors[start : start + BLOCK].astype(np.float32)
-        length = np.linalg.norm(some, axis=1)
-        near[start : start + BLOCK] = (some @ asked) / np.where(length > 0, length, 1)
+    """Cosines ``(m, n)`` with vectors of length 1; minus infinity where there is no vector."""
+    some = vectors.astype(np.float32)
+    length = np.linalg.norm(some, axis=1)
+    near = asked @ some.T / np.where(length > 0, length, 1)
     return np.where(np.isnan(near), np.float32(-np.inf), near)
 
 
-def _vectors(catalogue: Path) -> Path:
+def vectors_folder(catalogue: Path) -> Path:
+    """
+    Tree of a catalogue's vectors.
+
+    Raises
+    ------
+    ConfigError
+        It has none.
+    """
     root = catalogue / names.VECTORS
     if not root.is_dir():
         raise ConfigError(

@@ -24,7 +24,7 @@ COMMANDS = {
     "scan": "Scan survey tiles into a candidate catalogue.",
     "catalog": "Write the catalogue of a run: HATS, VOParquet, footprint, known lenses.",
     "gallery": "Write the page to look at a catalogue's candidates and grade them.",
-    "similar": "Rank the candidates of a catalogue by likeness to one of them.",
+    "similar": "Rank the candidates of a catalogue by likeness to one of them, or to a stamp.",
     "explain": "Scan and score one candidate again and compare with what is stored.",
     "grades": "Bring grades back from the page: agreement, mean grades, labels.",
     "completeness": "Measure what a finder misses: paint lenses into a run's pixels and search them.",

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     metavar="NAME|DIR",
     help="Generator: model whose features describe stamps. [default: a shipped one that takes them]",
 )
+@click.option(
+    "--training-set",
+    is_flag=True,
+    help="Finder: instead of the map, keep how the stamps that it was trained on (split train of --data) look among "
+    "its own features, by which a scan tells candidates that are unlike all of them; scores stay as they are.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the calibrated copy.")
 @click.option("--in-place", is_flag=True, help="Write the calibration into the card of MODEL itself.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -49,6 +55,7 @@ def command(
     method: str,
     accuracy: float | None,
     features: str | None,
+    training_set: bool,
     out: Path | None,
     in_place: bool,
     device: str,
@@ -71,6 +78,11 @@ def command(
     if out is not None and out.exists():
         raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
     stamps = open_stamps(data_of(folders), one_grid=False)
+    if training_set:
+        if len(models) > 1 or is_committee(models[0]):
+            raise ConfigError("--training-set is about one model", models=" ".join(models))
+        with locked(find_model(models[0])) if in_place else contextlib.nullcontext():
+            return _keep_training_set(models[0], stamps, out, in_place, device)
     if len(models) > 1 or is_committee(models[0]):
         with locked(Path(models[0])) if in_place else contextlib.nullcontext():
             return _calibrate_committee(models, stamps, split, method, accuracy, out, in_place, device)
@@ -95,6 +107,7 @@ def _calibrate_model(
     from lenspipe.evaluate.judges import judge_for
     from lenspipe.evaluate.judges.contract import CalibrateSettings
     from lenspipe.evaluate.judging import open_members
+    from lenspipe.infer.training_set import TRAINING_SET_FILE
     from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
 
     member = open_members([model], stamps, device=device)[0]
@@ -110,7 +123,8 @@ def _calibrate_model(
         click.echo(line)
     if out is not None:
         with new_folder(out) as new:
-            shutil.copyfile(member.folder / WEIGHTS_FILE, new / WEIGHTS_FILE)
+            for name in (WEIGHTS_FILE, *([TRAINING_SET_FILE] if fitted.card.training_set else [])):
+                shutil.copyfile(member.folder / name, new / name)
             write_card(new, fitted.card)
         click.echo(f"{out / CARD_FILE}: written")
     elif in_place:
@@ -118,6 +132,41 @@ def _calibrate_model(
         click.echo(f"{member.folder / CARD_FILE}: written")
     else:
         click.echo("Nothing was written: add --out DIR, or --in-place.")
+    return 0
+
+
+def _keep_training_set(model: str, stamps: StampSet, out: Path | None, in_place: bool, device: str) -> int:
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.disk import new_folder
+    from lenspipe.evaluate.familiarity import learn_training_set
+    from lenspipe.evaluate.judging import open_members
+    from lenspipe.infer.training_set import write_training_set
+    from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
+    from lenspipe.nn.outputs import Find
+    from lenspipe.stamps.joined import digest_of_data
+
+    member = open_members([model], stamps, device=device)[0]
+    if not isinstance(member.outputs, Find):
+        raise ConfigError("--training-set is about finders", model=member.name, task=member.card.task)
+    with ShownProgress("stamp") as shown:
+        familiar, n = learn_training_set(member, stamps, shown.counter("training set"))
+    own = member.card.training.get("data_digest")
+    same = own == digest_of_data(stamps)
+    whose = "the data of its training" if same else "not the data of its training"
+    data = f"{stamps.title} ({digest_of_data(stamps)}), {whose}"
+    click.echo(
+        f"{member.name}: {n} stamps of split train, {len(familiar.means)} labels, {len(familiar.held_out)} held out"
+    )
+    if not same:
+        click.echo(f"These are not the stamps that the model was trained on ({own}); the card says so.")
+    if out is None and not in_place:
+        click.echo("Nothing was written: add --out DIR, or --in-place.")
+        return 0
+    with new_folder(out) if out is not None else contextlib.nullcontext(member.folder) as folder:
+        if out is not None:
+            shutil.copyfile(member.folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+        write_card(folder, write_training_set(folder, member.card, familiar, n=n, data=data))
+    click.echo(f"{(out or member.folder) / CARD_FILE}: written")
     return 0
 
 

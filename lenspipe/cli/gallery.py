@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lenspipe.cli.options import Command
+
+if TYPE_CHECKING:
+    from lenspipe.catalog.gallery.likeness import MapMethod
 
 
 @click.command(cls=Command)
@@ -28,8 +32,22 @@ from lenspipe.cli.options import Command
     type=click.Path(exists=True, dir_okay=False),
     help="Grade files of earlier rounds, for --queue; give each once.",
 )
+@click.option(
+    "--map",
+    "map_method",
+    type=click.Choice(["auto", "tsne", "pca"]),
+    default="auto",
+    show_default=True,
+    help="Map of a catalogue with vectors; auto: t-SNE where lenspipe[map] is installed, else principal components.",
+)
 def command(
-    catalogue: Path, count: int, stamp_px: int, stamp_arcsec: float, queue: int | None, grades: tuple[str, ...]
+    catalogue: Path,
+    count: int,
+    stamp_px: int,
+    stamp_arcsec: float,
+    queue: int | None,
+    grades: tuple[str, ...],
+    map_method: MapMethod,
 ) -> int:
     """
     Write CATALOGUE/gallery/index.html; it opens from disk, without a server or a network.
@@ -42,7 +60,13 @@ def command(
     if grades and queue is None:
         raise ConfigError("--grades is about the queue: give --queue N too")
     result = write_gallery(
-        catalogue.absolute(), count=count, stamp_px=stamp_px, stamp_arcsec=stamp_arcsec, queue=queue, grades=grades
+        catalogue.absolute(),
+        count=count,
+        stamp_px=stamp_px,
+        stamp_arcsec=stamp_arcsec,
+        queue=queue,
+        grades=grades,
+        map_method=map_method,
     )
     click.echo(f"{result.index}  {result.n_row} candidates, {result.n_stamp} with a stamp")
     for tile, reason in sorted(result.reasons.items()):

@@ -13,6 +13,7 @@ from lenspipe.errors import TileError
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import read_json
 from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
+from lenspipe.scan.familiarity import familiarity_line
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.plan import plan_tiles
 from lenspipe.scan.prior import prior_line
@@ -60,6 +61,9 @@ def print_result(result: ScanResult, request: ScanRequest) -> None:
             f"{unscored} candidates have no score: the bands or the pixel scale of their tile do not fit "
             f"{result.model.name}, or one of its bands is masked there."
         )
+    familiar = read_json(result.folder / RUN).get("familiarity")
+    if familiar and (line := familiarity_line(familiar)):
+        console.print(line)
     _print_inputs(console, result.folder)
     if request.config.zero_point_ab is not None:
         console.print(f"Assumed: zero-point {request.config.zero_point_ab} AB for images that state none.")

@@ -79,6 +79,17 @@ class LoadedNetwork:
                 parts.append(found.cpu().numpy()[: rows.stop - rows.start])
         return np.concatenate(parts) if parts else np.empty((0, self._module.num_features), np.float32)
 
+    def with_features(self, stamps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """
+        What the network gives for a batch at most, and the features that it reads, ``(n, num_features)``.
+
+        The same bits as of `run` and of `features`.
+        """
+        with torch.inference_mode():
+            features = self._module.forward_features(self._on_device(stamps, self.batch_size))
+            out: NDArray[np.float32] = self._module.forward_head(features).cpu().numpy()
+        return out[: len(stamps)], features.cpu().numpy()[: len(stamps)]
+
     def run(self, *inputs: NDArray[np.float32], padded_to: int | None = None) -> NDArray[np.float32]:
         """
         What the network gives for a batch at most: stamps ``(n, channel, y, x)``, and numbers beside them ``(n, k)``.

@@ -35,10 +35,12 @@ class Predictor(LoadedNetwork):
         for rows in self.batches(len(stamps)):
             out = self.run(stamps[rows]) if scaled is None else self.run(stamps[rows], scaled[rows])
             parts.append(out.astype(np.float64).reshape(len(out), -1))
-        joined = np.concatenate(parts) if parts else np.empty((0, self.card.n_out))
-        if not np.isfinite(joined).all():
+        return self._finite(np.concatenate(parts) if parts else np.empty((0, self.card.n_out)))
+
+    def _finite(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not np.isfinite(outputs).all():
             raise ModelError("the network gave outputs that are not finite: its weights are broken", model=self.digest)
-        return joined
+        return outputs
 
     def predict(self, stamps: NDArray[np.float32], features: NDArray[np.floating] | None = None) -> Prediction:
         """`outputs` as the card's task means them; raises `ModelError` where it gives no numbers per stamp."""

@@ -92,3 +92,11 @@ class Scorer(Predictor):
         `lenspipe.nn.outputs.Find` reads a logit with, differs in the last bit of two scores in a hundred.
         """
         return 1.0 / (1.0 + np.exp(-self.outputs(stamps)[:, 0]))
+
+    def score_with_features(self, stamps: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """As `score_prepared`, the same bits, and the features ``(n, num_features)`` that the scores were read from."""
+        parts = [self.with_features(stamps[rows]) for rows in self.batches(len(stamps))]
+        if not parts:
+            return np.empty(0), self.features(stamps)
+        logits = self._finite(np.concatenate([out.astype(np.float64).reshape(len(out), -1) for out, _ in parts]))
+        return 1.0 / (1.0 + np.exp(-logits[:, 0])), np.concatenate([features for _, features in parts])

@@ -59,6 +59,19 @@ class Stretch(Table):
         return 2 * once if self.smooth_residual else once
 
 
+class TrainingSet(Table):
+    """What is kept of a training set beside the weights (`lenspipe.nn.training_set`)."""
+
+    n: int = Field(ge=1)
+    """Stamps that it was learnt from."""
+    n_held_out: int = Field(ge=1)
+    """Held-out stamps that a stamp's distance is compared with."""
+    data: str
+    """What those stamps were."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the file."""
+
+
 class ModelCard(Table):
     """The facts of one checkpoint; ``card.json`` beside ``weights.safetensors``."""
 
@@ -98,6 +111,8 @@ class ModelCard(Table):
     """Facts about the training: data, seed, steps, command."""
     metrics: dict[str, Any] = {}
     """What was measured, on what, with N and intervals."""
+    training_set: TrainingSet | None = None
+    """What is kept of the training set, by which a scan says how unlike it a stamp is; null where nothing is."""
     licence: str = "BSD-3-Clause"
     """Licence of the weights."""
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
@@ -135,6 +150,7 @@ class ModelCard(Table):
         return {
             key: value
             for name, whole in handler(self).items()
+            if name != "training_set" or whole is not None  # left out, so that older cards keep their digests
             for key, value in (whole.items() if name == "outputs" else [(name, whole)])
         }
 

@@ -21,6 +21,7 @@ from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
+from lenspipe.scan.familiarity import familiarity_record
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
 from lenspipe.scan.ledger import PARTS, any_done, done_shards, part_files, set_damaged_aside
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
@@ -161,11 +162,13 @@ def run_scan(
         seconds["total"] = time.perf_counter() - started
         progress.advance()
         exit_code = WITH_FAILURES if totals.failures else DONE
+        familiar = familiarity_record(folder / CANDIDATES, context.finder.training_set if context.finder else None)
         write_json(
             folder / RUN,
             {
                 **record,
                 **({"probability": prior.record(record["probability"])} if prior.asked else {}),
+                **({"familiarity": familiar} if familiar else {}),
                 "status": "done" if exit_code == DONE else "done with failures",
                 "exit_code": exit_code,
                 "finished": utc_now(),

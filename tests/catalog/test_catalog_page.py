@@ -12,6 +12,7 @@ import pytest
 from catalog_rows import candidates, entries_of, on_sphere
 from PIL import Image
 
+from lenspipe.catalog.gallery.likeness import Likeness
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SIDE, RANGE, encode
 from lenspipe.catalog.gallery.write import write_page
 from lenspipe.image.stretch import humvi_composite
@@ -41,8 +42,10 @@ def page(tmp_path_factory):
     rows, codes = rows_and_stamps(N, rng)
     out = tmp_path_factory.mktemp("page") / "gallery"
     meta = {"catalogue": "sky", "catalogue_id": "abc", "total_rows": N, "stamp_arcsec": 8.0}
-    write_page(out, rows, codes, np.ones(N, bool), noise=NOISE, meta=meta)
-    return rows, out
+    place = np.where(rng.uniform(size=N) < 0.01, np.nan, rng.uniform(0.1, 0.9, (2, N))).T
+    likeness = Likeness(rng.integers(0, N, (N, 12)), place, "made")
+    write_page(out, rows, codes, np.ones(N, bool), noise=NOISE, meta=meta, likeness=likeness)
+    return rows, out, likeness
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +227,65 @@ def test_the_stretch_of_the_page_is_the_composite_of_lupton(browser, page):
         want = humvi_composite(linear, band_scales=scales, alpha=0.05 * 10**brightness, q=4 * 10**softening)
         assert np.abs(drawn - 255 * want.transpose(1, 2, 0)).max() <= 12  # decoders of JPEG differ by a step
         assert np.abs(drawn - 255 * want.transpose(1, 2, 0)).mean() < 1
+
+
+def test_more_like_this_shows_the_nearest_of_a_candidate_in_their_order(browser, page):
+    rows, _, likeness = page
+    keys, near = keys_of(rows), likeness.near[2]
+    until(lambda: browser.execute_script("return document.documentElement.dataset.alike") == "yes")
+    press(browser, Keys.HOME, "j", "j")
+    some = browser.find_elements(By.CSS_SELECTOR, "#alike-some canvas")
+    assert [canvas.get_attribute("data-key") for canvas in some] == [keys[i] for i in near[:8]]
+    press(browser, "l")
+    order = [keys[2], *(keys[i] for i in near)]
+    assert shown(browser) == len(order) and browser.find_element(By.ID, "within").text.startswith("Most like LPC")
+    seen = []
+    for _ in order:
+        seen.append(chosen_key(browser))
+        press(browser, "j")
+    assert seen == order
+    press(browser, Keys.ESCAPE)
+    assert shown(browser) == N
+    some = browser.find_elements(By.CSS_SELECTOR, "#alike-some canvas")
+    wanted = some[1].get_attribute("data-key")
+    some[1].click()
+    assert chosen_key(browser) == wanted
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
+def test_the_lasso_of_the_map_selects_what_lies_inside_to_be_graded(browser, page, width, height):
+    _, _, likeness = page
+    browser.set_window_size(width, height)
+    until(lambda: browser.execute_script("return document.documentElement.dataset.alike") == "yes")
+    browser.find_element(By.ID, "map-open").click()
+    over = browser.find_element(By.ID, "map-over")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", over)
+    until(lambda: browser.execute_script("return arguments[0].width > 0", over))
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), (
+        "nothing beside the page"
+    )
+    box, half = over.size, 60
+    hold = (
+        webdriver.ActionChains(browser, duration=30).move_to_element(over).move_by_offset(-half, -half).click_and_hold()
+    )
+    for dx, dy in ((2 * half, 0), (0, 2 * half), (-2 * half, 0)):
+        hold = hold.move_by_offset(dx, dy)
+    hold.release().perform()
+    side = min(box["width"], box["height"])
+    away = np.abs(likeness.place - 0.5).max(axis=1) * side
+    assert (away < half - 1.5).sum() <= shown(browser) <= (away < half + 1.5).sum()
+    assert browser.find_element(By.ID, "within").text.startswith("Inside the lasso")
+    browser.find_element(By.CSS_SELECTOR, "#map-colour option[value=my_grade]").click()
+    press(browser, "a", "b")
+    colours = "const c = document.querySelector('#map canvas:not(#map-tip)');" + (
+        "const d = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer);"
+        "return [[79, 196, 127], [184, 204, 74], [58, 63, 73]].map(rgb => d.includes(LENSPIPE.bytes(rgb)))"
+    )
+    until(lambda: browser.execute_script(colours) == [True, True, True])
+    browser.find_element(By.ID, "within-leave").click()
+    assert shown(browser) == N
+    browser.find_element(By.ID, "map-open").click()
+    browser.set_window_size(1500, 950)
 
 
 def test_zoom_and_size_change_the_pictures(browser):

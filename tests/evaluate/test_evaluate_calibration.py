@@ -10,11 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from evaluate_models_made import make_model
+from scipy.stats import ks_2samp
 from sklearn.linear_model import LogisticRegression
 
 from lenspipe.cli.calibrate import command
 from lenspipe.cli.evaluate import command as evaluate
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, ModelError
+from lenspipe.infer.score import Scorer
+from lenspipe.infer.stamps import stamp_input
+from lenspipe.infer.training_set import read_training_set
 from lenspipe.nn.card import digest, read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.stats.calibrate import probability
@@ -83,3 +87,33 @@ def test_a_score_that_falls_with_the_truth_is_refused(data: Data, tmp_path: Path
     wrong = make_model(tmp_path / "wrong", [[0, -3, 0, 0]], 1.0)
     with pytest.raises(ConfigError, match="does not rise with the truth"):
         run(str(wrong), "--data", str(data[0]))
+
+
+def test_a_finder_keeps_its_training_set_and_tells_stamps_that_are_unlike_it(
+    data: Data, model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    assert "Nothing was written" in run(str(model), "--data", str(data[0]), "--training-set")
+    said = run(str(model), "--data", str(data[0]), "--training-set", "--out", str(copy))
+    assert "not the stamps that the model was trained on" in said
+    card = read_card(copy)
+    assert card.training_set is not None and (card.training_set.n, card.training_set.n_held_out) == (300, 300)
+    assert "training_set" not in (model / "card.json").read_text(), "older cards stay as they are"
+    familiar, scorer = read_training_set(copy, card), Scorer(copy)
+    stamps = data[1]["stamps"][data[1]["split"] == "test"]
+
+    def told(pixels: Any) -> Any:
+        seen = stamp_input(pixels, bands=("g", "r"), pixel_scale_arcsec=0.25, card=card)
+        scores, features = scorer.score_with_features(seen)
+        np.testing.assert_array_equal(scores, Scorer(model).score_prepared(seen))
+        np.testing.assert_array_equal(features, scorer.features(seen))
+        return familiar.distance(features)
+
+    # of two samples: 300 held-out stamps are themselves drawn
+    assert ks_2samp(told(stamps), familiar.held_out).pvalue > 0.01
+    assert familiar.quantile(told(stamps[:, ::-1])).mean() > 0.9, "bands the wrong way round"
+    run(str(copy), "--data", str(data[0]), "--out", str(tmp_path / "calibrated"))
+    assert read_training_set(tmp_path / "calibrated", read_card(tmp_path / "calibrated")).rest == familiar.rest
+    (copy / "training_set.safetensors").write_bytes(b"other")
+    with pytest.raises(ModelError, match="not what its card was written for"):
+        read_training_set(copy, card)

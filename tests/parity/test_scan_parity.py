@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,9 +11,11 @@ from functools import partial
 import numpy as np
 import psutil
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from killing import tables
 from sky import write_tile
+from small_models import knowing_its_training_set, small_model
 
 from lenspipe.runner import Silent, here
 from lenspipe.scan.config import ScanConfig
@@ -34,9 +37,10 @@ def by_ray(n_worker=2, separate_scorers=None):
     yield partial(scan_ray, n_worker=n_worker, separate_scorers=separate_scorers)
 
 
-def scan(tiles, out, model, runner, *, core_px=128, shards_per_call=4, batch_size=None):
-    score = {"model": str(model), "shards_per_call": shards_per_call, "batch_size": batch_size}
-    config = ScanConfig.model_validate({"shard": {"core_px": core_px, "halo_px": 64}, "score": score})
+def scan(tiles, out, models, runner, *, core_px=128, shards_per_call=4, batch_size=None):
+    score = {"model": str(models / "tiny"), "shards_per_call": shards_per_call, "batch_size": batch_size}
+    beside = {"embedder": str(models / "embed"), "anomalies": {"model": str(models / "ae")}}
+    config = ScanConfig.model_validate({"shard": {"core_px": core_px, "halo_px": 64}, "score": score, **beside})
     return run_scan(
         ScanRequest((str(tiles),), read_layout("generic"), config, None), out, runner, Silent(), resume=False
     )
@@ -51,18 +55,33 @@ def tiles(tmp_path_factory):
     return folder
 
 
+def tables_and_vectors(run):
+    return (*tables(run), pq.read_table(run / "embeddings.parquet"))
+
+
 @pytest.fixture(scope="module")
-def reference(tiles, tiny_model, tmp_path_factory):
+def models(tiny_model, tmp_path_factory):
+    """A finder that knows its training set, an embedding and an autoencoder."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(tiny_model, folder / "tiny")
+    knowing_its_training_set(folder / "tiny")
+    small_model(folder / "embed", "embed", size=8, method="simclr")
+    small_model(folder / "ae", "anomaly", errors=(0.001, 0.01, 0.1), n_normal=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(tiles, models, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "local"
-    result = scan(tiles, out, tiny_model, local, shards_per_call=1)
+    result = scan(tiles, out, models, local, shards_per_call=1)
     assert result.totals.scored > 60
     assert result.totals.failures > 0
-    return tables(out)
+    return tables_and_vectors(out)
 
 
-def test_the_plain_loop_does_not_depend_on_how_shards_share_calls(tiles, tiny_model, reference, tmp_path):
-    scan(tiles, tmp_path / "seven", tiny_model, local, shards_per_call=7)
-    for got, want in zip(tables(tmp_path / "seven"), reference, strict=True):
+def test_the_plain_loop_does_not_depend_on_how_shards_share_calls(tiles, models, reference, tmp_path):
+    scan(tiles, tmp_path / "seven", models, local, shards_per_call=7)
+    for got, want in zip(tables_and_vectors(tmp_path / "seven"), reference, strict=True):
         assert got.equals(want)
 
 
@@ -135,10 +154,13 @@ def killing(run, rng, *, at_most):
 
 def check_all_but_the_deadly_shard(run, reference):
     """Rows of every other shard are the plain loop's; the deadly one is a failure row."""
-    (candidates, shards, failures), (want, want_shards, want_failures) = tables(run), reference
+    candidates, shards, failures, vectors = tables_and_vectors(run)
+    want, want_shards, want_failures, want_vectors = reference
     others = pc.field("shard_id") != DEADLY
     assert want.filter(~others).num_rows > 0  # it has something to lose
     assert candidates.equals(want.filter(others))
+    assert vectors.num_rows == candidates.num_rows, "a vector of each"
+    assert vectors.equals(want_vectors.filter(pc.is_in(want_vectors["candidate_id"], candidates["candidate_id"])))
     assert shards.filter(others).equals(want_shards.filter(others))
     died = [row for row in failures.to_pylist() if row["error_type"] == "WorkerDied"]
     assert [row["shard_id"] for row in died] == [DEADLY]
@@ -148,12 +170,12 @@ def check_all_but_the_deadly_shard(run, reference):
 
 @pytest.mark.usefixtures("deadly_shard")
 def test_workers_that_are_killed_cost_no_row_and_a_shard_that_always_kills_them_is_a_failure_row(
-    tiles, tiny_model, reference, tmp_path, rng
+    tiles, models, reference, tmp_path, rng
 ):
     """A shard may lose its worker once without harm: to the deadly one beside it, or to a signal from outside."""
     run = tmp_path / "ray"
     with killing(run, rng, at_most=1) as killed:
-        result = scan(tiles, run, tiny_model, by_ray, shards_per_call=1)
+        result = scan(tiles, run, models, by_ray, shards_per_call=1)
     assert killed
     assert result.exit_code == 3
     check_all_but_the_deadly_shard(run, reference)
@@ -161,13 +183,15 @@ def test_workers_that_are_killed_cost_no_row_and_a_shard_that_always_kills_them_
 
 @pytest.mark.usefixtures("deadly_shard")
 def test_readers_and_scorers_of_their_own_give_the_same_rows_and_outlive_a_deadly_shard(
-    tiles, tiny_model, reference, tmp_path
+    tiles, models, reference, tmp_path
 ):
     run = tmp_path / "ray"
-    scan(tiles, run, tiny_model, partial(by_ray, 1, separate_scorers=True), shards_per_call=5)
+    scan(tiles, run, models, partial(by_ray, 1, separate_scorers=True), shards_per_call=5)
     check_all_but_the_deadly_shard(run, reference)
 
 
 def test_scores_vary(reference):
     scores = np.array(reference[0]["score"].to_pylist()[:50], float)
     assert len(np.unique(scores)) == len(scores)
+    assert len(np.unique(reference[0]["anomaly_score"].drop_null())) > 50
+    assert len(np.unique(reference[0]["ood_quantile"].drop_null())) > 1

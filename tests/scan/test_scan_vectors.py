@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
+from astropy.io import fits
 from catalog.catalog_runs import scan, scan_request, write_overlapping_tiles
 from click.testing import CliRunner
+from small_models import knowing_its_training_set, small_model
 
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.run_rows import open_run_folder
@@ -20,13 +22,12 @@ from lenspipe.catalog.vectors import as_numbers, check_same_embedding, vectors_o
 from lenspipe.catalog.write import read_tree, write_catalog
 from lenspipe.cli.similar import command as similar_command
 from lenspipe.cli.train import command as train_command
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, ModelError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
-from lenspipe.nn.card import ModelCard, read_card, write_card
-from lenspipe.nn.checkpoint import save_model
+from lenspipe.nn.card import read_card, write_card
 from lenspipe.nn.outputs import Calibration
-from lenspipe.nn.registry import build
+from lenspipe.rundir import read_json
 from lenspipe.scan import finalize
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.after.explain import explain
@@ -35,31 +36,11 @@ from lenspipe.scan.plan import read_plan, tasks_of
 from lenspipe.scan.readers.contract import CutoutKey
 from lenspipe.scan.rows import unpack_cutouts
 from lenspipe.scan.shard import scan_shard
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.format import StampSet, write_part
+from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
 from lenspipe.survey.layout import read_layout
 
 ERRORS = tuple(np.linspace(0.001, 0.5, 50).tolist())
-
-
-def model(folder: Path, task: str, **outputs) -> Path:
-    torch.manual_seed(5)
-    family, settings = ("small-cnn", {"width": 4, "dropout": 0.0}) if task == "embed" else ("ae", {"width": 2})
-    facts = {
-        "name": folder.name,
-        "family": family,
-        "settings": settings,
-        "task": task,
-        "bands": ("r", "g"),
-        "pixel_scale_arcsec": 0.2,
-        "scale_tolerance": 0.1,
-        "min_scale_arcsec": 0.1,
-        "max_scale_arcsec": 0.4,
-        "stamp_px": 20,
-        "stretch": {"band_scales": (0.01, 0.01), "alpha": 0.1, "q": 1.0},
-    }
-    card = ModelCard.model_validate(facts | outputs)
-    save_model(folder, build(family, 2, 20, card.n_out, **settings), card)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +48,8 @@ def made(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("vectors")
     write_overlapping_tiles(folder / "tiles")
     asked = {
-        "embedder": str(model(folder / "embed", "embed", size=8, method="simclr")),
-        "anomalies": {"model": str(model(folder / "ae", "anomaly", errors=ERRORS, n_normal=50))},
+        "embedder": str(small_model(folder / "embed", "embed", size=8, method="simclr")),
+        "anomalies": {"model": str(small_model(folder / "ae", "anomaly", errors=ERRORS, n_normal=50))},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finalize, "GROUP_ROWS", 16)
@@ -161,6 +142,58 @@ def test_a_catalogue_keeps_the_vectors_in_a_tree_of_the_same_pixels_beside_its_r
         check_same_embedding({"embedder": {"digest": "a"}}, [{"embedder": None}, {"embedder": {"digest": "b"}}])
 
 
+def test_a_stamp_of_any_form_finds_the_candidate_that_it_shows_by_the_model_of_the_catalogue(made, tmp_path):
+    folder, asked = made
+    run = open_run_folder(folder / "run")
+    write_catalog(run, tmp_path / "cat", radius_arcsec=1e-3, acronym="T", matching=None)
+    readers = choose_readers(context_of(run).config, run.bands, context_of(run).layout).readers
+    context = dataclasses.replace(context_of(run), attempts=tmp_path / "attempts", models=readers)
+    row = scan_shard(tasks_of(read_plan(folder / "run/plan.parquet")[0])[0], context)
+    stamp = unpack_cutouts(row, 0)[CutoutKey(("r", "g"), 21)][5]
+    name = row["candidates"][0].as_py()[5]["candidate_id"]
+    np.save(tmp_path / "stamp.npy", stamp * np.float32(10 ** (-0.4 * 31.4)))
+    write_stamps(tmp_path / "set", stamp[None].repeat(2, 0) * np.array([1, -1], np.float32)[:, None, None, None])
+    planes = [fits.ImageHDU(plane, name=band) for plane, band in zip(stamp, "rg", strict=True)]
+    for plane in planes:
+        plane.header.update({"BUNIT": "nJy", "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CD1_1": -0.2 / 3600})
+        plane.header.update({"CD2_2": 0.2 / 3600, "CRVAL1": 0.0, "CRVAL2": 0.0, "CRPIX1": 11.0, "CRPIX2": 11.0})
+    fits.HDUList([fits.PrimaryHDU(), *planes]).writeto(tmp_path / "stamp.fits")
+
+    def similar(file, *options):
+        target = [str(tmp_path / file), "--catalog", str(tmp_path / "cat"), "--out", str(tmp_path / "found.csv")]
+        said = CliRunner().invoke(similar_command, [*target, *options], prog_name="x", standalone_mode=False)
+        if said.exception:
+            raise said.exception
+        return next(csv.DictReader((tmp_path / "found.csv").open()))
+
+    arrays = ("--bands", "r,g", "--pixel-scale", "0.2", "--zero-point-ab", "0")
+    for form in (("stamp.npy", *arrays), ("stamp.fits", "--bands", "r,g"), ("set/part-0.parquet", "--row", "s0")):
+        best = similar(*form)
+        assert best["candidate_id"] == name and float(best["similarity"]) == pytest.approx(1, abs=1e-3), form
+    with pytest.raises(ConfigError, match="does not name its bands"):
+        similar("stamp.npy")
+    with pytest.raises(ModelError, match="needs bands r g; r not among u g"):
+        similar("stamp.fits", "--bands", "u,g")
+    with pytest.raises(ModelError, match="takes pixels of"):
+        similar("stamp.npy", "--bands", "r,g", "--pixel-scale", "1.2")
+    with pytest.raises(ConfigError, match="the file says its pixel scale, and it is another"):
+        similar("stamp.fits", "--bands", "r,g", "--pixel-scale", "0.3")
+    with pytest.raises(ConfigError, match=r"several stamps, or none: name one"):
+        similar("set/part-0.parquet")
+    with pytest.raises(ConfigError, match="not the model that the catalogue's vectors are of"):
+        similar("stamp.fits", "--bands", "r,g", "--model", asked["anomalies"]["model"])
+    with pytest.raises(ConfigError, match="these options are about the file of a stamp"):
+        similar(name, "--bands", "r,g")
+
+
+def write_stamps(folder, stamps):
+    spec, n = ImageSpec(("r", "g"), stamps.shape[-1], 0.2), len(stamps)
+    columns = {"stamp_id": [f"s{i}" for i in range(n)], "image": image_column(stamps, spec), "label": [None] * n}
+    columns |= {"recipe": ["made"] * n, "seed": [None] * n, "host": ["h"] * n, "split": [None] * n}
+    schema = stamp_schema({"image": spec})
+    write_part(pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema), folder, "part-0")
+
+
 def test_with_substructure_the_same_candidates_are_looked_at_for_anomalies(made, tiny_model, tmp_path):
     folder, asked = made
     calibration = Calibration(method="platt", slope=60.0, prior=0.4, n_lens=4, n_other=6, data="made")
@@ -175,6 +208,7 @@ def test_with_substructure_the_same_candidates_are_looked_at_for_anomalies(made,
             calibration=calibration.model_copy(update={"intercept": -60 * float(np.log(score / (1 - score)))})
         ),
     )
+    knowing_its_training_set(save)
     above = {"anomalies": asked["anomalies"] | {"above": 0.5}}
     scan(folder / "tiles", tmp_path / "run", model=save, **above)
     rows = pq.read_table(tmp_path / "run/candidates.parquet")
@@ -182,6 +216,12 @@ def test_with_substructure_the_same_candidates_are_looked_at_for_anomalies(made,
     looked = rows["anomaly_score"].is_valid().to_numpy()
     assert 0 < looked.sum() < rows.num_rows and looked[: looked.sum()].all(), "those that score highest"
     want = dict(zip(all_rows["candidate_id"].to_pylist(), all_rows["anomaly_score"].to_pylist(), strict=True))
+    told = dict(zip(all_rows["candidate_id"].to_pylist(), all_rows["score"].to_pylist(), strict=True))
+    assert [told[i] for i in rows["candidate_id"].to_pylist()] == rows["score"].to_pylist(), "the same bits"
+    quantile, known = rows["ood_quantile"].to_numpy(), read_json(tmp_path / "run/run.json")["familiarity"]
+    assert 0 < quantile.max() <= np.float32(100 / 101) and quantile.min() < quantile.max()
+    assert known["n"] == rows.num_rows and known["n_beyond"] == (quantile >= np.float32(100 / 101)).sum()
+    assert "ood_quantile" not in all_rows.column_names
     first = rows.slice(0, int(looked.sum()))
     assert [want[i] for i in first["candidate_id"].to_pylist()] == first["anomaly_score"].to_pylist()
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lenspipe.bands import colour_bands
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import KNOWN, bands_of
+from lenspipe.catalog.gallery.likeness import Likeness, MapMethod, likeness_of
 from lenspipe.catalog.gallery.queue import queued
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
 from lenspipe.catalog.gallery.stamps import cut_stamps
@@ -27,10 +28,13 @@ from lenspipe.errors import ConfigError
 from lenspipe.image.contact import GAINS
 from lenspipe.report.page import BASE_STYLE
 from lenspipe.rundir import read_json
+from lenspipe.schema import anomaly_fields, ood_field
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import Tile
 from lenspipe.tables import read_parquet
 
+SOMETIMES = ("substructure_class", *(f.name for f in anomaly_fields()), ood_field().name)
+"""Columns that are shown where a catalogue has them."""
 PAGE, STYLE = Path(__file__).parent / "page", "style.css"
 """White balance: galaxies are red, so that equal gains show few colours."""
 
@@ -54,6 +58,7 @@ def write_gallery(
     stamp_arcsec: float,
     queue: int | None = None,
     grades: Sequence[str] = (),
+    map_method: MapMethod = "auto",
     on_stamps: Callable[[int], None] = lambda n: None,
 ) -> GalleryResult:
     """
@@ -73,6 +78,8 @@ def write_gallery(
         Of the ``count`` rows only so many, those to look at next (`lenspipe.catalog.gallery.queue`), in that order.
     grades : sequence of path
         Files of the page from earlier rounds, for the queue.
+    map_method : str
+        How the map of a catalogue with vectors is made (`lenspipe.catalog.gallery.likeness`).
     on_stamps : callable
         Called with the number of stamps that were cut.
 
@@ -101,6 +108,7 @@ def write_gallery(
         rows = best_rows(catalogue, count)
         if queue is not None:
             rows = queued(rows, queue, grades)
+        likeness = likeness_of(catalogue, rows, method=map_method)
         rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
         channels = colour_bands(bands_of(rows.schema))
         noise = _noise(read_parquet(catalogue / names.SHARDS), channels)
@@ -135,7 +143,7 @@ def write_gallery(
             "stamp_arcsec": stamp_arcsec,
             "area_deg2": record["area"]["footprint_deg2"],
         }
-        write_page(out, rows, codes, has_stamp, noise=noise, meta=meta)
+        write_page(out, rows, codes, has_stamp, noise=noise, meta=meta, likeness=likeness)
         return GalleryResult(out / "index.html", rows.num_rows, int(has_stamp.sum()), reasons)
 
 
@@ -147,6 +155,7 @@ def write_page(
     *,
     noise: NDArray[np.floating],
     meta: dict[str, Any],
+    likeness: Likeness | None = None,
 ) -> None:
     """
     Write the folder of a page; one that is there is replaced as a whole.
@@ -163,6 +172,8 @@ def write_page(
         Noise that the stamps were encoded with.
     meta : dict
         Facts of the catalogue: ``catalogue``, ``catalogue_id``, ``total_rows``, ``stamp_arcsec`` and others.
+    likeness : Likeness, optional
+        Of a catalogue with vectors.
     """
     bands = bands_of(rows.schema)
     channels = colour_bands(bands)
@@ -176,6 +187,7 @@ def write_page(
         "floor": FLOOR,
         "range": RANGE,
         "gains": gains,
+        "likeness": likeness is not None,
     }
     with replaced_folder(out, replace=True, ours=names.GALLERY_FILE.fullmatch) as new:
         for file in PAGE.iterdir():
@@ -183,6 +195,8 @@ def write_page(
         own = (PAGE / STYLE).read_text(encoding="utf-8")
         (new / STYLE).write_text(BASE_STYLE + own, encoding="utf-8")
         _write_script(new / "data.js", "LENSPIPE.load", {"meta": meta, "columns": _columns(rows, bands, has_stamp)})
+        if likeness is not None:
+            _write_script(new / "likeness.js", "LENSPIPE.likeness", likeness.to_json())
         (new / "sheets").mkdir()
         for number, start in enumerate(range(0, rows.num_rows, PER_SHEET)):
             picture = sheet(codes[start : start + PER_SHEET])
@@ -233,7 +247,7 @@ def _columns(rows: pa.Table, bands: tuple[str, ...], has_stamp: NDArray[np.bool_
         "mask_fraction",
         "covered_fraction",
     ]
-    shown += ["queue"] if "queue" in rows.column_names else []
+    shown += [name for name in (*SOMETIMES, "queue") if name in rows.column_names]
     columns = {name: [_finite(value) for value in rows[name].to_pylist()] for name in shown}
     return {**columns, "has_stamp": has_stamp.astype(int).tolist()}
 

@@ -152,7 +152,7 @@ def choose(asked: Asked) -> FinderCommittee | None:
     for name, folder in zip(committee.names, committee.folders, strict=True):
         model = Checkpoint.open(folder)
         demand_scanning(model.card, name, asked.bands, denoised=denoised)
-        finder = Finder(model, denoised, None, score.batch_size)
+        finder = Finder(model, denoised, None, score.batch_size, alone=False)
         if denoised and finder.calibration is None and model.card.sees == "raw":
             raise ConfigError(
                 "the calibration of a member is of raw stamps and says nothing of denoised ones; leave --denoiser out, "

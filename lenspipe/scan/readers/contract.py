@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.nn.card import ModelCard, digest, fits, read_card
+from lenspipe.nn.card import ModelCard, TrainingSet, digest, fits, read_card
 from lenspipe.scan.config import ScanConfig
 from lenspipe.survey.layout import SurveyLayout
 
@@ -153,6 +153,11 @@ class Reader(abc.ABC):
 
     def probabilities(self, scores: NDArray[np.floating], prior: float) -> NDArray[np.float64] | None:
         """Probabilities of a lens at a prior, given scores of this reader; None where it is not calibrated."""
+        return None
+
+    @property
+    def training_set(self) -> TrainingSet | None:
+        """What is kept of the training set by which this reader tells unlike candidates; None where it does not."""
         return None
 
     def note(self) -> str | None:

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.infer.prepare import cutout_size_px
-from lenspipe.nn.card import ModelCard, find_model, read_card, shipped_models
+from lenspipe.nn.card import ModelCard, TrainingSet, find_model, read_card, shipped_models
 from lenspipe.nn.outputs import Calibration, Find
 from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, OneCheckpoint, Work
-from lenspipe.schema import score_fields
+from lenspipe.schema import ood_field, score_fields
 from lenspipe.stats.calibrate import probability, probability_record
+
+OOD = ood_field().name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Finder(OneCheckpoint):
     """Whether cutouts go through a denoiser first."""
     prior: float | None
     batch_size: int | None
+    alone: bool = True
+    """Whether its columns are a scan's, or those of a committee that it is a member of."""
 
     @property
     def calibration(self) -> Calibration | None:
@@ -50,8 +54,14 @@ class Finder(OneCheckpoint):
         return (CutoutKey(self.model.card.bands, cutout_size_px(self.model.card, pixel_scale_arcsec)),)
 
     def fields(self) -> list[pa.Field]:
-        """``score``, and ``probability`` where there is a calibration."""
-        return [f for f in score_fields() if f.name in self.gives]
+        """``score``, ``probability`` where there is a calibration, how unlike the training set where that is known."""
+        fields = [f for f in score_fields() if f.name in self.gives]
+        return [*fields, ood_field()] if self.training_set else fields
+
+    @property
+    def training_set(self) -> TrainingSet | None:
+        """The card's, where the model is shown what it was trained on: raw stamps."""
+        return self.model.card.training_set if self.alone and not self.denoised else None
 
     def record(self) -> dict[str, Any]:
         """The model with its card, and what its probabilities assume."""
@@ -68,11 +78,19 @@ class Finder(OneCheckpoint):
     def load(self, device: str) -> Work:
         """Candidates to scores and probabilities, these at the calibration's prior where the request states none."""
         from lenspipe.infer.score import Scorer
+        from lenspipe.infer.training_set import read_training_set
 
         scorer = Scorer(self.model.folder, device=device, batch_size=self.batch_size)
 
+        familiar = read_training_set(self.model.folder, scorer.card) if self.training_set else None
+
         def score(candidates: Candidates) -> dict[str, Any]:
-            said = {"score": scorer.score_prepared(self._seen(scorer.card, candidates))}
+            seen = self._seen(scorer.card, candidates)
+            if familiar is None:
+                said = {"score": scorer.score_prepared(seen)}
+            else:
+                scores, features = scorer.score_with_features(seen)
+                said = {"score": scores, OOD: familiar.quantile(familiar.distance(features))}
             if self.calibration is not None:
                 said["probability"] = probability(said["score"], self.calibration, self.prior)
             return said

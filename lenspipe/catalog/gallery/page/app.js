@@ -21,14 +21,16 @@ LENSPIPE.load = data => {
   const magBand = meta.bands.includes("i") ? "i" : meta.bands[meta.bands.length - 1];
   const queued = Boolean(columns.queue);
   if (queued) columns.place = columns.queue.map((_, i) => i);     // rows of a queue come in its order
-  const view = {sort: queued ? "place" : "rank", ascending: true, shown: [], chosen: 0, size: 160, zoom: 1};
+  const has = name => name in columns;
+  const view = {within: null,           // what was chosen by the lasso or by likeness: {rows, place: row -> place, text}
+    filtered: [], sort: queued ? "place" : "rank", ascending: true, shown: [], chosen: 0, size: 160, zoom: 1};
   const START = {brightness: 0, softening: 0, size: 160};
   const text = columns.name.map((name, i) =>
     [name, columns.candidate_id[i], columns.tile[i], columns.known_lens[i] || ""].join(" ").toLowerCase());
 
   // ---- order and filters
   const SORTS = {...(queued ? {place: "queue"} : {}), rank: "rank", score: "score", probability: "probability", known_lens_separation_arcsec: "distance to known lens",
-    ["mag_" + magBand]: "mag " + magBand, half_light_radius_arcsec: "half-light radius", n_detection: "detections", ra: "RA", dec: "Dec",
+    ["mag_" + magBand]: "mag " + magBand, ...(has("anomaly_score") ? {anomaly_score: "anomaly"} : {}), ...(has("ood_quantile") ? {ood_quantile: "unlike the training"} : {}), half_light_radius_arcsec: "half-light radius", n_detection: "detections", ra: "RA", dec: "Dec",
     my_grade: "my grade", mean_grade: "mean grade"};
   for (const [name, label] of Object.entries(SORTS)) $("sort").append(new Option(label, name));
   const VALUE = {A: 3, B: 2, C: 1, N: 0};
@@ -38,6 +40,10 @@ LENSPIPE.load = data => {
   };
   const sortValue = i => view.sort === "my_grade" ? (VALUE[grades.of(keys[i])] ?? null)
     : view.sort === "mean_grade" ? meanGrade(i) : columns[view.sort][i];
+  const classOf = i => {           // of dark matter: what the scan says, none known, or not asked
+    const name = has("substructure_class") ? columns.substructure_class[i] : null;
+    return name === null ? (has("anomaly_score") && columns.anomaly_score[i] !== null ? "abstained" : "not asked") : name;
+  };
   const passes = i => {
     const words = $("search").value.trim().toLowerCase();
     if (words && !text[i].includes(words)) return false;
@@ -45,6 +51,8 @@ LENSPIPE.load = data => {
     if (!Number.isNaN(least) && !(columns.score[i] >= least && columns.score[i] !== null)) return false;
     const mag = columns["mag_" + magBand][i];
     if (!Number.isNaN(faintest) && !(mag !== null && mag <= faintest)) return false;
+    const kind = $("filter-class").value;
+    if (kind && kind !== classOf(i)) return false;
     const known = $("filter-known").value;
     if (known && (known === "yes") !== (columns.known_lens[i] !== null)) return false;
     const wanted = $("filter-grade").value;
@@ -55,8 +63,11 @@ LENSPIPE.load = data => {
   const arrange = () => {
     const kept = view.shown[view.chosen];
     const rows = [];
-    for (let i = 0; i < n; i++) if (passes(i)) rows.push(i);
-    const values = rows.map(sortValue), order = rows.map((_, i) => i), turn = view.ascending ? 1 : -1;
+    view.filtered = [];
+    for (let i = 0; i < n; i++) if (passes(i)) view.filtered.push(i);
+    for (const i of view.filtered) if (!view.within || view.within.place.has(i)) rows.push(i);
+    const alike = view.within && view.within.ordered;
+    const values = rows.map(i => alike ? view.within.place.get(i) : sortValue(i)), order = rows.map((_, i) => i), turn = view.ascending || alike ? 1 : -1;
     order.sort((a, b) => {                // what has no value comes last, whichever way the order goes
       const x = values[a], y = values[b];
       if (x === null || y === null) return (x === null) - (y === null) || rows[a] - rows[b];
@@ -65,8 +76,11 @@ LENSPIPE.load = data => {
     view.shown = order.map(i => rows[i]);
     view.chosen = Math.max(0, view.shown.indexOf(kept));
     $("direction").textContent = view.ascending ? "↑" : "↓";
+    $("within").hidden = !view.within;
+    if (view.within) $("within").firstChild.textContent = `${view.within.text} (${rows.length.toLocaleString("en")})`;
     layout();
     choose(view.chosen);
+    drawMap();
   };
 
   // ---- the grid: a pool of cards, of which only those in sight exist
@@ -128,6 +142,7 @@ LENSPIPE.load = data => {
   const redraw = () => {
     for (const [position, card] of pool) drawCard(card, view.shown[position]);
     showDetail();
+    drawAlike();
   };
 
   // ---- the chosen candidate
@@ -144,6 +159,8 @@ LENSPIPE.load = data => {
     const now = pool.get(view.chosen);
     if (now) now.classList.add("chosen");
     showDetail();
+    showAlike();
+    if (map) map.drawOver();
   };
   const small = document.createElement("canvas");
   const showDetail = () => {
@@ -181,6 +198,9 @@ LENSPIPE.load = data => {
     rows.push(["Known lens", at("known_lens") === null ? "none near"
       : `${at("known_lens")} (${at("known_lens_grade") || "no grade"}), ${number(at("known_lens_separation_arcsec"), 2)}″`]);
     if (at("known_lens_reference")) rows.push(["Reference", at("known_lens_reference")]);
+    if (has("anomaly_score") && at("anomaly_score") !== null) rows.push(["Anomaly", at("anomaly_score").toPrecision(4) + (at("anomaly_false_positive_rate") === null ? "" : `, as much in ${(100 * at("anomaly_false_positive_rate")).toPrecision(3)} % of normal stamps`)]);
+    if (has("ood_quantile") && at("ood_quantile") !== null) rows.push(["Unlike the training", `more than ${(100 * at("ood_quantile")).toFixed(1)} % of its stamps`]);
+    if (has("substructure_class") && at("substructure_class") !== null) rows.push(["Dark matter", at("substructure_class").replace(/_/g, " ")]);
     rows.push(["mag (AB)", meta.bands.map(band => `${band} ${number(at("mag_" + band), 2)} ± ${number(at("mag_err_" + band), 2)}`).join("  ")]);
     rows.push(["Half-light radius", number(at("half_light_radius_arcsec"), 2) + "″"], ["Axis ratio", number(at("axis_ratio"), 2)],
       ["Detections", at("n_detection")], ["Flags", flagWords(at("flags"))], ["Masked, covered", `${number(at("mask_fraction"), 2)}  ${number(at("covered_fraction"), 2)}`]);
@@ -205,6 +225,7 @@ LENSPIPE.load = data => {
     const card = pool.get(view.chosen);
     if (card) drawCard(card, i);
     choose(view.chosen + 1);
+    if ($("map-colour").value === "my_grade") drawMap();
   };
   const undo = () => {
     const key = grades.undo();
@@ -233,6 +254,89 @@ LENSPIPE.load = data => {
     }
   };
 
+  // ---- likeness: the most alike of the chosen candidate, and the map
+  let likeness = null, map = null;
+  LENSPIPE.likeness = told => {
+    likeness = new LENSPIPE.Likeness(told);
+    $("map-open").hidden = false;
+    document.documentElement.dataset.alike = "yes";
+    showAlike();
+  };
+  const N_ALIKE = 8;
+  const showAlike = () => {
+    const i = view.shown[view.chosen], near = likeness && i !== undefined ? likeness.near(i).slice(0, N_ALIKE) : [];
+    $("alike").hidden = !near.length;
+    $("alike-some").replaceChildren(...near.map(row => {
+      const canvas = document.createElement("canvas");
+      Object.assign(canvas.dataset, {key: keys[row], row});
+      canvas.title = columns.name[row] + (columns.score[row] === null ? "" : `, score ${columns.score[row].toPrecision(4)}`);
+      canvas.onclick = () => goTo(row);
+      return canvas;
+    }));
+    drawAlike();
+  };
+  const drawAlike = () => { for (const canvas of $("alike-some").children) if (columns.has_stamp[canvas.dataset.row]) stamps.draw(Number(canvas.dataset.row), canvas); };
+  const goTo = row => {
+    let position = view.shown.indexOf(row);
+    if (position < 0) { leaveWithin(); position = view.shown.indexOf(row); }
+    if (position < 0) return LENSPIPE.say("The filters hide this candidate.");
+    choose(position);
+  };
+  const keepWithin = (rows, text, ordered) => {
+    view.within = {place: new Map(rows.map((row, k) => [row, k])), text, ordered};
+    arrange();
+    if (view.shown.length) choose(0);
+  };
+  const leaveWithin = () => { if (view.within) { view.within = null; arrange(); } };
+  const moreLikeThis = () => {
+    const i = view.shown[view.chosen];
+    if (!likeness || i === undefined || !likeness.near(i).length) return LENSPIPE.say("There is no vector of this candidate.");
+    openMap(false);
+    keepWithin([i, ...likeness.near(i)], `Most like ${columns.name[i]}`, true);
+  };
+  const COLOURS = {score: "score", my_grade: "my grade", ["mag_" + magBand]: "mag " + magBand,
+    ...(has("anomaly_score") ? {anomaly_score: "anomaly"} : {}), ...(has("ood_quantile") ? {ood_quantile: "unlike the training"} : {}), known: "known lens"};
+  for (const [name, label] of Object.entries(COLOURS)) $("map-colour").append(new Option(label, name));
+  const openMap = open => {
+    if (!likeness || open === !$("map-view").hidden) return;
+    $("map-view").hidden = !open;
+    $("scroll").hidden = open;
+    $("map-open").setAttribute("aria-pressed", String(open));
+    if (open && !map) {
+      map = new LENSPIPE.Map($("map"), likeness, {chosen: () => view.shown[view.chosen], choose: goTo, tip: showTip,
+        lasso: rows => rows.length ? keepWithin(rows, "Inside the lasso", false) : LENSPIPE.say("No candidate lies inside.")});
+      $("map-said").textContent = likeness.said + ". The grid shows what the lasso holds.";
+    }
+    if (open) drawMap(); else { layout(); choose(view.chosen); }
+  };
+  const drawMap = () => {
+    if (!map || $("map-view").hidden) return;
+    colourMap();
+    map.show(view.filtered, view.within && Uint8Array.from({length: n}, (_, i) => view.within.place.has(i)));
+  };
+  const colourMap = () => {
+    const by = $("map-colour").value, hex = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+    const key = by === "my_grade" ? map.paintWords({A: hex("A"), B: hex("B"), C: hex("C"), N: hex("N")}, i => grades.of(keys[i]), "not graded")
+      : by === "known" ? map.paintWords({"known lens": "#ffb347"}, i => columns.known_lens[i] !== null ? "known lens" : "", "not known")
+      : map.paintNumbers(columns[by]);
+    $("map-key").replaceChildren(...key.map(([colour, word]) => {
+      const dot = document.createElement("i"), label = document.createElement("span");
+      dot.style.background = colour;
+      label.append(dot, word === "N" ? "not a lens" : word);
+      return label;
+    }));
+  };
+  const showTip = (i, x, y) => {
+    const tip = $("map-tip");
+    tip.hidden = i === null || !columns.has_stamp[i] || !stamps.draw(i, tip);
+    if (!tip.hidden) tip.style.cssText = `left:${Math.min(x + 14, $("map").clientWidth - 110)}px;top:${Math.min(y + 14, $("map").clientHeight - 110)}px`;
+  };
+  if (meta.likeness) document.head.append(Object.assign(document.createElement("script"), {src: "likeness.js"}));
+  if (has("anomaly_score") || columns.substructure_class?.some(name => name !== null)) {
+    $("filter-class-label").hidden = false;
+    for (const name of [...new Set(columns.rank.map((_, i) => classOf(i)))].sort()) $("filter-class").append(new Option(name === "abstained" ? "no known class" : name.replace(/_/g, " "), name));
+  }
+
   // ---- controls
   const setView = (name, value) => {
     $(name).value = value;
@@ -240,8 +344,8 @@ LENSPIPE.load = data => {
     else { stamps[name] = Number($(name).value); redraw(); }
   };
   for (const name of ["search", "score-min", "mag-max"]) $(name).oninput = arrange;
-  for (const name of ["filter-grade", "filter-known"]) $(name).onchange = arrange;
-  $("sort").onchange = () => { view.sort = $("sort").value; view.ascending = !["score", "probability", "n_detection", "my_grade", "mean_grade"].includes(view.sort); arrange(); };
+  for (const name of ["filter-grade", "filter-known", "filter-class"]) $(name).onchange = arrange;
+  $("sort").onchange = () => { view.sort = $("sort").value; view.ascending = !["score", "probability", "anomaly_score", "ood_quantile", "n_detection", "my_grade", "mean_grade"].includes(view.sort); arrange(); };
   for (const list of document.querySelectorAll("select")) list.addEventListener("change", () => list.blur());  // keys go to the grid again
   $("direction").onclick = () => { view.ascending = !view.ascending; arrange(); };
   for (const name of Object.keys(START)) { $(name).value = START[name]; $(name).oninput = () => setView(name, $(name).value); }
@@ -249,6 +353,15 @@ LENSPIPE.load = data => {
   $("grader").value = grades.grader;
   $("grader").oninput = () => { grades.grader = $("grader").value.trim(); grades.keep(); redraw(); };
   $("undo").onclick = undo;
+  $("map-open").onclick = () => openMap($("map-view").hidden);
+  $("map-colour").onchange = drawMap;
+  $("map-all").onclick = () => map.over.ondblclick();
+  for (const mode of ["lasso", "move"]) $("map-" + mode).onclick = () => {
+    map.mode = mode;
+    for (const other of ["lasso", "move"]) $("map-" + other).setAttribute("aria-pressed", String(other === mode));
+  };
+  $("within-leave").onclick = leaveWithin;
+  $("alike-all").onclick = moreLikeThis;
   $("export").onclick = exportGrades;
   $("import").onchange = event => { if (event.target.files[0]) importGrades(event.target.files[0]); event.target.value = ""; };
   $("help-open").onclick = () => $("help").showModal();
@@ -267,6 +380,7 @@ LENSPIPE.load = data => {
     a: () => grade("A"), b: () => grade("B"), c: () => grade("C"), n: () => grade("N"), 1: () => grade("A"), 2: () => grade("B"), 3: () => grade("C"), 0: () => grade("N"),
     u: undo, e: exportGrades, "[": () => setView("brightness", Number($("brightness").value) - 0.1), "]": () => setView("brightness", Number($("brightness").value) + 0.1),
     "-": () => setView("size", view.size - 16), "+": () => setView("size", view.size + 16), "=": () => setView("size", view.size + 16), "?": () => $("help").showModal(),
+    l: moreLikeThis, m: () => openMap($("map-view").hidden), Escape: leaveWithin,
   };
   addEventListener("keydown", event => {
     const typing = ["INPUT", "SELECT"].includes(event.target.tagName) && event.target.type !== "range";
