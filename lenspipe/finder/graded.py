@@ -6,7 +6,6 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,22 +13,14 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog.grades import NEEDED, VALUE, graded_places, labels_for, mean_grades, read_grades
 from lenspipe.catalog.run_rows import Run
-from lenspipe.errors import ConfigError, TileError
+from lenspipe.errors import ConfigError
 from lenspipe.finder.areas import Areas
+from lenspipe.finder.places import cut_positions
 from lenspipe.finder.settings import GradeSettings
-from lenspipe.image.cutouts import extract_cutouts
-from lenspipe.scan.after.context import context_of
-from lenspipe.scan.context import ShardTask
-from lenspipe.scan.plan import tasks_of
-from lenspipe.scan.read import facts_of, flatten, read_shard
 from lenspipe.simulate.on_hosts import to_grid
-from lenspipe.sky.sphere import inside_corners
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stamps.splits import splits_by_key
 from lenspipe.tables import read_parquet
-
-LEAST_COVERED = 0.75
-"""Part of a graded stamp that must hold data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,25 +196,7 @@ def _add_positions(rows: _Rows, file: Path, settings: GradeSettings) -> None:
 
 def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> tuple[Graded, list[str]]:
     ra, dec = np.array(rows.ra), np.array(rows.dec)
-    context, stamps, kept = context_of(run), [], []
-    left = np.ones(len(ra), bool)
-    for task in tasks_of(run.plan):
-        shard = run.shards.filter(pc.equal(run.shards["shard_id"], task.shard.shard_id)).to_pylist()
-        if not shard or shard[0]["status"] != "ok":
-            continue
-        corners = shard[0]["corner_ra_deg"], shard[0]["corner_dec_deg"]
-        here = np.flatnonzero(left & inside_corners(ra, dec, *corners))
-        if not len(here):
-            continue
-        left[here] = False
-        try:
-            cut, covered = _cut_shard(task, context, spec, ra[here], dec[here])
-        except TileError:
-            continue
-        good = covered >= LEAST_COVERED
-        stamps.append(cut[good])
-        kept += here[good].tolist()
-    outside = np.flatnonzero(left)
+    pixels, kept, outside = cut_positions(run, spec, ra, dec)
     if len(outside) == len(ra):
         raise ConfigError(
             "no graded position lies in a tile of the run", positions=len(ra), first=rows.name[0], run=str(run.folder)
@@ -239,8 +212,7 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
     use = [k for k, s in enumerate(split) if s is not None]
     if len(use) < len(kept):
         notes.append(f"{len(kept) - len(use)} graded candidates lie in the margin between areas, and are left out")
-    pixels = np.concatenate(stamps) if stamps else np.empty((0, *spec.shape), np.float32)
-    rows_kept = [kept[k] for k in use]
+    rows_kept = [int(kept[k]) for k in use]
     return (
         Graded(
             pixels[use],
@@ -251,23 +223,6 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
         ),
         notes,
     )
-
-
-def _cut_shard(
-    task: ShardTask, context: Any, spec: ImageSpec, ra: NDArray[np.float64], dec: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    facts = facts_of(task.tile, context)
-    read = read_shard(task, context, facts=facts)
-    bands = read.pixels.bands
-    if missing := [band for band in spec.bands if band not in bands]:
-        raise TileError("the tile lacks a band", tile=task.tile.name, missing=" ".join(missing))
-    flat, order = flatten(read, context), [bands.index(band) for band in spec.bands]
-    x, y = facts.wcs.all_world2pix(ra, dec, 0)
-    window, scale = task.shard.window, facts.pixel_scale_arcsec
-    side = 2 * int(np.ceil((spec.size_px + 4) * spec.pixel_scale_arcsec / scale / 2)) + 1
-    cut, covered = extract_cutouts(flat.image[order], flat.mask[order], x - window.x0, y - window.y0, size_px=side)
-    on_grid = [to_grid(stamp, scale, spec.size_px, spec.pixel_scale_arcsec) for stamp in cut]
-    return np.stack(on_grid), covered
 
 
 def _from_folder(folder: Path, spec: ImageSpec, seed: int) -> Graded:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lenspipe.bands import colour_bands
+from lenspipe.finder.known import KNOWN
 from lenspipe.finder.scores import score_stamps
 from lenspipe.finder.sheets import host_sheets
 from lenspipe.image.contact import colour_stamps, contact_sheet
@@ -23,7 +25,8 @@ N_COLUMN = 12
 
 def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
     """Write the page of the finder in ``folder``; everything lies inside."""
-    sections = [_hosts(record, folder), _stamps(record), *(_round(one, folder) for one in record["rounds"][::-1])]
+    rounds = [_round(one, folder) for one in record["rounds"][::-1]]
+    sections = [_hosts(record, folder), _stamps(record), _known(record, folder), *rounds]
     intro = [
         f"Taught by {record['survey']} ({record['run']}), bands {' '.join(record['bands'])}. "
         f"Scan with it: lenspipe scan TILES --model {folder.name}",
@@ -92,6 +95,31 @@ def _round(record: dict[str, Any], folder: Path) -> Section:
     return Section(f"Round {number}", text, tables, _pictures(folder, number))
 
 
+def _known(record: dict[str, Any], folder: Path) -> Section:
+    """Known lenses by the finder as it is now, best first, and how many real sources score as high."""
+    known = record["known"]
+    if not known:
+        return Section("Known lenses", "None of the lists (--match) lies in the tiles of the run.")
+    scores = score_stamps(folder, folder / KNOWN)
+    held_out = score_stamps(folder, folder / f"round-{len(record['rounds'])}" / "stamps")
+    real = held_out.score[np.isin(held_out.kind, ["real", "early_type"])]
+    order = np.argsort(-scores.score, kind="stable")
+    rows = [
+        [
+            known[k]["name"],
+            known[k]["list"],
+            known[k]["grade"] or "",
+            f"{scores.score[k]:.3f}",
+            f"{(real >= scores.score[k]).mean():.1%}" if len(real) else "",
+        ]
+        for k in order
+    ]
+    heading = ["known lens", "list", "grade", "score", "real sources of the test sky that score as high"]
+    text = f"{len(known)} lie in the tiles of the run; the survey gave them neither as hosts nor as negatives."
+    sheet = _sheet(StampSet.open(folder / KNOWN), order[: 2 * N_COLUMN])
+    return Section("Known lenses", text, [(heading, rows)], [("known lenses, best scores first", sheet)])
+
+
 def _row(name: str, found: dict[str, Any]) -> list[str]:
     return [
         name,
@@ -115,13 +143,16 @@ def _pictures(folder: Path, number: int) -> list[tuple[str, bytes]]:
     pictures = [("ROC", roc_plot(counts)), ("scores", score_plot(counts))] if counts else []
     data = StampSet.open(home / "stamps")
     rows = np.flatnonzero((data.column("split") == "test") & np.array([x is not None for x in data.column("label")]))
-    spec = data.images["image"]
-    shown = [spec.bands.index(band) for band in colour_bands(spec.bands)]
     for kind in sorted(set(scores.kind), key=lambda k: (k != "lens", not k.startswith("graded"), k)):
         best = np.flatnonzero(scores.kind == kind)
         best = best[np.argsort(-scores.score[best], kind="stable")][: 2 * N_COLUMN]
-        pixels = data.read_images("image", rows[best])[:, shown]
-        pixels = np.concatenate([pixels, np.zeros((-len(best) % N_COLUMN, *pixels.shape[1:]), np.float32)])
-        sheet = contact_sheet(colour_stamps(pixels), n_column=N_COLUMN)
-        pictures.append((f"{kind}, best scores first", png_of(sheet)))
+        pictures.append((f"{kind}, best scores first", _sheet(data, rows[best])))
     return pictures
+
+
+def _sheet(data: StampSet, rows: NDArray[np.integer]) -> bytes:
+    spec = data.images["image"]
+    shown = [spec.bands.index(band) for band in colour_bands(spec.bands)]
+    pixels = data.read_images("image", rows)[:, shown]
+    pixels = np.concatenate([pixels, np.zeros((-len(rows) % N_COLUMN, *pixels.shape[1:]), np.float32)])
+    return png_of(contact_sheet(colour_stamps(pixels), n_column=N_COLUMN))

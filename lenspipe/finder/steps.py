@@ -19,6 +19,7 @@ from lenspipe.finder.areas import Areas
 from lenspipe.finder.choose import Chosen, choose, cut_tasks
 from lenspipe.finder.cut import Cutter
 from lenspipe.finder.graded import Graded, read_graded
+from lenspipe.finder.known import KNOWN, write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.recipe import survey_recipe
 from lenspipe.finder.request import FinderRequest, Runners
@@ -294,6 +295,11 @@ class Maker:
         }
         write_json(folder / "round.json", record)
         return record
+
+    def known(self) -> list[dict[str, Any]]:
+        """Known lenses in the run's tiles, cut for the page."""
+        painted = StampSet.open(self.out / STAMPS)
+        return write_known(self.run, painted, self.request.lists, self.out / KNOWN, survey=self.survey)
 
     def _graded(self, spec: ImageSpec) -> Graded | None:
         if not self.request.grades:

@@ -15,6 +15,7 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import read_graded
+from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
 from lenspipe.finder.rounds import settings_for
@@ -162,7 +163,10 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     (first,) = result.record["rounds"]
     assert first["test"]["painted"]["hosts_lens"] >= 2
     assert json.loads((out / "card.json").read_text())["calibration"] is not None
-    assert "Hosts and negatives" in (out / "finder.html").read_text()
+    text = (out / "finder.html").read_text()
+    assert "Hosts and negatives" in text
+    known = result.record["known"]  # the drawn tile lies where lenscat has lenses of COSMOS
+    assert known and all(one["name"] in text for one in known) and "known lenses, best scores first" in text
     hosts = StampSet.open(out / "hosts")
     rows = [k for k, s in enumerate(hosts.column("split")) if s and hosts.column("label")[k] in ("early", "source")]
     lines = [
@@ -179,6 +183,25 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert "1 graded positions lie outside" in second["notes"][0]
     assert json.loads((out / "card.json").read_text())["training"]["round"] == 2
     assert len(make_finder(graded, out, progress=SILENT).record["rounds"]) == 2
+
+
+def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(survey, painted, tmp_path):
+    out, _ = painted
+    hosts = StampSet.open(out / "hosts")
+    k = int(np.flatnonzero(hosts.column("label") == "early")[0])
+    ra, dec = hosts.column("ra")[k], hosts.column("dec")[k]
+    (tmp_path / "mine.csv").write_text(f"name,ra,dec,grade\nfar,10,10,A\nring,{ra},{dec},B\n")
+    stamps = StampSet.open(out / "stamps")
+    lists = (str(tmp_path / "mine.csv"),)
+    run = open_run_folder(out / "scan")
+    found = write_known(run, stamps, lists, tmp_path / "known", survey="generic")
+    assert found == [{"name": "ring", "list": "mine", "grade": "B"}]
+    cut = StampSet.open(tmp_path / "known")
+    assert cut.images == stamps.images and cut.column("kind").tolist() == ["known lens"]
+    pixels, side = cut.read_images("image", [0])[0], stamps.images["image"].size_px
+    host = hosts.read_images("image", [k])[0]
+    edge = (host.shape[-1] - side) // 2
+    np.testing.assert_allclose(pixels, host[:, edge : edge + side, edge : edge + side], atol=20)
 
 
 def test_a_tile_without_hosts_is_one_clear_line(tmp_path):
