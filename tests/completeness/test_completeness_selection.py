@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
+from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness import read
 from lenspipe.completeness.finish import Outcome
+from lenspipe.completeness.measure import real_stamps
 from lenspipe.completeness.passes import share_passes
 from lenspipe.completeness.points import points_of
 from lenspipe.completeness.realism import FINDER, STATISTICS, Stamps, gate, real_lenses, verdict
@@ -23,6 +25,7 @@ from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.readers.stream import LabelledStamp, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.stamps.splits import DEFAULT_FRACTIONS
+from lenspipe.tables import read_parquet
 
 
 def test_counts_of_the_bins_add_up_to_the_injections(outcome: Outcome, painted: Painted) -> None:
@@ -164,3 +167,19 @@ def test_stamps_without_the_finder_s_bands_are_refused(tmp_path: Path) -> None:
     convert(stream, tmp_path / "real", seed=0, fractions=DEFAULT_FRACTIONS, margin_arcsec=5.0)
     with pytest.raises(ConfigError, match="lack a band of the finder"):
         real_lenses(StampSet.open(tmp_path / "real"), "gri")
+
+
+def test_a_file_of_grades_gives_the_gate_the_runs_graded_lenses(run: Run, tmp_path: Path) -> None:
+    rows = read_parquet(run.folder / "candidates.parquet").to_pylist()[:6]
+    lines = [f"{run.run_id},{row['candidate_id']},ada,{grade}" for row, grade in zip(rows, "ABANCN", strict=True)]
+    file = tmp_path / "grades.csv"
+    file.write_text("\n".join(["run_id,candidate_id,grader,grade", *lines]) + "\n")
+    cut = StampSet.open(real_stamps(file, run, tmp_path / "sel", seed=1))
+    graded = cut.column("candidate_id")[cut.column("label") == "lens"]
+    assert set(graded) == {row["candidate_id"] for row in rows[:3]}
+    lenses = real_lenses(cut, ("g", "r", "i"))
+    assert len(lenses) == 3
+    assert (lenses.pixels_njy[:, :, lenses.pixels_njy.shape[-1] // 2].max(axis=-1) > 0).all()
+    file.write_text("run_id,candidate_id,grader,grade\nanother,x,ada,A\n")
+    with pytest.raises(ConfigError, match="no grade is for this run"):
+        real_stamps(file, run, tmp_path / "other", seed=1)
