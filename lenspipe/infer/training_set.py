@@ -13,6 +13,7 @@ from lenspipe.rundir import atomic_path
 from lenspipe.stats.familiar import Familiar
 
 TRAINING_SET_FILE = "training_set.safetensors"
+ARRAYS = ("whitening", "means", "held_out")
 
 
 def write_training_set(folder: Path, card: ModelCard, familiar: Familiar, *, n: int, data: str) -> ModelCard:
@@ -31,10 +32,7 @@ def write_training_set(folder: Path, card: ModelCard, familiar: Familiar, *, n: 
     """
     from safetensors.numpy import save
 
-    arrays = {
-        name: getattr(familiar, name).astype(np.float32) for name in ("means", "directions", "variances", "held_out")
-    }
-    raw = save(arrays | {"rest": np.array([familiar.rest], np.float32)})
+    raw = save({name: getattr(familiar, name).astype(np.float32) for name in ARRAYS})
     with atomic_path(folder / TRAINING_SET_FILE) as partial:
         partial.write_bytes(raw)
     facts = TrainingSet(n=n, n_held_out=len(familiar.held_out), data=data, sha256=hashlib.sha256(raw).hexdigest())
@@ -70,9 +68,7 @@ def read_training_set(folder: Path, card: ModelCard) -> Familiar:
             want_sha256=card.training_set.sha256[:16],
         )
     try:
-        arrays = {name: array.astype(np.float64) for name, array in load(raw).items()}
-        return Familiar(
-            arrays["means"], arrays["directions"], arrays["variances"], float(arrays["rest"][0]), arrays["held_out"]
-        )
+        arrays = load(raw)
+        return Familiar(**{name: arrays[name].astype(np.float64) for name in ARRAYS})
     except (SafetensorError, KeyError) as error:
         raise ModelError(f"{TRAINING_SET_FILE} is damaged: {error}", file=str(path)) from error

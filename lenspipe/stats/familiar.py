@@ -8,10 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-RANK = 64
-"""Directions whose variances are told apart; the others share one."""
-LEAST_VARIANCE = 1e-3
+LEAST_VARIANCE = 1e-5
 """Of the mean variance: no direction counts as narrower."""
+ROWS = 64
+"""Rows that are multiplied at a time, the last padded, so that a row's sums do not depend on how many there are."""
+
+
+def compressed(features: NDArray[np.floating]) -> Array:
+    """
+    Square roots of features, with their signs: what is pooled over a stamp has long tails, roots are nearly normal.
+
+    Without it the noise of ten times fainter stamps and bands in another order are hardly told from the training set
+    (`benchmarks/studies/labels/familiarity.py`).
+    """
+    wide = np.asarray(features, np.float64)
+    return np.asarray(np.sign(wide) * np.sqrt(np.abs(wide)))
 
 
 @dataclass(frozen=True)
@@ -21,14 +32,14 @@ class FeatureSums:
     n: Array
     """(class,)"""
     sums: Array
-    """(class, feature)"""
+    """(class, feature), of roots of features"""
     products: Array
-    """(feature, feature), of all classes."""
+    """(feature, feature), of roots, of all classes."""
 
     @classmethod
     def of(cls, features: NDArray[np.floating], classes: NDArray[np.integer], n_class: int) -> FeatureSums:
         """Of features ``(n, feature)`` whose class is a number below ``n_class``."""
-        wide = features.astype(np.float64)
+        wide = compressed(features)
         belongs = (classes[:, None] == np.arange(n_class)).astype(np.float64)
         return cls(belongs.sum(axis=0), belongs.T @ wide, wide.T @ wide)
 
@@ -43,20 +54,16 @@ class Familiar:
 
     Attributes
     ----------
+    whitening : array (feature, feature)
+        Takes roots of features to coordinates whose covariance within the classes is the unit matrix.
     means : array (class, feature)
-    directions : array (feature, k)
-        Of the largest variances within the classes; orthonormal.
-    variances : array (k,)
-    rest : float
-        Variance in every other direction.
+        Of the classes, in these coordinates.
     held_out : array (m,)
         Distances of held-out stamps, rising.
     """
 
+    whitening: Array
     means: Array
-    directions: Array
-    variances: Array
-    rest: float
     held_out: Array
 
     def distance(self, features: NDArray[np.floating]) -> Array:
@@ -64,18 +71,18 @@ class Familiar:
         Distance ``(n,)`` of features ``(n, feature)`` to the nearest class, in units of its spread.
 
         The square is the least over the classes c of (f - m_c)' S^-1 (f - m_c), S the covariance within the classes
-        (Lee et al. 2018, NeurIPS 31, 7167, equation 2), here with one variance for all but `RANK` directions. Each row
-        is summed by itself, so that it does not depend on its neighbours to the last bit.
+        (Lee et al. 2018, NeurIPS 31, 7167, equation 2); where the paper has features, f are their roots. A row does not
+        depend on its neighbours, to the last bit.
         """
-        wide = features.astype(np.float64)
-        best = np.full(len(wide), np.inf)
-        for mean in self.means:
-            away = wide - mean
-            along = np.einsum("nf,fk->nk", away, self.directions)
-            squares = np.einsum("nf,nf->n", away, away) - np.einsum("nk,nk->n", along, along)
-            within = np.einsum("nk,k->n", along**2, 1 / self.variances)
-            best = np.minimum(best, within + np.maximum(squares, 0) / self.rest)
-        return np.sqrt(best)
+        roots = compressed(features)
+        found = np.empty(len(roots))
+        for start in range(0, len(roots), ROWS):
+            some = roots[start : start + ROWS]
+            batch = np.zeros((ROWS, roots.shape[1]))
+            batch[: len(some)] = some
+            away = (batch @ self.whitening)[:, None] - self.means
+            found[start : start + ROWS] = (away**2).sum(axis=2).min(axis=1)[: len(some)]
+        return np.sqrt(found)
 
     def quantile(self, distance: Array) -> Array:
         """
@@ -94,7 +101,7 @@ def fit_familiar(sums: FeatureSums, held_out: Array | None = None) -> Familiar:
     Parameters
     ----------
     sums : FeatureSums
-        Of two rows and more.
+        Of more rows than there are features.
     held_out : array (m,), optional
         Distances of held-out stamps, in any order.
     """
@@ -103,9 +110,8 @@ def fit_familiar(sums: FeatureSums, held_out: Array | None = None) -> Familiar:
     within = sums.products - (means.T * sums.n[there]) @ means
     within /= max(1.0, sums.n.sum() - there.sum())
     values, axes = np.linalg.eigh((within + within.T) / 2)
-    values, axes = values[::-1], axes[:, ::-1]
-    floor = max(LEAST_VARIANCE * float(values.mean()), 1e-30)
-    values = np.maximum(values, floor)
-    k = min(RANK, len(values) - 1)
-    distances = np.sort(held_out) if held_out is not None else np.empty(0)
-    return Familiar(means, axes[:, :k], values[:k], float(values[k:].mean()), distances)
+    whitening = axes / np.sqrt(np.maximum(values, max(LEAST_VARIANCE * float(values.mean()), 1e-30)))
+    # in the precision that is kept, so that what is learnt and what is read give the same distances
+    kept = whitening.astype(np.float32).astype(np.float64)
+    centres = (means @ kept).astype(np.float32).astype(np.float64)
+    return Familiar(kept, centres, np.sort(held_out) if held_out is not None else np.empty(0))

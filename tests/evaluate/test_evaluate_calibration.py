@@ -113,7 +113,8 @@ def test_a_finder_keeps_its_training_set_and_tells_stamps_that_are_unlike_it(
     assert ks_2samp(told(stamps), familiar.held_out).pvalue > 0.01
     assert familiar.quantile(told(stamps[:, ::-1])).mean() > 0.9, "bands the wrong way round"
     run(str(copy), "--data", str(data[0]), "--out", str(tmp_path / "calibrated"))
-    assert read_training_set(tmp_path / "calibrated", read_card(tmp_path / "calibrated")).rest == familiar.rest
+    again = read_training_set(tmp_path / "calibrated", read_card(tmp_path / "calibrated"))
+    np.testing.assert_array_equal(again.whitening, familiar.whitening)
     (copy / "training_set.safetensors").write_bytes(b"other")
     with pytest.raises(ModelError, match="not what its card was written for"):
         read_training_set(copy, card)
