@@ -109,7 +109,7 @@ def test_autolens_is_told_the_same_mass_by_its_own_formula(recipe, tmp_path):
     assert tracer["class_path"] == "autolens.lens.tracer.Tracer"
     assert {"mass", "shear", "light_0"} <= set(lens_galaxy["arguments"]) and "light_0" in source["arguments"]
     (scene,) = draw_scenes(recipe, seed=4, count=1)
-    np.testing.assert_allclose(fits.getdata(folder / "g" / "data.fits"), scene.image_njy[0][::-1])
+    np.testing.assert_allclose(fits.getdata(folder / "g" / "data.fits"), scene.image_njy[0])
 
 
 @pytest.mark.parametrize("sampling", [2, 3])

@@ -86,8 +86,8 @@ def main(work: Path, real: Path, seeds: int, minutes: float | None, only: tuple[
 def cells(space: Space, seeds: int) -> Iterator[dict[str, Any]]:
     """All cells, a whole table for each seed before the next one."""
     for seed in range(seeds):
-        for gap in space.gap:
-            for family in space.family:
+        for family in space.family:
+            for gap in space.gap:
                 for method in space.methods:
                     yield {"gap": gap, "family": family, "method": method, "seed": seed}
 
@@ -217,7 +217,7 @@ def plane(
 def write(work: Path, space: Space, keep: bool) -> None:
     """Table, curves and record of what there is."""
     made = [json.loads(path.read_text()) for path in sorted((work / "cells").glob("*.json"))]
-    rows = [one["row"] for one in made]
+    rows = [named_target(one["row"]) for one in made]
     summary = []
     for gap, family, method in sorted({(row["gap"], row["family"], row["method"]) for row in rows}):
         some = [r for r in rows if (r["gap"], r["family"], r["method"]) == (gap, family, method)]
@@ -245,6 +245,13 @@ def write(work: Path, space: Space, keep: bool) -> None:
     seconds = round(sum(r["cpu_seconds"] for r in rows), 1)
     result = {"space": space.model_dump(mode="json"), "cells": len(rows), "cpu_seconds": seconds, "summary": summary}
     record.write("adaptation", result, keep=keep)
+
+
+def named_target(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose settings name the target's folder alone."""
+    settings = json.loads(row["settings"])
+    settings["adapt"]["target"] = Path(settings["adapt"]["target"]).name
+    return row | {"settings": json.dumps(settings)}
 
 
 def rounded(value: Any) -> float:

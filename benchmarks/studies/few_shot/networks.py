@@ -30,7 +30,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "small-cnn": {"width": 5},
     "equivariant-c4": {"n_parameter": 9000, "depth": 2},
     "graph": {"width": 24, "depth": 2, "patch_px": 3},
-    "graph, peaks": {"width": 24, "depth": 2, "nodes": "peaks", "n_peak": 16},
 }
 COMMON: dict[str, Any] = {
     "augment": {
@@ -50,17 +49,21 @@ KEPT = ("auc", "auroc", "auroc_micro", "auroc_interval95", "auroc_micro_interval
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of data and trainings.")
 @click.option("--seeds", default=2, show_default=True)
+@click.option("--task", "tasks", multiple=True, default=("find", "classify"), show_default=True)
+@click.option("--method", "methods", multiple=True, default=METHODS, show_default=True, help="Embeddings; 'none'.")
 @record.keep_option
-def main(work: Path, seeds: int, keep: bool) -> None:
+def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...], keep: bool) -> None:
     """Train what is not there, and record all."""
-    classes, finder = data.instruments(work)[0], data.simulated(work)
+    made = {"find": lambda: data.simulated(work), "classify": lambda: data.instruments(work)[0]}
+    needed = {*tasks, *(() if methods == ("none",) else ("classify",))}
+    folders = {task: made[task]() for task in sorted(needed)}
     found: dict[str, Any] = {"embeddings": [], "families": []}
-    for method in METHODS:
-        found["embeddings"].append(embedded(work, classes, method))
+    for method in () if methods == ("none",) else methods:
+        found["embeddings"].append(embedded(work, folders["classify"], method))
     for seed in range(seeds):
-        for task, folder in (("find", finder), ("classify", classes)):
+        for task in tasks:
             for name, network in FAMILIES.items():
-                found["families"].append(compared(work, folder, task, name, network, seed))
+                found["families"].append(compared(work, folders[task], task, name, network, seed))
                 print(json.dumps(found["families"][-1]), flush=True)
     record.write("few_shot_networks", found | {"settings": COMMON, "networks": FAMILIES}, keep=keep)
 

@@ -22,17 +22,16 @@ def write_autolens(scene: Scene, folder: Path) -> None:
     """
     A folder per band as those of the autolens workspace, with the true tracer as ``autoconf`` writes objects to JSON.
 
-    Pixels are in nJy, an intensity is per pixel, positions are ``(y, x)``. Rows are turned over, because PyAutoLens
-    counts +y upwards from the last row of an array. Its PSF lies on the pixels: one that is sampled finer is summed to
-    them.
+    Pixels are in nJy, an intensity is per pixel, positions are ``(y, x)``. The first row of a file is the lowest: it
+    turns rows over when it reads them. Its PSF lies on the pixels: one that is sampled finer is summed to them.
     """
     for k, band in enumerate(scene.bands):
         out = folder / band
         out.mkdir(exist_ok=True)
         scale = scene.pixel_scale_arcsec
-        write_image(out / NAMES[0], scene.image_njy[k][::-1], scale, "nJy")
-        write_image(out / NAMES[1], scene.noise_njy[k][::-1], scale, "nJy")
-        write_image(out / NAMES[2], on_pixels(scene.psf[k], scene.psf_sampling)[::-1], scale, "")
+        write_image(out / NAMES[0], scene.image_njy[k], scale, "nJy")
+        write_image(out / NAMES[1], scene.noise_njy[k], scale, "nJy")
+        write_image(out / NAMES[2], on_pixels(scene.psf[k], scene.psf_sampling), scale, "")
         write_json(out / "tracer.json", tracer(scene, k))
 
 
