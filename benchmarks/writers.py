@@ -1,0 +1,347 @@
+"""Every command that writes, on inputs so small that it takes seconds; how it is run again, and what its end is."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import importlib
+import io
+import json
+import os
+import pkgutil
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+LOCAL = ("--runner", "local")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One command; paths in it may name the folders ``{stock}`` (inputs) and ``{here}`` (where it writes)."""
+
+    name: str
+    arguments: tuple[str, ...]
+    again: tuple[str, ...] = ()
+    """What is added where it is given again."""
+    begins_with: Mapping[str, str] | None = None
+    """What is copied from the stock first: name there to name here."""
+    scarce: bool = False
+    """It takes long: fewer rounds of it."""
+    ray: bool = False
+
+    def words(self, stock: Path, here: Path, *, again: bool = False) -> list[str]:
+        """The command line."""
+        return [w.format(stock=stock, here=here) for w in (*self.arguments, *(self.again if again else ()))]
+
+    def prepare(self, stock: Path, here: Path) -> None:
+        """An empty folder with what the command begins from."""
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir(parents=True)
+        for name, to in (self.begins_with or {}).items():
+            shutil.copytree(stock / name, here / to)
+
+
+_SCAN = ("scan", "{stock}/tiles", "--survey", "generic", "--shard-px", "96", "--model", "{stock}/model")
+_LISTS = ("--match", "{stock}/lenses.csv")
+_SMALL = ("--epochs", "2", "--batch-size", "16", "--set", "optim.threads=1")
+_FINDER = (
+    *("hosts.mag_max=21.5", "hosts.fractions=[0.5,0.25,0.25]", "stamps.side_arcsec=12", "stamps.count=60"),
+    *("stamps.classes={real=40,companions=0,satellites=0,young_ring=0,spiral_disc=0,merger=0,group=0}",),
+    *("train.optim.epochs=2", "train.optim.threads=1", "train.sampling.batch_size=16"),
+    *(f"survey.psf_fwhm_arcsec.{band}=1.2" for band in "gri"),
+)
+_PAINT = (
+    *("count=12", "per_arcmin2=5.0", "apart_arcsec=10.0", "clear_arcsec=3.0", "theta_e_arcsec=[0.8,1.6]"),
+    *("arc_snr=[10,60]", "hosts.mag=[18,24]", "hosts.red_part=1.0", "hosts.radius_min_psf=0.0", "bootstraps=20"),
+    *("psf_fwhm_arcsec={g=0.8,r=0.7,i=0.75}", "njy_per_electron={g=0.5}", "first=[5]", "rates=[0.2]"),
+)
+
+
+def _set(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for pair in pairs for word in ("--set", pair))
+
+
+_STAMPS = ("--data", "{stock}/stamps")
+_SIMULATE = ("simulate", "--recipe", "ground-gri", "--count", "12", "--seed", "1", "--set", "image.0.size_px=32")
+_TRAIN = ("train", *_STAMPS, "--model", "small-cnn", "--out", "{here}/model", *_SMALL)
+_SWEEP = ("sweep", *_STAMPS, "--space", "{stock}/space.toml", "--out", "{here}/sweep")
+_CUT = ("stamps", "cut", "{stock}/tiles", "--positions", "{stock}/positions.csv", "--size", "33", "--out", "{here}/cut")
+WRITERS = (
+    Writer("scan", (*_SCAN, "--out", "{here}/run", *LOCAL), ("--resume",)),
+    Writer("simulate", (*_SIMULATE, "--out", "{here}/set", *LOCAL), ("--resume",)),
+    Writer("train", (*_TRAIN, *LOCAL)),
+    Writer("sweep", (*_SWEEP, *LOCAL), ("--resume",)),
+    Writer("catalog", ("catalog", "{stock}/run", "--out", "{here}/cat", *_LISTS)),
+    Writer(
+        "catalog --append",
+        ("catalog", "{stock}/run2", "--out", "{here}/cat", "--append", *_LISTS),
+        begins_with={"cat": "cat"},
+    ),
+    Writer("gallery", ("gallery", "{here}/cat"), begins_with={"cat": "cat"}),
+    Writer("calibrate --out", ("calibrate", "{stock}/model", *_STAMPS, "--out", "{here}/model")),
+    Writer(
+        "calibrate --in-place",
+        ("calibrate", "{here}/model", *_STAMPS, "--in-place"),
+        begins_with={"model": "model"},
+    ),
+    Writer(
+        "calibrate (committee)",
+        ("calibrate", "{stock}/model", "{stock}/model2", *_STAMPS, "--out", "{here}/both"),
+    ),
+    Writer("grades", ("grades", "{stock}/grades.csv", "--run", "{here}/run"), begins_with={"run": "run"}),
+    Writer(
+        "grades --stamps",
+        ("grades", "{stock}/grades.csv", "--run", "{stock}/run", "--out", "{here}/g.parquet", "--stamps", "{here}/s"),
+    ),
+    Writer("stamps cut", (*_CUT, *LOCAL), ("--resume",)),
+    Writer("stamps cut (fits)", (*_CUT, "--format", "fits", *LOCAL), ("--resume",)),
+    Writer("stamps merge", ("stamps", "merge", "{stock}/stamps", "{stock}/stamps2", "--out", "{here}/both")),
+    Writer(
+        "stamps convert",
+        ("stamps", "convert", "{stock}/npz", "--from", "npz", "--out", "{here}/set", "--set", 'bands=["g","r","i"]')
+        + ("--set", "pixel_scale_arcsec=0.2"),
+    ),
+    Writer("denoise", ("denoise", "{stock}/tiles", "--model", "{stock}/denoiser", "--out", "{here}/d", "--overwrite")),
+    Writer("evaluate", ("evaluate", "{stock}/model", *_STAMPS, "--out", "{here}/report", "--overwrite")),
+    Writer("explain", ("explain", "{stock}/candidate", "--run", "{stock}/run", "--out", "{here}/c.png")),
+    Writer(
+        "completeness",
+        ("completeness", "{stock}/run3", "--model", "{stock}/model", "--out", "{here}/sel", *_set(_PAINT), *LOCAL),
+        ("--resume",),
+        scarce=True,
+    ),
+    Writer("finder", ("finder", "{stock}/drawn", "--out", "{here}/mine", *_set(_FINDER), *LOCAL), scarce=True),
+    Writer("scan with Ray", (*_SCAN, "--out", "{here}/run", "--workers", "2"), ("--resume",), ray=True),
+    Writer("simulate with Ray", (*_SIMULATE, "--out", "{here}/set", "--workers", "2"), ("--resume",), ray=True),
+    Writer("train with Ray", _TRAIN, ray=True),
+    Writer("sweep with Ray", _SWEEP, ("--resume",), ray=True),
+    Writer("stamps cut with Ray", (*_CUT, "--runner", "ray", "--workers", "2"), ("--resume",), ray=True),
+    Writer(
+        "catalog --distributed",
+        ("catalog", "{stock}/run", "--out", "{here}/cat", *_LISTS, "--distributed", "--workers", "2"),
+        ray=True,
+    ),
+)
+"""Every command that writes. The two of `lenspipe` that write nothing but a file that is named are not here: `similar
+--out` and `settings`."""
+
+
+def make_stock(stock: Path) -> None:
+    """The inputs of all commands; made once, by forked processes, and only read after."""
+    if (stock / "done").exists():
+        return
+    shutil.rmtree(stock, ignore_errors=True)
+    stock.mkdir(parents=True)
+    in_fork(lambda: _inputs(stock))
+    for number, tiles in ((1, "tiles"), (2, "tiles2")):
+        name = "run" if number == 1 else "run2"
+        _lenspipe("scan", f"{stock}/{tiles}", "--survey", "generic", "--shard-px", "96", "--model", f"{stock}/model",
+                  "--out", f"{stock}/{name}", "--no-catalog", *LOCAL)  # fmt: skip
+    _lenspipe("scan", f"{stock}/tiles3", "--survey", "generic", "--shard-px", "192", "--model", "none", "--out",
+              f"{stock}/run3", "--no-catalog", "--set", "background.mesh_px=32", *LOCAL)  # fmt: skip
+    in_fork(lambda: _of_the_run(stock))
+    _lenspipe("catalog", f"{stock}/run", "--out", f"{stock}/cat", "--match", f"{stock}/lenses.csv")
+    (stock / "done").touch()
+
+
+def _lenspipe(*words: str) -> None:
+    code, said = run_lenspipe(list(words))
+    if code not in (0, 3):
+        raise RuntimeError(f"{' '.join(words)}: {code}: {said[-2000:]}")
+
+
+def _inputs(stock: Path) -> None:
+    import torch
+    from denoisers import write_denoiser
+    from drawn_survey import drawn_tile
+    from drawn_survey import write_tile as write_drawn
+    from painted_survey import make_tile
+    from sky import write_tile
+    from toy_stamps import make_stamps
+
+    from lenspipe.nn.card import ModelCard
+    from lenspipe.nn.checkpoint import save_model
+    from lenspipe.nn.registry import build
+
+    for k, folder in enumerate(("tiles", "tiles", "tiles2")):
+        write_tile(stock / folder, f"t{k}", shape=(150, 150), n_source=12, seed=k)
+    make_tile(stock / "tiles3")
+    write_drawn(stock / "drawn", drawn_tile()[0])
+    for seed, name in enumerate(("model", "model2")):
+        torch.manual_seed(3 + seed)
+        card = ModelCard(
+            name=name, family="small-cnn", settings={"width": 4, "dropout": 0.0}, bands=("g", "r", "i"),
+            pixel_scale_arcsec=0.2, scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=33,
+            stretch={"band_scales": (0.01, 0.01, 0.01), "alpha": 0.1, "q": 1.0},
+        )  # fmt: skip
+        save_model(stock / name, build("small-cnn", 3, 33, width=4, dropout=0.0), card)
+    write_denoiser(stock / "denoiser")
+    for name in ("stamps", "stamps2"):
+        make_stamps(stock / name, 90, bands=("g", "r", "i"), size=33)
+    (stock / "space.toml").write_text(
+        '[base.optim]\nepochs = 1\nthreads = 1\n[base.sampling]\nbatch_size = 16\nsteps_per_epoch = 3\n'
+        '[[model]]\nfamily = "small-cnn"\nsettings = {width = [3, 4]}\n'
+    )
+    rng = np.random.default_rng(4)
+    (stock / "npz").mkdir()
+    np.savez(stock / "npz" / "a.npz", images=rng.normal(size=(12, 3, 17, 17)).astype(np.float32))
+    _csv(stock / "npz" / "a.csv", [{"name": f"n{k}", "ra": 10 + k, "dec": 5} for k in range(12)])
+
+
+def _of_the_run(stock: Path) -> None:
+    run_id = _run_id(stock / "run")
+    rows = pq.read_table(stock / "run" / "candidates.parquet", columns=["candidate_id", "ra", "dec"]).to_pylist()
+    _csv(
+        stock / "grades.csv",
+        [
+            {"run_id": run_id, "candidate_id": r["candidate_id"], "grader": who, "grade": "ABCN"[(k + j) % 4]}
+            for j, who in enumerate(("ada", "bob"))
+            for k, r in enumerate(rows)
+        ],
+    )
+    _csv(stock / "positions.csv", [{"id": r["candidate_id"], "ra": r["ra"], "dec": r["dec"]} for r in rows])
+    far = {"name": "absent", "ra": rows[0]["ra"] + 0.003, "dec": rows[0]["dec"] + 0.002}
+    _csv(stock / "lenses.csv", [{"name": f"L{k}", **{n: r[n] for n in ("ra", "dec")}} for k, r in enumerate(rows[:3])]
+         + [far])  # fmt: skip
+    (stock / "candidate").write_text(rows[0]["candidate_id"])
+
+
+def _run_id(run: Path) -> str:
+    from lenspipe.catalog.run_rows import open_run_folder
+
+    return open_run_folder(run).run_id
+
+
+def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def import_everything() -> None:
+    """All that the commands import, but for Ray, so that a forked process begins at once."""
+    sys.path[:0] = [str(TESTS), str(TESTS / "completeness")]
+    import lenspipe
+
+    for module in pkgutil.walk_packages(lenspipe.__path__, "lenspipe."):
+        if not module.name.startswith("lenspipe.distributed") and "__main__" not in module.name:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+    for name in ("matplotlib.pyplot", "torch._dynamo", "scipy.stats", "sklearn.linear_model", "timm", "sep"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def fork(work: Callable[[], int], said: Path | None = None) -> int:
+    """A child that ends with what ``work`` gives; its number. What it says goes to a file, or nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        out = os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0, closefd=False), write_through=True)
+        sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0, closefd=False), write_through=True)
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def in_fork(work: Callable[[], None]) -> None:
+    """Carry out work that must leave no thread here."""
+    said = Path(f"/tmp/writers-{os.getpid()}.txt")
+    pid = fork(lambda: work() or 0, said)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise RuntimeError(said.read_text()[-3000:])
+    said.unlink()
+
+
+def lenspipe(words: list[str]) -> int:
+    """The exit code of a command in this process; a traceback is printed, and 70."""
+    from lenspipe.cli import group, run_command
+
+    try:
+        run_command(group, words)
+    except SystemExit as done:
+        return int(done.code or 0)
+
+
+def run_lenspipe(words: list[str], before: Callable[[], None] = lambda: None) -> tuple[int, str]:
+    """Carry out a command in a forked process; its exit code and what it said."""
+    said = Path(f"/tmp/writers-{os.getpid()}.txt")
+
+    def work() -> int:
+        before()
+        return lenspipe(words)
+
+    pid = fork(work, said)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    text = said.read_text(errors="replace")
+    said.unlink()
+    return code, text
+
+
+Leaves = dict[str, str]
+_SESSION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
+_NOT_THE_END = re.compile(r"(^|/)(parts/|\.lock$|\.[^/]+\.lock$|\.training/|attempts/)")
+"""A run's ledger holds one part or another by when it was cut off; its tables are what it comes to."""
+
+
+def leaves_of(folder: Path) -> Leaves:
+    """
+    What a folder holds, in pieces that are compared: a column of a table, a value of JSON, any other file.
+
+    Returns
+    -------
+    dict
+        Digest by ``FILE:PIECE``.
+    """
+    found: Leaves = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() or p.is_symlink()):
+        name = path.relative_to(folder).as_posix()
+        if _NOT_THE_END.search(name):
+            continue
+        if path.suffix == ".parquet":
+            table = pq.read_table(path, partitioning=None)
+            found |= {f"{name}:{c}": _digest(repr(table[c].to_pylist())) for c in table.column_names}
+        elif path.suffix == ".json":
+            found |= {f"{name}:{key}": _digest(value) for key, value in _flat(json.loads(path.read_text()))}
+        else:
+            found[f"{name}:"] = _digest(path.read_bytes())
+    return found
+
+
+def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if pairs is None:
+        return [(key, json.dumps(value))]
+    return [leaf for k, v in pairs for leaf in _flat(v, f"{key}.{k}" if key else str(k))]
+
+
+def _digest(value: str | bytes) -> str:
+    return hashlib.sha256(value if isinstance(value, bytes) else value.encode()).hexdigest()[:16]
+
+
+def scratch_in(folder: Path) -> list[str]:
+    """Scratch and locks that nobody holds any more."""
+    return sorted(
+        p.relative_to(folder).as_posix() for p in folder.rglob(".*") if p.name.endswith((".tmp", ".lock", ".old"))
+    )
