@@ -101,7 +101,9 @@ def kill(writer: Writer, words: list[str], here: Path, moment: dict[str, Any]) -
     return os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
-def one(writer: Writer, stock: Path, here: Path, whole: dict[str, Any], rng: np.random.Generator, k: int) -> dict[str, Any]:
+def one(
+    writer: Writer, stock: Path, here: Path, whole: dict[str, Any], rng: np.random.Generator, k: int
+) -> dict[str, Any]:
     """Kill a command once or twice, give it again, and compare."""
     writer.prepare(stock, here)
     moments = []
@@ -122,12 +124,18 @@ def one(writer: Writer, stock: Path, here: Path, whole: dict[str, Any], rng: np.
     elif code != whole["code"] and not finished:
         faults.append(f"exit code {code}: {said[-600:]}")
     else:
-        end, volatile = leaves_of(here), set(whole["volatile"])
+        end, volatile = leaves_of(here), set(whole["not_reproducible"])
         for key in sorted(whole["end"].keys() | end.keys()):
             if key not in volatile and end.get(key) != whole["end"].get(key):
                 faults.append(f"{key} {'differs' if key in end and key in whole['end'] else 'is there in one only'}")
         faults += [f"{name} is left" for name in scratch_in(here)]
-    return {"moments": moments, "code": code, "finished_before": finished, "faults": faults[:12], "seconds": clock.wall_s}
+    return {
+        "moments": moments,
+        "code": code,
+        "finished_before": finished,
+        "faults": faults[:12],
+        "seconds": clock.wall_s,
+    }
 
 
 @click.command()
@@ -150,7 +158,7 @@ def main(work: Path, only: tuple[str, ...], with_ray: bool, rounds: int, keep: b
         clock = Clock()
         if writer.name not in results:
             end, differ, changes, seconds, code = unbroken(writer, stock, here)
-            results[writer.name] = {"end": end, "volatile": differ, "changes": changes, "seconds": seconds,
+            results[writer.name] = {"end": end, "not_reproducible": differ, "changes": changes, "seconds": seconds,
                                     "code": code, "rounds": []}  # fmt: skip
         whole = results[writer.name]
         n = ROUNDS_RAY if writer.ray else ROUNDS_SCARCE if writer.scarce else rounds
@@ -159,6 +167,8 @@ def main(work: Path, only: tuple[str, ...], with_ray: bool, rounds: int, keep: b
             whole["rounds"].append(one(writer, stock, here, whole, rng, k))
             kept.write_text(json.dumps(results))
         bad = [r for r in whole["rounds"] if r["faults"]]
+        for key in whole["not_reproducible"]:
+            print(f"    not the same in two unbroken runs: {key}")
         print(f"{writer.name}: {whole['seconds']:.1f} s, {whole['changes']} changes, {len(whole['rounds'])} rounds, "
               f"{len(bad)} with faults, {clock.wall_s:.0f} s", flush=True)  # fmt: skip
         for row in bad[:3]:
@@ -177,12 +187,12 @@ def report(results: dict[str, Any], *, keep: bool) -> None:
             "changes": whole["changes"],
             "kills": len(moments),
             "hit_while_running": sum(m["hit"] for m in moments),
-            "pieces_compared": len(set(whole["end"]) - set(whole["volatile"])),
-            "differ_between_unbroken_runs": whole["volatile"],
+            "pieces_compared": len(set(whole["end"]) - set(whole["not_reproducible"])),
+            "differ_between_unbroken_runs": whole["not_reproducible"],
             "faults": [{"moments": r["moments"], "faults": r["faults"]} for r in whole["rounds"] if r["faults"]],
         }
     hit = sum(r["hit_while_running"] for r in rows.values())
-    faults = sum(len(r["faults"]) for r in rows.values())
+    faults = sum(len(r["faults"]) + len(r["differ_between_unbroken_runs"]) for r in rows.values())
     result = {"seed": SEED, "commands": len(rows), "kills": sum(r["kills"] for r in rows.values()), "hit": hit,
               "by_command": rows}  # fmt: skip
     aims = [record.at_least("kills that hit a running command", hit, 100), record.at_most("faults", faults, 0)]

@@ -42,7 +42,9 @@ class Writer:
 
     def words(self, stock: Path, here: Path, *, again: bool = False) -> list[str]:
         """The command line."""
-        return [w.format(stock=stock, here=here) for w in (*self.arguments, *(self.again if again else ()))]
+        known = {"stock": stock, "here": here, "candidate": (stock / "candidate").read_text()}
+        words = (*self.arguments, *(self.again if again else ()))
+        return [re.sub(r"\{(stock|here|candidate)\}", lambda m: str(known[m[1]]), word) for word in words]
 
     def prepare(self, stock: Path, here: Path) -> None:
         """An empty folder with what the command begins from."""
@@ -91,14 +93,9 @@ WRITERS = (
     Writer("gallery", ("gallery", "{here}/cat"), begins_with={"cat": "cat"}),
     Writer("calibrate --out", ("calibrate", "{stock}/model", *_STAMPS, "--out", "{here}/model")),
     Writer(
-        "calibrate --in-place",
-        ("calibrate", "{here}/model", *_STAMPS, "--in-place"),
-        begins_with={"model": "model"},
+        "calibrate --in-place", ("calibrate", "{here}/model", *_STAMPS, "--in-place"), begins_with={"model": "model"}
     ),
-    Writer(
-        "calibrate (committee)",
-        ("calibrate", "{stock}/model", "{stock}/model2", *_STAMPS, "--out", "{here}/both"),
-    ),
+    Writer("calibrate (committee)", ("calibrate", "{stock}/model", "{stock}/model2", *_STAMPS, "--out", "{here}/both")),
     Writer("grades", ("grades", "{stock}/grades.csv", "--run", "{here}/run"), begins_with={"run": "run"}),
     Writer(
         "grades --stamps",
@@ -109,12 +106,14 @@ WRITERS = (
     Writer("stamps merge", ("stamps", "merge", "{stock}/stamps", "{stock}/stamps2", "--out", "{here}/both")),
     Writer(
         "stamps convert",
-        ("stamps", "convert", "{stock}/npz", "--from", "npz", "--out", "{here}/set", "--set", 'bands=["g","r","i"]')
-        + ("--set", "pixel_scale_arcsec=0.2"),
+        (
+            *("stamps", "convert", "{stock}/npz", "--from", "npz", "--out", "{here}/set"),
+            *("--set", 'bands=["g","r","i"]', "--set", "pixel_scale_arcsec=0.2"),
+        ),
     ),
     Writer("denoise", ("denoise", "{stock}/tiles", "--model", "{stock}/denoiser", "--out", "{here}/d", "--overwrite")),
     Writer("evaluate", ("evaluate", "{stock}/model", *_STAMPS, "--out", "{here}/report", "--overwrite")),
-    Writer("explain", ("explain", "{stock}/candidate", "--run", "{stock}/run", "--out", "{here}/c.png")),
+    Writer("explain", ("explain", "{candidate}", "--run", "{stock}/run", "--out", "{here}/c.png")),
     Writer(
         "completeness",
         ("completeness", "{stock}/run3", "--model", "{stock}/model", "--out", "{here}/sel", *_set(_PAINT), *LOCAL),
@@ -144,6 +143,8 @@ def make_stock(stock: Path) -> None:
     shutil.rmtree(stock, ignore_errors=True)
     stock.mkdir(parents=True)
     in_fork(lambda: _inputs(stock))
+    for name in ("model", "model2"):
+        _lenspipe("calibrate", f"{stock}/{name}", "--data", f"{stock}/stamps", "--in-place")
     for number, tiles in ((1, "tiles"), (2, "tiles2")):
         name = "run" if number == 1 else "run2"
         _lenspipe("scan", f"{stock}/{tiles}", "--survey", "generic", "--shard-px", "96", "--model", f"{stock}/model",
@@ -178,19 +179,21 @@ def _inputs(stock: Path) -> None:
         write_tile(stock / folder, f"t{k}", shape=(150, 150), n_source=12, seed=k)
     make_tile(stock / "tiles3")
     write_drawn(stock / "drawn", drawn_tile()[0])
-    for seed, name in enumerate(("model", "model2")):
-        torch.manual_seed(3 + seed)
+    for times, name in ((1.0, "model"), (1.1, "model2")):
+        torch.manual_seed(3)
         card = ModelCard(
             name=name, family="small-cnn", settings={"width": 4, "dropout": 0.0}, bands=("g", "r", "i"),
             pixel_scale_arcsec=0.2, scale_tolerance=0.1, min_scale_arcsec=0.1, max_scale_arcsec=0.4, stamp_px=33,
             stretch={"band_scales": (0.01, 0.01, 0.01), "alpha": 0.1, "q": 1.0},
         )  # fmt: skip
-        save_model(stock / name, build("small-cnn", 3, 33, width=4, dropout=0.0), card)
+        module = build("small-cnn", 3, 33, width=4, dropout=0.0)
+        module.load_state_dict({key: value * times for key, value in module.state_dict().items()})
+        save_model(stock / name, module, card)
     write_denoiser(stock / "denoiser")
     for name in ("stamps", "stamps2"):
         make_stamps(stock / name, 90, bands=("g", "r", "i"), size=33)
     (stock / "space.toml").write_text(
-        '[base.optim]\nepochs = 1\nthreads = 1\n[base.sampling]\nbatch_size = 16\nsteps_per_epoch = 3\n'
+        "[base.optim]\nepochs = 1\nthreads = 1\n[base.sampling]\nbatch_size = 16\nsteps_per_epoch = 3\n"
         '[[model]]\nfamily = "small-cnn"\nsettings = {width = [3, 4]}\n'
     )
     rng = np.random.default_rng(4)
@@ -300,7 +303,13 @@ def run_lenspipe(words: list[str], before: Callable[[], None] = lambda: None) ->
 
 
 Leaves = dict[str, str]
-_SESSION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
+OF_THE_WORK = re.compile(
+    r"(^|[.:_/])(seconds|finished|started|written|created|date|time|new_rows|new_parts|wall|host_?name|pid)\b|_s$"
+    r"|sweep/index\.html|hats_creation_date|hats_estsize|_seconds$|seconds\."
+)
+"""Pieces that speak of when and how fast the work was done: not compared, nor is a sweep's page, which does."""
+_DATES = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(\+00:00|Z)?")
+_SAID_IN_CARDS = {"DATE", "CHECKSUM", "DATASUM"}
 _NOT_THE_END = re.compile(r"(^|/)(parts/|\.lock$|\.[^/]+\.lock$|\.training/|attempts/)")
 """A run's ledger holds one part or another by when it was cut off; its tables are what it comes to."""
 
@@ -324,9 +333,37 @@ def leaves_of(folder: Path) -> Leaves:
             found |= {f"{name}:{c}": _digest(repr(table[c].to_pylist())) for c in table.column_names}
         elif path.suffix == ".json":
             found |= {f"{name}:{key}": _digest(value) for key, value in _flat(json.loads(path.read_text()))}
+        elif path.suffix == ".safetensors":
+            found |= {f"{name}:{k}": _digest(v) for k, v in _tensors(path)}
+        elif path.suffix == ".fits":
+            found |= {f"{name}:{k}": _digest(piece) for k, piece in _cards_and_data(path)}
+        elif path.name.endswith("properties"):
+            found |= {f"{name}:{line.partition('=')[0]}": _digest(line) for line in path.read_text().splitlines()}
+        elif path.suffix in (".html", ".js"):
+            found[f"{name}:"] = _digest(_DATES.sub("", path.read_text()))
         else:
             found[f"{name}:"] = _digest(path.read_bytes())
-    return found
+    return {key: value for key, value in found.items() if not OF_THE_WORK.search(key)}
+
+
+def _tensors(path: Path) -> list[tuple[str, bytes]]:
+    from safetensors.numpy import load_file
+
+    return [(key, value.tobytes()) for key, value in sorted(load_file(path).items())]
+
+
+def _cards_and_data(path: Path) -> list[tuple[str, str | bytes]]:
+    from astropy.io import fits
+
+    with fits.open(path) as hdus:
+        return [
+            piece
+            for k, hdu in enumerate(hdus)
+            for piece in (
+                (f"{k}.header", repr([c for c in hdu.header.cards if c.keyword not in _SAID_IN_CARDS])),
+                (f"{k}.data", b"" if hdu.data is None else np.asarray(hdu.data).tobytes()),
+            )
+        ]
 
 
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.errors import DataError
+from lenspipe.footers import check_seal, seal
 
 ARROW_KEY = "ARROW:schema"
 LENGTH_KEY = "table::len::"
@@ -39,19 +40,44 @@ def write_table(table: pa.Table, path: Path, *, compression: str = "zstd", row_g
     whole = whole_table(table)
     whole = whole.replace_schema_metadata(_with_widths(whole.schema, _widths(whole)).metadata)
     pq.write_table(whole, path, compression=compression, row_group_size=row_group_size, write_page_checksum=True)
+    seal(path)
 
 
 def read_parquet(path: str | Path, **options: Any) -> pa.Table:
     """
-    A Parquet table, whose pages are held against their checksums where it has any; ``options`` of `pq.read_table`.
+    A Parquet table; its pages and footer are held against their checksums where it has any.
+
+    ``options`` are those of `pq.read_table`.
 
     Raises
     ------
     DataError
         The table is damaged; the file is named.
     """
-    try:
+    with _damage_named(path):
         return pq.read_table(path, page_checksum_verification=True, **options)
+
+
+def read_schema(path: str | Path) -> pa.Schema:
+    """Schema of a Parquet file, as `read_parquet`."""
+    with _damage_named(path):
+        return pq.read_schema(path)
+
+
+def read_footer(path: str | Path) -> pq.FileMetaData:
+    """Footer of a Parquet file, as `read_parquet`."""
+    with _damage_named(path):
+        return pq.read_metadata(path)
+
+
+@contextmanager
+def _damage_named(path: str | Path) -> Iterator[None]:
+    """Check the seal of a table, and make one error of what Arrow raises for a damaged one."""
+    try:
+        check_seal(path)
+        yield
+    except DataError as error:
+        raise DataError(f"the table is damaged; {REMEDY} ({error.message})", file=str(path)) from error
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         if getattr(error, "errno", None) is not None:  # of the disk, and not of the file
             raise
@@ -67,12 +93,8 @@ def _first_line(error: Exception) -> str:
 
 def open_parquet(path: str | Path, **options: Any) -> pq.ParquetFile:
     """A Parquet file for reading piece by piece, as `read_parquet`; a damaged page is raised when it is read."""
-    try:
+    with _damage_named(path):
         return pq.ParquetFile(path, page_checksum_verification=True, **options)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        raise DataError(f"the table is damaged; {REMEDY} ({_first_line(error)})", file=str(path)) from error
 
 
 class TableWriter:
@@ -110,6 +132,7 @@ def table_writer(path: Path, schema: pa.Schema, *, compression: str = "zstd") ->
         told = _with_widths(schema, writer.widths)
         copy = base64.b64encode(told.serialize().to_pybytes()).decode()
         parquet.add_key_value_metadata({**_text(told.metadata), ARROW_KEY: copy})
+    seal(path)
 
 
 _FORMULA, _NUMBER = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")

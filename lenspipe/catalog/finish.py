@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import KNOWN, RUN_ID
@@ -20,7 +19,7 @@ from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.disk import is_scratch
 from lenspipe.rundir import write_json
-from lenspipe.tables import read_parquet, write_table
+from lenspipe.tables import read_parquet, read_schema, write_table
 
 FULL_SKY_DEG2 = 41252.96125
 _READ = ["candidate_id", "run_id", "ra", "dec", "rank", "score", "n_detection", KNOWN[-1]]
@@ -98,7 +97,7 @@ def _below(earlier: pa.Table, later: pa.Table) -> pa.Table:
 def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:
     """Counts of a tree, and its rows with a known lens, in the columns that fates need."""
     kept = {"rows": 0, "scored_rows": 0, "detections": 0}
-    schema = pq.read_schema(root / "dataset" / "_common_metadata")
+    schema = read_schema(root / "dataset" / "_common_metadata")
     near = [pa.schema([schema.field(name) for name in _READ]).empty_table()]
     for pixel in read_pixels(root):
         rows = read_parquet(root / "dataset" / pixel.path, columns=_READ, partitioning=None)

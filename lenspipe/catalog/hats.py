@@ -15,9 +15,10 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import DEFAULT, HEALPIX
+from lenspipe.footers import seal
 from lenspipe.rundir import utc_now
 from lenspipe.sky.healpix import N_BASE, ORDER
-from lenspipe.tables import read_parquet, write_table
+from lenspipe.tables import read_footer, read_parquet, write_table
 
 MAX_ROWS, HIGHEST_ORDER, SKYMAP_ORDER = 500_000, 10, 7
 
@@ -139,7 +140,7 @@ def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: 
     pixels = sorted(pixels, key=lambda p: p.span)
     footers, counts = [], np.zeros(N_BASE * 4**SKYMAP_ORDER, np.int64)
     for pixel in pixels:
-        footer = pq.read_metadata(dataset / pixel.path)
+        footer = read_footer(dataset / pixel.path)
         footer.set_file_path(pixel.path)
         footers.append(footer)
         index = read_parquet(dataset / pixel.path, columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
@@ -147,6 +148,8 @@ def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: 
         counts[cells] += n
     pq.write_metadata(schema, dataset / "_common_metadata")
     pq.write_metadata(schema, dataset / "_metadata", metadata_collector=footers)
+    for name_of_footer in ("_common_metadata", "_metadata"):
+        seal(dataset / name_of_footer)
     lines = [f"{pixel.order},{pixel.number}\n" for pixel in pixels]
     (root / "partition_info.csv").write_text("Norder,Npix\n" + "".join(lines))
     for file in ("skymap.fits", "point_map.fits"):

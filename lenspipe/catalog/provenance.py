@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
@@ -18,6 +17,7 @@ from lenspipe.catalog.vectors import check_same_embedding
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json, utc_now
 from lenspipe.stats.calibrate import probability_record
+from lenspipe.tables import read_schema
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def check_append(
             run=str(run.folder),
             out=str(out),
         )
-    bands = bands_of(pq.read_schema(out / names.HATS / "dataset" / "_common_metadata"))
+    bands = bands_of(read_schema(out / names.HATS / "dataset" / "_common_metadata"))
     if bands != run.bands:
         raise ConfigError(
             "the run has other bands than the catalogue; give it a catalogue of its own",
@@ -104,7 +104,7 @@ def check_append(
             catalogue=", ".join(sorted(str(d) for d in digests)),
             run=run.model_digest,
         )
-    added = [f.name for f in added_columns(pq.read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)]
+    added = [f.name for f in added_columns(read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)]
     expected = [f.name for f in (*run.added, *(matching.added if matching else ()))]
     if added != expected:
         raise ConfigError(

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.hats import read_pixels
 from lenspipe.catalog.write import SORT_KEYS
-from lenspipe.tables import open_parquet, read_parquet
+from lenspipe.tables import open_parquet, read_parquet, read_schema
 
 
 def best_rows(catalogue: Path, count: int) -> pa.Table:
@@ -39,7 +38,7 @@ def best_rows(catalogue: Path, count: int) -> pa.Table:
                     break
         return pa.concat_tables(found).slice(0, count)
     root = catalogue / names.HATS / "dataset"
-    best = pq.read_schema(root / "_common_metadata").empty_table()
+    best = read_schema(root / "_common_metadata").empty_table()
     for file in _files(catalogue):
         rows = pa.concat_tables([best, read_parquet(file, partitioning=None).cast(best.schema)])
         order = pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS)

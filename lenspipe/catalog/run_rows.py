@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lenspipe.catalog.columns import added_columns, catalog_schema
 from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
-from lenspipe.tables import read_parquet, whole_table
+from lenspipe.tables import read_parquet, read_schema, whole_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Run:
     @property
     def added(self) -> tuple[pa.Field, ...]:
         """Columns of its candidates that its models have added to those of every run."""
-        return tuple(added_columns(pq.read_schema(self.folder / "candidates.parquet"), self.bands))
+        return tuple(added_columns(read_schema(self.folder / "candidates.parquet"), self.bands))
 
 
 def open_run_folder(folder: Path) -> Run:

@@ -9,14 +9,13 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX
 from lenspipe.catalog.merge import demand_positions
 from lenspipe.catalog.run_rows import Run, ranked
 from lenspipe.sky.healpix import healpix29
-from lenspipe.tables import open_parquet
+from lenspipe.tables import open_parquet, read_footer
 
 
 class Source(Protocol):
@@ -98,14 +97,14 @@ class Held:
 def run_groups(run: Run) -> list[RunGroup]:
     """Row groups of a run's candidates."""
     path = (run.folder / "candidates.parquet").absolute()
-    footer = pq.read_metadata(path)
+    footer = read_footer(path)
     starts = np.cumsum([0, *(footer.row_group(group).num_rows for group in range(footer.num_row_groups))])
     return [RunGroup(path, group, int(start), run.run_id) for group, start in enumerate(starts[:-1])]
 
 
 def tree_groups(files: Sequence[Path], *, is_new: bool = True) -> list[TreeGroup]:
     """Row groups of files of catalogue rows."""
-    return [TreeGroup(path, group, is_new) for path in files for group in range(pq.read_metadata(path).num_row_groups)]
+    return [TreeGroup(path, group, is_new) for path in files for group in range(read_footer(path).num_row_groups)]
 
 
 def _index(rows: pa.Table) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.executor import Executor, Here
@@ -30,6 +29,7 @@ from lenspipe.catalog.regions import Merging, Outcome, Region, ranks_of, rewrite
 from lenspipe.catalog.sources import Held, Source, tree_groups
 from lenspipe.runner import SILENT, Progress
 from lenspipe.sky.healpix import N_BASE
+from lenspipe.tables import read_footer, read_schema
 
 ItemT = TypeVar("ItemT")
 AnswerT = TypeVar("AnswerT")
@@ -91,7 +91,7 @@ class TreeWriter:
             return [Held(rows)], rows.num_rows
         pixels, _ = self.write(sources, scratch, schema=schema, finish=finish)
         files = [scratch / "dataset" / pixel.path for pixel in pixels]
-        return list(tree_groups(files)), sum(pq.read_metadata(file).num_rows for file in files)
+        return list(tree_groups(files)), sum(read_footer(file).num_rows for file in files)
 
     def write(
         self, sources: Sequence[Source], root: Path, *, schema: pa.Schema, finish: Finish = None
@@ -149,7 +149,7 @@ class TreeWriter:
         new : Path
             Folder to make.
         """
-        schema, pixels = pq.read_schema(old / "dataset" / "_common_metadata"), read_pixels(old)
+        schema, pixels = read_schema(old / "dataset" / "_common_metadata"), read_pixels(old)
         dataset = new / "dataset"
         dataset.mkdir(parents=True)
         merging = Merging(self.radius_arcsec, self.max_rows, dataset)
@@ -197,7 +197,7 @@ class TreeWriter:
             pixel
             for pixel in near
             if (n_new := counts[cells_in(pixel)].sum())
-            and n_new + pq.read_metadata(old / "dataset" / pixel.path).num_rows > self.max_rows
+            and n_new + read_footer(old / "dataset" / pixel.path).num_rows > self.max_rows
         ]
         all_counts = counts + self._counts(_of_pixels(old, crowded), scratch)
         cut = pixels_of_counts(all_counts, max_rows=self.max_rows, inside=crowded)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import HEALPIX, RUN_ID
@@ -18,7 +17,7 @@ from lenspipe.catalog.executor import Executor
 from lenspipe.catalog.hats import Pixel, read_pixels, write_metadata, write_pixel
 from lenspipe.errors import ConfigError
 from lenspipe.schema import EMBEDDING
-from lenspipe.tables import open_parquet, read_parquet
+from lenspipe.tables import open_parquet, read_parquet, read_schema
 
 EMBEDDINGS, GROUP_ROWS = "embeddings.parquet", 8192
 """A run's vectors, in the order of their identifiers, and rows of a group: what is read for one of them."""
@@ -171,11 +170,11 @@ def write_vectors(
         Vectors that were written; rows of none have NaN.
     """
     if run_file is not None:
-        vector = pq.read_schema(run_file).field(EMBEDDING)
+        vector = read_schema(run_file).field(EMBEDDING)
     else:
         assert old is not None
-        vector = pq.read_schema(old / "dataset" / "_common_metadata").field(EMBEDDING)
-    of_rows = pq.read_schema(tree / "dataset" / "_common_metadata")
+        vector = read_schema(old / "dataset" / "_common_metadata").field(EMBEDDING)
+    of_rows = read_schema(tree / "dataset" / "_common_metadata")
     schema = pa.schema([*(RUN_ID if n == "run_id" else of_rows.field(n) for n in _KEYS), vector])
     work = _Work(tree, out, run_id, run_file, old, schema)
     pixels = read_pixels(tree)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
@@ -25,7 +24,7 @@ from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.runner import SILENT, Progress, Start, here
-from lenspipe.tables import read_parquet
+from lenspipe.tables import read_footer, read_parquet, read_schema
 
 DESCRIPTION = "Strong-lens candidates, one row per object; score is raw, probability is calibrated."
 MAX_CANDIDATES = 20_000_000
@@ -115,7 +114,7 @@ def write_catalog(
                 rows = None
             else:
                 pixels, rows = writer.write(sources, new / names.HATS, schema=schema, finish=finish)
-                n_own = n_new = sum(pq.read_metadata(new / names.HATS / "dataset" / p.path).num_rows for p in pixels)
+                n_own = n_new = sum(read_footer(new / names.HATS / "dataset" / p.path).num_rows for p in pixels)
                 n_merged = 0
             n_merged += run.record["counts"]["candidates"] - n_own
             run_file = run.folder / EMBEDDINGS
@@ -179,6 +178,6 @@ def _write_flat(new: Path, rows: pa.Table | None, run: Run, *, name: str, radius
 
 def read_tree(root: Path) -> pa.Table:
     """All rows of a HATS tree, by position."""
-    schema = pq.read_schema(root / "dataset" / "_common_metadata")
+    schema = read_schema(root / "dataset" / "_common_metadata")
     tables = [read_parquet(root / "dataset" / p.path, partitioning=None).cast(schema) for p in read_pixels(root)]
     return pa.concat_tables([schema.empty_table(), *tables])

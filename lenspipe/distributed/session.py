@@ -171,13 +171,14 @@ def _start(address: str | None, n_cpu: int) -> None:
             if address:
                 ray.init(address=address, logging_level=logging.ERROR)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=n_cpu,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
+                with _on_loopback():
+                    ray.init(
+                        address="local",
+                        num_cpus=n_cpu,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
     except Exception as error:  # Ray has no type of its own for a start that takes too long
         said = " ".join(str(error).split())
         if address:
@@ -189,6 +190,23 @@ def _start(address: str | None, n_cpu: int) -> None:
             load=round(os.getloadavg()[0], 1),
             ray=said,
         ) from error
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """
+    A Ray that is started here is its node 127.0.0.1, so that all its processes listen there alone.
+
+    So Ray does on systems on which it has no clusters. Of an address that it is told it makes the machine's own.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sep
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.read import read_shard
 from lenspipe.scan.search import search
 from lenspipe.sky.wcs import sky_position
-from lenspipe.tables import write_table
+from lenspipe.tables import read_footer, write_table
 
 INNER_ARCSEC, OUTER_ARCSEC = 1.0, 3.0
 """Radii whose fluxes' ratio is the concentration: large for stars, small for discs."""
@@ -120,7 +119,7 @@ def write_sources(task: ShardTask, context: ScanContext, folder: Path) -> tuple[
     """Measure a shard into a part of ``folder``, unless it is there: its sources, and what is wrong with its tile."""
     part = folder / f"{task.shard.shard_id}.parquet"
     if part.exists():
-        return pq.read_metadata(part).num_rows, ""
+        return read_footer(part).num_rows, ""
     try:
         table, trouble = measure_sources(task, context), ""
     except TileError as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import DataError
 from lenspipe.learn.order import Order, Rows
 from lenspipe.stamps.format import StampSet, image_array
+from lenspipe.tables import read_footer
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class StampIndex:
         number: list[int] = []
         sizes: list[int] = []
         for k, path in enumerate(data.parts):
-            metadata = pq.read_metadata(path)
+            metadata = read_footer(path)
             part += [k] * metadata.num_row_groups
             number += range(metadata.num_row_groups)
             sizes += [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]

@@ -22,7 +22,7 @@ from lenspipe.rundir import atomic_path
 from lenspipe.scan.ledger import PARTS, RowPlace, iter_counted, part_files, rows_that_count
 from lenspipe.scan.sort import write_sorted
 from lenspipe.schema import EMBEDDING, FAILURES, PSF, added_fields, candidates_schema, measured_fields, shards_schema
-from lenspipe.tables import open_parquet, table_writer, write_table
+from lenspipe.tables import open_parquet, read_schema, table_writer, write_table
 
 Settle = Callable[[NDArray[np.floating]], NDArray[np.float64] | None]
 """From raw scores to probabilities."""
@@ -219,7 +219,7 @@ def _tiles_without_data(shards: pa.Table, plan: pa.Table, bands: tuple[str, ...]
 
 def _added(parts: list[Path], bands: tuple[str, ...]) -> list[pa.Field]:
     """Columns that the run's models have added; the parts of a run all have the same."""
-    return added_fields(bands, list(pq.read_schema(parts[0]).field("candidates").type.value_type)) if parts else []
+    return added_fields(bands, list(read_schema(parts[0]).field("candidates").type.value_type)) if parts else []
 
 
 def _candidate_chunks(parts: list[Path], counted: dict[str, RowPlace], schema: pa.Schema) -> Iterator[pa.Table]:

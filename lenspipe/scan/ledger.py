@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lenspipe.errors import DataError
+from lenspipe.footers import seal
 from lenspipe.rundir import atomic_path
 from lenspipe.tables import read_parquet
 
@@ -21,6 +22,7 @@ def write_part(folder: Path, name: str, rows: pa.Table) -> dict[str, int]:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / f"{name}.parquet") as temporary:
         pq.write_table(rows, temporary, compression="zstd", write_page_checksum=True)
+        seal(temporary)
     status = rows["status"].to_pylist()
     return {"shards": len(status), "failed": status.count("failed"), "candidates": sum(rows["n_candidate"].to_pylist())}
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from lenspipe.simulate.hosts import HostStamps, read_hosts, read_source_images
 from lenspipe.simulate.on_hosts import demand_hosts
 from lenspipe.simulate.population import SourceImage
@@ -15,6 +13,7 @@ from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.rows import simulate_rows
 from lenspipe.stamps.format import write_part
 from lenspipe.stamps.splits import Half
+from lenspipe.tables import read_footer
 
 
 @dataclass(frozen=True)
@@ -85,4 +84,4 @@ def plan_parts(count: int, part_rows: int) -> list[Part]:
 def rows_there(folder: Path, part: Part) -> int:
     """Rows of the part that a folder holds already."""
     path = folder / f"{part.name}.parquet"
-    return int(pq.read_metadata(path).num_rows) if path.exists() else 0
+    return int(read_footer(path).num_rows) if path.exists() else 0

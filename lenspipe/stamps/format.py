@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.disk import scratch_beside
 from lenspipe.errors import DataError
+from lenspipe.footers import seal
 from lenspipe.stamps.generated import GENERATOR, demand_learnt_from
 from lenspipe.stamps.spec import SPLITS, ImageSpec, image_array, image_column, image_specs, stamp_schema
 from lenspipe.tables import open_parquet, read_parquet
@@ -95,6 +96,7 @@ def part_writer(schema: pa.Schema, folder: str | Path, name: str) -> Iterator[Ca
                 writer.write_table(table, row_group_size=rows)
 
             yield write
+        seal(scratch)
         os.replace(scratch, part)
     finally:
         scratch.unlink(missing_ok=True)
@@ -150,9 +152,9 @@ class StampSet:
         schema, n = None, 0
         for part in parts:
             try:
-                with pq.ParquetFile(part) as file:
+                with open_parquet(part) as file:
                     found, rows = file.schema_arrow, file.metadata.num_rows
-            except (OSError, pa.ArrowInvalid) as error:
+            except (OSError, DataError) as error:
                 raise DataError(
                     f"a part cannot be read, delete it or make it again: {error}", part=part.name
                 ) from error

@@ -13,13 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.spec import ImageSpec, stamp_schema
-from lenspipe.tables import open_parquet, read_parquet
+from lenspipe.tables import open_parquet, read_footer, read_parquet
 
 DATA_SET, SURVEY = "data_set", "survey"
 SAME_SCALE = 1e-3
@@ -187,7 +186,7 @@ class JoinedStamps(StampSet):
     def _scalar(self, part: Path, name: str) -> pa.ChunkedArray:
         source = self._source(part)
         if name not in self.members[source].schema.names:
-            n = pq.read_metadata(part).num_rows
+            n = read_footer(part).num_rows
             return pa.chunked_array([self._constant(source, name, n)])
         return self._own(source, name, read_parquet(part, columns=[name]).column(name))
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from lenspipe.survey.cards import cards_of
 
-_ONES = 0xFFFFFFFF
+ONES = 0xFFFFFFFF
+"""A sum that is nothing, with end-around carry."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Sum:
         total = self._total
         if self._odd:
             total += int.from_bytes(self._odd.ljust(4, b"\0"), "big")
-        while total > _ONES:
-            total = (total & _ONES) + (total >> 32)
+        while total > ONES:
+            total = (total & ONES) + (total >> 32)
         return total
 
 
@@ -54,7 +55,7 @@ def sign(header: bytes) -> bytes:
     whole = Sum()
     whole.add(header)
     data_sum = int(cards_of(header.decode("latin-1"))["DATASUM"].strip("' "))
-    left = _ONES - (whole.value() + data_sum) % _ONES
+    left = ONES - (whole.value() + data_sum) % ONES
     letters = bytearray(16)
     for k, byte in enumerate(left.to_bytes(4, "big")):
         four = [byte // 4 + 48] * 4
@@ -82,17 +83,17 @@ def disagrees(cards: dict[str, str], header: bytes, data: Sum) -> Mismatch | Non
     whole.add(header)
     head, found = whole.value(), data.value()
     signed = bool(cards.get("CHECKSUM", "").strip("' 0"))
-    if stated.isdigit() and (off := (found - int(stated)) % _ONES):
-        as_written = signed and (head + int(stated)) % _ONES == 0
-        return Mismatch(f"DATASUM{of}", as_written or _one_bit(off))
-    if signed and (off := (head + found) % _ONES):
-        return Mismatch(f"CHECKSUM{of}", _one_bit(off))
+    if stated.isdigit() and (off := (found - int(stated)) % ONES):
+        as_written = signed and (head + int(stated)) % ONES == 0
+        return Mismatch(f"DATASUM{of}", as_written or is_one_bit(off))
+    if signed and (off := (head + found) % ONES):
+        return Mismatch(f"CHECKSUM{of}", is_one_bit(off))
     return None
 
 
-def _one_bit(off: int) -> bool:
+def is_one_bit(off: int) -> bool:
     """Whether two sums differ as one exchanged bit makes them: by a power of two, up or down."""
-    return min(off.bit_count(), (_ONES - off).bit_count()) == 1
+    return min(off.bit_count(), (ONES - off).bit_count()) == 1
 
 
 def worse(one: Mismatch | None, two: Mismatch | None) -> Mismatch | None:

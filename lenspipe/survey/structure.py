@@ -17,6 +17,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 from lenspipe.errors import TileError
 from lenspipe.survey.cards import CARD, cards_of, check_table, data_bytes
 from lenspipe.survey.checksums import Mismatch, Sum, disagrees, worse
+from lenspipe.survey.compressed import stated_sum, unpacked_mismatch
 
 RECORD = 2880
 UNPACKED_GB_MAX = 8.0
@@ -110,6 +111,9 @@ def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes
     """
     Compare DATASUM and CHECKSUM of every HDU that has them with its bytes; of a local file once, until it changes.
 
+    ZDATASUM, of an image before it was compressed, is compared where the image has no DATASUM, which guards the same
+    pixels, or with ``any``: it takes unpacking the image.
+
     Raises
     ------
     TileError
@@ -123,12 +127,18 @@ def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes
         mismatch = _mismatch(stream, structure)
     else:
         mismatch = _kept_mismatch(file, structure)
+    if any(_asks_for_original(hdu, checks) for hdu in structure.hdus):
+        found = (
+            _original_mismatch(file, structure, checks, stream) if stream else _kept_original(file, structure, checks)
+        )
+        mismatch = worse(mismatch, found)
     if mismatch is None or not (mismatch.damage or checks == "any"):
         return
     why = "it was damaged on its way" if mismatch.damage else "it was damaged, or edited without writing its sums anew"
+    anew = "" if mismatch.what.startswith("Z") else "`fitscheck --write --force FILE` writes its sums, and "
     raise TileError(
         f"{mismatch.what} does not agree with the file: {why}. Take it from its source again; where you trust it, "
-        "`fitscheck --write --force FILE` writes its sums, and survey.checksums = 'none' ignores them",
+        f"{anew}survey.checksums = 'none' ignores them",
         file=file,
     )
 
@@ -137,6 +147,30 @@ def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes
 def _kept_mismatch(file: str, structure: Structure) -> Mismatch | None:
     with open(file, "rb") as stream:
         return _mismatch(stream, structure)
+
+
+def _asks_for_original(hdu: Hdu, checks: Checks) -> bool:
+    return stated_sum(hdu.cards) is not None and (checks == "any" or "DATASUM" not in hdu.cards)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept_original(file: str, structure: Structure, checks: Checks) -> Mismatch | None:
+    return _original_mismatch(file, structure, checks, None)
+
+
+def _original_mismatch(file: str, structure: Structure, checks: Checks, stream: IO[bytes] | None) -> Mismatch | None:
+    worst: Mismatch | None = None
+    with until_end(file, structure, stream) as whole:
+        for number, hdu in enumerate(structure.hdus):
+            if not _asks_for_original(hdu, checks):
+                continue
+            whole.seek(hdu.start)
+            header = whole.read(hdu.data - hdu.start)
+            try:
+                worst = worse(worst, unpacked_mismatch(whole, number, header, hdu.cards))
+            except Exception as error:  # astropy's unpackers raise whatever a damaged stream leads them to
+                raise TileError(f"{CANNOT}: {error}", file=file) from error
+    return worst
 
 
 @contextlib.contextmanager

@@ -181,3 +181,71 @@ def test_a_layout_of_before_is_in_json_what_it_was_and_what_is_said_of_damage_is
     assert not {"checksums", "unpacked_gb_max"} & before.model_dump(mode="json").keys()
     assert said.model_dump(mode="json")["checksums"] == "none"
     assert type(before).model_validate(before.model_dump(mode="json")) == before
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """
+    Compressed images that carry ZDATASUM and ZHECKSUM of what they were, as fpack leaves them, by kind of pixels.
+
+    The cards are those of the convention: the sums that astropy writes of the plain image, under their compressed names.
+    """
+    folder, rng, made = tmp_path_factory.mktemp("z"), np.random.default_rng(3), {}
+    for kind, codec in (("i4", "RICE_1"), ("i2", "GZIP_2"), ("f4", "GZIP_1")):
+        image = rng.normal(0, 40, (70, 80)).astype(kind)
+        write_tile(folder, "a", bands="r", shape=(70, 80))
+        head = fits.getheader(folder / "a_r.fits")
+        fits.PrimaryHDU(image, head).writeto(folder / "plain.fits", checksum=True)
+        plain = fits.getheader(folder / "plain.fits")
+        (folder / "plain.fits").unlink()
+        (folder / "a_r.fits").unlink()
+        image_hdu = fits.CompImageHDU(image, head, compression_type=codec, quantize_level=0 if kind == "f4" else 16)
+        fits.HDUList([fits.PrimaryHDU(), image_hdu]).writeto(folder / "a.fz")
+        with fits.open(folder / "a.fz", disable_image_compression=True) as hdus:
+            table = hdus[1].header
+            for key in [key for key in table if key in ("ZSIMPLE", "ZEXTEND", "ZTENSION", "ZPCOUNT", "ZGCOUNT")]:
+                del table[key]
+            for key, name in (("SIMPLE", "ZSIMPLE"), ("EXTEND", "ZEXTEND")):
+                if key in plain:
+                    table.set(name, plain[key], plain.comments[key])
+            for key in ("BITPIX", "NAXIS", "NAXIS1", "NAXIS2"):
+                table[f"Z{key}"] = (plain[key], plain.comments[key])
+            table["ZHECKSUM"] = (plain["CHECKSUM"], plain.comments["CHECKSUM"])
+            table["ZDATASUM"] = (plain["DATASUM"], plain.comments["DATASUM"])
+            hdus.writeto(folder / "b.fz")
+        made[kind] = (folder / "b.fz").read_bytes()
+        (folder / "a.fz").unlink()
+        (folder / "b.fz").unlink()
+    return made
+
+
+@pytest.mark.parametrize("kind", ["i4", "i2", "f4"])
+def test_the_sum_of_an_image_before_it_was_compressed_is_compared_where_nothing_else_guards_it(
+    tmp_path, originals, kind
+):
+    raw = originals[kind]
+    read(_write(tmp_path / "a_r.fits.fz", raw), checksums="any")
+    told = raw.replace(b"ZDATASUM= '", b"ZDATASUM= '9", 1)  # another sum, as of a larger image
+    at = told.index(b"ZDATASUM= '") + 80
+    _write(tmp_path / "a_r.fits.fz", told[:at] + told[at + 1 :])
+    read(tmp_path / "a_r.fits.fz")
+    with pytest.raises(TileError, match="ZDATASUM"):
+        read(tmp_path / "a_r.fits.fz", checksums="any")
+
+
+def test_pixels_that_changed_below_the_header_that_their_sums_were_written_for_are_damage(tmp_path, originals):
+    with fits.open(_write(tmp_path / "whole.fz", originals["i4"]), disable_image_compression=True) as hdus:
+        header, rows = hdus[1].header.copy(), hdus[1].data
+        image = np.asarray(fits.getdata(tmp_path / "whole.fz")).copy()
+        image[30, 40] += 3
+        other = fits.CompImageHDU(image, compression_type="RICE_1")
+        fits.HDUList([fits.PrimaryHDU(), other]).writeto(tmp_path / "other.fz")
+        assert len(rows) == 70
+    (tmp_path / "whole.fz").unlink()
+    with fits.open(tmp_path / "other.fz", disable_image_compression=True) as hdus:
+        for key in ("PCOUNT", "TFORM1"):
+            header[key] = hdus[1].header[key]
+        fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(hdus[1].data, header)]).writeto(tmp_path / "a_r.fits.fz")
+    with pytest.raises(TileError, match="ZDATASUM does not agree with the file: it was damaged"):
+        read(tmp_path / "a_r.fits.fz")
+    assert read(tmp_path / "a_r.fits.fz", checksums="none").shape == (1, 70, 80)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError
@@ -16,7 +15,7 @@ from lenspipe.stamps.cut.positions import read_columns
 from lenspipe.stamps.cut.run import Located, put, with_size
 from lenspipe.stamps.cut.select import selection
 from lenspipe.survey.tile import Tile
-from lenspipe.tables import read_parquet
+from lenspipe.tables import read_parquet, read_schema
 
 OF_THE_LIST = ("label", "grade", "split", "host")
 
@@ -46,7 +45,7 @@ def rows_of_run(run: Run, *, select: str | None = None, ids: Path | None = None)
         No row is selected, an id is not in the run (the first is named), or the condition cannot be read.
     """
     file = run.folder / "candidates.parquet"
-    names = pq.read_schema(file).names
+    names = read_schema(file).names
     condition = None if select is None else selection(select, names)
     listed = None if ids is None else _listed(ids)
     if listed is not None:
