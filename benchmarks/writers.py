@@ -366,6 +366,14 @@ def _cards_and_data(path: Path) -> list[tuple[str, str | bytes]]:
         ]
 
 
+def differences(folder: Path, whole: Leaves) -> list[str]:
+    """Where a folder differs from an unbroken end, and what scratch is left in it."""
+    end = leaves_of(folder)
+    keys = [key for key in sorted(whole.keys() | end.keys()) if end.get(key) != whole.get(key)]
+    said = [f"{key} {'differs' if key in end.keys() & whole.keys() else 'is in one only'}" for key in keys]
+    return said + [f"{name} is left" for name in scratch_in(folder)]
+
+
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if pairs is None:

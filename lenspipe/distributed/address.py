@@ -17,6 +17,7 @@ NO_ANSWER = (
 )
 CONNECT_S, ANSWER_S, ALL_S = 4.0, 4.0, 12.0
 """Longest wait for a connection, for an answer over it, and for all of it, names of hosts included."""
+_LOOPBACK = "localhost", "127.0.0.1", "::1"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """Opening of a connection in HTTP/2, as Ray speaks, with empty settings; a server answers with its own (type 4)."""
 
@@ -28,19 +29,36 @@ def check_address() -> None:
     Addresses that name no host (``auto``, ``local``) and sessions that have joined already are left to Ray.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    place = re.fullmatch(r"(?:ray://)?(?:\[([0-9a-fA-F:]+)\]|([^:/\[\]]+)):(\d{1,5})", address.strip())
+    place = _place(address)
     if place is None or _has_joined():
         return
     said = [f"no answer within {ALL_S:g} s"]
 
     def ask() -> None:
-        said[0] = _refusal(place[1] or place[2], int(place[3]))
+        said[0] = _refusal(*place)
 
     asked = threading.Thread(target=ask, daemon=True)  # the look-up of a host's name knows no limit of time
     asked.start()
     asked.join(ALL_S)
     if said[0]:
         raise ConfigError(NO_ANSWER, address=address, found=said[0])
+
+
+def on_loopback_alone(address: str) -> bool:
+    """Whether a cluster on this machine listens on the loopback address and nowhere else, as a local Ray of ours."""
+    place = _place(address)
+    return (
+        place is not None
+        and place[0] in _LOOPBACK
+        and not _refusal_of(*place)
+        and bool(_refusal_of(_own_address(), place[1]))
+    )
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Host and port of an address that names them."""
+    match = re.fullmatch(r"(?:ray://)?(?:\[([0-9a-fA-F:]+)\]|([^:/\[\]]+)):(\d{1,5})", address.strip())
+    return None if match is None else (match[1] or match[2], int(match[3]))
 
 
 def _has_joined() -> bool:
@@ -51,7 +69,7 @@ def _has_joined() -> bool:
 def _refusal(host: str, port: int) -> str:
     """Why this is not the place of a cluster; empty where it is."""
     refusal = _refusal_of(host, port)
-    if refusal and host in ("localhost", "127.0.0.1", "::1"):
+    if refusal and host in _LOOPBACK:
         return _refusal_of(_own_address(), port) and refusal  # as Ray understands these names
     return refusal
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from lenspipe.distributed.address import NO_ANSWER, check_address
+from lenspipe.distributed.address import NO_ANSWER, check_address, on_loopback_alone
 from lenspipe.errors import ConfigError
 from lenspipe.runner import RunnerT, Start, Workers
 
@@ -169,7 +169,8 @@ def _start(address: str | None, n_cpu: int) -> None:
     try:
         with _silent_descriptor(2):  # on which Ray says that it was told to say less
             if address:
-                ray.init(address=address, logging_level=logging.ERROR)
+                with _on_loopback() if on_loopback_alone(address) else contextlib.nullcontext():
+                    ray.init(address=address, logging_level=logging.ERROR)
             else:
                 with _on_loopback():
                     ray.init(
@@ -197,7 +198,7 @@ def _on_loopback() -> Iterator[None]:
     """
     A Ray that is started here is its node 127.0.0.1, so that all its processes listen there alone.
 
-    So Ray does on systems on which it has no clusters. Of an address that it is told it makes the machine's own.
+    So Ray does on systems on which it has no clusters. Of a loopback address that it is told it makes the machine's.
     """
     from ray._private import ray_constants
 

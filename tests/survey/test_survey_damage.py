@@ -188,7 +188,7 @@ def originals(tmp_path_factory):
     """
     Compressed images that carry ZDATASUM and ZHECKSUM of what they were, as fpack leaves them, by kind of pixels.
 
-    The cards are those of the convention: the sums that astropy writes of the plain image, under their compressed names.
+    The cards are those of the convention: the sums that astropy writes of the plain image, under their other names.
     """
     folder, rng, made = tmp_path_factory.mktemp("z"), np.random.default_rng(3), {}
     for kind, codec in (("i4", "RICE_1"), ("i2", "GZIP_2"), ("f4", "GZIP_1")):
