@@ -27,6 +27,7 @@ import pyarrow as pa
 from astropy.io import fits
 
 from benchmarks import record
+from benchmarks.fuzzed_commands import COMMANDS
 from benchmarks.timing import Clock
 from lenspipe.catalog.grades import read_grades
 from lenspipe.errors import LenspipeError
@@ -45,8 +46,8 @@ from lenspipe.survey.tile import BadTile, group_tiles
 from lenspipe.tables import read_parquet
 from lenspipe.toml import read_toml
 
-HANG_S = 5.0
-"""An input that takes longer is a hang: the files have a few kB."""
+HANG_S = 20.0
+"""An input that takes so much of the processor is a hang: the files have a few kB."""
 GENERIC = read_layout("generic").model_copy(update={"checksums": "any"})
 
 
@@ -184,6 +185,10 @@ KINDS = (
     ),
     Kind("r.json", _text(json.dumps({"tiles": ["a"], "config": {"mag_max": 24.5}, "limit": None})), read_json),
 )
+KINDS_OF_COMMANDS = tuple(
+    Kind(name.replace(" ", "/"), of.write, of.read, guarded) for name, (of, guarded) in COMMANDS.items()
+)
+"""A command in the name of the folder, and the file of its input that is damaged."""
 _NUMBERS = (b"0", b"-1", b"99999999999999999999", b"1000000000000000000", b"nan", b"1e400", b"T", b"''", b"\x00")
 
 
@@ -223,7 +228,7 @@ def one(kind: Kind, raw: bytes, whole: Any, path: Path) -> tuple[str, str]:
         verdict, said = "error", str(error)
     except Exception:
         verdict, said = "crash", traceback.format_exc(limit=-3)
-    return ("hang", said) if clock.wall_s > HANG_S else (verdict, said)
+    return ("hang", said) if clock.cpu_s > HANG_S else (verdict, said)
 
 
 def faults(kind: Kind, n: int, seed: int, folder: Path) -> tuple[Counter[str], list[dict[str, Any]]]:
@@ -247,21 +252,28 @@ def faults(kind: Kind, n: int, seed: int, folder: Path) -> tuple[Counter[str], l
 
 @click.command()
 @click.option("--inputs", default=2400, show_default=True, help="Damaged files, of all kinds together.")
+@click.option("--commands", default=400, show_default=True, help="Damaged inputs of whole commands, together.")
+@click.option("--only", default="", help="Kinds whose name holds this.")
 @click.option("--seed", default=1, show_default=True)
 @record.keep_option
-def main(inputs: int, seed: int, keep: bool) -> None:
-    """Damage files of every kind and read them."""
+def main(inputs: int, commands: int, only: str, seed: int, keep: bool) -> None:
+    """Damage files of every kind and read them, by the readers and by whole commands."""
     result: dict[str, Any] = {"inputs": 0, "seed": seed, "kinds": {}, "faults": []}
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        for kind in KINDS:
+        of_readers, of_commands = -(-inputs // len(KINDS)), -(-commands // len(KINDS_OF_COMMANDS))
+        for kind in (*KINDS, *KINDS_OF_COMMANDS):
+            if only not in kind.name:
+                continue
+            n = of_commands if kind in KINDS_OF_COMMANDS else of_readers
             with contextlib.redirect_stderr(io.StringIO()):
-                counts, found = faults(kind, -(-inputs // len(KINDS)), seed, Path(folder))
+                counts, found = faults(kind, n, seed, Path(folder))
             result["kinds"][kind.name] = dict(counts)
             result["inputs"] += counts.total()
             result["faults"] += found
+            print(kind.name, dict(counts), *(f["said"][-300:] for f in found[:2]), flush=True)
     result |= clock.seconds()
-    record.write("fuzz", result, [record.at_most("faults", len(result["faults"]), 0)], keep=keep)
+    record.write("fuzz", result, [record.at_most("faults", len(result["faults"]), 0)], keep=keep and not only)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from lenspipe.catalog.columns import DEFAULT, HEALPIX
+from lenspipe.errors import DataError
 from lenspipe.footers import seal
 from lenspipe.rundir import utc_now
 from lenspipe.sky.healpix import N_BASE, ORDER
@@ -163,9 +165,25 @@ def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: 
 
 
 def read_pixels(root: Path) -> list[Pixel]:
-    """Partitions of a tree."""
-    rows = (root / "partition_info.csv").read_text().splitlines()[1:]
-    return [Pixel(*(int(word) for word in row.split(","))) for row in rows]
+    """
+    Partitions of a tree.
+
+    Raises
+    ------
+    DataError
+        Their list is damaged.
+    """
+    file = root / "partition_info.csv"
+    pixels = []
+    for line, row in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines()[1:], 2):
+        match = re.fullmatch(r"(\d{1,2}),(\d{1,19})", row)
+        order, number = (int(match[1]), int(match[2])) if match else (0, -1)
+        if not (order <= ORDER and 0 <= number < N_BASE * 4**order):
+            raise DataError(
+                "the list of a catalogue's partitions is damaged; take it from a copy", file=str(file), line=line
+            )
+        pixels.append(Pixel(order, number))
+    return pixels
 
 
 def _properties(

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.columns import CONTAMINANT, added_columns, bands_of
+from lenspipe.catalog.records import catalog_record
 from lenspipe.catalog.run_rows import Run, same_files
 from lenspipe.catalog.vectors import check_same_embedding
 from lenspipe.errors import ConfigError
-from lenspipe.rundir import read_json, utc_now
+from lenspipe.rundir import utc_now
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.tables import read_schema
 
@@ -49,8 +50,7 @@ def record_of(out: Path) -> dict[str, Any]:
     path = out / names.PROVENANCE
     if not path.exists():
         raise ConfigError("the folder holds no catalogue; choose another --out", out=str(out))
-    record: dict[str, Any] = read_json(path)
-    return record
+    return catalog_record(path)
 
 
 def check_append(

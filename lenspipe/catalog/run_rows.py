@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from lenspipe.catalog.columns import added_columns, catalog_schema
 from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
+from lenspipe.catalog.records import run_record
 from lenspipe.errors import ConfigError
-from lenspipe.rundir import read_json
 from lenspipe.tables import read_parquet, read_schema, whole_table
 
 
@@ -63,7 +63,7 @@ def open_run_folder(folder: Path) -> Run:
     path = folder / "run.json"
     if not path.exists():
         raise ConfigError("not a run folder: it has no run.json; name the --out of a scan", run=str(folder))
-    record = read_json(path)
+    record = run_record(path)
     if record["status"] == "running":
         raise ConfigError(
             "the run has not ended; finish it with `lenspipe scan ... --resume`, or take what is done by --partial",

@@ -123,10 +123,10 @@ def _on_ray(n_worker: int) -> Executor:
 
 
 def _partial(run: Path, scratch: Path) -> Path:
-    from lenspipe.rundir import read_json
+    from lenspipe.catalog.records import run_record
     from lenspipe.scan.after.partial import finalize_partial
 
-    if not (run / "run.json").exists() or read_json(run / "run.json")["status"] != "running":
+    if not (run / "run.json").exists() or run_record(run / "run.json")["status"] != "running":
         return run  # it has ended, or is none: the ordinary way says so
     done, planned = finalize_partial(run, scratch)
     click.echo(f"Partial: {done} of {planned} shards are done.")

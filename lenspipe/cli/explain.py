@@ -59,9 +59,9 @@ def _run_of(folder: Path, candidate_id: str) -> Run:
     """The run itself, or the one of a catalogue that the candidate is from."""
     from lenspipe.catalog import folder as names
     from lenspipe.catalog.read import runs_of_candidate
+    from lenspipe.catalog.records import catalog_record, run_of
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.errors import ConfigError
-    from lenspipe.rundir import read_json
 
     if not (folder / names.PROVENANCE).exists():
         return open_run_folder(folder)
@@ -71,5 +71,5 @@ def _run_of(folder: Path, candidate_id: str) -> Run:
             "the catalogue has no such candidate" if not runs else "several runs have it; name one of them by --run"
         )
         raise ConfigError(reason, candidate_id=candidate_id, runs=" ".join(runs))
-    known = next(r for r in read_json(folder / names.PROVENANCE)["runs"] if r["run_id"] == runs[0])
+    known = run_of(catalog_record(folder / names.PROVENANCE), runs[0], folder)
     return open_run_folder(Path(known["folder"]))

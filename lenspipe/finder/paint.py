@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lenspipe.catalog.records import run_record
 from lenspipe.errors import ConfigError
 from lenspipe.finder.recipe import HOSTS, survey_recipe
 from lenspipe.finder.request import FinderRequest, Runners
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings
-from lenspipe.rundir import read_json
 from lenspipe.runner import Progress
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.run import simulate
 from lenspipe.stamps.format import StampSet
 from lenspipe.survey.layout import SurveyLayout
+from lenspipe.toml import validate
 
 
 def paint_on_run(
@@ -55,7 +56,7 @@ def paint_on_run(
         The run has no hosts, or the recipe more than one image.
     """
     runners = runners or Runners()
-    layout = SurveyLayout.model_validate(read_json(run / "run.json")["request"]["survey"])
+    layout = validate(run_record(run / "run.json")["request"]["survey"], SurveyLayout, origin="run.json")
     bands: tuple[str, ...] = ()
     if recipe is not None:
         if len(recipe.image) > 1 or recipe.kind != "finder":

@@ -61,13 +61,18 @@ class Tile:
 
     @classmethod
     def from_json(cls, text: str) -> Tile:
-        """Rebuild a tile from `to_json`."""
-        raw = json.loads(text)
-        bands = []
-        for band in raw["bands"]:
-            planes = {key: band[key] and Plane(**band[key]) for key in ("image", "weight", "mask")}
-            bands.append(BandFiles(**{**band, **planes}))
-        return cls(name=raw["name"], bands=tuple(bands))
+        """Rebuild a tile from `to_json`; raises `DataError` where the text is not that."""
+        try:
+            raw = json.loads(text)
+            bands = []
+            for band in raw["bands"]:
+                planes = {key: band[key] and Plane(**band[key]) for key in ("image", "weight", "mask")}
+                bands.append(BandFiles(**{**band, **planes}))
+            return cls(name=raw["name"], bands=tuple(bands))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DataError(
+                "what a table says of a tile's files is damaged; take it from a copy", said=text[:200]
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)

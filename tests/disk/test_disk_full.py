@@ -1,6 +1,7 @@
 import contextlib
 import resource
 import shutil
+import sys
 
 import pytest
 
@@ -16,10 +17,13 @@ from lenspipe.rundir import atomic_path
 def small_disk(n_bytes):
     """A limit on the size of files stands for a full disk: a write fails in the middle."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = sys.dont_write_bytecode  # Python keeps what it could write of a module as if it were whole
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = written
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 

@@ -23,15 +23,16 @@ from lenspipe.catalog.gallery.queue import queued
 from lenspipe.catalog.gallery.sprites import FLOOR, PER_SHEET, PER_SIDE, RANGE, encode, sheet
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.read import best_rows
+from lenspipe.catalog.records import catalog_record, run_of
 from lenspipe.disk import demand_ours, locked_beside, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.image.contact import GAINS
 from lenspipe.report.page import BASE_STYLE
-from lenspipe.rundir import read_json
 from lenspipe.schema import anomaly_fields, ood_field
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import Tile
 from lenspipe.tables import read_parquet
+from lenspipe.toml import validate
 
 SOMETIMES = ("substructure_class", *(f.name for f in anomaly_fields()), ood_field().name)
 """Columns that are shown where a catalogue has them."""
@@ -104,7 +105,7 @@ def write_gallery(
     out = catalogue / names.GALLERY
     demand_ours(out, names.GALLERY_FILE.fullmatch)  # said before the stamps are cut
     with locked_beside(catalogue):
-        record = read_json(catalogue / names.PROVENANCE)
+        record = catalog_record(catalogue / names.PROVENANCE)
         rows = best_rows(catalogue, count)
         if queue is not None:
             rows = queued(rows, queue, grades)
@@ -116,17 +117,17 @@ def write_gallery(
         has_stamp = np.zeros(rows.num_rows, bool)
         reasons: dict[str, str] = {}
         for run_id, tile, members in _tiles(catalogue, rows):
-            run = next(r for r in record["runs"] if r["run_id"] == run_id)
+            run = run_of(record, run_id, catalogue)
             config = run["request"]["config"]
             for stamps in cut_stamps(
                 members,
                 tile,
-                SurveyLayout.model_validate(run["request"]["survey"]),
+                validate(run["request"]["survey"], SurveyLayout, origin=names.PROVENANCE),
                 channels=channels,
                 zero_point_ab=config["zero_point_ab"],
                 stamp_px=stamp_px,
                 stamp_arcsec=stamp_arcsec,
-                **config["background"],
+                **{key: config["background"][key] for key in ("mesh_px", "filter_mesh")},
             ):
                 if stamps.surface_brightness is None:
                     reasons[tile.name] = str(stamps.reason)

@@ -13,6 +13,7 @@ from lenspipe.catalog.folder import PROVENANCE
 from lenspipe.catalog.known import SCHEMA, read_known_lenses, read_positions
 from lenspipe.catalog.magnitudes import magnitude_differences
 from lenspipe.catalog.provenance import Matching
+from lenspipe.catalog.records import catalog_record
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.write import write_catalog
 from lenspipe.disk import locked_beside
@@ -91,7 +92,7 @@ def catalog_run(run: Path, lists: Sequence[str] = ()) -> dict[str, Any] | None:
 
 def _catalog(opened: Run, out: Path, settings: CatalogSettings) -> dict[str, Any]:
     if (out / PROVENANCE).exists():
-        before: dict[str, Any] = read_json(out / PROVENANCE)
+        before = catalog_record(out / PROVENANCE)
         counts = before["runs"][0]["counts"]
         known = (before["known_lenses"] or {}).get("list")
         same = before["runs"][0]["run_id"] == opened.run_id and known == (", ".join(settings.lists) or None)

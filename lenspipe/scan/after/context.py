@@ -8,10 +8,12 @@ from lenspipe.catalog.run_rows import Run
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ScanContext
 from lenspipe.survey.layout import SurveyLayout
+from lenspipe.toml import validate
 
 
 def context_of(run: Run) -> ScanContext:
     """What a run's workers knew of survey and settings, without its models: enough to read and search its shards."""
     request = run.record["request"]
-    config, layout = ScanConfig.model_validate(request["config"]), SurveyLayout.model_validate(request["survey"])
+    config = validate(request["config"], ScanConfig, origin="run.json")
+    layout = validate(request["survey"], SurveyLayout, origin="run.json")
     return ScanContext(config, layout, run.bands, Path())

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from lenspipe.catalog.records import run_record
 from lenspipe.catalog.run_rows import request_id_of
 from lenspipe.errors import ConfigError
-from lenspipe.rundir import read_json, utc_now, write_json
+from lenspipe.rundir import utc_now, write_json
 from lenspipe.scan.finalize import finalize
 from lenspipe.scan.ledger import PARTS, part_files, rows_that_count
 from lenspipe.scan.plan import read_plan, write_plan
@@ -31,7 +32,7 @@ def finalize_partial(run: Path, scratch: Path) -> tuple[int, int]:
         No shard is done.
     """
     plan, bands = read_plan(run / PLAN)
-    record = read_json(run / RUN)
+    record = run_record(run / RUN)
     request_id = request_id_of(record, plan)
     ids = [i for i in plan["shard_id"].to_pylist() if i]
     done = set(rows_that_count(part_files(run / PARTS), set(ids)))
