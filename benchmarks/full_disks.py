@@ -32,7 +32,7 @@ from benchmarks.writers import (
     scratch_in,
 )
 
-PARTS_OF_WHAT_IT_WRITES = (0.0, 0.15, 0.5, 0.9)
+PARTS_OF_WHAT_IT_WRITES = (0.0, 0.5)
 BYTES = 1 << 30
 
 
@@ -71,7 +71,7 @@ def try_one(writer: Writer, stock: Path, disk: Path) -> list[dict[str, Any]]:
         raise RuntimeError(f"{writer.name}: {code}: {said[-2000:]}")
     whole, written = leaves_of(here), max(0, _used(disk) - begun)
     rows = []
-    for part in PARTS_OF_WHAT_IT_WRITES[: 2 if writer.scarce else None]:
+    for part in PARTS_OF_WHAT_IT_WRITES:
         writer.prepare(stock, here)
         before = leaves_of(here)
         room = int(part * written) // 4096 * 4096

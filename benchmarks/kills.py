@@ -39,7 +39,14 @@ from benchmarks.writers import (
 
 SEED = 2026
 ROUNDS, ROUNDS_SCARCE, ROUNDS_RAY = 8, 4, 2
-FINISHED = ("holds a run already", "the folder exists", "the output exists", "is in it already", "is in the catalogue")
+FINISHED = (
+    "the folder of the calibrated copy exists",
+    "holds a run already",
+    "the folder exists",
+    "the output exists",
+    "is in it already",
+    "is in the catalogue",
+)
 """What a command says that was killed when all was written."""
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.copyfile"}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -83,7 +84,7 @@ WRITERS = (
     Writer("scan", (*_SCAN, "--out", "{here}/run", *LOCAL), ("--resume",)),
     Writer("simulate", (*_SIMULATE, "--out", "{here}/set", *LOCAL), ("--resume",)),
     Writer("train", (*_TRAIN, *LOCAL)),
-    Writer("sweep", (*_SWEEP, *LOCAL), ("--resume",)),
+    Writer("sweep", (*_SWEEP, *LOCAL), ("--resume",), scarce=True),
     Writer("catalog", ("catalog", "{stock}/run", "--out", "{here}/cat", *_LISTS)),
     Writer(
         "catalog --append",
@@ -192,6 +193,12 @@ def _inputs(stock: Path) -> None:
     write_denoiser(stock / "denoiser")
     for name in ("stamps", "stamps2"):
         make_stamps(stock / name, 90, bands=("g", "r", "i"), size=33)
+    for part in (stock / "stamps2").glob("*.parquet"):
+        rows = pq.read_table(part)
+        names = pa.array([f"t{name}" for name in rows["stamp_id"].to_pylist()])
+        pq.write_table(
+            rows.set_column(rows.schema.get_field_index("stamp_id"), rows.schema.field("stamp_id"), names), part
+        )
     (stock / "space.toml").write_text(
         "[base.optim]\nepochs = 1\nthreads = 1\n[base.sampling]\nbatch_size = 16\nsteps_per_epoch = 3\n"
         '[[model]]\nfamily = "small-cnn"\nsettings = {width = [3, 4]}\n'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,35 @@ def safe_cell(text: str) -> str:
 def plain_cell(text: str) -> str:
     """What `safe_cell` was given."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def demand_columns(
+    table: pa.Table | pa.Schema, file: str | Path, *, words: Iterable[str] = (), numbers: Iterable[str] = ()
+) -> None:
+    """
+    Raise `DataError` where a table that may be anybody's lacks columns of words or of numbers, or has others there.
+
+    Parameters
+    ----------
+    table : pa.Table or pa.Schema
+    file : path
+        Named in the error.
+    words, numbers : str
+        Names of columns.
+    """
+    schema = table.schema if isinstance(table, pa.Table) else table
+    kinds = {f.name: f.type for f in schema}
+    for name, fits in [*((n, _is_words) for n in words), *((n, _is_number) for n in numbers)]:
+        if name not in kinds:
+            raise DataError("the table lacks a column", file=str(file), column=name)
+        if not fits(kinds[name]):
+            raise DataError(
+                "a column of the table is of another type", file=str(file), column=name, type=str(kinds[name])[:80]
+            )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def check_columns(schema: pa.Schema) -> None:

@@ -16,8 +16,8 @@ from lenspipe.catalog.columns import added_columns, catalog_schema
 from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.catalog.records import run_record
-from lenspipe.errors import ConfigError
-from lenspipe.tables import read_parquet, read_schema, whole_table
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.tables import demand_columns, read_parquet, read_schema, whole_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,10 +70,30 @@ def open_run_folder(folder: Path) -> Run:
             run=str(folder),
         )
     plan = read_parquet(folder / "plan.parquet")
+    demand_columns(plan, folder / "plan.parquet", words=("tile", "shard_id", "files"))
+    _demand_boxes(plan, folder / "plan.parquet")
+    found = folder / "candidates.parquet"
+    demand_columns(read_schema(found), found, words=("candidate_id", "shard_id", "tile"), numbers=_PLACE)
     request_id = record.get("request_id") or request_id_of(record, plan)  # a part of a run has the whole run's
     run_id = run_id_of(request_id, record.get("inputs", []))
     shards = read_parquet(folder / "shards.parquet")
+    demand_columns(shards, folder / "shards.parquet", words=("shard_id", "status"), numbers=("area_deg2",))
     return Run(folder, run_id, request_id, record, tuple(record["bands"]), shards, plan)
+
+
+_PLACE = ("ra", "dec", "x_px", "y_px", "score")
+
+
+def _demand_boxes(plan: pa.Table, file: Path) -> None:
+    """Raise `DataError` where a shard of a plan has no core or window of four whole numbers."""
+    for name in ("core", "window"):
+        boxes = plan[name].combine_chunks() if name in plan.column_names else None
+        if boxes is None or not (pa.types.is_list(boxes.type) or pa.types.is_fixed_size_list(boxes.type)):
+            raise DataError("the table lacks a column of boxes", file=str(file), column=name)
+        there = boxes.filter(pc.is_valid(plan["shard_id"]).combine_chunks())
+        whole = pa.types.is_integer(boxes.type.value_type) and not there.null_count
+        if not (whole and pc.all(pc.equal(pc.list_value_length(there), 4)).as_py() is not False):
+            raise DataError("a shard has no box of four whole numbers", file=str(file), column=name)
 
 
 def request_id_of(record: dict[str, Any], plan: pa.Table) -> str:

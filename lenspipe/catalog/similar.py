@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.hats import Pixel, read_pixels
+from lenspipe.catalog.records import catalog_record
 from lenspipe.catalog.vectors import as_numbers
-from lenspipe.errors import ConfigError
-from lenspipe.rundir import read_json
+from lenspipe.errors import ConfigError, DataError
 from lenspipe.schema import EMBEDDING, field
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.tables import open_parquet, read_parquet
@@ -63,7 +63,7 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
         raise ConfigError(f"the catalogue has no row {where}", target=target, catalog=str(catalogue))
     _, pixel, row = best
     columns = ["candidate_id", EMBEDDING]
-    found = read_parquet(root / "dataset" / pixel.path, columns=columns, partitioning=None).slice(row, 1)
+    found = _with_vectors(root / "dataset" / pixel.path, columns).slice(row, 1)
     vector = as_numbers(found[EMBEDDING])[0].astype(np.float32)
     if not np.isfinite(vector).all():
         raise ConfigError(
@@ -82,7 +82,7 @@ def embedder_of(catalogue: Path) -> tuple[str, str]:
         The catalogue has no vectors.
     """
     vectors_folder(catalogue)
-    runs = read_json(catalogue / names.PROVENANCE)["runs"]
+    runs = catalog_record(catalogue / names.PROVENANCE)["runs"]
     run = next(run for run in runs if run.get("embedder"))
     return run["request"]["config"]["embedder"], run["embedder"]["digest"]
 
@@ -124,7 +124,9 @@ def blocks_of(catalogue: Path, *, block: int = BLOCK) -> Iterator[NDArray[np.flo
     """
     root = vectors_folder(catalogue)
     for pixel in read_pixels(root):
-        with open_parquet(root / "dataset" / pixel.path, pre_buffer=False) as file:
+        path = root / "dataset" / pixel.path
+        with open_parquet(path, pre_buffer=False) as file:
+            _demand_vectors(file.schema_arrow, path)
             for rows in file.iter_batches(block, columns=[EMBEDDING]):
                 yield as_numbers(rows.column(EMBEDDING))
 
@@ -214,6 +216,18 @@ def rows_at(catalogue: Path, rows: NDArray[np.int64], cosines: NDArray[np.float3
         first += n
     found = pa.concat_tables(tables).sort_by("place").drop_columns(["place"])
     return found.add_column(0, SIMILARITY, pa.array(cosines, pa.float32()))
+
+
+def _with_vectors(file: Path, columns: list[str]) -> pa.Table:
+    rows = read_parquet(file, columns=columns, partitioning=None)
+    _demand_vectors(rows.schema, file)
+    return rows
+
+
+def _demand_vectors(schema: pa.Schema, file: Path) -> None:
+    """Raise `DataError` where a table, which may be anybody's, has no vectors."""
+    if EMBEDDING not in schema.names or not pa.types.is_fixed_size_list(schema.field(EMBEDDING).type):
+        raise DataError("the table has no vectors", file=str(file))
 
 
 def _cosines(vectors: NDArray[np.float16], asked: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -75,7 +75,7 @@ def command(
 
     if out is not None and in_place:
         raise ConfigError("give --out or --in-place, not both")
-    if out is not None and out.exists():
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
     stamps = open_stamps(data_of(folders), one_grid=False)
     if training_set:
@@ -181,7 +181,7 @@ def _calibrate_committee(
     device: str,
 ) -> int:
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.disk import locked_beside
+    from lenspipe.disk import new_folder
     from lenspipe.evaluate.committee import calibrate_committee
     from lenspipe.nn.committee import COMMITTEE_FILE, committee_of, open_committee, write_committee
 
@@ -205,7 +205,7 @@ def _calibrate_committee(
     if folder is None:
         click.echo("Nothing was written: add --out DIR, or --in-place.")
     else:
-        with contextlib.nullcontext() if in_place else locked_beside(folder):
-            write_committee(folder, fitted)
+        with contextlib.nullcontext(folder) if in_place else new_folder(folder) as new:
+            write_committee(new, fitted)
         click.echo(f"{folder / COMMITTEE_FILE}: written")
     return 0

@@ -211,9 +211,13 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
     Raises
     ------
     TileError
-        The file is damaged in this window or its checksums show that it was, a weight or mask plane does not fit the
-        image, most of the pixels would be saturated, or nobody says whether the zeros of photon counts are data.
+        The window is not of this tile, the file is damaged in it or its checksums show that it was, a weight or mask
+        plane does not fit the image, most of the pixels would be saturated, or nobody says whether the zeros of photon
+        counts are data.
     """
+    n_row, n_column = facts.shape
+    if not (0 <= window.x0 < window.x1 <= n_column and 0 <= window.y0 < window.y1 <= n_row):
+        raise TileError("the window lies outside the tile", tile=tile.name, window=str(window), shape=str(facts.shape))
     n_band = len(tile.bands)
     image = np.empty((n_band, *window.shape), np.float32)
     mask = np.empty((n_band, *window.shape), np.bool_)

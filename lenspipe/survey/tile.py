@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from lenspipe.bands import by_wavelength
-from lenspipe.errors import ConfigError, TileError
+from lenspipe.errors import ConfigError, DataError, TileError
 from lenspipe.survey.files import SUFFIX, glob_files, is_url, read_header
 from lenspipe.survey.layout import FileRule, Hdu, SurveyLayout
 
@@ -70,9 +70,7 @@ class Tile:
                 bands.append(BandFiles(**{**band, **planes}))
             return cls(name=raw["name"], bands=tuple(bands))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise DataError(
-                "what a table says of a tile's files is damaged; take it from a copy", said=text[:200]
-            ) from error
+            raise DataError("what a table says of the files of a tile is damaged", said=str(text)[:200]) from error
 
 
 @dataclasses.dataclass(frozen=True)

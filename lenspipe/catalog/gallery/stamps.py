@@ -67,9 +67,12 @@ def cut_stamps(
         .aggregate([("row", "list"), ("x_px", "list"), ("y_px", "list")])
         .to_pylist()
     ):
-        window = Box(*(group[name] for name in windows))
         members = np.array(group["row_list"])
+        if None in group["x_px_list"] or None in group["y_px_list"] or None in group.values():
+            yield Stamps(members, None, None, "a row does not say where in its tile it is")
+            continue
         try:
+            window = Box(*(int(group[name]) for name in windows))
             facts = read_facts(tile, layout, assumed_zero_point_ab=zero_point_ab)
             pixels = read_window(tile, facts, layout, window)
             flat = subtract_sky(pixels.image, pixels.mask, bands=pixels.bands, mesh_px=mesh_px, filter_mesh=filter_mesh)

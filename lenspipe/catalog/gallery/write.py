@@ -31,13 +31,22 @@ from lenspipe.report.page import BASE_STYLE
 from lenspipe.schema import anomaly_fields, ood_field
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import Tile
-from lenspipe.tables import read_parquet
+from lenspipe.tables import demand_columns, read_parquet
 from lenspipe.toml import validate
 
 SOMETIMES = ("substructure_class", *(f.name for f in anomaly_fields()), ood_field().name)
 """Columns that are shown where a catalogue has them."""
 PAGE, STYLE = Path(__file__).parent / "page", "style.css"
 """White balance: galaxies are red, so that equal gains show few colours."""
+
+
+_WORDS = ("run_id", "candidate_id", "name", *KNOWN[:3], "tile")
+_NUMBERS = (
+    *("ra", "dec", "rank", "score", "probability", "prior", "n_detection", KNOWN[3], "half_light_radius_arcsec"),
+    *("axis_ratio", "flags", "mask_fraction", "covered_fraction", "x_px", "y_px"),
+    *(f"window_{edge}_px" for edge in ("x0", "y0", "x1", "y1")),
+)
+"""Columns of a catalogue that a page is made of, whoever wrote it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +116,7 @@ def write_gallery(
     with locked_beside(catalogue):
         record = catalog_record(catalogue / names.PROVENANCE)
         rows = best_rows(catalogue, count)
+        demand_columns(rows, catalogue, words=_WORDS, numbers=[*_NUMBERS, *_magnitudes(rows.schema)])
         if queue is not None:
             rows = queued(rows, queue, grades)
         likeness = likeness_of(catalogue, rows, method=map_method)
@@ -204,10 +214,15 @@ def write_page(
             _write_script(new / "sheets" / f"sheet-{number:04d}.js", "LENSPIPE.sheet", number, picture)
 
 
+def _magnitudes(schema: pa.Schema) -> list[str]:
+    return [f"{name}_{band}" for band in bands_of(schema) for name in ("mag", "mag_err")]
+
+
 def _tiles(catalogue: Path, rows: pa.Table) -> list[tuple[str, Tile, pa.Table]]:
-    known = read_parquet(catalogue / names.TILES).to_pylist()
+    known = read_parquet(catalogue / names.TILES)
+    demand_columns(known, catalogue / names.TILES, words=("run_id", "tile", "files"))
     found = []
-    for item in known:
+    for item in known.to_pylist():
         mine = pc.and_(pc.equal(rows["run_id"], item["run_id"]), pc.equal(rows["tile"], item["tile"]))
         members = rows.filter(mine)
         if members.num_rows:
@@ -217,6 +232,8 @@ def _tiles(catalogue: Path, rows: pa.Table) -> list[tuple[str, Tile, pa.Table]]:
 
 def _noise(shards: pa.Table, channels: tuple[str, ...]) -> NDArray[np.float64]:
     """Median sky noise of each channel, nJy / arcsec^2; 1 where nothing was measured and nothing will be shown."""
+    numbers = ("pixel_scale_arcsec", *(f"sky_rms_{band}_njy" for band in channels))
+    demand_columns(shards, names.SHARDS, numbers=numbers)
     scale = shards["pixel_scale_arcsec"].to_numpy()
     noise = []
     for band in channels:

@@ -19,7 +19,7 @@ from lenspipe.bands import colour_bands
 from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.run_rows import Run
 from lenspipe.catalog.vectors import EMBEDDINGS, vectors_of
-from lenspipe.errors import ConfigError, LenspipeError, TileError
+from lenspipe.errors import ConfigError, DataError, LenspipeError, TileError
 from lenspipe.rundir import versions
 from lenspipe.scan import models
 from lenspipe.scan.after.context import context_of
@@ -76,6 +76,8 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     if (vectors := run.folder / EMBEDDINGS).exists():
         stored[EMBEDDING] = vectors_of(vectors, [candidate_id])[0].as_py()
     plan = run.plan.filter(pc.equal(run.plan["shard_id"], stored["shard_id"]))
+    if not plan.num_rows:
+        raise DataError("the candidate's shard is not in the run's plan", shard=str(stored["shard_id"]))
     task = tasks_of(plan)[0]
     changed = [*_changed_versions(run), *_changed_files(run, task)]
     context = context_of(run)
