@@ -75,7 +75,7 @@ def try_one(writer: Writer, stock: Path, disk: Path) -> list[dict[str, Any]]:
         writer.prepare(stock, here)
         before = leaves_of(here)
         room = int(part * written) // 4096 * 4096
-        _mount(disk, f"remount,size={_used(disk) + room}")
+        _mount(disk, f"remount,size={max(4096, _used(disk) + room)}")  # 0 would be no limit
         code, said = run_lenspipe(writer.words(stock, here))
         _mount(disk, f"remount,size={BYTES}")
         faults = refused(code, said, here, before, "the disk is full")

@@ -192,8 +192,33 @@ KINDS_OF_COMMANDS = tuple(
 _NUMBERS = (b"0", b"-1", b"99999999999999999999", b"1000000000000000000", b"nan", b"1e400", b"T", b"''", b"\x00")
 
 
+_OTHERS = (None, 0, -1, 1e308, "", "x", [], {}, True, [[1]], 10**20)
+
+
+def _torn_json(raw: bytes, rng: np.random.Generator) -> bytes | None:
+    """JSON that is whole, and of which a key is gone or a value is another; None for what is no JSON."""
+    try:
+        made = json.loads(raw)
+    except ValueError:
+        return None
+    at = made
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = keys[int(rng.integers(len(keys)))]
+        if not (isinstance(at[key], dict | list) and at[key]) or rng.integers(3) == 0:
+            break
+        at = at[key]
+    if rng.integers(2):
+        del at[key]
+    else:
+        at[key] = _OTHERS[int(rng.integers(len(_OTHERS)))]
+    return json.dumps(made).encode()
+
+
 def damaged(raw: bytes, rng: np.random.Generator) -> bytes:
     """A file with one to three of: bits, a digit or a run of digits, a piece left out, doubled or cut off, brackets."""
+    if raw[:1] == b"{" and rng.integers(2) and (torn := _torn_json(raw, rng)):
+        return torn
     made = bytearray(raw)
     for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
         at = int(rng.integers(len(made))) if made else 0

@@ -71,6 +71,7 @@ def open_run(
     command: str,
     own: Sequence[str] = (),
     has_work: Callable[[], bool] = lambda: True,
+    spare: Callable[[], Any] = lambda: None,
 ) -> Iterator[bool]:
     """
     Take hold of a run folder for one request, and keep other processes out until the body ends.
@@ -92,6 +93,8 @@ def open_run(
         Files and folders that a run makes in ``folder``, beside ``request.json``.
     has_work : callable
         Whether the folder holds something that took work to make.
+    spare : callable
+        Gives the request where ``request.json`` is damaged, from another file that holds it; None where there is none.
 
     Yields
     ------
@@ -105,6 +108,7 @@ def open_run(
     """
     request = json.loads(json.dumps(request))
     with locked(folder):
+        _mend(folder / REQUEST, spare)
         known = _claim(folder, request, resume=resume, command=command, own=own, has_work=has_work)
         try:
             yield known
@@ -112,6 +116,18 @@ def open_run(
             if not known and not has_work():
                 _remove(folder, (REQUEST, *own))
             raise
+
+
+def _mend(path: Path, spare: Callable[[], Any]) -> None:
+    """Write ``request.json`` anew where it is damaged and another file holds what it said."""
+    if path.exists():
+        try:
+            read_json(path)
+        except ConfigError:
+            request = spare()
+            if request is None:
+                raise
+            write_json(path, request)
 
 
 def _claim(

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lenspipe.catalog.vectors import EMBEDDINGS
 from lenspipe.disk import locked, remove_scratch
-from lenspipe.errors import DataError
+from lenspipe.errors import ConfigError, DataError
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
@@ -127,7 +127,13 @@ def run_scan(
         chosen = choose_readers(request.config, bands, request.layout)
         check_tiles(chosen.readers, tiles, request.config, request.layout)
     with open_run(
-        folder, request.to_json(), resume=resume, command="--out", own=OWN, has_work=lambda: any_done(folder / PARTS)
+        folder,
+        request.to_json(),
+        resume=resume,
+        command="--out",
+        own=OWN,
+        has_work=lambda: any_done(folder / PARTS),
+        spare=lambda: _recorded(folder).get("request"),
     ) as known:
         if known:
             found = chosen = None
@@ -145,8 +151,8 @@ def run_scan(
             progress.say(f"No scores: {chosen.no_model}. Sources are detected and measured.")
         for note in filter(None, (reader.note() for reader in chosen.readers)):
             progress.say(note)
-        if found is None and (folder / RUN).exists():
-            notes = read_json(folder / RUN).get("notes", [])
+        if found is None:
+            notes = _recorded(folder).get("notes", [])
         record = {**_record(request, context, chosen.no_model), "notes": notes}
         write_json(folder / RUN, {**record, "status": "running"})
         _scan(plan, context, folder, runner, progress, session, seconds)
@@ -182,6 +188,15 @@ def run_scan(
             },
         )
         return ScanResult(folder, totals, context.finder, chosen.no_model, seconds, exit_code)
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says, which is written anew in any case; empty where it is missing or damaged."""
+    try:
+        found = read_json(folder / RUN)
+    except (ConfigError, FileNotFoundError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class _Prior:

@@ -69,7 +69,7 @@ class Structure:
 
 def structure_of(file: str, stream: IO[bytes] | None = None, *, unpacked_gb_max: float = UNPACKED_GB_MAX) -> Structure:
     """
-    Structure of a FITS file; of a local one it is kept until the file changes.
+    Structure of a FITS file; of a local one it, or that there is none, is kept until the file changes.
 
     A plain file is asked for its headers only. A packed one is unpacked to its end, in little memory, so that the
     checksums of its packing and of its HDUs are met.
@@ -95,16 +95,23 @@ def structure_of(file: str, stream: IO[bytes] | None = None, *, unpacked_gb_max:
         facts = os.stat(file)
     except (OSError, ValueError) as error:
         raise TileError(f"{CANNOT}: {getattr(error, 'strerror', None) or error}", file=file) from error
-    return _kept(file, facts.st_size, facts.st_mtime_ns, facts.st_ino, unpacked_gb_max)
+    try:
+        found = _kept(file, facts.st_size, facts.st_mtime_ns, facts.st_ino, unpacked_gb_max)
+    except OSError as error:
+        raise TileError(f"{CANNOT}: {error.strerror or error}", file=file) from error
+    if isinstance(found, TileError):
+        raise TileError(found.message, **found.facts) from found
+    return found
 
 
 @functools.lru_cache(maxsize=4096)
-def _kept(file: str, size: int, changed_ns: int, inode: int, unpacked_gb_max: float) -> Structure:
-    try:
-        with open(file, "rb") as stream:
+def _kept(file: str, size: int, changed_ns: int, inode: int, unpacked_gb_max: float) -> Structure | TileError:
+    """The structure, or why there is none: a packed file that is damaged is not unpacked again for every shard."""
+    with open(file, "rb") as stream:
+        try:
             return _structure(file, stream, unpacked_gb_max)
-    except OSError as error:
-        raise TileError(f"{CANNOT}: {error.strerror or error}", file=file) from error
+        except TileError as error:
+            return error.with_traceback(None)
 
 
 def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes] | None = None) -> None:

@@ -123,11 +123,16 @@ def group_tiles(files: Iterable[str], layout: SurveyLayout) -> list[Tile | BadTi
     return tiles_of(groups)
 
 
+_LONGEST_NAME = 150
+"""Characters; shards and files are named after tiles, and file names end at 255 bytes."""
+
+
 def tiles_of(groups: Mapping[str, Sequence[BandFiles | TileError]]) -> list[Tile | BadTile]:
     """
     Tiles of named groups of bands, sorted; characters that are not for file names become ``_``.
 
-    Of names that differ in such characters alone, each gets six digits that are its own.
+    Of names that differ in such characters alone, and of those that are too long for a file name, each gets six digits
+    that are its own.
     """
     clean: dict[str, list[str]] = {}
     for name in groups:
@@ -135,7 +140,10 @@ def tiles_of(groups: Mapping[str, Sequence[BandFiles | TileError]]) -> list[Tile
     tiles = []
     for short, names in clean.items():
         for name in names:
-            own = short if len(names) == 1 else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+            digits = hashlib.sha256(name.encode()).hexdigest()[:6]
+            own = short if len(names) == 1 else f"{short}-{digits}"
+            if len(own) > _LONGEST_NAME:
+                own = f"{short[:_LONGEST_NAME]}-{digits}"
             tiles.append(_tile(own, list(groups[name])))
     return sorted(tiles, key=lambda tile: tile.name)
 

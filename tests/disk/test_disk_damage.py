@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 from sky import write_tile
 
+from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.cli.scan import command
-from lenspipe.errors import LenspipeError
+from lenspipe.errors import ConfigError, DataError, LenspipeError
 from lenspipe.scan.ledger import part_files
 
 
@@ -59,11 +60,36 @@ def test_a_damaged_plan_is_made_again_on_resume(finished, run):
 
 
 @pytest.mark.parametrize("name", ["request.json", "run.json"])
-def test_damaged_json_is_one_line_that_names_the_file(finished, run, name):
+def test_damaged_json_of_a_run_is_made_again_on_resume(finished, run, name):
+    want = json.loads((run / name).read_text())
     (run / name).write_bytes(json.dumps({"a": 1}).encode()[:-3])
+    assert scan(finished / "tiles", run, "--resume").return_value == 0
+    made = json.loads((run / name).read_text())
+    assert made == want if name == "request.json" else made["request"] == want["request"]
+
+
+def test_a_request_of_which_nothing_is_left_is_one_line_that_names_the_file(finished, run):
+    for name in ("request.json", "run.json"):
+        (run / name).write_text("{")
     found = scan(finished / "tiles", run, "--resume")
     assert isinstance(found.exception, LenspipeError), found.exc_info
-    assert name in str(found.exception) and "\n" not in str(found.exception)
+    assert "request.json" in str(found.exception) and "\n" not in str(found.exception)
+
+
+def test_a_record_that_is_json_and_says_nothing_is_one_line_that_names_what_is_missing(run):
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"damaged, or of another program: Field required.*key='status'"):
+        open_run_folder(run)
+
+
+def test_a_table_of_others_without_a_column_is_one_line(run):
+    plan = pq.read_table(run / "plan.parquet")
+    pq.write_table(plan.drop_columns(["window"]), run / "plan.parquet")
+    with pytest.raises(DataError, match="lacks a column of boxes"):
+        open_run_folder(run)
+    pq.write_table(plan.drop_columns(["files"]), run / "plan.parquet")
+    with pytest.raises(DataError, match=r"lacks a column.*column='files'"):
+        open_run_folder(run)
 
 
 def test_our_tables_carry_page_checksums(run):
