@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -55,7 +56,19 @@ def read_parquet(path: str | Path, **options: Any) -> pa.Table:
         The table is damaged; the file is named.
     """
     with _damage_named(path):
+        _demand_possible(path, pq.read_metadata(path))
         return pq.read_table(path, page_checksum_verification=True, **options)
+
+
+_CELLS, _CELLS_PER_BYTE = 1_000_000_000, 1000
+"""Of so many a table may always be; beyond, of so many per byte of its file, where all in a column may be equal."""
+
+
+def _demand_possible(path: str | Path, footer: pq.FileMetaData) -> None:
+    """Raise `DataError` where a table would unpack to very much more than its file is."""
+    cells, size = footer.num_rows * max(1, footer.num_columns), os.path.getsize(path)
+    if cells > _CELLS + _CELLS_PER_BYTE * size:
+        raise DataError(f"{footer.num_rows} rows in {size} bytes: it is not what it claims to be", file=str(path))
 
 
 def read_schema(path: str | Path) -> pa.Schema:

@@ -3,6 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lenspipe import tables
 from lenspipe.errors import DataError
 from lenspipe.footers import check_seal, seal
 from lenspipe.tables import open_parquet, read_footer, read_parquet, read_schema, table_writer, write_table
@@ -54,6 +55,14 @@ def test_sealed_tables_are_read_by_others_and_those_of_before_and_of_others_by_u
         assert duckdb.sql(f"select count(*), max(id) from '{path}'").fetchone() == (40, "c9")
     pq.write_table(TABLE, tmp_path / "old.parquet")
     assert read_parquet(tmp_path / "old.parquet").equals(TABLE)
+
+
+def test_a_table_of_more_rows_than_its_bytes_can_hold_is_refused_before_they_are_made(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"a": pa.array(np.zeros(3_000_000, np.int8))}), tmp_path / "t.parquet", compression="zstd")
+    assert read_parquet(tmp_path / "t.parquet").num_rows == 3_000_000
+    monkeypatch.setattr(tables, "_CELLS", 1_000_000)
+    with pytest.raises(DataError, match=r"3000000 rows in \d+ bytes"):
+        read_parquet(tmp_path / "t.parquet")
 
 
 def test_a_seal_is_set_once_and_what_is_no_parquet_is_left_to_arrow(tmp_path):
