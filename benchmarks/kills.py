@@ -158,7 +158,7 @@ def main(work: Path, only: tuple[str, ...], with_ray: bool, rounds: int, keep: b
             results[writer.name] = {"end": end, "not_reproducible": differ, "changes": changes, "seconds": seconds,
                                     "code": code, "rounds": []}  # fmt: skip
         whole = results[writer.name]
-        n = ROUNDS_RAY if writer.ray else ROUNDS_SCARCE if writer.scarce else rounds
+        n = ROUNDS_RAY if writer.ray else min(rounds, ROUNDS_SCARCE) if writer.scarce else rounds
         for k in range(len(whole["rounds"]), n):
             rng = np.random.default_rng([SEED, number, k])
             whole["rounds"].append(one(writer, stock, here, whole, rng, k))

@@ -115,6 +115,8 @@ def _read(file: str) -> pa.Table:
                 table = Table.read(path, format=_FORMATS[suffix])
             flat = [name for name in table.colnames if len(table[name].shape) == 1]
             return pa.Table.from_pandas(table[flat].to_pandas(), preserve_index=False)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise ConfigError(f"the list of lenses cannot be read: {error}", file=file) from error
+    except Exception as error:  # astropy raises whatever the bytes of a damaged list lead it to
+        raise ConfigError(
+            f"the list of lenses cannot be read: {error or type(error).__name__}"[:500], file=file
+        ) from error
     raise ConfigError("the kind of list is not known; use .parquet, .csv, .tsv, .fits, .xml or .vot", file=file)

@@ -90,7 +90,7 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
         click.echo(INTERRUPTED, err=True)
         sys.exit(EXIT_INTERRUPTED)
     except LenspipeError as error:
-        click.echo(f"lenspipe: {type(error).__name__}: {error}", err=True)
+        click.echo(f"lenspipe: {type(error).__name__}: {printable(str(error))}", err=True)
         sys.exit(EXIT_BAD_REQUEST)
     except Exception as error:
         refusal = disk_refusal(error)
@@ -99,6 +99,18 @@ def run_command(command: click.Command, args: list[str] | None = None) -> NoRetu
         click.echo(f"lenspipe: {refusal}", err=True)
         sys.exit(EXIT_BAD_REQUEST)
     sys.exit(code or EXIT_DONE)
+
+
+def printable(text: str) -> str:
+    """
+    Text without characters that command a terminal, for words that others wrote.
+
+    Examples
+    --------
+    >>> printable("a" + chr(27) + "[2Jb")
+    'a\ufffd[2Jb'
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 DISK_FULL = "No space left on device", "Disk quota exceeded", "Not enough space on disk"

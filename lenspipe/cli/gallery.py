@@ -55,6 +55,7 @@ def command(
     Exit code: 0 done, 2 bad request, 3 done, but some tiles could not be opened.
     """
     from lenspipe.catalog.gallery.write import write_gallery
+    from lenspipe.cli import printable
     from lenspipe.errors import ConfigError
 
     if grades and queue is None:
@@ -70,5 +71,5 @@ def command(
     )
     click.echo(f"{result.index}  {result.n_row} candidates, {result.n_stamp} with a stamp")
     for tile, reason in sorted(result.reasons.items()):
-        click.echo(f"no stamps of tile {tile}: {reason}", err=True)
+        click.echo(printable(f"no stamps of tile {tile}: {reason}"), err=True)
     return 3 if result.reasons else 0

@@ -117,12 +117,14 @@ def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lenspipe.cli import printable
+
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     if pairs:
         table = Table("grader", "grader", "both graded", "equal", "weighted kappa", title="Agreement", box=box.SIMPLE)
         for pair in pairs:
             numbers = ["–" if pair[key] is None else f"{pair[key]:.3f}" for key in ("equal", "kappa")]
-            table.add_row(pair["first"], pair["second"], str(pair["n"]), *numbers)
+            table.add_row(printable(pair["first"]), printable(pair["second"]), str(pair["n"]), *numbers)
         console.print(table)
     table = Table("label", "candidates", "mean grade", title="Labels", box=box.SIMPLE)
     for word, label in (("lens", 1), ("not a lens", 0), ("undecided", None)):

@@ -73,6 +73,7 @@ def command(
     from rich.table import Table
 
     from lenspipe.catalog.similar import embedder_of, most_similar, vector_at
+    from lenspipe.cli import printable
     from lenspipe.errors import ConfigError
     from lenspipe.rundir import atomic_path
     from lenspipe.stamps.readers.one import is_stamp_file, read_stamp
@@ -117,12 +118,13 @@ def command(
                         writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
             else:
                 write_table(found, path)
-    table = Table(title=f"Most like {name}", title_justify="left", box=None)
+    table = Table(title=f"Most like {printable(name)}", title_justify="left", box=None)
     for column in ("similarity", "candidate_id", "ra", "dec", "score"):
         table.add_column(column, justify="left" if column == "candidate_id" else "right", overflow="fold")
     for one in found.to_pylist():
         score = "" if one["score"] is None else f"{one['score']:.4f}"
-        table.add_row(f"{one['similarity']:.4f}", one["candidate_id"], f"{one['ra']:.6f}", f"{one['dec']:+.6f}", score)
+        place = f"{one['ra']:.6f}", f"{one['dec']:+.6f}"
+        table.add_row(f"{one['similarity']:.4f}", printable(one["candidate_id"]), *place, score)
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     if facts is not None:

@@ -235,6 +235,13 @@ def isolate(pixels: NDArray[Any]) -> NDArray[np.float32] | None:
 
 
 def _images(folder: Path, scale: float) -> Iterator[tuple[str, NDArray[Any], float]]:
+    try:
+        yield from _read_images(folder, scale)
+    except Exception as error:  # astropy raises whatever the bytes of a damaged file lead it to
+        raise DataError(f"an image of the folder cannot be read: {error}"[:500], folder=str(folder)) from error
+
+
+def _read_images(folder: Path, scale: float) -> Iterator[tuple[str, NDArray[Any], float]]:
     from astropy.io import fits
 
     catalogues = sorted(p for p in folder.rglob("real_galaxy_catalog*.fits") if not p.name.endswith("_fits.fits"))

@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Literal, TypeAlias, cast
@@ -96,6 +97,8 @@ def structure_of(file: str, stream: IO[bytes] | None = None, *, unpacked_gb_max:
     except (OSError, ValueError) as error:
         raise TileError(f"{CANNOT}: {getattr(error, 'strerror', None) or error}", file=file) from error
     try:
+        if not stat.S_ISREG(facts.st_mode):
+            raise TileError(f"{CANNOT}: it is not a file", file=file)
         found = _kept(file, facts.st_size, facts.st_mtime_ns, facts.st_ino, unpacked_gb_max)
     except OSError as error:
         raise TileError(f"{CANNOT}: {error.strerror or error}", file=file) from error

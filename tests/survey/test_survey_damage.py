@@ -1,6 +1,7 @@
 """Damaged and crafted FITS files: noticed, in one error, in little time and memory."""
 
 import gzip
+import os
 import time
 
 import numpy as np
@@ -10,11 +11,12 @@ from sky import write_tile
 
 from lenspipe.catalog.votable import write_fits
 from lenspipe.errors import TileError
+from lenspipe.survey import structure
 from lenspipe.survey.files import find_files, image_hdu, open_fits
 from lenspipe.survey.layout import read_layout
 from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
-from lenspipe.survey.structure import RECORD
+from lenspipe.survey.structure import RECORD, structure_of
 from lenspipe.survey.tile import group_tiles
 
 GENERIC = read_layout("generic")
@@ -105,6 +107,25 @@ def test_our_own_tables_carry_checksums_that_astropy_finds_right(tmp_path, recwa
             assert [hdu._checksum_valid for hdu in hdus] == [1, 1]
             assert len(hdus[1].data) == n
     assert not [w for w in recwarn if "hecksum" in str(w.message)]
+
+
+def test_a_pipe_in_the_place_of_a_file_is_an_error_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a_r.fits")
+    with pytest.raises(TileError, match="it is not a file"):
+        structure_of(str(tmp_path / "a_r.fits"))
+
+
+def test_why_a_packed_file_is_damaged_is_found_once_until_it_changes(tmp_path, whole, monkeypatch):
+    packed = gzip.compress(whole[""])
+    file = str(_write(tmp_path / "a_r.fits.gz", packed[:-8]))
+    opened = []
+    monkeypatch.setattr(structure, "_unpacked", lambda *a, of=structure._unpacked: opened.append(1) or of(*a))
+    for _ in range(3):
+        with pytest.raises(TileError, match="gzip says"):
+            structure_of(file)
+    assert len(opened) == 1
+    _write(tmp_path / "a_r.fits.gz", packed)
+    assert structure_of(file).packed == "gzip"
 
 
 def _write(path, raw):
