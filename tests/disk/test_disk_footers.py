@@ -61,6 +61,7 @@ def test_a_table_of_more_rows_than_its_bytes_can_hold_is_refused_before_they_are
     pq.write_table(pa.table({"a": pa.array(np.zeros(3_000_000, np.int8))}), tmp_path / "t.parquet", compression="zstd")
     assert read_parquet(tmp_path / "t.parquet").num_rows == 3_000_000
     monkeypatch.setattr(tables, "_CELLS", 1_000_000)
+    monkeypatch.setattr(tables, "_CELLS_PER_BYTE", 10)
     with pytest.raises(DataError, match=r"3000000 rows in \d+ bytes"):
         read_parquet(tmp_path / "t.parquet")
 
