@@ -68,7 +68,7 @@ def command(
     the probability given the score that they have together, and --out is the committee's folder. Weights are not
     touched. Without --out and --in-place the fit is shown and nothing is written.
     """
-    from lenspipe.disk import locked
+    from lenspipe.disk import locked, locked_beside
     from lenspipe.nn.card import find_model
     from lenspipe.nn.committee import is_committee
     from lenspipe.stamps.joined import open_stamps
@@ -76,7 +76,8 @@ def command(
     if out is not None and in_place:
         raise ConfigError("give --out or --in-place, not both")
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
+        with locked_beside(out):  # removes the lock that a killed one left
+            raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
     stamps = open_stamps(data_of(folders), one_grid=False)
     if training_set:
         if len(models) > 1 or is_committee(models[0]):
