@@ -367,7 +367,7 @@ def _cards_and_data(path: Path) -> list[tuple[str, str | bytes]]:
             piece
             for k, hdu in enumerate(hdus)
             for piece in (
-                (f"{k}.header", repr([c for c in hdu.header.cards if c.keyword not in _SAID_IN_CARDS])),
+                (f"{k}.header", _DATES.sub("", repr([c for c in hdu.header.cards if c.keyword not in _SAID_IN_CARDS]))),
                 (f"{k}.data", b"" if hdu.data is None else np.asarray(hdu.data).tobytes()),
             )
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def write_catalog(
     max_rows: int = MAX_ROWS,
     executor: Start[Executor] = PLAIN,
     flat: bool = True,
+    last: Callable[[Path, dict[str, Any]], dict[str, Any]] = lambda new, record: record,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """
@@ -75,6 +77,8 @@ def write_catalog(
         What carries out the tasks; this process by default.
     flat : bool
         Write tables of all rows too, which takes an executor that holds all rows in one task.
+    last : callable
+        Given the finished folder, before it takes the place of ``out``, and its record; gives the record as it is then.
     progress : Progress, optional
 
     Returns
@@ -133,7 +137,7 @@ def write_catalog(
                 shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
             if flat:
                 _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
-            return finish_catalog(
+            record = finish_catalog(
                 new,
                 run,
                 out=out,
@@ -144,6 +148,7 @@ def write_catalog(
                 acronym=acronym,
                 matching=matching,
             )
+            return last(new, record)
 
 
 def _anything(path: str) -> bool:

@@ -75,6 +75,7 @@ def command(
     from lenspipe.distributed.session import on_ray
     from lenspipe.errors import ConfigError
     from lenspipe.scan.after.catalog import compare_magnitudes, matching_of
+    from lenspipe.scan.after.known import examine_absent
     from lenspipe.scan.config import CatalogSettings
 
     if distributed and partial:
@@ -106,14 +107,15 @@ def command(
             matching=matching_of(settings),
             executor=on_ray(_on_ray, n_worker=workers) if distributed else PLAIN,
             flat=not distributed,
+            last=_as_it_is if distributed else partial(examine_absent, opened),
             progress=progress,
         )
-        if record["known_lenses"] and not distributed:
-            from lenspipe.scan.after.known import examine_absent
-
-            record = examine_absent(opened, out, record)
     print_catalog(out, record)
     return 0
+
+
+def _as_it_is(new: Path, record: dict[str, Any]) -> dict[str, Any]:
+    return record
 
 
 def _on_ray(n_worker: int) -> Executor:

@@ -29,6 +29,7 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
     from rich.console import Console
     from rich.table import Table
 
+    from lenspipe.disk import locked_beside
     from lenspipe.scan.after.explain import draw, explain, to_json
 
     found = explain(_run_of(folder, candidate_id), candidate_id)
@@ -36,7 +37,8 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
         click.echo(to_json(found))
         return 0 if found.same else 3
     out = out or Path(f"{candidate_id}.png")
-    draw(found, out)
+    with locked_beside(out):
+        draw(found, out)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     table = Table("", "stored", "again", title=candidate_id, title_justify="left", box=box.SIMPLE)
     for name in dict.fromkeys(("ra", "dec", "score", *found.differs)):

@@ -74,6 +74,7 @@ def command(
 
     from lenspipe.catalog.similar import embedder_of, most_similar, vector_at
     from lenspipe.cli import printable
+    from lenspipe.disk import locked_beside
     from lenspipe.errors import ConfigError
     from lenspipe.rundir import atomic_path
     from lenspipe.stamps.readers.one import is_stamp_file, read_stamp
@@ -109,7 +110,7 @@ def command(
 
         found = most_similar_by_index(catalogue, vector, k)
     if out is not None:
-        with atomic_path(out) as path:
+        with locked_beside(out), atomic_path(out) as path:
             if out.suffix == ".csv":
                 with path.open("w", newline="", encoding="utf-8") as stream:
                     writer = csv.writer(stream)

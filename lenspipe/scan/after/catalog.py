@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,20 @@ def _catalog(opened: Run, out: Path, settings: CatalogSettings) -> dict[str, Any
         if same and opened.record["counts"].items() <= counts.items():
             return before
     compare_magnitudes(opened, settings.lists)
-    record = write_catalog(
+    return write_catalog(
         opened,
         out,
         radius_arcsec=settings.radius_arcsec,
         acronym=settings.acronym,
         matching=matching_of(settings),
         replace=True,
+        last=partial(_examine_some, opened),
     )
-    if (known := record["known_lenses"]) and n_absent(known["recall"]) <= MAX_EXAMINED:
-        record = examine_absent(opened, out, record)
-    return record
+
+
+def _examine_some(opened: Run, new: Path, record: dict[str, Any]) -> dict[str, Any]:
+    known = record["known_lenses"]
+    return examine_absent(opened, new, record) if known and n_absent(known["recall"]) <= MAX_EXAMINED else record
 
 
 def n_absent(recall: dict[str, Any]) -> int:

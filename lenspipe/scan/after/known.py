@@ -43,6 +43,8 @@ def examine_absent(run: Run, out: Path, record: dict[str, Any]) -> dict[str, Any
     dict
         The record with the new fates.
     """
+    if not record["known_lenses"]:
+        return record
     table = read_parquet(out / names.KNOWN_LENSES)
     fate = table["fate"].to_pylist()
     absent = [i for i, word in enumerate(fate) if word in SEEN]
