@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lenspipe.disk import locked
+from lenspipe.disk import LOCK, foreign_in, locked
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings, Metrics, Printed, Progress
@@ -26,6 +27,7 @@ from lenspipe.stamps.joined import Data, JoinedStamps, open_stamps
 from lenspipe.tables import TableWriter, safe_cell, table_writer
 
 METRICS, MODELS, SCORES, PAGE, PICTURES = "metrics.json", "models.csv", "scores.parquet", "report.html", "plots"
+_OURS = re.compile(rf"{PICTURES}/[^/]+\.png|{'|'.join(map(re.escape, (METRICS, MODELS, SCORES, PAGE, LOCK)))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def evaluate_models(
     DataError, ModelError
         Stamps and models do not fit, or the stamps are of one class.
     """
-    if out.exists() and any(out.iterdir()) and not (overwrite and (out / METRICS).exists()):
+    if out.exists() and any(out.iterdir()) and not (overwrite and _is_report(out)):
         raise ConfigError(
             "the folder holds something already; choose another --out, or --overwrite a report", out=str(out)
         )
@@ -109,6 +111,11 @@ def evaluate_models(
         raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
     with locked(out), undone_on_error(out):
         return _report(judge, members, out, settings, progress)
+
+
+def _is_report(out: Path) -> bool:
+    """Whether a folder holds a report, or nothing but what a killed one has left."""
+    return (out / METRICS).exists() or foreign_in(out, _OURS.fullmatch) is None
 
 
 def _report(

@@ -348,3 +348,14 @@ def test_a_model_scores_a_stamp_once_however_many_finders_ask_for_it(
     judge = judge_of(members, stamps, JudgeSettings(committees=("mean", "product"), views="mean"))
     stream(judge, on_rows=lambda rows: None, progress=lambda done, total: None)
     assert sum(seen) == 2 * 8 * (data[1]["split"] == "test").sum()
+
+
+def test_what_a_killed_evaluation_left_may_be_written_over_and_a_users_file_may_not(tmp_path):
+    from lenspipe.evaluate.report import _is_report
+
+    (tmp_path / "plots").mkdir()
+    for name in ("plots/roc.png", "models.csv", ".scores.parquet.0123abcd.tmp", ".lock"):
+        (tmp_path / name).write_text("x")
+    assert _is_report(tmp_path)
+    (tmp_path / "thesis.tex").write_text("x")
+    assert not _is_report(tmp_path)
