@@ -312,12 +312,15 @@ def run_lenspipe(words: list[str], before: Callable[[], None] = lambda: None) ->
 Leaves = dict[str, str]
 OF_THE_WORK = re.compile(
     r"(^|[.:_/])(seconds|finished|started|written|created|date|time|new_rows|new_parts|wall|host_?name|pid)\b|_s$"
-    r"|sweep/index\.html|hats_creation_date|hats_estsize|_seconds$|seconds\."
+    r"|sweep/index\.html|hats_creation_date|hats_estsize|calibration\.data$|_seconds$|seconds\."
 )
-"""Pieces that speak of when and how fast the work was done: not compared, nor is a sweep's page, which does."""
+"""
+Pieces that speak of when and how fast the work was done are not compared; nor are a sweep's page and what a calibration
+says of its data, which do: it has the digest of a card that tells the seconds of the training.
+"""
 _DATES = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(\+00:00|Z)?")
 _SAID_IN_CARDS = {"DATE", "CHECKSUM", "DATASUM"}
-_NOT_THE_END = re.compile(r"(^|/)(parts/|\.lock$|\.[^/]+\.lock$|\.training/|attempts/)")
+_NOT_THE_END = re.compile(r"(^|/)(parts/|\.lock$|\.[^/]+\.lock$|\.training/|attempts/|part-\d{8}T\d{6}-)")
 """A run's ledger holds one part or another by when it was cut off; its tables are what it comes to."""
 
 

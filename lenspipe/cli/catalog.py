@@ -107,7 +107,7 @@ def command(
             matching=matching_of(settings),
             executor=on_ray(_on_ray, n_worker=workers) if distributed else PLAIN,
             flat=not distributed,
-            last=_as_it_is if distributed else partial(examine_absent, opened),
+            last=_as_it_is if distributed else functools.partial(examine_absent, opened),
             progress=progress,
         )
     print_catalog(out, record)
