@@ -38,8 +38,7 @@ def fold_of(n: int, folds: int) -> NDArray[np.int64]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
 @click.option("--fold", type=int, required=True)
 @click.option("--folds", type=int, default=2, show_default=True)
-@click.option("--nonlens", default="nonlens", show_default=True, help="Class that look-alikes are given.")
-def main(real: Path, out: Path, fold: int, folds: int, nonlens: str) -> None:
+def main(real: Path, out: Path, fold: int, folds: int) -> None:
     """Write the graded stamps of all folds, one of them held out."""
     stamps, grade = all_warps(real)
     use = np.flatnonzero((grade >= LENS_FROM) | np.isclose(grade, NONLENS))
@@ -48,7 +47,7 @@ def main(real: Path, out: Path, fold: int, folds: int, nonlens: str) -> None:
     schema = stamp_schema({"image": spec}, [pa.field("survey", pa.string(), metadata={"description": "survey"})])
     columns = {
         "stamp_id": [f"warps-{k}" for k in use],
-        "label": ["lens" if grade[k] >= LENS_FROM else nonlens for k in use],
+        "label": ["lens" if grade[k] >= LENS_FROM else "nonlens" for k in use],
         "recipe": ["spacewarps"] * len(use),
         "seed": [None] * len(use),
         "host": [f"warps-{k}" for k in use],
