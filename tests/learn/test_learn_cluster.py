@@ -19,7 +19,7 @@ from lenspipe.learn.train import train
 from lenspipe.nn.card import read_card
 
 COMMON = {
-    "sampling": {"batch_size": 32, "steps_per_epoch": 15},
+    "sampling": {"batch_size": 32, "steps_per_epoch": 8},
     "optim": {"epochs": 3, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
 }
 CLUSTER = COMMON | {"cluster": {"self_label_part": 0.3, "neighbours": 5, "threshold": 0.8}}
@@ -36,7 +36,7 @@ def run(data: Path, base: Path, out: Path, *, tables=None, **more):
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory, stamp_maker) -> Path:
-    return stamp_maker(tmp_path_factory.mktemp("kinds") / "stamps", 400, contrast=4.0, n_part=2)
+    return stamp_maker(tmp_path_factory.mktemp("kinds") / "stamps", 300, contrast=6.0, n_part=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def base(kinds, tmp_path_factory) -> Path:
     """An embedding of the stamps, learnt without labels."""
     own = {"model": {"width": 4, "dropout": 0.0}, "embed": {"size": 16, "projection": 16}}
     optim = COMMON["optim"] | {"epochs": 2, "learning_rate": 0.015}
-    more = {"optim": optim, "sampling": {"batch_size": 32, "steps_per_epoch": 25}}
+    more = {"optim": optim, "sampling": {"batch_size": 32, "steps_per_epoch": 12}}
     settings = TrainSettings.model_validate(COMMON | own | more)
     out = tmp_path_factory.mktemp("embedded") / "simclr"
     train(kinds, model="small-cnn", task="embed", out=out, settings=settings, seed=2)

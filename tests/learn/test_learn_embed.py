@@ -50,7 +50,7 @@ def kinds(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bright(tmp_path_factory) -> Path:
-    return make_stamps(tmp_path_factory.mktemp("bright") / "stamps", 400, contrast=8.0, n_part=1)
+    return make_stamps(tmp_path_factory.mktemp("bright") / "stamps", 240, contrast=8.0, n_part=1)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ MAE = {
     "input": {"stretch": "linear"},
     "augment": {"affine_fraction": 0.0, "blur_fraction": 0.0, "gap_fraction": 0.0},
     "embed": {"size": 16, "hidden": 0.6},
-    "sampling": {"batch_size": 32, "steps_per_epoch": 15},
+    "sampling": {"batch_size": 32, "steps_per_epoch": 10},
 }
 
 
