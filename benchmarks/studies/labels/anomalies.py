@@ -45,6 +45,7 @@ SPACE = "jobs/anomaly_families.toml"
 @click.option("--name", required=True, help="Name of the record.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Over the space's settings.")
 @click.option("--all-settings", is_flag=True, help="Every setting of the space, and not the first of each family.")
+@click.option("--judge-only", is_flag=True, help="Judge the families that are trained, and train none.")
 @record.keep_option
 def main(
     data: Path,
@@ -55,6 +56,7 @@ def main(
     name: str,
     assignments: tuple[str, ...],
     all_settings: bool,
+    judge_only: bool,
     keep: bool,
 ) -> None:
     """Train the families, judge them, write the tables."""
@@ -62,13 +64,16 @@ def main(
     space = settings_of(SweepSpace, SPACE, (*assignments, f"base.labels.normal={json.dumps(normal.split(','))}"))
     if not all_settings:
         space = space.model_copy(update={"model": tuple(first_of(one) for one in space.model)})
-    sweep(data, space, out / "sweep", seed=1, resume=(out / "sweep").exists())
+    if not judge_only:
+        sweep(data, space, out / "sweep", seed=1, resume=(out / "sweep").exists())
     models = [path.parent for path in sorted((out / "sweep" / TRIALS).glob(f"*/{MODEL_FOLDER}/{CARD_FILE}"))]
     rows = []
     for folder, split in ((data, "test"), *((one, None) for one in also)):
         rows += judged_rows([*models, *fitted], StampSet.open(folder), split)
     write(out / f"anomalies_{name}", rows)
-    found = {"data": data.name, "normal": normal, "rows": rows} | clock.seconds()
+    trained = {row["family"] for row in rows}
+    missing = sorted({one.family for one in space.model} - trained)
+    found = {"data": data.name, "normal": normal, "not_trained": missing, "rows": rows} | clock.seconds()
     record.write(f"anomalies_{name}", found, keep=keep)
 
 
