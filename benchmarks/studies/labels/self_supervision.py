@@ -24,6 +24,7 @@ from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
+from lenspipe.nn.card import CARD_FILE
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.neighbours import at_parts, told
 
@@ -49,6 +50,7 @@ FINE_VIEWS = FINE | {"brightness": 0.1, "noise_fraction": 0.75, "noise": [0.2, 1
 @click.option("--embed-epochs", default=20, show_default=True, help="Epochs of the embedding.")
 @click.option("--fine", is_flag=True, help="Views and augmentation that keep substructure.")
 @click.option("--seed", default=1, show_default=True)
+@click.option("--judge-only", is_flag=True, help="Record what is trained, and train nothing.")
 @record.keep_option
 def main(
     data: Path,
@@ -63,6 +65,7 @@ def main(
     embed_epochs: int,
     fine: bool,
     seed: int,
+    judge_only: bool,
     keep: bool,
 ) -> None:
     """Train, judge, record."""
@@ -83,6 +86,8 @@ def main(
             sampling = {"batch_size": 32, "steps_per_epoch": steps, "fraction": part}
             settings = TrainSettings.model_validate(common | {"sampling": sampling})
             folder = out / f"{name}-{start}-{part:g}"
+            if judge_only and not (folder / CARD_FILE).exists():
+                continue
             pretrained = None if start == "scratch" else str(first / "weights.safetensors")
             card = train(
                 data, model="small-cnn", task=task, out=folder, settings=settings, seed=seed, pretrained=pretrained
