@@ -4,8 +4,8 @@ and a supervised finder's features.
 
     python -m benchmarks.studies.labels.similarity --real ../shared/data --pool STAMPS --embedding MODEL --name NAME
 
-The pool is the 189 graded Space Warps candidates and simulated stamps up to 5,000. Space Warps stamps are cropped to
-the sky that the simulated ones show. For each Space Warps lens (grade 2 and more) the first 20 neighbours by cosine are
+The pool is the graded Space Warps candidates and simulated stamps up to 5,000. Space Warps stamps are cropped to the
+sky that the simulated ones show. For each Space Warps lens (grade 2 and more) the first 20 neighbours by cosine are
 counted, among all of the pool and among Space Warps alone, where none is told by its survey. Intervals are over lenses.
 """
 
