@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -245,6 +246,11 @@ def _remove_if_empty(folder: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of lenspipe, Python and the packages that a result depends on."""
+    return dict(_versions())
+
+
+@functools.cache  # they are read from ten files
+def _versions() -> dict[str, str]:
     names = ("lenspipe", "numpy", "astropy", "sep", "photutils", "pyarrow", "torch", "timm", "ray", "lenstronomy")
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in names:

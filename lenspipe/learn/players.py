@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -108,7 +110,7 @@ class Seat:
         if turn.epoch < self.optim.frozen_epochs:
             for parameter in self._held:
                 parameter.grad = None  # the optimizer passes over parameters without a gradient
-        self.optimizer.step()
+        _step(self.optimizer)
         if self.optim.ema_decay:
             # a short memory at first, so that the random start is forgotten
             self._follow(min(self.optim.ema_decay, (1 + turn.step) / (10 + turn.step)))
@@ -130,4 +132,24 @@ def _optimizer(module: nn.Module, optim: OptimSettings, betas: tuple[float, floa
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     kind = torch.optim.AdamW if optim.optimizer == "adamw" else torch.optim.Adam
+    _spare_the_compiler()
     return kind(groups, lr=optim.learning_rate, betas=betas)
+
+
+@functools.cache
+def _spare_the_compiler() -> None:
+    """
+    Let optimizers work without torch's compiler.
+
+    torch wraps their methods so that its compiler leaves them alone, and imports it for that: two seconds in every
+    process that trains. Where it finds the method that the compiler would leave alone, it does not ask the compiler.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+        method.__dict__.setdefault("__dynamo_disable", method)
+
+
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    """What the optimizer's own step does, without the wrapping that imports torch's compiler."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)

@@ -93,9 +93,10 @@ def test_counts_of_parameters_are_those_of_the_docs_and_of_the_papers() -> None:
 
 
 def test_families_are_listed_without_timm_escnn_and_torchs_meta_device() -> None:
-    """Each takes seconds to import."""
+    """Each takes seconds to import; nor does scoring need them."""
     code = (
-        "import sys; from click.testing import CliRunner; from lenspipe.cli.models import command; "
+        "import sys, lenspipe.infer.score; from click.testing import CliRunner; "
+        "from lenspipe.cli.models import command; "
         "assert CliRunner().invoke(command).exit_code == 0; "
         "print([m for m in ('timm', 'escnn', 'sympy') if m in sys.modules])"
     )

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner
+from sky import NOISE_NJY, write_tile
 
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.cli.scan import command
@@ -41,9 +43,22 @@ def _scan(folder: Path, *options: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, calibrated: Path) -> Path:
-    folder = tmp_path_factory.mktemp("probability") / "run"
-    _scan(folder, "--sample", "--model", str(calibrated), "--prior", "0.001")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small tile in the form of the sample survey, whose layout says how common lenses are."""
+    folder = tmp_path_factory.mktemp("probability") / "tiles"
+    write_tile(folder, "sample-1", shape=(300, 300), n_source=40)
+    for path in folder.glob("*.fits"):
+        pixels, header = fits.getdata(path), fits.getheader(path)
+        planes = (("IMAGE", pixels), ("INVVAR", np.full_like(pixels, NOISE_NJY**-2)))
+        hdus = [fits.ImageHDU(plane, header, name=name) for name, plane in planes]
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path, overwrite=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def run(tiles: str, calibrated: Path) -> Path:
+    folder = Path(tiles).parent / "run"
+    _scan(folder, tiles, "--survey", "sample", "--model", str(calibrated), "--prior", "0.001")
     return folder
 
 
@@ -81,18 +96,16 @@ def test_a_row_without_a_score_has_no_prior(run: Path) -> None:
 
 
 def test_a_prior_without_a_calibration_is_refused_before_the_folder_is_made(
-    run: Path, tmp_path: Path, tiny_model: Path
+    tiles: str, tmp_path: Path, tiny_model: Path
 ) -> None:
-    tiles = next((run / "sample").rglob("*.fits")).parent
-    asked = [str(tiles), "--survey", "sample", "--model", str(tiny_model), "--prior", "0.01"]
+    asked = [tiles, "--survey", "sample", "--model", str(tiny_model), "--prior", "0.01"]
     with pytest.raises(ConfigError, match="needs a model with a calibration"):
         _scan(tmp_path / "run", *asked)
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_prior_that_of_the_survey_is_taken_and_said(tmp_path: Path, calibrated: Path, run: Path) -> None:
-    tiles = str(next((run / "sample").rglob("*.fits")).parent)
-    asked = [tiles, "--survey", "sample", "--model", str(calibrated), "--limit", "1"]
+def test_without_a_prior_that_of_the_survey_is_taken_and_said(tmp_path: Path, calibrated: Path, tiles: str) -> None:
+    asked = [tiles, "--survey", "sample", "--model", str(calibrated)]
     result = CliRunner().invoke(command, [*asked, "--runner", "local", "--out", str(tmp_path / "a")])
     rows, record = pq.read_table(tmp_path / "a/candidates.parquet"), json.loads((tmp_path / "a/run.json").read_text())
     area, n = record["counts"]["area_deg2"], record["counts"]["candidates"]
@@ -111,13 +124,12 @@ def test_without_a_prior_that_of_the_survey_is_taken_and_said(tmp_path: Path, ca
 
 
 def test_where_nobody_says_how_common_lenses_are_there_is_no_probability(
-    tmp_path: Path, calibrated: Path, run: Path
+    tmp_path: Path, calibrated: Path, tiles: str
 ) -> None:
-    tiles = str(next((run / "sample").rglob("*.fits")).parent)
     layout = tmp_path / "mine.toml"
     text = resources.files("lenspipe.survey").joinpath("layouts/sample.toml").read_text()
     layout.write_text("\n".join(line for line in text.splitlines() if not line.startswith("lenses_")))
-    asked = [tiles, "--survey", str(layout), "--model", str(calibrated), "--limit", "1"]
+    asked = [tiles, "--survey", str(layout), "--model", str(calibrated)]
     result = CliRunner().invoke(command, [*asked, "--runner", "local", "--out", str(tmp_path / "a")])
     rows = pq.read_table(tmp_path / "a/candidates.parquet")
     assert rows["score"].null_count == 0
