@@ -11,6 +11,8 @@ from typing import Any
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: a thread each; said before NumPy starts its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers would wait for the tests beside them
+
 import numpy as np
 import pytest
 from xdist.scheduler import LoadGroupScheduling

@@ -14,7 +14,7 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.finder.loci import LEAST, RedSequence, StarLocus, colour_of, red_threshold, star_locus
 from lenspipe.finder.settings import HostSettings
 from lenspipe.image.sources import FLAG_EDGE
-from lenspipe.sky.sphere import separation_arcsec
+from lenspipe.sky.sphere import nearest
 
 BELOW_DEPTH_MAG = 3.0
 """Hosts are so many magnitudes brighter than the depth."""
@@ -115,7 +115,7 @@ def assign_roles(
     role[candidate & (refused == "")] = HOST
     role[~np.isfinite(mag)] = NONE
     if avoid is not None and len(avoid[0]):
-        near = _near(get["ra"], get["dec"], *avoid, radius_arcsec=settings.known_radius_arcsec)
+        near = nearest(get["ra"], get["dec"], *avoid, radius_arcsec=settings.known_radius_arcsec)[0] >= 0
         refused[near & (role == HOST)] = "near a known lens or contaminant"
         role[near] = NONE
     return Roles(role, refused, stars, red, limits)
@@ -142,17 +142,3 @@ def _red_sequence(
             needed=2 * LEAST,
         )
     return RedSequence(*pair, *red_threshold(colour), len(colour))
-
-
-def _near(
-    ra: NDArray[np.float64],
-    dec: NDArray[np.float64],
-    of_ra: NDArray[np.float64],
-    of_dec: NDArray[np.float64],
-    *,
-    radius_arcsec: float,
-) -> NDArray[np.bool_]:
-    near = np.zeros(len(ra), bool)
-    for one_ra, one_dec in zip(of_ra, of_dec, strict=True):
-        near |= separation_arcsec(ra, dec, float(one_ra), float(one_dec)) < radius_arcsec
-    return near
