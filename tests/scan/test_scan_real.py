@@ -43,12 +43,12 @@ def test_euclid_candidates_lead_their_cutouts_by_the_finder_for_space(real_data,
 
 
 def test_zpn_frames_are_scanned_without_scores(real_data, tmp_path):
-    tiles = real_data / "tiles/vircam_video/image_[1-4].fits"
+    tiles = real_data / "tiles/vircam_video/image_[12].fits"
     # Their MAGZPT says neither of which system nor of what exposure it is.
     result = scan(tiles, tmp_path / "v", survey="generic", model="auto", core_px=2048, zero_point_ab=30.0)
     assert result.exit_code == 0
-    assert result.totals.tiles == 4
-    assert result.totals.sources > 2000
+    assert result.totals.tiles == 2
+    assert result.totals.sources > 1000
     assert result.totals.scored == 0
     seen = [rows(tmp_path / "v").filter(np.array(rows(tmp_path / "v")["tile"]) == f"image_{i}") for i in (1, 2)]
     bright = [t.filter(np.array(t["mag_H"].fill_null(99)) < 19) for t in seen]
