@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -16,7 +15,6 @@ FROM_STARS, FROM_LAYOUT, FROM_NOTHING = "stars", "layout", "none"
 """Where a PSF, or a star cut, comes from: the window's own stars, the survey's layout, or nowhere."""
 
 
-@functools.cache  # each shard's row has hundreds
 def field(name: str, kind: pa.DataType, description: str, *, unit: str = "", ucd: str = "") -> pa.Field:
     """A field with its description, unit (VOUnits) and UCD (IVOA UCD1+) in the metadata."""
     metadata = {"description": description, "unit": unit, "ucd": ucd}
