@@ -17,7 +17,7 @@ from lenspipe.stamps.format import StampSet
 def test_simulated_stamps_calibrate_and_judge_the_shipped_finder(tmp_path: Path) -> None:
     data = str(tmp_path / "stamps")
     steps = [
-        (simulate, ["--recipe", "ground-gri", "--count", "24", "--seed", "3", "--runner", "local", "--out", data]),
+        (simulate, ["--recipe", "ground-gri", "--count", "36", "--seed", "3", "--runner", "local", "--out", data]),
         (calibrate, ["ground-gri", "--data", data, "--split", "all", "--out", str(tmp_path / "calibrated")]),
         (
             evaluate,
@@ -42,7 +42,7 @@ def test_simulated_stamps_calibrate_and_judge_the_shipped_finder(tmp_path: Path)
     record = json.loads((tmp_path / "report" / "metrics.json").read_text())
     stamps = StampSet.open(data)
     assert record["n_lens"] == (stamps.column("label") == "lens").sum()
-    assert record["n_lens"] + record["n_other"] == 24
+    assert record["n_lens"] + record["n_other"] == 36
     assert record["auroc"] > 0.5
     shipped, refitted = (model["metrics"] for model in record["models"])
     assert refitted["calibrated"]["method"] == "platt"
@@ -51,4 +51,4 @@ def test_simulated_stamps_calibrate_and_judge_the_shipped_finder(tmp_path: Path)
     assert "theta_e_arcsec" in shipped["recall_by"] and "early_type" in shipped["by_kind"]
     assert 0 < record["models"][0]["audit"]["turns by 90 degrees"]["mean"] < 1
     scores = pq.read_table(tmp_path / "report" / "scores.parquet")
-    assert scores.num_rows == 48 and scores["probability"].null_count == 0
+    assert scores.num_rows == 72 and scores["probability"].null_count == 0
