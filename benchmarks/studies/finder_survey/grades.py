@@ -217,7 +217,7 @@ def main(
         model = taught(painted, base, graded(number), work / f"fold-{number}", settings, seed)
         own = scored(str(model), sky)
         mixed = {"taught": own} | {
-            f"taught and {'and '.join(Path(one).name for one in group)}": {
+            f"taught and {' and '.join(Path(one).name for one in group)}": {
                 key: np.mean([own[key], *(others[one][key] for one in group)], axis=0) for key in own
             }
             for group in ([base], *([one] for one in beside), *([[*beside, base]] if beside else []))
