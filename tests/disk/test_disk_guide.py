@@ -1,0 +1,26 @@
+"""The page on trust says what was measured, by the records."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "guides" / "trust.md").read_text()
+
+
+def record(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["result"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("kills", lambda r: f"{r['hit']} kills of {r['commands']} commands"),
+        ("kills", lambda r: f"{r['rounds_with_faults']} of {r['rounds']} ends differed"),
+        ("full_disks", lambda r: f"{r['tries']} tries of {r['commands']} commands"),
+        ("fuzz", lambda r: f"{r['inputs']:,} damaged inputs"),
+    ],
+)
+def test_the_numbers_of_the_page_are_those_of_the_records(name, said):
+    assert said(record(name)) in PAGE.replace("\n", " ")
