@@ -127,3 +127,10 @@ def test_sizes_in_a_card_are_bounded_before_anything_is_allocated(tiny_model, tm
     (tmp_path / CARD_FILE).write_text(json.dumps({**raw, "settings": settings}))
     with pytest.raises(ModelError, match="a size above"):
         read_card(tmp_path)
+
+
+def test_a_task_that_is_no_word_is_refused_in_one_error(card: ModelCard, tmp_path: Path) -> None:
+    raw = json.loads(card.model_dump_json()) | {"task": {}}
+    (tmp_path / "card.json").write_text(json.dumps(raw))
+    with pytest.raises(ModelError):
+        read_card(tmp_path)
