@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Block(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, n_told: int) -> None:
         super().__init__()
-        self.before, self.after = nn.GroupNorm(min(8, n_in), n_in), nn.GroupNorm(min(8, n_out), n_out)
+        self.before, self.after = nn.GroupNorm(math.gcd(8, n_in), n_in), nn.GroupNorm(math.gcd(8, n_out), n_out)
         self.first, self.second = nn.Conv2d(n_in, n_out, 3, padding=1), nn.Conv2d(n_out, n_out, 3, padding=1)
         self.told = nn.Linear(n_told, 2 * n_out)
         self.skip = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
@@ -59,7 +60,7 @@ class Diffusion(Generating):
         self.join = Block(3 * width, width, n_told)
         self.up = Block(2 * width, width, n_told)
         self.leave = nn.Sequential(
-            nn.GroupNorm(min(8, width), width), nn.SiLU(), nn.Conv2d(width, n_channel * fold**2, 3, padding=1)
+            nn.GroupNorm(math.gcd(8, width), width), nn.SiLU(), nn.Conv2d(width, n_channel * fold**2, 3, padding=1)
         )
         nn.init.zeros_(self.leave[-1].weight)  # type: ignore[arg-type]
 
