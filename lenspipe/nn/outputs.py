@@ -351,9 +351,8 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     if "outputs" in values:
         return values
     task = values.get("task", TASKS[0])
-    kind = (
-        KINDS.get(task, Find) if isinstance(task, str) else Find
-    )  # an unknown task is refused by the union, which lists the known ones
+    # an unknown task is refused by the union, which lists the known ones
+    kind = KINDS.get(task, Find) if isinstance(task, str) else Find
     own = {"task": task}
     rest = {}
     others = {name for other in KINDS.values() for name in other.model_fields} - set(kind.model_fields)
