@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: a thread each; said before NumPy starts its own
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes beside each other: a thread each; said before NumPy starts its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers would wait for the tests beside them
@@ -22,9 +22,15 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes for a run of everything; none beside this one for the few tests that are named."""
+    """
+    Processes for a run of everything; none beside this one for the few tests that are named.
+
+    Three on two cores where those with Ray are among them, for the one that has them waits for Ray half of its time.
+    """
     named = (str(argument).partition("::")[0] for argument in config.invocation_params.args)
-    return 0 if any(Path(name).exists() for name in named) else 2
+    if any(Path(name).exists() for name in named):
+        return 0
+    return 2 if "not ray" in config.getoption("markexpr") else 3
 
 
 class ByFile(LoadGroupScheduling):

@@ -49,11 +49,6 @@ class Run:
     folder : Path
     record : dict
         ``run.json``: what was asked for, versions, counts, zero-points, notes.
-
-    Examples
-    --------
-    >>> run = Run.open("run1")  # doctest: +SKIP
-    >>> run.candidates["ra", "dec", "score"][:10]  # doctest: +SKIP
     """
 
     folder: Path

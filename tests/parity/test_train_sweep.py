@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from heard import Heard
+from pictures import drawn
 from safetensors.torch import load_file
 from toy_stamps import make_stamps
 
@@ -83,9 +84,10 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
         sweep(data, asked, out)
     heard = Heard()
-    rows = sweep(
-        data, asked, out, runner=one_at_a_time(), audit=largest_changes, resume=True, progress=heard
-    ).to_pylist()
+    with drawn():
+        rows = sweep(
+            data, asked, out, runner=one_at_a_time(), audit=largest_changes, resume=True, progress=heard
+        ).to_pylist()
     assert (heard.total, heard.done) == (2, 2)
     assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
     assert [row["rank"] for row in rows] == [1, 2, None]
