@@ -312,11 +312,11 @@ def run_lenspipe(words: list[str], before: Callable[[], None] = lambda: None) ->
 Leaves = dict[str, str]
 OF_THE_WORK = re.compile(
     r"(^|[.:_/])(seconds|finished|started|written|created|date|time|new_rows|new_parts|wall|host_?name|pid)\b|_s$"
-    r"|sweep/index\.html|hats_creation_date|hats_estsize|calibration\.data$|_seconds$|seconds\."
+    r"|sweep/index\.html|sweep/trials\.csv|hats_creation_date|hats_estsize|calibration\.data$|_seconds$|seconds\."
 )
 """
-Pieces that speak of when and how fast the work was done are not compared; nor are a sweep's page and what a calibration
-says of its data, which do: it has the digest of a card that tells the seconds of the training.
+Pieces that speak of when and how fast the work was done are not compared; nor are a sweep's page and CSV (its Parquet
+table is) and what a calibration says of its data, which do: it has the digest of a card that tells the training's seconds.
 """
 _DATES = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(\+00:00|Z)?")
 _SAID_IN_CARDS = {"DATE", "CHECKSUM", "DATASUM"}
