@@ -316,7 +316,7 @@ OF_THE_WORK = re.compile(
 )
 """
 Pieces that speak of when and how fast the work was done are not compared; nor are a sweep's page and CSV (its Parquet
-table is) and what a calibration says of its data, which do: it has the digest of a card that tells the training's seconds.
+table is) and what a calibration says of its data, which do: it has the digest of a card of its training.
 """
 _DATES = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(\+00:00|Z)?")
 _SAID_IN_CARDS = {"DATE", "CHECKSUM", "DATASUM"}
