@@ -13,24 +13,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes beside each other: a thread
 
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers would wait for the tests beside them
 
+import hypothesis
 import numpy as np
 import pytest
 from xdist.scheduler import LoadGroupScheduling
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # other work may fill the cores
+hypothesis.settings.load_profile("unhurried")
 
 sys.path.insert(0, str(Path(__file__).parent))
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """
-    Processes for a run of everything; none beside this one for the few tests that are named.
-
-    Three on two cores where those with Ray are among them, for the one that has them waits for Ray half of its time.
-    """
+    """Two processes for a run of everything (three are slower); none beside this one for the few that are named."""
     named = (str(argument).partition("::")[0] for argument in config.invocation_params.args)
-    if any(Path(name).exists() for name in named):
-        return 0
-    return 2 if "not ray" in config.getoption("markexpr") else 3
+    return 0 if any(Path(name).exists() for name in named) else 2
 
 
 class ByFile(LoadGroupScheduling):
