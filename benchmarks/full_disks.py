@@ -5,7 +5,7 @@ A file system in memory of a limited size stands for the disk, which takes the r
 must end with one line and exit code 2, leave what was there as it was, and come to the end of an unbroken run when it
 is given again.
 
-    python -m benchmarks.full_disks --work /tmp/full
+    python -m benchmarks.full_disks --work FOLDER
 """
 
 from __future__ import annotations
@@ -19,18 +19,9 @@ from typing import Any
 import click
 
 from benchmarks import record
+from benchmarks.forks import import_everything, run_lenspipe
 from benchmarks.timing import Clock
-from benchmarks.writers import (
-    WRITERS,
-    Leaves,
-    Writer,
-    differences,
-    import_everything,
-    leaves_of,
-    make_stock,
-    run_lenspipe,
-    scratch_in,
-)
+from benchmarks.writers import WRITERS, Leaves, Writer, differences, leaves_of, make_stock, scratch_in
 
 PARTS_OF_WHAT_IT_WRITES = (0.0, 0.5)
 BYTES = 1 << 30
@@ -95,7 +86,7 @@ def try_one(writer: Writer, stock: Path, disk: Path) -> list[dict[str, Any]]:
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=Path("/tmp/full"), show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="What was measured so far.")
 @click.option("--stock", type=click.Path(path_type=Path), default=None, help="Inputs that were made before.")
 @click.option("--only", multiple=True, help="Names of commands; all without Ray by default.")
 @record.keep_option

@@ -13,6 +13,7 @@ import contextlib
 import gzip
 import io
 import json
+import re
 import tempfile
 import traceback
 from collections import Counter
@@ -242,6 +243,11 @@ def damaged(raw: bytes, rng: np.random.Generator) -> bytes:
     return bytes(made)
 
 
+def of_no_machine(said: str) -> str:
+    """A traceback whose files are named from their package on."""
+    return re.sub(r'File "[^"]*?/(?:site-packages/|(?=(?:lenspipe|benchmarks)/))', 'File "', said)
+
+
 def one(kind: Kind, raw: bytes, whole: Any, path: Path) -> tuple[str, str]:
     """What reading a damaged file comes to: ``same``, ``error``, ``other``, ``hang``, ``crash``; and why."""
     path.write_bytes(raw)
@@ -252,7 +258,7 @@ def one(kind: Kind, raw: bytes, whole: Any, path: Path) -> tuple[str, str]:
     except LenspipeError as error:
         verdict, said = "error", str(error)
     except Exception:
-        verdict, said = "crash", traceback.format_exc(limit=-3)
+        verdict, said = "crash", of_no_machine(traceback.format_exc(limit=-3))
     return ("hang", said) if clock.cpu_s > HANG_S else (verdict, said)
 
 

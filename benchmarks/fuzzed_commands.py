@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.writers import TESTS, Leaves, leaves_of
+from benchmarks.forks import TESTS
+from benchmarks.writers import Leaves, leaves_of
 from lenspipe.errors import LenspipeError
 
 

@@ -5,7 +5,7 @@ A moment is a time, or the k-th change to the disk that Python makes (a file ope
 both from a seed. The processes are forked from one that has imported everything. What was measured already is kept in
 ``--work``, so that the benchmark can be taken up where it was cut off.
 
-    python -m benchmarks.kills --work /tmp/kills
+    python -m benchmarks.kills --work FOLDER
 """
 
 from __future__ import annotations
@@ -23,19 +23,9 @@ import click
 import numpy as np
 
 from benchmarks import record
+from benchmarks.forks import fork, import_everything, lenspipe, run_lenspipe
 from benchmarks.timing import Clock
-from benchmarks.writers import (
-    WRITERS,
-    Leaves,
-    Writer,
-    differences,
-    fork,
-    import_everything,
-    leaves_of,
-    lenspipe,
-    make_stock,
-    run_lenspipe,
-)
+from benchmarks.writers import WRITERS, Leaves, Writer, differences, leaves_of, make_stock
 
 SEED = 2026
 ROUNDS, ROUNDS_SCARCE, ROUNDS_RAY = 8, 4, 2
@@ -136,7 +126,7 @@ def one(
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=Path("/tmp/kills"), show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="What was measured so far.")
 @click.option("--only", multiple=True, help="Names of commands; all by default.")
 @click.option("--with-ray/--without-ray", default=True, show_default=True)
 @click.option("--rounds", default=ROUNDS, show_default=True, help="Rounds of a command that takes a second.")

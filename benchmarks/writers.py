@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
-import importlib
-import io
 import json
-import os
-import pkgutil
 import re
 import shutil
-import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+from benchmarks.forks import in_fork, run_lenspipe
+
 LOCAL = ("--runner", "local")
 
 
@@ -238,75 +232,6 @@ def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def import_everything() -> None:
-    """All that the commands import, but for Ray, so that a forked process begins at once."""
-    sys.path[:0] = [str(TESTS), str(TESTS / "completeness")]
-    import lenspipe
-
-    for module in pkgutil.walk_packages(lenspipe.__path__, "lenspipe."):
-        if not module.name.startswith("lenspipe.distributed") and "__main__" not in module.name:
-            with contextlib.suppress(ImportError):
-                importlib.import_module(module.name)
-    for name in ("matplotlib.pyplot", "torch._dynamo", "scipy.stats", "sklearn.linear_model", "timm", "sep"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-
-
-def fork(work: Callable[[], int], said: Path | None = None) -> int:
-    """A child that ends with what ``work`` gives; its number. What it says goes to a file, or nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 70
-    try:
-        out = os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0, closefd=False), write_through=True)
-        sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0, closefd=False), write_through=True)
-        code = work()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def in_fork(work: Callable[[], None]) -> None:
-    """Carry out work that must leave no thread here."""
-    said = Path(f"/tmp/writers-{os.getpid()}.txt")
-    pid = fork(lambda: work() or 0, said)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        raise RuntimeError(said.read_text()[-3000:])
-    said.unlink()
-
-
-def lenspipe(words: list[str]) -> int:
-    """The exit code of a command in this process; a traceback is printed, and 70."""
-    from lenspipe.cli import group, run_command
-
-    try:
-        run_command(group, words)
-    except SystemExit as done:
-        return int(done.code or 0)
-
-
-def run_lenspipe(words: list[str], before: Callable[[], None] = lambda: None) -> tuple[int, str]:
-    """Carry out a command in a forked process; its exit code and what it said."""
-    said = Path(f"/tmp/writers-{os.getpid()}.txt")
-
-    def work() -> int:
-        before()
-        return lenspipe(words)
-
-    pid = fork(work, said)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    text = said.read_text(errors="replace")
-    said.unlink()
-    return code, text
 
 
 Leaves = dict[str, str]

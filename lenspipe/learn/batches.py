@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lenspipe.learn.augment_batch import augment_batch, only_views
+from lenspipe.learn.augment_batch import VIEWS_ONLY, augment_batch, only_views
 from lenspipe.learn.device_input import device_input
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.losses import Tensors
@@ -109,6 +110,13 @@ def prepare_batch(job: TrainJob, world: World, batch: Batch, epoch: int, step: i
         seen = augment_batch(stamps, job.augment, rng, noise_levels=job.noise)
         tensors[f"image_{view}" if view else "image"] = shown_to_network(job, seen)
     return tensors
+
+
+def weak_and_strong(job: TrainJob, world: World, batch: Batch, epoch: int, step: int) -> Tensors:
+    """A training batch only turned and mirrored as ``image``, and augmented as the job asks as ``image_1``."""
+    weak = prepare_batch(replace(job, augment=VIEWS_ONLY), world, batch, epoch, step)
+    strong = prepare_batch(replace(job, seed=job.seed + 1), world, batch, epoch, step)
+    return weak | {"image_1": strong["image"]}
 
 
 def channels_last(job: TrainJob, device: torch.device) -> bool:

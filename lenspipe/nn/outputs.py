@@ -164,7 +164,19 @@ class Regress(Table):
         return Prediction(value=value, sigma=sigma)
 
 
-class Denoise(Table):
+class Image(Table):
+    """What a task gives that makes images."""
+
+    def n_out(self, n_band: int) -> int:
+        """A plane per band."""
+        return n_band
+
+    def read(self, outputs: Array) -> Prediction:
+        """Raise `ModelError`: an image is not read as numbers per stamp."""
+        raise ModelError("the model gives an image, and no numbers per stamp")
+
+
+class Denoise(Image):
     """An image of the same bands, as a longer exposure would show it."""
 
     task: Literal["denoise"] = "denoise"
@@ -179,14 +191,6 @@ class Denoise(Table):
         if not 1 <= self.exposure_ratios[0] <= self.exposure_ratios[1]:
             raise ValueError("exposure_ratios are at least 1, the least first")
         return self
-
-    def n_out(self, n_band: int) -> int:
-        """A plane per band."""
-        return n_band
-
-    def read(self, outputs: Array) -> Prediction:
-        """Raise `ModelError`: an image is not read as numbers per stamp."""
-        raise ModelError("a denoiser gives an image, and no numbers per stamp", task=self.task)
 
 
 class Embed(Table):
@@ -241,7 +245,7 @@ class Anomaly(Table):
         return Prediction(error=outputs[:, 0], false_positive_rate=self.rate_above(outputs[:, 0]))
 
 
-class Generate(Table):
+class Generate(Image):
     """A stamp that was not taken, as one of its training might look; of a class and with numbers that are asked for."""
 
     task: Literal["generate"] = "generate"
@@ -291,14 +295,6 @@ class Generate(Table):
         classes = label[:, None] == np.arange(len(self.classes))
         parts = [classes] if len(self.classes) > 1 else []
         return np.concatenate([*parts, np.where(there, scaled, 0.0), there], axis=1).astype(np.float32)
-
-    def n_out(self, n_band: int) -> int:
-        """A plane per band."""
-        return n_band
-
-    def read(self, outputs: Array) -> Prediction:
-        """Raise `ModelError`: an image is not read as numbers per stamp."""
-        raise ModelError("a generator gives images, and no numbers per stamp", task=self.task)
 
 
 class Cluster(Table):

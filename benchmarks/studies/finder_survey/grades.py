@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import record
-from benchmarks.studies.data import KIDS_FWHM_ARCSEC, KIDS_SCALE_ARCSEC
+from benchmarks.studies.data import KIDS_SCALE_ARCSEC
 from benchmarks.studies.finder_survey.warps import LENS_FROM, NONLENS, all_warps, fold_of
 from benchmarks.studies.real_sky.ground import (
     BANDS,
@@ -32,6 +32,7 @@ from benchmarks.studies.real_sky.ground import (
     kids_test,
     logits,
     ordinary,
+    painted_passes,
 )
 from benchmarks.timing import Clock
 from lenspipe.finder.graded import Graded
@@ -41,7 +42,6 @@ from lenspipe.infer.predict import Predictor
 from lenspipe.learn.train import train
 from lenspipe.nn.card import WEIGHTS_FILE, find_model
 from lenspipe.simulate.on_hosts import to_grid
-from lenspipe.simulate.paint import paint_tile
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.intervals import fraction
 from lenspipe.stats.recall import threshold_passed_by
@@ -67,31 +67,11 @@ def sky_of(real: Path, model: str, *, seed: int, passes: int) -> Sky:
     """Space Warps stamps, unseen KiDS galaxies, and arcs painted and found among them, cut for one field of view."""
     predictor = Predictor(find_model(model))
     tile = kids_test(real, predictor)
-    early = [k for k, host in enumerate(tile.hosts) if host.kind == "early"]
     arcs: list[NDArray[np.float32]] = []
     truth: list[dict[str, Any]] = []
-    for number in range(passes):
-        chosen = early[number % 3 :: 3]
-        hosts = [tile.hosts[k] for k in chosen]
-        painted, drawn = paint_tile(
-            tile.images_njy,
-            tile.at[chosen, 0],
-            tile.at[chosen, 1],
-            seed=seed * 1000 + number,
-            bands=BANDS,
-            pixel_scale_arcsec=KIDS_SCALE_ARCSEC,
-            psf=KIDS_FWHM_ARCSEC,
-            sky_rms_njy=hosts[0].sky_rms_njy,
-            min_arc_snr=10.0,
-            axis_ratio=np.array([h.axis_ratio for h in hosts]),
-            angle_rad=np.array([h.angle_rad for h in hosts]),
-        )
-        again = kids_test(real, predictor, painted)
-        apart = np.hypot(*(again.at[None] - tile.at[chosen][:, None]).T)
-        near = apart.argmin(axis=0)
-        seen = apart.min(axis=0) * KIDS_SCALE_ARCSEC < 1.0
+    for again, near, found, drawn in painted_passes(predictor, real, tile, seed=seed, n_pass=passes, min_arc_snr=10.0):
         arcs += [again.hosts[k].pixels_njy for k in near]
-        truth += [row | {"seen": bool(one)} for row, one in zip(drawn.to_pylist(), seen, strict=True)]
+        truth += [row | {"seen": bool(seen)} for row, seen in zip(drawn, found, strict=True)]
     warps, grade = all_warps(real)
     galaxies = np.stack([host.pixels_njy for host in ordinary(tile)])
     return Sky(warps, grade, galaxies, np.stack(arcs), truth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,25 @@ def injected(
         One row an arc: ``theta_e_arcsec``, ``arc_snr``, ``arc_mag_r`` and ``logit``; None where no source is detected
         within 1" of the host.
     """
-    early = [k for k, host in enumerate(tile.hosts) if host.kind == "early"]
     rows: list[dict[str, Any]] = []
+    for again, near, found, truth in painted_passes(
+        predictor, real, tile, seed=seed, n_pass=n_pass, min_arc_snr=min_arc_snr
+    ):
+        scores = host_logits(predictor, [again.hosts[k] for k in near])
+        for row, score, seen in zip(truth, scores, found, strict=True):
+            kept = {key: row[key] for key in ("theta_e_arcsec", "arc_snr", "arc_mag_r")}
+            rows.append({**kept, "logit": float(score) if seen else None})
+    return rows
+
+
+def painted_passes(
+    predictor: Predictor, real: Path, tile: Tile, *, seed: int, n_pass: int, min_arc_snr: float
+) -> Iterator[tuple[Tile, NDArray[np.int64], NDArray[np.bool_], list[dict[str, Any]]]]:
+    """
+    Of each pass (`injected`): the tile searched again, the source nearest to each painted host, whether it lies within
+    1", and the truth.
+    """
+    early = [k for k, host in enumerate(tile.hosts) if host.kind == "early"]
     for number in range(n_pass):
         chosen = early[number % 3 :: 3]
         hosts = [tile.hosts[k] for k in chosen]
@@ -130,12 +147,7 @@ def injected(
         )
         again = kids_test(real, predictor, painted)
         near, distance = _nearest(again.at, tile.at[chosen])
-        found = distance * KIDS_SCALE_ARCSEC < 1.0
-        scores = host_logits(predictor, [again.hosts[k] for k in near])
-        for row, score, seen in zip(truth.to_pylist(), scores, found, strict=True):
-            kept = {key: row[key] for key in ("theta_e_arcsec", "arc_snr", "arc_mag_r")}
-            rows.append({**kept, "logit": float(score) if seen else None})
-    return rows
+        yield again, near, distance * KIDS_SCALE_ARCSEC < 1.0, truth.to_pylist()
 
 
 def completeness(

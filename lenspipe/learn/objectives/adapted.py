@@ -15,8 +15,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt.contract import TARGET, Adaptation, Course, Rival, TwoDomains
 from lenspipe.learn.adapt.target import Target, open_target
 from lenspipe.learn.adapt.watch import Both, directions, domain_probe, guard, information
-from lenspipe.learn.augment_batch import VIEWS_ONLY
-from lenspipe.learn.batches import batch_of, epoch_batches, on_device, prepare_batch, shown_to_network
+from lenspipe.learn.batches import batch_of, epoch_batches, on_device, prepare_batch, shown_to_network, weak_and_strong
 from lenspipe.learn.fit import Batch, Stream
 from lenspipe.learn.losses import Loss, Tensors
 from lenspipe.learn.objectives.classify import ClassifyStamps
@@ -98,9 +97,7 @@ class Adapted(Objective):
             job = job.beside.job(job)
         if not self.how.weak_first:
             return prepare_batch(job, world, batch, epoch, step, n_view=self.how.n_view)
-        weak = prepare_batch(replace(job, augment=VIEWS_ONLY), world, batch, epoch, step)
-        strong = prepare_batch(replace(job, seed=job.seed + 1), world, batch, epoch, step)
-        return weak | {"image_1": strong["image"]}
+        return weak_and_strong(job, world, batch, epoch, step)
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lenspipe.errors import DataError, ModelError
-from lenspipe.learn.augment_batch import VIEWS_ONLY
-from lenspipe.learn.batches import prepare_batch
+from lenspipe.learn.batches import weak_and_strong
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.losses import Loss, Tensors, own_tasks, prototypes
 from lenspipe.learn.objectives.contract import Array, Objective, no_targets
@@ -91,9 +89,7 @@ class OwnTasks(EmbedStamps):
 
     def prepare(self, job: TrainJob, world: World, stream: str, batch: Batch, epoch: int, step: int) -> Tensors:
         """The example only turned and mirrored, the question augmented."""
-        weak = prepare_batch(replace(job, augment=VIEWS_ONLY), world, batch, epoch, step)
-        strong = prepare_batch(replace(job, seed=job.seed + 1), world, batch, epoch, step)
-        return weak | {"image_1": strong["image"]}
+        return weak_and_strong(job, world, batch, epoch, step)
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
