@@ -108,8 +108,7 @@ def _calibrate_model(
     from lenspipe.evaluate.judges import judge_for
     from lenspipe.evaluate.judges.contract import CalibrateSettings
     from lenspipe.evaluate.judging import open_members
-    from lenspipe.infer.training_set import TRAINING_SET_FILE
-    from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, write_card
+    from lenspipe.nn.card import CARD_FILE, files_of, write_card
 
     member = open_members([model], stamps, device=device)[0]
     settings = CalibrateSettings(
@@ -124,7 +123,7 @@ def _calibrate_model(
         click.echo(line)
     if out is not None:
         with new_folder(out) as new:
-            for name in (WEIGHTS_FILE, *([TRAINING_SET_FILE] if fitted.card.training_set else [])):
+            for name in files_of(fitted.card)[:-1]:
                 shutil.copyfile(member.folder / name, new / name)
             write_card(new, fitted.card)
         click.echo(f"{out / CARD_FILE}: written")

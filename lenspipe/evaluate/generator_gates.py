@@ -35,6 +35,35 @@ class Sets:
     train: NDArray[np.float32]
 
 
+class NearestOfTraining:
+    """The nearest training stamps of made and of held-out ones, some training stamps at a time (`memorised`)."""
+
+    def __init__(self, made: NDArray[np.floating], held: NDArray[np.floating]) -> None:
+        self._of = made, held
+        self._found = [np.empty((len(query), 0)) for query in self._of]
+
+    def see(self, train: NDArray[np.floating]) -> None:
+        """Training stamps ``(m, size)`` that were not seen before."""
+        for k, query in enumerate(self._of):
+            near = nearest(query, train, min(N_NEIGHBOUR, len(train)))
+            self._found[k] = np.sort(np.concatenate([self._found[k], near], axis=1), axis=1)[:, :N_NEIGHBOUR]
+
+    def verdict(self) -> dict[str, Any]:
+        """What `memorised` gives of all training stamps that were seen."""
+        of_made, of_held = self._found
+        ratio_made, ratio_held = (d[:, 0] / np.maximum(d[:, -1], 1e-300) for d in (of_made, of_held))
+        share = float((ratio_made < np.quantile(ratio_held, COPIED_QUANTILE)).mean())
+        return {
+            "share": share,
+            "most": COPIED_MOST,
+            "least_ratio": float(ratio_made.min()),
+            "least_ratio_held": float(ratio_held.min()),
+            "distance_made": float(np.median(of_made[:, 0])),
+            "distance_held": float(np.median(of_held[:, 0])),
+            "passed": share <= COPIED_MOST,
+        }
+
+
 def memorised(made: NDArray[np.floating], held: NDArray[np.floating], train: NDArray[np.floating]) -> dict[str, Any]:
     """
     Whether made stamps are copies: how much nearer the nearest training stamp is than the tenth, beside held-out ones.
@@ -53,19 +82,9 @@ def memorised(made: NDArray[np.floating], held: NDArray[np.floating], train: NDA
         ``share``: part of the made stamps whose ratio is below the 1 % quantile of held-out ones; ``distance_made``,
         ``distance_held``: median distances to the nearest; ``least_ratio``; ``passed``.
     """
-    k = min(N_NEIGHBOUR, len(train))
-    of_made, of_held = nearest(made, train, k), nearest(held, train, k)
-    ratio_made, ratio_held = (d[:, 0] / np.maximum(d[:, -1], 1e-300) for d in (of_made, of_held))
-    share = float((ratio_made < np.quantile(ratio_held, COPIED_QUANTILE)).mean())
-    return {
-        "share": share,
-        "most": COPIED_MOST,
-        "least_ratio": float(ratio_made.min()),
-        "least_ratio_held": float(ratio_held.min()),
-        "distance_made": float(np.median(of_made[:, 0])),
-        "distance_held": float(np.median(of_held[:, 0])),
-        "passed": share <= COPIED_MOST,
-    }
+    look = NearestOfTraining(made, held)
+    look.see(train)
+    return look.verdict()
 
 
 def physics(sets: Mapping[str, Sets], bands: Sequence[str]) -> dict[str, Any]:
@@ -81,12 +100,14 @@ def physics(sets: Mapping[str, Sets], bands: Sequence[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``rows``: per class and quantity ``class``, ``quantity``, ``found``, ``reference``, ``most``, ``passed``; and
-        ``passed``.
+        ``rows``: per class and quantity ``class``, ``quantity``, ``found``, ``reference``, ``most``, ``passed``;
+        ``unjudged``: classes of too few stamps; and ``passed``.
     """
     rows: list[dict[str, Any]] = []
+    unjudged: list[str] = []
     for name, of in sets.items():
         if min(len(of.made), len(of.held), len(of.train)) < LEAST:
+            unjudged.append(name)
             continue
         made, held = per_stamp(of.made, bands), per_stamp(of.held, bands)
         train = per_stamp(of.train[: len(of.made)], bands)
@@ -97,7 +118,8 @@ def physics(sets: Mapping[str, Sets], bands: Sequence[str]) -> dict[str, Any]:
             )
             rows.append(_row(name, quantity, found, reference, max(APART_MOST, 2 * reference)))
         rows += _noise_rows(name, of, bands)
-    return {"rows": rows, "passed": bool(rows) and all(row["passed"] for row in rows)}
+    passed = bool(rows) and not unjudged and all(row["passed"] for row in rows)
+    return {"rows": rows, "unjudged": unjudged, "passed": passed}
 
 
 def _groups(numbers: Mapping[str, Array]) -> dict[str, list[str]]:
@@ -162,6 +184,6 @@ def verdict_of(like: Mapping[str, Any], copied: Mapping[str, Mapping[str, Any]],
         )
     if broken := [f"{row['quantity']} of {row['class']}" for row in laws["rows"] if not row["passed"]]:
         reasons.append(f"physics: {', '.join(broken)}")
-    if not laws["rows"]:
-        reasons.append("physics: no class has enough held-out stamps")
+    if laws["unjudged"]:
+        reasons.append(f"physics: fewer than {LEAST} stamps of {', '.join(laws['unjudged'])}, so nothing is known")
     return reasons

@@ -26,7 +26,7 @@ from lenspipe.finder.request import FinderRequest, Runners
 from lenspipe.finder.rounds import Base, digest_of_files, together, train_members, write_facts, write_round_stamps
 from lenspipe.finder.scores import measured, score_stamps
 from lenspipe.image.psf_table import PSF_FILE
-from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, read_card
+from lenspipe.nn.card import CHECKPOINT_FILES, TRAINING_SET_FILE, files_of, read_card
 from lenspipe.nn.committee import COMMITTEE_FILE, write_committee
 from lenspipe.rundir import atomic_path, read_json, utc_now, write_json
 from lenspipe.runner import Progress
@@ -274,13 +274,15 @@ class Maker:
             committee = together(members, folder / "stamps", name=name, progress=self.progress)
             write_committee(folder, committee)
             write_committee(self.out, committee)
-            for stale in (CARD_FILE, WEIGHTS_FILE):
+            for stale in CHECKPOINT_FILES:
                 (self.out / stale).unlink(missing_ok=True)
         else:
-            for file in (WEIGHTS_FILE, CARD_FILE):  # the card last: it is what makes the folder a model
+            files = files_of(read_card(members[0]))
+            for file in files:
                 with atomic_path(self.out / file) as path:
                     shutil.copyfile(members[0] / file, path)
-            (self.out / COMMITTEE_FILE).unlink(missing_ok=True)
+            for stale in {COMMITTEE_FILE, TRAINING_SET_FILE} - set(files):
+                (self.out / stale).unlink(missing_ok=True)
         reached = measured(score_stamps(self.out, folder / "stamps"))
         record = {
             "round": number,

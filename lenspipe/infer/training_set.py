@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lenspipe.errors import ModelError
-from lenspipe.nn.card import ModelCard, TrainingSet
+from lenspipe.nn.card import TRAINING_SET_FILE, ModelCard, TrainingSet
 from lenspipe.rundir import atomic_path
 from lenspipe.stats.familiar import Familiar
 
-TRAINING_SET_FILE = "training_set.safetensors"
 ARRAYS = ("whitening", "means", "held_out")
 
 

@@ -44,8 +44,11 @@ def fit_outliers(job: TrainJob) -> ModelCard:
     if len(rows) > settings["n_fit"]:
         rows = np.sort(np.random.default_rng([job.seed, 79]).permutation(rows)[: settings["n_fit"]])
     fresh = _module(job, base)
-    features = per_stamp(job, rows, World(), lambda sky, _: fresh.forward_features(shown_to_network(job, sky)))
-    arrays, sizes = fitted(fresh, features, seed=job.seed, k=settings["k"])
+    arrays, sizes = dict[str, Tensor](), dict[str, int]()
+    if not fresh.score.of_logits:  # which has nothing to fit
+        features = per_stamp(job, rows, World(), lambda sky, _: fresh.forward_features(shown_to_network(job, sky)))
+        classes = job.card.settings["logits"]
+        arrays, sizes = fitted(fresh, features, seed=job.seed, k=settings["k"], by_class=bool(classes))
     job = replace(job, card=job.card.model_copy(update={"settings": job.card.settings | sizes}))
     module = _module(job, base)
     module.score.load_state_dict(arrays)
@@ -62,7 +65,9 @@ def _module(job: TrainJob, base: Network) -> Outlier:
     return module.eval()
 
 
-def fitted(module: Outlier, features: Array, *, seed: int, k: int = 10) -> tuple[dict[str, Tensor], dict[str, int]]:
+def fitted(
+    module: Outlier, features: Array, *, seed: int, k: int, by_class: bool
+) -> tuple[dict[str, Tensor], dict[str, int]]:
     """
     Arrays of a score for normal features ``(n, feature)``, and the sizes of them.
 
@@ -75,13 +80,12 @@ def fitted(module: Outlier, features: Array, *, seed: int, k: int = 10) -> tuple
         known = torch.from_numpy(features.astype(np.float32))
         return {"known": known}, {"n_known": len(known), "k": min(k, len(known))}
     if "means" in there:
-        return _gaussians(features, _said(module, features))
-    return _trees(features, seed) if "cut" in there else ({}, {})
+        said = _said(module, features) if by_class else np.zeros(len(features), np.int64)
+        return _gaussians(features, said)
+    return _trees(features, seed)
 
 
 def _said(module: Outlier, features: Array) -> NDArray[np.int64]:
-    if module.vectors:
-        return np.zeros(len(features), np.int64)
     with torch.inference_mode():
         logits = two(module.base.forward_head(torch.from_numpy(features).float()))
     said: NDArray[np.int64] = logits.argmax(dim=1).numpy()

@@ -15,6 +15,9 @@ from lenspipe.rundir import write_json
 from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
+TRAINING_SET_FILE = "training_set.safetensors"
+CHECKPOINT_FILES = (CARD_FILE, WEIGHTS_FILE, TRAINING_SET_FILE)
+"""All that a checkpoint may hold; `files_of` is what one does."""
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 MAX_AMOUNTS = {"n_parameter": 10**9, "n_multiply_add": 10**13}
 """Settings that are no side of anything but a whole network's amount, from which its width follows."""
@@ -60,7 +63,7 @@ class Stretch(Table):
 
 
 class TrainingSet(Table):
-    """What is kept of a training set beside the weights (`lenspipe.nn.training_set`)."""
+    """What is kept of a training set beside the weights (`lenspipe.infer.training_set`)."""
 
     n: int = Field(ge=1)
     """Stamps that it was learnt from."""
@@ -200,6 +203,11 @@ def read_card(folder: str | Path) -> ModelCard:
         loc = first["loc"][2:] if first["loc"][:1] == ("outputs",) else first["loc"]  # the file keeps them flat
         where = ".".join(str(part) for part in loc) or CARD_FILE
         raise ModelError(f"the model's card is not valid: {where}: {first['msg']}", file=str(path)) from None
+
+
+def files_of(card: ModelCard) -> tuple[str, ...]:
+    """Files of a checkpoint in the order in which they are copied: the card last, which makes a folder a model."""
+    return (WEIGHTS_FILE, *([TRAINING_SET_FILE] if card.training_set else []), CARD_FILE)
 
 
 def write_card(folder: str | Path, card: ModelCard) -> None:

@@ -103,7 +103,9 @@ def test_distances_are_those_of_scikit_learn_and_scipy(method):
     known = (rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4))).astype(np.float32).astype(np.float64)
     query = rng.normal(0, 2, (40, 4)).astype(np.float32)
     settings = {"of": "small-cnn", "vectors": True, "of_out": 4, "of_settings": json.dumps({"width": 2})}
-    arrays, sizes = outliers.fitted(build("outlier", 1, 13, score=method, **settings), known, seed=1, k=7)
+    arrays, sizes = outliers.fitted(
+        build("outlier", 1, 13, score=method, **settings), known, seed=1, k=7, by_class=False
+    )
     module = build("outlier", 1, 13, score=method, **(settings | sizes))
     module.score.load_state_dict(arrays)
     got = module.forward_head(torch.from_numpy(query)).numpy()

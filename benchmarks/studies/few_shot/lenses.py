@@ -1,7 +1,7 @@
 """
 One, five, ten and twenty graded Space Warps lenses against the look-alikes: prototypes, a linear probe, fine-tuning.
 
-    python -m benchmarks.studies.few_shot.lenses --real ../shared/data --work FOLDER
+    python -m benchmarks.studies.few_shot.lenses --real ../shared/data
 
 The trunk is that of the shipped finder. Each draw takes k lenses and k look-alikes as examples and judges all others;
 the area is the mean over draws. A hundred grades are five folds. Writes `results/few_shot_lenses.json`.

@@ -88,9 +88,9 @@ def embedded(work: Path, folder: Path, method: str) -> dict[str, Any]:
 def compared(work: Path, folder: Path, task: str, name: str, network: dict[str, Any], seed: int) -> dict[str, Any]:
     """A network of a family on a task: its numbers on the test split, and how turns change it."""
     settings = TrainSettings.model_validate(COMMON | {"model": network | {"dropout": 0.0}})
-    out = work / f"family-{task}-{name.replace(', ', '-')}-{seed}"
+    out = work / f"family-{task}-{name}-{seed}"
     with Clock() as clock:
-        card = train(folder, model=name.partition(",")[0], task=task, out=out, settings=settings, seed=seed)
+        card = train(folder, model=name, task=task, out=out, settings=settings, seed=seed)
     stamps = StampSet.open(folder)
     members = open_members([out], stamps)
     (metrics,) = judged(members, stamps, JudgeSettings(split="test")).metrics().values()

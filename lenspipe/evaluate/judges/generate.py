@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError, LenspipeError
-from lenspipe.evaluate.generator_gates import Sets, likeness, memorised, physics, verdict_of
+from lenspipe.evaluate.generator_gates import NearestOfTraining, Sets, likeness, physics, verdict_of
 from lenspipe.evaluate.judges.contract import (
     Calibrated,
     CalibrateSettings,
@@ -37,9 +37,11 @@ from lenspipe.stamps.joined import digest_of_data
 
 GenerateMember = Member[Generate, Generator]
 MOST_BYTES = 128 << 20
-"""Of the pixels of each set that are held in memory; of a longer one the first."""
+"""Of the pixels of each set that are held in memory; of a longer one the first. Copies are looked for in all."""
 SEED = 12345
 N_SHOWN = 36
+FEWEST = 4
+"""Stamps without which there is no third neighbour; a class needs more (`lenspipe.evaluate.generator_gates.LEAST`)."""
 
 
 class GenerateJudge(Judge[Generate, Generator]):
@@ -95,33 +97,40 @@ class GenerateJudge(Judge[Generate, Generator]):
 
     def _metrics(self, member: GenerateMember) -> Metrics:
         held, label, values = _joined(self._held[member.name])
-        train, of_train, _ = _joined(list(self._training(member)))
-        if not len(held) or not len(train):
-            raise DataError("no stamps of the generator's classes", classes=",".join(member.outputs.classes))
+        if len(held) < FEWEST:
+            raise DataError(f"the gates need {FEWEST} held-out stamps of the generator's classes", held_out=len(held))
         order = {name: k for k, name in enumerate(member.outputs.classes)}
         made = member.predictor.make_as(np.array([order[x] for x in label]), values, seed=SEED)
         self._shown[member.name] = made[:N_SHOWN], held[:N_SHOWN]
+        bands, scale = member.card.bands, member.card.pixel_scale_arcsec
+        of_made, of_held = (described(self._describer, x, bands, scale) for x in (made, held))
+        in_pixels = NearestOfTraining(_flat(_small(made, member.card)), _flat(_small(held, member.card)))
+        in_features = NearestOfTraining(of_made, of_held)
+        views = (member.card.training.get("augment") or {}).get("dihedral", True)
+        kept, n_train, n_bytes = list[tuple[Pixels, Pixels, NDArray[np.object_]]](), 0, 0
+        for pixels, labels, _ in self._training(member):
+            features, small = described(self._describer, pixels, bands, scale), _small(pixels, member.card)
+            in_features.see(features)
+            in_pixels.see(np.concatenate([_flat(_view(small, k)) for k in range(8 if views else 1)]))
+            if n_bytes < MOST_BYTES:
+                kept.append((pixels, features, labels))
+            n_train, n_bytes = n_train + len(pixels), n_bytes + pixels.nbytes
+        if n_train < FEWEST:
+            raise DataError(f"the gates need {FEWEST} training stamps of the generator's classes", train=n_train)
+        train, of_train_set, of_train = (np.concatenate(parts) for parts in zip(*kept, strict=True))
         shuffled = np.random.default_rng(SEED).permutation(len(train))
-        train, of_train = train[shuffled], of_train[shuffled]
+        train, of_train_set, of_train = train[shuffled], of_train_set[shuffled], of_train[shuffled]
         sets = {
             name: Sets(made[label == name], held[label == name], train[of_train == name])
             for name in member.outputs.classes
         }
-        bands, scale = member.card.bands, member.card.pixel_scale_arcsec
-        features = [described(self._describer, x, bands, scale) for x in (made, held, train)]
-        like = likeness(*features)
-        views = (member.card.training.get("augment") or {}).get("dihedral", True)
-        vectors = [_small(x, member.card) for x in (made, held, train)]
-        turned = np.concatenate([_view(vectors[2], k) for k in range(8 if views else 1)])
-        copied = {
-            "pixels": memorised(*(x.reshape(len(x), -1) for x in (vectors[0], vectors[1], turned))),
-            "features": memorised(*features),
-        }
+        like = likeness(of_made, of_held, of_train_set)
+        copied = {"pixels": in_pixels.verdict(), "features": in_features.verdict()}
         laws = physics(sets, bands)
         reasons = verdict_of(like, copied, laws)
         return {
             "n": len(held),
-            "n_train": len(train),
+            "n_train": n_train,
             "features": f"{self._describer.card.name}@{self._describer.digest}",
             "likeness": like,
             "memorisation": copied,
@@ -131,13 +140,11 @@ class GenerateJudge(Judge[Generate, Generator]):
         }
 
     def _training(self, member: GenerateMember) -> Iterator[tuple[Pixels, NDArray[np.object_], NDArray[np.float64]]]:
-        n_bytes = 0
+        """All training stamps of the generator's classes, some at a time."""
         for table, pixels in iter_stamps(self.stamps, [member.image], member.outputs.targets, split="train"):
             some = _seen(member, self.stamps, table, pixels)
-            yield some
-            n_bytes += some[0].nbytes
-            if n_bytes > MOST_BYTES:
-                return
+            if len(some[0]):
+                yield some
 
     def sections(self, metrics: Mapping[str, Metrics]) -> list[Section]:
         """The verdict, a table of each gate, and stamps that were made above stamps that were taken."""
@@ -146,8 +153,8 @@ class GenerateJudge(Judge[Generate, Generator]):
             like = m["likeness"]
             rows = [
                 ["Fréchet distance", number(like["frechet"]), number(like["frechet_train"]), ""],
-                ["precision", number(like["precision"]), number(like["precision_train"]), _yes(like)],
-                ["recall", number(like["recall"]), number(like["recall_train"]), _yes(like)],
+                ["precision", number(like["precision"]), number(like["precision_train"]), _kept(like, "precision")],
+                ["recall", number(like["recall"]), number(like["recall_train"]), _kept(like, "recall")],
             ]
             copies = [
                 [
@@ -302,6 +309,14 @@ def _small(stamps_njy: Pixels, card: ModelCard) -> Pixels:
 def _view(stamps: Pixels, number: int) -> Pixels:
     turned = np.rot90(stamps, number % 4, axes=(2, 3))
     return turned[..., ::-1] if number >= 4 else turned
+
+
+def _flat(stamps: Pixels) -> Pixels:
+    return stamps.reshape(len(stamps), -1)
+
+
+def _kept(like: Mapping[str, Any], name: str) -> str:
+    return _yes({"passed": like[name] >= like["least"] * like[f"{name}_train"]})
 
 
 def _yes(row: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@ from lenspipe.errors import ConfigError
 from lenspipe.simulate.cosmology import default_cosmology
 from lenspipe.simulate.export.scene import Light, Scene, write_pixels
 from lenspipe.simulate.lens import MacroLens
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
-AB_ZERO_NJY = 31.4
 """AB magnitude of 1 nJy."""
 
 
@@ -51,7 +51,7 @@ def write_coolest(scene: Scene, folder: Path) -> None:
     cosmology = default_cosmology()
     for k, band in enumerate(scene.bands):
         names = (f"image_{band}.fits", f"noise_map_{band}.fits", f"psf_{band}.fits")
-        write_pixels(scene, k, names, folder, 1.0, "nJy")
+        write_pixels(scene, k, names, folder)
         lens_light, source_light = (scene.lights(some, k) for some in (scene.galaxies, scene.source))
         lens = Galaxy(
             "lens and what stands around it",
@@ -81,7 +81,9 @@ def write_coolest(scene: Scene, folder: Path) -> None:
             CoordinatesOrigin(),
             LensingEntityList(lens, shear, source),
             Observation(
-                grid(names[0], side, scale), noise=NoiseMap(grid(names[1], side, scale)), mag_zero_point=AB_ZERO_NJY
+                grid(names[0], side, scale),
+                noise=NoiseMap(grid(names[1], side, scale)),
+                mag_zero_point=NANOJANSKY_ZERO_POINT_AB,
             ),
             Instrument(scale, name=str(scene.facts.get("survey", "")), band=band, psf=psf),
             cosmology=Cosmology(float(cosmology.H0.value), float(cosmology.Om0)),

@@ -22,7 +22,7 @@ def write_lenstronomy(scene: Scene, folder: Path) -> None:
     """
     for k, band in enumerate(scene.bands):
         names = (f"image_{band}.fits", f"noise_map_{band}.fits", f"psf_{band}.fits")
-        write_pixels(scene, k, names, folder, 1.0, "nJy")
+        write_pixels(scene, k, names, folder)
         write_json(folder / f"{band}.json", arguments(scene, k, names))
 
 

@@ -130,12 +130,12 @@ def write_image(path: Path, pixels: NDArray[np.floating], scale_arcsec: float, u
         hdu.writeto(stream)
 
 
-def write_pixels(scene: Scene, band: int, names: tuple[str, str, str], folder: Path, factor: float, unit: str) -> None:
-    """Image, noise map and PSF of a band as FITS files; pixel values are those in nJy times a factor."""
+def write_pixels(scene: Scene, band: int, names: tuple[str, str, str], folder: Path) -> None:
+    """Image and noise map, nJy, and PSF of a band as FITS files."""
     image, noise, psf = names
     scale = scene.pixel_scale_arcsec
-    write_image(folder / image, scene.image_njy[band] * factor, scale, unit)
-    write_image(folder / noise, scene.noise_njy[band] * factor, scale, unit)
+    write_image(folder / image, scene.image_njy[band], scale, "nJy")
+    write_image(folder / noise, scene.noise_njy[band], scale, "nJy")
     write_image(folder / psf, scene.psf[band], scale / scene.psf_sampling, "")
 
 
