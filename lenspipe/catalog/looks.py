@@ -87,6 +87,8 @@ class _Candidates:
         self.n = 0
         self._by_name: dict[tuple[str, str], int] = {}
         self._at: list[tuple[float, float]] = []
+        self._near: dict[int, list[int]] = {}
+        """Places in strips of declination as wide as what is one candidate."""
         self._number: list[int] = []
 
     def numbers(self, grades: pa.Table) -> list[tuple[int, str]]:
@@ -99,11 +101,13 @@ class _Candidates:
             return self._by_name[name]
         found = None
         if row["ra"] is not None:
-            if self._at:
-                ra, dec = np.array(self._at).T
+            strip = int(np.floor(row["dec"] * 3600 / SAME_ARCSEC))
+            if near := [k for one in (strip - 1, strip, strip + 1) for k in self._near.get(one, ())]:
+                ra, dec = np.array([self._at[k] for k in near]).T
                 apart = separation_arcsec(ra, dec, row["ra"], row["dec"])
                 if apart.min() < SAME_ARCSEC:
-                    found = self._number[int(apart.argmin())]
+                    found = self._number[near[int(apart.argmin())]]
+            self._near.setdefault(strip, []).append(len(self._at))
             self._at.append((row["ra"], row["dec"]))
             self._number.append(self.n if found is None else found)
         if found is None:

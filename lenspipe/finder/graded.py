@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lenspipe.catalog.grades import NEEDED, VALUE, graded_places, labels_for, mean_grades, read_grades
+from lenspipe.catalog.grades import NEEDED, SAME_ARCSEC, VALUE, graded_places, labels_for, mean_grades, read_grades
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.places import cut_positions
 from lenspipe.finder.settings import GradeSettings
 from lenspipe.simulate.on_hosts import to_grid
+from lenspipe.sky.sphere import first_of_each
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stamps.splits import splits_by_key
 from lenspipe.tables import read_parquet
@@ -45,6 +46,15 @@ class _Rows:
     is_lens: list[bool] = field(default_factory=list)
     ra: list[float] = field(default_factory=list)
     dec: list[float] = field(default_factory=list)
+
+    def only(self, kept: Sequence[int]) -> _Rows:
+        """Those of some numbers."""
+        return _Rows(
+            [self.name[k] for k in kept],
+            [self.is_lens[k] for k in kept],
+            [self.ra[k] for k in kept],
+            [self.dec[k] for k in kept],
+        )
 
 
 def read_graded(
@@ -195,13 +205,17 @@ def _add_positions(rows: _Rows, file: Path, settings: GradeSettings) -> None:
 
 
 def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> tuple[Graded, list[str]]:
+    notes = []
+    once = first_of_each(np.array(rows.ra), np.array(rows.dec), radius_arcsec=SAME_ARCSEC)
+    if twice := len(rows.name) - len(once):
+        notes.append(f"{twice} grades are of candidates that have another; each counts once, by the first grade")
+        rows = rows.only(once)
     ra, dec = np.array(rows.ra), np.array(rows.dec)
     pixels, kept, outside = cut_positions(run, spec, ra, dec)
     if len(outside) == len(ra):
         raise ConfigError(
             "no graded position lies in a tile of the run", positions=len(ra), first=rows.name[0], run=str(run.folder)
         )
-    notes = []
     if len(outside):
         notes.append(
             f"{len(outside)} graded positions lie outside the run's tiles, the first is {rows.name[outside[0]]}"

@@ -115,7 +115,10 @@ def _known(record: dict[str, Any], folder: Path) -> Section:
         for k in order
     ]
     heading = ["known lens", "list", "grade", "score", "real sources of the test sky that score as high"]
-    text = f"{len(known)} lie in the tiles of the run; the survey gave them neither as hosts nor as negatives."
+    text = (
+        f"{len(known)} entries of the lists (--match) could be cut from the tiles of the run; the survey gave them "
+        "neither as hosts nor as negatives. Where a list is one of contaminants, its entries should score low."
+    )
     sheet = _sheet(StampSet.open(folder / KNOWN), order[: 2 * N_COLUMN])
     return Section("Known lenses", text, [(heading, rows)], [("known lenses, best scores first", sheet)])
 

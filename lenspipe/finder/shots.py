@@ -126,7 +126,7 @@ def finder_of_shots(
         raise ModelError("examples teach models of an image alone, as it is", model=card.name, sees=card.sees)
     spec = ImageSpec(card.bands, card.stamp_px, card.pixel_scale_arcsec)
     opened = None if run is None else open_run_folder(run)
-    survey = "examples" if opened is None else str(opened.record.get("survey", "run"))
+    survey = "examples" if opened is None else str(opened.record["request"]["survey"]["name"])
     graded = read_graded(shots, opened, spec, settings or GradeSettings(), areas=EVERYWHERE, survey=survey, seed=0)
     is_lens = graded.is_lens
     if not 0 < is_lens.sum() < len(is_lens):
@@ -148,7 +148,8 @@ def finder_of_shots(
             "name": out.name,
             "outputs": Find(),
             "training": facts,
-            "metrics": {"left_out": left_out(vectors, is_lens, rule)},
+            "metrics": {"left_out": left_out(vectors, is_lens, rule, graded.name)},
+            "training_set": None,
             "weights_sha256": "",
             "created": "",
         }
@@ -182,14 +183,24 @@ def with_last(module: Network, card: ModelCard, weight: Array, constant: float) 
     return taught.eval()
 
 
-def left_out(vectors: Array, is_lens: NDArray[np.bool_], rule: str) -> dict[str, Any]:
-    """Area under the ROC curve of the examples, each scored by all others; null where a class has one example."""
+def left_out(vectors: Array, is_lens: NDArray[np.bool_], rule: str, name: Sequence[str]) -> dict[str, Any]:
+    """
+    Area under the ROC curve of the examples, each scored by those of other names; null where a class has but one.
+
+    Parameters
+    ----------
+    vectors, is_lens, rule
+        As of `fit`.
+    name : sequence of str
+        Of the candidate or host of each example: several stamps of one are left out together.
+    """
     n = {"n_lens": int(is_lens.sum()), "n_other": int((~is_lens).sum())}
-    if min(n.values()) < 2:
+    names = np.array(name, object)
+    if min(len(set(names[kind])) for kind in (is_lens, ~is_lens)) < 2:
         return {"auc": None, "interval95": None, "why": "a class has one example", **n}
     score = np.empty(len(is_lens))
     for k in range(len(is_lens)):
-        others = np.arange(len(is_lens)) != k
+        others = names != names[k]
         weight, constant = fit(vectors[others], is_lens[others], rule)
         score[k] = vectors[k, 0] @ weight + constant
     counts = ScoreCounts.of(1 / (1 + np.exp(-np.clip(score, -500, 500))), is_lens)

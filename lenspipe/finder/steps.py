@@ -218,13 +218,19 @@ class Maker:
         """The rounds that are there, and the one that is asked for."""
         found = sorted(self.out.glob("round-*/round.json"), key=lambda p: int(p.parent.name.split("-")[1]))
         records: list[dict[str, Any]] = [read_json(path) for path in found]
-        asked = {
+        asked: dict[str, Any] = {
             "families": list(self.request.families),
             "members": self.request.n_member,
             "grades": digest_of_files(self.request.grades),
             "train": self.request.settings.model_dump(mode="json", include={"train", "go_on", "grades"}),
         }
         if records and all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
+            if (had := records[-1]["asked"]["families"]) != asked["families"]:
+                raise ConfigError(
+                    "the finder of this folder is of another network: give its --model, or another --out",
+                    had=" ".join(had),
+                    got=" ".join(asked["families"]),
+                )
             return records
         begun = len(records) + 1
         records.append(self.round(begun, asked, self._last_bases(records)))

@@ -3,6 +3,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from lenspipe.finder.request import FinderRequest
 from lenspipe.finder.rounds import settings_for
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
+from lenspipe.finder.shots import EVERYWHERE
 from lenspipe.learn.train import train
 from lenspipe.runner import SILENT
 from lenspipe.sky.sphere import separation_arcsec
@@ -183,6 +185,14 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert "1 graded positions lie outside" in second["notes"][0]
     assert json.loads((out / "card.json").read_text())["training"]["round"] == 2
     assert len(make_finder(graded, out, progress=SILENT).record["rounds"]) == 2
+    with pytest.raises(ConfigError, match="of another network"):
+        make_finder(replace(graded, families=("lastro",)), out, progress=SILENT)
+    twice = tmp_path / "twice.csv"
+    twice.write_text(grades.read_text() + "\n".join(lines) + "\n")
+    wanted = {"areas": EVERYWHERE, "survey": "generic", "seed": 0}
+    spec, run = StampSet.open(out / "stamps").images["image"], open_run_folder(out / "scan")
+    once, again = (read_graded([file], run, spec, GradeSettings(), **wanted) for file in (grades, twice))
+    assert np.array_equal(again.pixels_njy, once.pixels_njy) and any("have another" in note for note in again.notes)
 
 
 def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(survey, painted, tmp_path):

@@ -13,7 +13,7 @@ from toy_stamps import SIZE, make_stamps
 from lenspipe.cli.shots import RULES as CHOICES
 from lenspipe.cli.shots import command
 from lenspipe.errors import ConfigError
-from lenspipe.finder.shots import RULES, finder_of_shots, fit
+from lenspipe.finder.shots import RULES, finder_of_shots, fit, left_out
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
 from lenspipe.nn.card import ModelCard, Stretch, read_card
@@ -81,6 +81,16 @@ def test_with_labels_at_random_there_is_none(rng):
     weight, constant = fit(vectors, truth, "prototypes")
     fresh = rng.normal(size=(400, 30)) @ weight + constant
     assert abs(auroc(ScoreCounts.of(1 / (1 + np.exp(-fresh)), np.arange(400) % 2 == 0)) - 0.5) < 0.1
+
+
+def test_one_candidate_twice_does_not_vouch_for_itself(rng):
+    vectors, truth = rng.normal(size=(10, 1, 64)), np.arange(10) < 5
+    names = [str(k) for k in range(10)]
+    once = left_out(vectors, truth, "prototypes", names)["auc"]
+    twice = left_out(np.tile(vectors, (2, 1, 1)), np.tile(truth, 2), "prototypes", names * 2)["auc"]
+    assert twice == pytest.approx(once, abs=0.15)
+    assert left_out(np.tile(vectors, (2, 1, 1)), np.tile(truth, 2), "prototypes", [*names, *"abcdefghij"])["auc"] > 0.95
+    assert left_out(vectors[:6], truth[:6], "prototypes", [*"abcde", "f"])["auc"] is None
 
 
 def test_a_prototype_is_the_nearer_of_two_means(rng):
