@@ -3,4 +3,4 @@
 from lenspipe.cli import main
 
 if __name__ == "__main__":
-    main("scan")
+    main("scan", runner="ray")

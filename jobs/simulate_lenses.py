@@ -3,4 +3,4 @@
 from lenspipe.cli import main
 
 if __name__ == "__main__":
-    main("simulate")
+    main("simulate", runner="ray")

@@ -3,4 +3,4 @@
 from lenspipe.cli import main
 
 if __name__ == "__main__":
-    main("train")
+    main("train", runner="ray")

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+RunnerName: TypeAlias = Literal["auto", "ray", "local"]
+"""What ``--runner`` takes."""
 RunnerT = TypeVar("RunnerT")
-Start: TypeAlias = Callable[[], contextlib.AbstractContextManager[RunnerT]]
-"""Gives a context that starts a runner and stops it. A run enters it only where work is left: Ray takes seconds."""
+RunnerT_co = TypeVar("RunnerT_co", covariant=True)
+
+
+class Start(Protocol[RunnerT_co]):
+    """Gives a context that starts a runner and stops it. A run enters it only where work is left: Ray takes seconds."""
+
+    def __call__(self, plain_s: float | None = None) -> contextlib.AbstractContextManager[RunnerT_co]:
+        """
+        Such a context.
+
+        Parameters
+        ----------
+        plain_s : float or None
+            About how long the plain loop would take, in seconds; None where nobody knows.
+        """
+        ...
 
 
 class Workers(NamedTuple):
@@ -20,7 +35,7 @@ class Workers(NamedTuple):
 
 def here(runner: RunnerT) -> Start[RunnerT]:
     """Start of a runner that has nothing to start: the plain loop, or Ray where it runs already."""
-    return lambda: contextlib.nullcontext(runner)
+    return lambda plain_s=None: contextlib.nullcontext(runner)
 
 
 class Progress(Protocol):

@@ -7,7 +7,7 @@ import datetime
 import html
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 from lenspipe.api.table import astropy_table
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.errors import ConfigError
-from lenspipe.runner import SILENT, Progress, Start, Workers, here
+from lenspipe.runner import SILENT, Progress, RunnerName, Start, Workers
 from lenspipe.scan.after.catalog import catalog_run
 from lenspipe.scan.after.sheet import SHEET
 from lenspipe.scan.config import ScanConfig
@@ -118,7 +118,7 @@ def scan_survey(
     survey: str | Path | SurveyLayout = "generic",
     out: str | Path | None = None,
     model: str | Path | Sequence[str | Path] = "auto",
-    runner: Literal["ray", "local"] = "local",
+    runner: RunnerName = "local",
     workers: int | None = None,
     settings: Mapping[str, Any] | None = None,
     limit: int | None = None,
@@ -139,8 +139,8 @@ def scan_survey(
         Folder of the run; a new one under ``runs`` where not given.
     model : str, path, or several
         Name of a shipped finder, folder of one, ``"none"``; several score as a committee.
-    runner : {"local", "ray"}
-        The plain loop in this process, or Ray.
+    runner : {"local", "ray", "auto"}
+        The plain loop in this process, Ray, or Ray only where a cluster is named or it saves time.
     workers : int, optional
         CPUs to use with Ray; all where not given.
     settings : mapping, optional
@@ -171,7 +171,7 @@ def scan_survey(
     config = put_over(ScanConfig(), {"score.model": model_setting(models), **(settings or {})}, origin="settings")
     folder = run_folder(Path(out) if out is not None else None, layout.name)
     request = ScanRequest(absolute_tiles(named), layout, config, limit)
-    run_scan(request, folder, start_of(runner, workers), progress, resume=resume)
+    run_scan(request, folder, start_of(runner, workers, progress.say), progress, resume=resume)
     if catalog:
         catalog_run(folder)
     return Run.open(folder)
@@ -218,12 +218,15 @@ def absolute_tiles(tiles: Sequence[str]) -> tuple[str, ...]:
     return tuple(t if "://" in t else os.path.abspath(os.path.expanduser(t)) for t in tiles)
 
 
-def start_of(name: str, workers: int | Workers | None) -> Start[Runner]:
-    """Start of a scan's runner by its name: ``local`` or ``ray``."""
+def start_of(
+    name: RunnerName, workers: int | Workers | None, say: Callable[[str], None] | None = None
+) -> Start[Runner]:
+    """Start of a scan's runner by its name; ``say`` is told which one ``auto`` takes, and why."""
+    from lenspipe.distributed.choice import started
     from lenspipe.distributed.session import on_ray
     from lenspipe.scan.local import scan_local
 
-    return here(scan_local) if name == "local" else on_ray(_on_ray, n_worker=workers)
+    return started(name, scan_local, lambda: on_ray(_on_ray, n_worker=workers), workers=workers, say=say)
 
 
 def _on_ray(n_worker: int) -> Runner:

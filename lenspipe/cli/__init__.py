@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -74,15 +74,17 @@ def group() -> None:
     """Find strong gravitational lenses in whole imaging surveys."""
 
 
-def run_command(command: click.Command, args: list[str] | None = None) -> NoReturn:
+def run_command(
+    command: click.Command, args: list[str] | None = None, defaults: dict[str, Any] | None = None
+) -> NoReturn:
     """
     Run a click command as a process: deliberate errors become one line on stderr and exit code 2.
 
     So does a disk that is full or may not be written to. The commands return their exit code (0 done, 3 done with
-    failures). A bug keeps its traceback.
+    failures). A bug keeps its traceback. ``defaults`` take the place of the options' own, by subcommand and name.
     """
     try:
-        code = command.main(args=args, prog_name="lenspipe", standalone_mode=False)
+        code = command.main(args=args, prog_name="lenspipe", standalone_mode=False, default_map=defaults)
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_BAD_REQUEST)
@@ -149,6 +151,11 @@ def disk_refusal(error: BaseException) -> str | None:
     return None
 
 
-def main(*command: str) -> NoReturn:
-    """Entry point of the `lenspipe` script, and with a command's name of its script in ``jobs/``."""
-    run_command(group, [*command, *sys.argv[1:]])
+def main(*command: str, runner: str | None = None) -> NoReturn:
+    """
+    Entry point of the `lenspipe` script, and with a command's name of its script in ``jobs/``.
+
+    There ``runner`` is the default of ``--runner``: a job that is sent to a cluster runs on it.
+    """
+    defaults = {name: {"runner": runner} for name in command} if runner else None
+    run_command(group, [*command, *sys.argv[1:]], defaults)

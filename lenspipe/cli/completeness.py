@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, set_option, settings_of, workers_option
-from lenspipe.runner import Workers
+from lenspipe.cli.options import Command, runner_option, set_option, settings_of, workers_option
+from lenspipe.runner import RunnerName, Workers
 
 if TYPE_CHECKING:
     from lenspipe.completeness.finish import Outcome
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same lenses."
 )
-@click.option(
-    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
-)
+@runner_option()
 @workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Resume the work in --out; thresholds and --real may differ now.")
 @click.option(
@@ -60,7 +58,7 @@ def command(
     thresholds: tuple[float, ...],
     real: Path | None,
     seed: int,
-    runner: str,
+    runner: RunnerName,
     workers: int | Workers | None,
     resume: bool,
     config_file: str | None,
@@ -93,7 +91,7 @@ def command(
             config,
             seed=seed,
             real=None if real is None else real_stamps(real, opened, out, seed=seed),
-            runner=start_of(runner, workers),
+            runner=start_of(runner, workers, progress.say),
             progress=progress,
             resume=resume,
         )

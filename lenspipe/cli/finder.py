@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of, workers_option
+from lenspipe.cli.options import Command, assigned, for_survey, runner_option, set_option, settings_of, workers_option
 from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
     from lenspipe.finder.request import Runners
+    from lenspipe.runner import RunnerName, RunnerT, Start
 
 STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 
@@ -51,9 +53,7 @@ STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 )
 @click.option("--until", type=click.Choice(STEPS), default=STEPS[-1], show_default=True, help="Last step to take.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of areas, stamps and weights.")
-@click.option(
-    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
-)
+@runner_option()
 @workers_option("CPUs to use")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings finder`).")
 @set_option("stamps.count=30000 or train.optim.epochs=20", settings="finder")
@@ -70,7 +70,7 @@ def command(
     lists: tuple[str, ...],
     until: str,
     seed: int,
-    runner: str,
+    runner: RunnerName,
     workers: int | Workers | None,
     config_file: str | None,
     assignments: tuple[str, ...],
@@ -105,7 +105,9 @@ def command(
         seed=seed,
     )
     with ShownProgress("unit") as progress:
-        result = make_finder(request, out, progress=progress, runners=_runners(runner, workers), until=until)
+        result = make_finder(
+            request, out, progress=progress, runners=_runners(runner, workers, progress.say), until=until
+        )
     for one in result.record.get("rounds", []):
         test = one["test"]
         graded = test.get("graded")
@@ -128,18 +130,27 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _runners(name: str, workers: int | Workers | None) -> Runners:
+def _runners(name: RunnerName, workers: int | Workers | None, say: Callable[[str], None]) -> Runners:
     from lenspipe.finder.request import Runners
 
     if name == "local":
         return Runners()
+    from lenspipe.catalog.executor import Here
+    from lenspipe.distributed.choice import is_cluster_named, started
     from lenspipe.distributed.session import on_ray
+    from lenspipe.learn.train import PLAIN
+    from lenspipe.scan.local import scan_local
+    from lenspipe.simulate.local import simulate_local
 
+    def of(local: RunnerT, load: Callable[[int], RunnerT]) -> Start[RunnerT]:
+        return started(name, local, partial(on_ray, load, n_worker=workers), workers=workers, say=say)
+
+    alone = name == "auto" and not is_cluster_named()  # one worker trains no faster with Ray
     return Runners(
-        scan=on_ray(_scan, n_worker=workers),
-        executor=on_ray(_tasks, n_worker=workers),
-        simulate=on_ray(_simulate, n_worker=workers),
-        train=on_ray(_train, n_worker=workers, keep_idle=True),
+        scan=of(scan_local, _scan),
+        executor=of(Here(), _tasks),
+        simulate=of(simulate_local, _simulate),
+        train=PLAIN if alone else on_ray(_train, n_worker=workers, keep_idle=True),
         n_worker=1,
     )
 

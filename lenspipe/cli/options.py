@@ -89,6 +89,24 @@ def workers_option(what: str) -> Callable[[CommandT], CommandT]:
     )
 
 
+def runner_option(default: str = "auto") -> Callable[[CommandT], CommandT]:
+    """
+    The option ``--runner`` of a command that runs in the plain loop or with Ray.
+
+    Parameters
+    ----------
+    default : str
+        ``auto``, or the plain loop of a command that is usually short. The scripts in ``jobs/`` take Ray by default.
+    """
+    return click.option(
+        "--runner",
+        type=click.Choice(["auto", "ray", "local"]),
+        default=default,
+        show_default=True,
+        help="Ray, the plain loop, or Ray only where a cluster is named (RAY_ADDRESS) or it saves time.",
+    )
+
+
 class Command(click.Command):
     """
     A command that refuses an option which is given twice and can hold one value only; click takes the last one.

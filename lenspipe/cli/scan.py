@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option, settings_of, workers_option
+from lenspipe.cli.options import Command, assigned, for_survey, runner_option, set_option, settings_of, workers_option
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
 if TYPE_CHECKING:
-    from lenspipe.runner import Workers
+    from lenspipe.runner import RunnerName, Workers
 
 
 @click.command(cls=Command)
@@ -74,9 +74,7 @@ if TYPE_CHECKING:
     default=None,
     help="Fraction of lenses among candidates, for probability. [default: from the survey's lenses_per_deg2]",
 )
-@click.option(
-    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
-)
+@runner_option()
 @workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Resume the run in --out.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings scan`).")
@@ -116,7 +114,7 @@ def command(
     anomaly: str | None,
     anomaly_above: float | None,
     prior: float | None,
-    runner: str,
+    runner: RunnerName,
     workers: int | Workers | None,
     resume: bool,
     config_file: str | None,
@@ -138,7 +136,7 @@ def command(
     from lenspipe.api.run import absolute_tiles, model_setting, path_or_name, run_folder, start_of
     from lenspipe.catalog.known import read_known_lenses
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_truth
+    from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_end, print_sample_truth
     from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.request import ScanRequest
     from lenspipe.scan.run import run_scan
@@ -178,8 +176,8 @@ def command(
         },
     )
     folder = run_folder(out, layout.name)
-    start = start_of("local" if dry_run else runner, workers)
     with ShownProgress("shard") as progress:
+        start = start_of("local" if dry_run else runner, workers, progress.say)
         if sample:
             from lenspipe.scan.sample import make_sample
 
@@ -187,7 +185,7 @@ def command(
             tiles = (str(make_sample(folder / "sample")),)
         request = ScanRequest(absolute_tiles(tiles), layout, config, limit)
         if dry_run:
-            print_plan(request)
+            print_plan(request, runner, workers)
             return 0
         result = run_scan(request, folder, start, progress, resume=resume)
     print_result(result, request)
@@ -195,6 +193,8 @@ def command(
         print_sample_truth(result)
     if catalog:
         _catalog(result.folder, lists)
+        if sample and result.totals.scored:
+            print_sample_end(result)
     return result.exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,17 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from lenspipe.distributed.choice import choose, said_time
 from lenspipe.errors import TileError
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import read_json
+from lenspipe.runner import RunnerName, Workers
+from lenspipe.scan.after.catalog import FOLDER as CATALOGUE
 from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
 from lenspipe.scan.familiarity import familiarity_line
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
-from lenspipe.scan.plan import plan_tiles
+from lenspipe.scan.models import check_tiles, choose_readers
+from lenspipe.scan.plan import plain_s, plan_tiles, tasks_of
 from lenspipe.scan.prior import prior_line
 from lenspipe.scan.provenance import counted, flux_line, overlap_lines
 from lenspipe.scan.request import ScanRequest, expected_candidates, find_tiles, overlooked
@@ -144,10 +149,30 @@ def print_sample_truth(result: ScanResult) -> None:
     console.print(table)
 
 
-def print_plan(request: ScanRequest) -> None:
+def print_sample_end(result: ScanResult) -> None:
+    """Where the sample's page is, and what to do next."""
+    from lenspipe.catalog.gallery.write import write_gallery
+
+    run, catalogue = shlex.quote(str(result.folder)), result.folder / CATALOGUE
+    page = write_gallery(catalogue, count=10_000, stamp_px=64, stamp_arcsec=12.0).index.absolute().as_uri()
+    best = best_candidates(open_parquet(result.folder / CANDIDATES), 1)["candidate_id"][0].as_py()
+    console = Console()
+    console.print(f"\nThe page of the candidates, to look at and grade: [link={page}]{page}[/link]", soft_wrap=True)
+    console.print("Next:")
+    for command, what in (
+        ("lenspipe scan 'tiles/*.fits' --survey NAME --out run1", "your own tiles"),
+        (f"lenspipe explain {best} --run {run}", "bring the best candidate back from its tile, bit for bit"),
+        (f"lenspipe completeness {run} --model ground-gri --count 60 --out sel", "what does the finder miss?"),
+    ):
+        console.print(f"  {command}  # {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_plan(request: ScanRequest, runner: RunnerName, workers: int | Workers | None) -> None:
     """Print what a scan would do, without reading more than headers and a few test windows."""
     console = _console()
     tiles, bands = find_tiles(request)
+    chosen = choose_readers(request.config, bands, request.layout)
+    check_tiles(chosen.readers, tiles, request.config, request.layout)
     plan = plan_tiles(tiles, request.layout, request.config)
     good = [t for t in tiles if isinstance(t, Tile)]
     files = {p.file for t in good for b in t.bands for p in (b.image, b.weight, b.mask) if p}
@@ -162,15 +187,24 @@ def print_plan(request: ScanRequest) -> None:
         else f"about {n_px * sum(n for _, n, _ in tests) / tested_px:.0f} (from {len(tests)} test windows)"
     )
     core_px = request.config.shard.core_px
+    one_core_s = plain_s(tasks_of(plan))
+    cost = f"about {said_time(one_core_s)} of one core (local files; within a factor of three)"
+    if runner == "auto":
+        cost += f". {choose(one_core_s, workers)[1]}"
     table = Table(title="Plan (nothing is written)", title_justify="left", show_header=False)
     for name, value in {
         "tiles": f"{len(tiles)}, of which {plan.num_rows - shards.num_rows} cannot be planned",
         "bands": " ".join(bands),
         "shards": f"{shards.num_rows} of {core_px} px and a halo of {request.config.shard.halo_px}",
-        "pixels": f"{n_px} a band",
+        "pixels": f"{n_px} per band",
         "bytes": f"{sum(size_bytes(f) for f in files) / 1e6:.1f} MB in {len(files)} files",
         "expected cutouts": expected,
+        "models": ", ".join(f"{reader.name} ({reader.digest})" for reader in chosen.readers) or "none",
+        "no scores": chosen.no_model,
+        "costs": cost,
     }.items():
+        if value is None:
+            continue
         table.add_row(name, value)
     console.print(table)
     facts = [_facts(tile, request) for tile in good[:SHOWN_FACTS]]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lenspipe.cli.options import Command, assigned, set_option, workers_option
+from lenspipe.cli.options import Command, assigned, runner_option, set_option, workers_option
 from lenspipe.simulate.export import FORMATS
 
 if TYPE_CHECKING:
-    from lenspipe.runner import Progress, Start, Workers
+    from lenspipe.runner import Progress, RunnerName, Start, Workers
     from lenspipe.simulate.recipe import Recipe
     from lenspipe.simulate.run import Runner
 
@@ -48,9 +48,7 @@ if TYPE_CHECKING:
     default=None,
     help="Write smooth lenses as users of this tool keep them, a folder each, in place of stamps.",
 )
-@click.option(
-    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
-)
+@runner_option()
 @workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Resume the run in --out; --count may be larger now.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the shipped recipes and stop.")
@@ -66,7 +64,7 @@ def command(
     source_half: Literal["even", "odd"] | None,
     hosts: Path | None,
     form: str | None,
-    runner: str,
+    runner: RunnerName,
     workers: int | Workers | None,
     resume: bool,
     list_recipes: bool,
@@ -97,14 +95,15 @@ def command(
         return _export(recipe, count, seed, out, form, resume)
 
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.distributed.choice import started
     from lenspipe.distributed.session import on_ray
-    from lenspipe.runner import here
     from lenspipe.simulate.local import simulate_local
     from lenspipe.simulate.run import simulate
     from lenspipe.simulate.sheet import CONTACT_SHEET
 
-    make = here(simulate_local) if runner == "local" else on_ray(_on_ray, n_worker=workers)
     with ShownProgress("stamp") as progress:
+        load = partial(on_ray, _on_ray, n_worker=workers)
+        make: Start[Runner] = started(runner, simulate_local, load, workers=workers, say=progress.say)
         if of_run:
             assert hosts is not None
             result = _on_run(hosts, recipe, count, seed, out, resume, progress, make)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option, set_option, settings_of
+from lenspipe.cli.options import Command, data_of, data_option, runner_option, set_option, settings_of
 from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt import ADAPTATIONS
 from lenspipe.learn.objectives import METHODS, method_names
@@ -16,7 +16,7 @@ from lenspipe.learn.objectives import METHODS, method_names
 if TYPE_CHECKING:
     from lenspipe.learn.settings import TrainSettings
     from lenspipe.learn.train import Runner
-    from lenspipe.runner import Progress, Start
+    from lenspipe.runner import Progress, RunnerName, Start
     from lenspipe.stamps.joined import Data
 
 
@@ -59,9 +59,7 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same weights."
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Ray workers.")
-@click.option(
-    "--runner", type=click.Choice(["ray", "local"]), default="ray", show_default=True, help="Ray, or the plain loop."
-)
+@runner_option()
 @click.option(
     "--pretrained", default=None, metavar="FOLDER|FILE", help="Model to begin from or to build on, or its weights."
 )
@@ -83,7 +81,7 @@ def command(
     normal: str | None,
     seed: int,
     workers: int,
-    runner: str,
+    runner: RunnerName,
     pretrained: str | None,
     tensorboard: bool,
 ) -> int:
@@ -191,13 +189,18 @@ def read_settings(
     return settings_of(TrainSettings, file, assignments, options)
 
 
-def _start(name: str, workers: int) -> Start[Runner]:
-    """The runner that is asked for, with workers that this machine or the cluster can have."""
+def _start(name: RunnerName, workers: int) -> Start[Runner]:
+    """
+    The runner that is asked for, with workers that this machine or the cluster can have.
+
+    ``auto`` takes Ray where a cluster is named or several workers are: a single one trains no faster with it.
+    """
+    from lenspipe.distributed.choice import is_cluster_named
     from lenspipe.distributed.session import on_ray
     from lenspipe.learn import local
     from lenspipe.runner import here
 
-    if name == "local":
+    if name == "local" or (name == "auto" and workers == 1 and not is_cluster_named()):
         local.refuse_workers(workers)
         return here(local.train_local)
     from lenspipe.distributed.train import refuse_workers

@@ -32,7 +32,7 @@ from lenspipe.scan.after.context import context_of
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import done_shards, iter_counted, part_files, rows_that_count
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
-from lenspipe.scan.plan import tasks_of
+from lenspipe.scan.plan import plain_s, tasks_of
 from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.run import MODEL, Runner
 from lenspipe.tables import read_parquet, write_table
@@ -293,7 +293,7 @@ def _work(
 
     context = dataclasses.replace(context, attempts=folder / "attempts" / session)
     begun = time.perf_counter()
-    with runner() as run:
+    with runner(plain_s(todo)) as run:
         progress.stage(stage, len(tasks), done=len(tasks) - len(todo))
         run(todo, context, parts, session=session, on_part=on_part)
     seconds[stage] = time.perf_counter() - begun

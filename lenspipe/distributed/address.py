@@ -30,7 +30,7 @@ def check_address() -> None:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     place = _place(address)
-    if place is None or _has_joined():
+    if place is None or has_joined():
         return
     said = [f"no answer within {ALL_S:g} s"]
 
@@ -61,7 +61,8 @@ def _place(address: str) -> tuple[str, int] | None:
     return None if match is None else (match[1] or match[2], int(match[3]))
 
 
-def _has_joined() -> bool:
+def has_joined() -> bool:
+    """Whether Ray runs in this process; asked without importing it."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 

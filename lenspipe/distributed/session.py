@@ -152,7 +152,7 @@ def on_ray(
     check_address()
 
     @contextlib.contextmanager
-    def start() -> Iterator[RunnerT]:
+    def start(plain_s: float | None = None) -> Iterator[RunnerT]:
         with ray_session(n_worker=n_worker, keep_idle=keep_idle) as n_cpu:
             yield load(n_cpu)
 

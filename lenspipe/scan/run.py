@@ -25,7 +25,7 @@ from lenspipe.scan.familiarity import familiarity_record
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
 from lenspipe.scan.ledger import PARTS, any_done, done_shards, part_files, set_damaged_aside
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
-from lenspipe.scan.plan import plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
+from lenspipe.scan.plan import plain_s, plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
 from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences
 from lenspipe.scan.readers.contract import Reader
@@ -264,7 +264,7 @@ def _scan(
         progress.advance(counts["shards"], failed=counts["failed"], candidates=counts["candidates"])
 
     begun = time.perf_counter()
-    with runner() as run:
+    with runner(plain_s(todo)) as run:
         seconds["start"] = time.perf_counter() - begun
         begun = time.perf_counter()
         progress.stage("scan", len(tasks), done=len(tasks) - len(todo))

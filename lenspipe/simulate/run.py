@@ -29,6 +29,8 @@ class Runner(Protocol):
 
 
 PLAIN: Start[Runner] = here(simulate_local)
+STAMP_S = 0.01
+"""About what a stamp takes (`benchmarks/simulate_speed.py`: 4 ms for a lens of three bands)."""
 
 
 def simulate(
@@ -115,7 +117,7 @@ def simulate(
         n_new = sum(map(len, todo))
         progress.stage("Simulating", count, count - n_new)
         if todo:
-            with runner() as run:
+            with runner(n_new * STAMP_S) as run:
                 run(todo, task, on_part=progress.advance)
         write_contact_sheet(out)
         result = {

@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import errno
 import json
@@ -25,6 +24,7 @@ from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import read_card, write_card
 from lenspipe.nn.outputs import Calibration
+from lenspipe.runner import here
 from lenspipe.scan.after.known import RIM
 from lenspipe.scan.run import run_scan
 from lenspipe.stats.calibrate import probability
@@ -189,7 +189,7 @@ def test_an_unfinished_run_is_refused_and_taken_in_part_when_told(made, tmp_path
             raise KilledError
 
     with pytest.raises(KilledError):
-        scan(folder / "tiles", tmp_path / "run", model=tiny_model, runner=lambda: contextlib.nullcontext(Dies()))
+        scan(folder / "tiles", tmp_path / "run", model=tiny_model, runner=here(Dies()))
     call = ["catalog", str(tmp_path / "run"), "--out", str(tmp_path / "cat"), "--match", "none"]
     with pytest.raises(ConfigError, match=r"has not ended.*--resume.*--partial"):
         CliRunner().invoke(group, call, catch_exceptions=False, standalone_mode=False)
