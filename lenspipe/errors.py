@@ -71,3 +71,7 @@ class ModelError(LenspipeError):
 
 class DataError(LenspipeError):
     """A data set of labelled stamps that is broken, empty or inconsistent."""
+
+
+class StoreError(LenspipeError):
+    """An object store that fails for longer than is waited for; what was committed is kept (exit code 2)."""

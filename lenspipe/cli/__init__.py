@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from lenspipe import __version__
-from lenspipe.errors import LenspipeError, did_you_mean
+from lenspipe.errors import LenspipeError, StoreError, did_you_mean
 
 EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES, EXIT_INTERRUPTED = 0, 2, 3, 130
 INTERRUPTED = (
@@ -127,11 +127,13 @@ _OF_A_TABLE = re.compile(r"CRC checksum|Parquet|parquet|[Tt]hrift|Corrupt|Unexpe
 
 
 def disk_refusal(error: BaseException) -> str | None:
-    """A line for an error of a disk that is full or may not be written to, wherever it was raised; None for others."""
+    """A line for an error of a disk or store that takes or gives nothing, wherever it was raised; None for others."""
     seen: list[BaseException] = []
     at: BaseException | None = error
     while at is not None and at not in seen:
         seen.append(at)
+        if isinstance(at, StoreError):  # in a worker of Ray
+            return str(at)
         code, text = getattr(at, "errno", None), str(at)
         name = getattr(at, "filename", None)
         where = f" [file={str(name)!r}]" if name else ""

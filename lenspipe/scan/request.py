@@ -13,7 +13,8 @@ from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.context import ScanContext
 from lenspipe.scan.read import facts_of, read_shard, task_of
 from lenspipe.scan.search import search
-from lenspipe.survey.files import find_files, is_url, packed_otherwise
+from lenspipe.store.urls import is_url
+from lenspipe.survey.files import find_files, packed_otherwise
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.manifest import is_manifest
 from lenspipe.survey.request import requested_tiles

@@ -32,7 +32,7 @@ from lenspipe.scan.readers.contract import Reader
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
 from lenspipe.scan.stars import star_record
 from lenspipe.stats.calibrate import probability_record
-from lenspipe.survey.files import demand_no_secrets
+from lenspipe.store.urls import demand_no_secrets
 from lenspipe.survey.tile import BadTile, Tile
 from lenspipe.tables import read_parquet
 

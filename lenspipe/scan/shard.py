@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.errors import TileError
+from lenspipe.errors import StoreError, TileError
 from lenspipe.image.photometry import ab_magnitude, ab_magnitude_error
 from lenspipe.image.sky import Flat
 from lenspipe.scan import attempts
@@ -40,6 +40,8 @@ def scan_shard(task: ShardTask, context: ScanContext) -> pa.Table:
     ------
     RuntimeError
         A bug; it names the shard and stops the run.
+    StoreError
+        The tile's store does not answer; stops the run.
     """
     shard_id = task.shard.shard_id
     died = attempts.deaths(context.attempts, "read", shard_id)
@@ -52,6 +54,9 @@ def scan_shard(task: ShardTask, context: ScanContext) -> pa.Table:
         row = _scan(task, context)
     except TileError as error:
         row = failed_row(task, context, str(error.facts.pop("stage", "detect")), error)
+    except StoreError:  # says nothing about the shard
+        attempts.clear(context.attempts, "read", shard_id)
+        raise
     except Exception as error:
         raise RuntimeError(f"a bug stopped the scan at shard {shard_id} of {task.tile.file}") from error
     attempts.clear(context.attempts, "read", shard_id)

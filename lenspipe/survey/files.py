@@ -8,18 +8,21 @@ import glob
 import hashlib
 import os
 import re
-import urllib.parse
 import warnings
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, cast
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from lenspipe.errors import ConfigError, Fact, LenspipeError, TileError
 from lenspipe.sky.wcs import is_wcs_card
-from lenspipe.survey.structure import CANNOT, UNPACKED_GB_MAX, Checks, check_sums, structure_of, until_end
+from lenspipe.store.objects import Version, version_of
+from lenspipe.store.stream import RemoteFile
+from lenspipe.store.urls import demand_no_secrets, is_remote, is_url, local_path, said, url_filesystem
+from lenspipe.survey.structure import CANNOT, UNPACKED_GB_MAX, Checks, Structure, check_sums, structure_of, until_end
 
 # What astropy, gzip and the operating system raise for bytes that are not the FITS file they claim to be.
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, zlib.error, fits.VerifyError)
@@ -45,38 +48,6 @@ Role: TypeAlias = Literal["image", "weight", "mask"]
 """What a plane is for."""
 WHOLE_FILE_CHECKSUM_BYTES = 64 << 20
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 20
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is an fsspec URL such as ``s3://bucket/key``."""
-    return "://" in path
-
-
-_USER, _QUERY = (
-    re.compile(r"://[^/@]*:[^/@]*@"),
-    re.compile(
-        r"(?i)[?&;](?:sig|signature|x-(?:amz|goog|ms)-[a-z-]+|awsaccesskeyid|access_?key\w*|key-pair-id|policy|(?:\w+_)?token"
-        r"|api_?key|secret\w*|password|sv|se|sp)="
-    ),
-)
-
-
-def demand_no_secrets(path: str) -> None:
-    """
-    Refuse a URL that holds credentials or a signature: it would be written to records, plans and pages.
-
-    Raises
-    ------
-    ConfigError
-        It does; the message names the URL without them.
-    """
-    if is_url(path) and (_USER.search(path) or _QUERY.search(path)):
-        bare = _USER.sub("://", path).partition("?")[0]
-        raise ConfigError(
-            "the URL holds credentials or a signature, which a run's record would show to everybody: give them to "
-            "fsspec by environment variables or its configuration files, and the URL without them",
-            url=bare,
-        )
 
 
 def find_files(requests: list[str]) -> list[str]:
@@ -117,7 +88,7 @@ def glob_files(request: str) -> list[str]:
         A URL whose protocol is not known or whose package is missing, or that cannot be listed.
     """
     demand_no_secrets(request)
-    if is_url(request) and not request.startswith("file://"):
+    if is_remote(request):
         return _remote_files(request)
     path = local_path(request)
     if os.path.isdir(path):
@@ -126,12 +97,6 @@ def glob_files(request: str) -> list[str]:
         return [path]
     # Of the brackets of a path, some may be the folder's own: the glob counts first.
     return sorted(glob.glob(path, recursive=True)) or sorted(glob.glob(path.replace("[", "[[]"), recursive=True))
-
-
-def local_path(request: str) -> str:
-    """Absolute path of a local file, folder or glob, or of a ``file://`` URL."""
-    path = urllib.parse.unquote(request.removeprefix("file://")) if request.startswith("file://") else request
-    return os.path.abspath(os.path.expanduser(path))
 
 
 def _walk(folder: str) -> list[str]:
@@ -154,44 +119,42 @@ def _remote_files(request: str) -> list[str]:
         names = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
     except Exception as error:  # each protocol's package raises its own
         raise ConfigError(
-            f"the URL cannot be listed ({type(error).__name__}: {error}); is it right, and is there a network?",
-            tiles=request,
+            f"the URL cannot be listed ({said(error)}); is it right, and is there a network?", tiles=request
         ) from error
     # HTTP lists whole URLs, the others paths without the protocol, and some without the host.
     before = request[: len(request) - len(path)] if request.endswith(path) else f"{request.split('://')[0]}://"
     return sorted(name if is_url(name) else before + name for name in names)
 
 
-def url_filesystem(url: str) -> tuple[Any, str]:
-    """
-    Fsspec's filesystem of a URL, and the path in it.
-
-    Raises
-    ------
-    ConfigError
-        The protocol is not known, its package is missing, or the server cannot be reached.
-    """
-    import fsspec
-
-    protocol = url.split("://")[0]
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise ConfigError(f"{protocol}:// needs a package that is not installed: {error}", url=url) from error
-    except ValueError as error:
-        raise ConfigError(f"the protocol {protocol}:// is not known: {error}", url=url) from error
-    except Exception as error:  # the servers' packages raise their own
-        raise ConfigError(
-            f"the server cannot be reached ({type(error).__name__}: {error}); is the URL right, is there a network?",
-            url=url,
-        ) from error
-    return filesystem, path
-
-
 @contextlib.contextmanager
 def open_fits(
     file: str, *, checks: Checks = "damage", unpacked_gb_max: float = UNPACKED_GB_MAX
 ) -> Iterator[fits.HDUList]:
+    """
+    Open a FITS file for reading sections; as `open_file`, for those who ask it for no window.
+
+    Yields
+    ------
+    HDUList
+    """
+    with open_file(file, checks=checks, unpacked_gb_max=unpacked_gb_max) as opened:
+        yield opened.hdus
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenedFile:
+    """An open FITS file."""
+
+    hdus: fits.HDUList
+    structure: Structure
+    remote: RemoteFile | None
+    """What is read from, of a file at a URL."""
+
+
+@contextlib.contextmanager
+def open_file(
+    file: str, *, checks: Checks = "damage", unpacked_gb_max: float = UNPACKED_GB_MAX
+) -> Iterator[OpenedFile]:
     """
     Open a FITS file for reading sections.
 
@@ -200,8 +163,8 @@ def open_fits(
     file : str
         Path or URL.
     checks : str
-        Which of its checksums (DATASUM, CHECKSUM) may refuse it, where it has any: a local file is read once for them,
-        a remote one only up to 64 MiB.
+        Which of its checksums (DATASUM, CHECKSUM) may refuse it, where it has any: a file is read once for them, and a
+        remote one only up to 64 MiB.
     unpacked_gb_max : float
         Most that the file may unpack to, 1e9 bytes.
 
@@ -209,33 +172,60 @@ def open_fits(
     ------
     TileError
         Anything the file's bytes can cause, here or in the body of the ``with``: missing, truncated, not FITS.
+    StoreError
+        The store of a remote file fails for longer than is waited for.
     """
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore", AstropyWarning)
             remote = None
-            if is_url(file) and not file.startswith("file://"):
-                filesystem, path = url_filesystem(file)
-                remote = stack.enter_context(filesystem.open(path, "rb"))
-                if int(filesystem.size(path)) > WHOLE_FILE_CHECKSUM_BYTES:
+            if is_remote(file):
+                version = version_of(file)
+                remote, structure = _open_remote(file, version, unpacked_gb_max)
+                if version.size > WHOLE_FILE_CHECKSUM_BYTES:
                     checks = "none"
-            name = file if remote is not None else local_path(file)
-            structure = structure_of(name, remote, unpacked_gb_max=unpacked_gb_max)
-            check_sums(name, structure, checks, remote)
+                name = file
+            else:
+                name = local_path(file)
+                structure = structure_of(name, unpacked_gb_max=unpacked_gb_max)
+            stream = cast("IO[bytes] | None", remote)
+            check_sums(name, structure, checks, stream)
             source: Any = name
-            if remote is not None or structure.trailing:
-                source = stack.enter_context(until_end(name, structure, remote))
-            yield stack.enter_context(fits.open(source, memmap=False, lazy_load_hdus=True))
+            if stream is not None or structure.trailing:
+                source = stack.enter_context(until_end(name, structure, stream))
+            hdus = stack.enter_context(fits.open(source, memmap=False, lazy_load_hdus=True))
+            yield OpenedFile(hdus, structure, remote)
     except LenspipeError as error:
-        if isinstance(error, ConfigError) and is_url(file):
+        if isinstance(error, ConfigError) and is_remote(file):
             raise TileError(error.message, **error.facts) from error
         raise
     except Exception as error:
         # What astropy raises for bytes that cannot be depends on where in it they lead, and each protocol has its own.
-        if not isinstance(error, UNREADABLE) and not _from_astropy(error) and not is_url(file):
+        if not isinstance(error, UNREADABLE) and not _from_astropy(error) and not is_remote(file):
             raise
-        reason = str(error) or type(error).__name__
+        reason = said(error) if is_remote(file) else str(error) or type(error).__name__
         raise TileError(f"{CANNOT}: {reason}", file=file) from error
+
+
+_KNOWN_MAX = 512
+_known: OrderedDict[tuple[str, Version, float], tuple[Structure, dict[int, bytes]]] = OrderedDict()
+"""Structure and headers of remote files that this process has opened, the last ones."""
+
+
+def _open_remote(file: str, version: Version, unpacked_gb_max: float) -> tuple[RemoteFile, Structure]:
+    key = (file, version, unpacked_gb_max)
+    if (found := _known.get(key)) is not None:
+        structure, pieces = found
+        return RemoteFile(file, version, pieces), structure
+    pieces = {}
+    remote = RemoteFile(file, version, pieces)
+    remote.keeping = True
+    structure = structure_of(file, remote, unpacked_gb_max=unpacked_gb_max)  # type: ignore[arg-type]
+    remote.keeping = False
+    _known[key] = structure, pieces
+    while len(_known) > _KNOWN_MAX:
+        _known.popitem(last=False)
+    return remote, structure
 
 
 def _from_astropy(error: Exception) -> bool:
@@ -368,10 +358,7 @@ def _sound(header: fits.Header) -> tuple[fits.Header, set[str]]:
 def size_bytes(file: str) -> int:
     """Size of a file in bytes; raises `TileError` where it is not there."""
     try:
-        if is_url(file):
-            filesystem, path = url_filesystem(file)
-            return int(filesystem.size(path))
-        return os.path.getsize(file)
+        return version_of(file).size if is_remote(file) else os.path.getsize(local_path(file))
     except OSError as error:
         raise TileError("the file is not there", file=file) from error
     except ConfigError as error:
@@ -384,11 +371,9 @@ def checksum(file: str) -> str:
 
     The sampled form covers the size and sixteen evenly spaced MiB: a survey is not read twice for a checksum.
     """
-    import fsspec
-
     size = size_bytes(file)
     digest = hashlib.sha256()
-    with fsspec.open(file, "rb") as stream:
+    with RemoteFile(file, version_of(file)) if is_remote(file) else open(local_path(file), "rb") as stream:
         if size <= WHOLE_FILE_CHECKSUM_BYTES:
             while block := stream.read(1 << 22):
                 digest.update(block)

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lenspipe.errors import ConfigError
-from lenspipe.survey.files import demand_no_secrets, is_url, local_path, url_filesystem
+from lenspipe.store.urls import demand_no_secrets, is_url, local_path, url_filesystem
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.tile import BadTile, BandFiles, Plane, Tile, tiles_of
 

@@ -14,14 +14,16 @@ from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import skycoord_to_pixel
 from numpy.typing import NDArray
 
-from lenspipe.errors import TileError
+from lenspipe.errors import LenspipeError, TileError
 from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
+from lenspipe.store.objects import version_of
+from lenspipe.store.urls import is_remote
 from lenspipe.survey.files import (
     PlaneHeader,
     Role,
     image_hdu,
-    is_url,
+    open_file,
     open_fits,
     plane_header,
     plane_shape,
@@ -29,6 +31,7 @@ from lenspipe.survey.files import (
 )
 from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear, number
 from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.ranges import bytes_of_window
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import BandFiles, Plane, Tile
 
@@ -170,19 +173,21 @@ def check_planes(tile: Tile, facts: TileFacts, layout: SurveyLayout) -> None:
 
 
 def _read_image_header(plane: Plane, layout: SurveyLayout) -> tuple[PlaneHeader, WCS]:
-    if is_url(plane.file):
-        return _image_header(plane, layout.unpacked_gb_max)
     try:
-        state = os.stat(plane.file)
-    except OSError:
+        if is_remote(plane.file):
+            version = version_of(plane.file)
+            same: tuple[object, ...] = (version.size, version.tag)
+        else:
+            state = os.stat(plane.file)
+            same = (state.st_ino, state.st_size, state.st_mtime_ns)
+    except (OSError, LenspipeError):
         return _image_header(plane, layout.unpacked_gb_max)  # which says what is wrong
-    same = (state.st_ino, state.st_size, state.st_mtime_ns)
-    head, wcs = _local_image_header(plane, layout.unpacked_gb_max, same)
+    head, wcs = _kept_image_header(plane, layout.unpacked_gb_max, same)
     return head, wcs.deepcopy()  # wcslib's structures are not for two threads
 
 
 @functools.lru_cache(maxsize=64)
-def _local_image_header(plane: Plane, unpacked_gb_max: float, state: tuple[int, int, int]) -> tuple[PlaneHeader, WCS]:
+def _kept_image_header(plane: Plane, unpacked_gb_max: float, state: tuple[object, ...]) -> tuple[PlaneHeader, WCS]:
     """Kept while the file is the same: the plan, every shard of a tile and the pictures ask for it."""
     return _image_header(plane, unpacked_gb_max)
 
@@ -264,13 +269,17 @@ def _section(
     role: Role,
     scaling: tuple[float, float] | None = None,
 ) -> NDArray[Any]:
-    with open_fits(plane.file, checks=layout.checksums, unpacked_gb_max=layout.unpacked_gb_max) as hdus:
-        hdu = image_hdu(hdus, plane.hdu, file=plane.file, role=role)
+    with open_file(plane.file, checks=layout.checksums, unpacked_gb_max=layout.unpacked_gb_max) as opened:
+        hdu = image_hdu(opened.hdus, plane.hdu, file=plane.file, role=role)
         if plane_shape(hdu) != shape:
             raise _other_shape(plane, tuple(hdu.shape), shape)
+        remote = opened.remote
+        if remote is not None and not opened.structure.packed:
+            number = next(k for k, one in enumerate(opened.hdus) if one is hdu)
+            remote.fetch(bytes_of_window(opened.structure.hdus[number], window, remote))  # type: ignore[arg-type]
         further = (0,) * (len(hdu.shape) - 2)  # of one pixel
         rows, columns = window.slices
-        if 2 * window.shape[1] < shape[1] or is_url(plane.file) or isinstance(hdu, fits.CompImageHDU):
+        if 2 * window.shape[1] < shape[1] or remote is not None or isinstance(hdu, fits.CompImageHDU):
             data: NDArray[Any] = np.asarray(hdu.section[(*further, rows, columns)])
         else:  # whole rows are one read; astropy takes parts of rows one by one
             data = np.asarray(hdu.section[(*further, rows, slice(None))])[:, columns]

@@ -11,6 +11,7 @@ import io
 import lzma
 import os
 import stat
+import weakref
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Literal, TypeAlias, cast
@@ -119,7 +120,7 @@ def _kept(file: str, size: int, changed_ns: int, inode: int, unpacked_gb_max: fl
 
 def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes] | None = None) -> None:
     """
-    Compare DATASUM and CHECKSUM of every HDU that has them with its bytes; of a local file once, until it changes.
+    Compare DATASUM and CHECKSUM of every HDU that has them with its bytes; once, until the file changes.
 
     ZDATASUM, of an image before it was compressed, is compared where the image has no DATASUM, which guards the same
     pixels, or with ``any``: it takes unpacking the image.
@@ -131,17 +132,9 @@ def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes
     """
     if checks == "none":
         return
-    if structure.packed:
-        mismatch = structure.mismatch
-    elif stream is not None:
-        mismatch = _mismatch(stream, structure)
-    else:
-        mismatch = _kept_mismatch(file, structure)
+    mismatch = structure.mismatch if structure.packed else _kept_mismatch(file, structure, stream)
     if any(_asks_for_original(hdu, checks) for hdu in structure.hdus):
-        found = (
-            _original_mismatch(file, structure, checks, stream) if stream else _kept_original(file, structure, checks)
-        )
-        mismatch = worse(mismatch, found)
+        mismatch = worse(mismatch, _kept_original(file, structure, checks, stream))
     if mismatch is None or not (mismatch.damage or checks == "any"):
         return
     why = "it was damaged on its way" if mismatch.damage else "it was damaged, or edited without writing its sums anew"
@@ -153,19 +146,27 @@ def check_sums(file: str, structure: Structure, checks: Checks, stream: IO[bytes
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def _kept_mismatch(file: str, structure: Structure) -> Mismatch | None:
-    with open(file, "rb") as stream:
-        return _mismatch(stream, structure)
+_mismatches: weakref.WeakKeyDictionary[Structure, dict[str, Mismatch | None]] = weakref.WeakKeyDictionary()
+"""What was found of a file, by its structure, which is kept until the file changes."""
+
+
+def _kept_mismatch(file: str, structure: Structure, stream: IO[bytes] | None) -> Mismatch | None:
+    known = _mismatches.setdefault(structure, {})
+    if "" not in known:
+        with contextlib.ExitStack() as stack:
+            known[""] = _mismatch(stream or stack.enter_context(open(file, "rb")), structure)
+    return known[""]
 
 
 def _asks_for_original(hdu: Hdu, checks: Checks) -> bool:
     return stated_sum(hdu.cards) is not None and (checks == "any" or "DATASUM" not in hdu.cards)
 
 
-@functools.lru_cache(maxsize=4096)
-def _kept_original(file: str, structure: Structure, checks: Checks) -> Mismatch | None:
-    return _original_mismatch(file, structure, checks, None)
+def _kept_original(file: str, structure: Structure, checks: Checks, stream: IO[bytes] | None) -> Mismatch | None:
+    known = _mismatches.setdefault(structure, {})
+    if checks not in known:
+        known[checks] = _original_mismatch(file, structure, checks, stream)
+    return known[checks]
 
 
 def _original_mismatch(file: str, structure: Structure, checks: Checks, stream: IO[bytes] | None) -> Mismatch | None:

@@ -15,7 +15,8 @@ from pathlib import PurePosixPath
 
 from lenspipe.bands import by_wavelength
 from lenspipe.errors import ConfigError, DataError, TileError
-from lenspipe.survey.files import SUFFIX, glob_files, is_url, read_header
+from lenspipe.store.urls import is_url
+from lenspipe.survey.files import SUFFIX, glob_files, read_header
 from lenspipe.survey.layout import FileRule, Hdu, SurveyLayout
 
 UNKNOWN_BAND = "unknown"

@@ -17,7 +17,7 @@ from lenspipe.cli.grades import _print
 from lenspipe.cli.scan import command
 from lenspipe.distributed.session import prepare_environment
 from lenspipe.errors import ConfigError
-from lenspipe.survey.files import demand_no_secrets
+from lenspipe.store.urls import demand_no_secrets
 from lenspipe.tables import plain_cell, safe_cell
 
 NAMES = ("__proto__", "constructor", "[/]", "[bold]", "=1+1", "@SUM(A1)", "-x", "+x", "'=a", "\tx", "<b>")
