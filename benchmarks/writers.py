@@ -108,6 +108,7 @@ WRITERS = (
     ),
     Writer("denoise", ("denoise", "{stock}/tiles", "--model", "{stock}/denoiser", "--out", "{here}/d", "--overwrite")),
     Writer("evaluate", ("evaluate", "{stock}/model", *_STAMPS, "--out", "{here}/report", "--overwrite")),
+    Writer("export", ("export", "{stock}/model", "--out", "{here}/m.onnx")),
     Writer("explain", ("explain", "{candidate}", "--run", "{stock}/run", "--out", "{here}/c.png")),
     Writer(
         "completeness",

@@ -38,6 +38,7 @@ COMMANDS = {
     "shots": "Make a finder of a handful of graded examples, without training.",
     "evaluate": "Judge models on a data set of labelled stamps.",
     "calibrate": "Fit a finder's map from score to probability on held-out stamps.",
+    "export": "Write a model in a form that other programs run (ONNX).",
     "settings": "Print a commented settings file with every key.",
     "models": "List the model families and the models that ship with the package.",
 }

@@ -51,6 +51,8 @@ def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) ->
         console.print(f"All {len(found.again)} values came back bit for bit.")
     else:
         console.print(f"{len(found.differs)} of {len(found.again)} values differ.")
+    if found.engine:
+        console.print(f"Scored with {found.engine}.")
     for line in found.changed:
         console.print(f"Changed since the run: {line}", soft_wrap=True)
     console.print(f"{out}  picture", soft_wrap=True)

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     "[default: a shipped one that fits]",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["torch", "onnx"]),
+    default=None,
+    help="What runs the model: torch, or ONNX Runtime on CPUs (lenspipe[onnx]). [default: torch]",
+)
+@click.option(
     "--denoiser",
     default=None,
     metavar="NAME|DIR",
@@ -107,6 +113,7 @@ def command(
     survey: str | None,
     out: Path | None,
     models: tuple[str, ...],
+    engine: str | None,
     denoiser: str | None,
     substructure: tuple[str, ...],
     substructure_above: float | None,
@@ -163,6 +170,7 @@ def command(
         assignments_to_config,
         {
             "score.model": model_setting(models),
+            "score.engine": engine,
             "score.denoiser": denoiser and path_or_name(denoiser),
             "score.prior": prior,
             "substructure.models": tuple(map(path_or_name, substructure)) or None,

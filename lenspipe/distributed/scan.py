@@ -71,8 +71,9 @@ def scan_ray(
         A bug in a worker; what was committed stays.
     """
     n_gpu = int(ray.cluster_resources().get("GPU", 0))
-    on_gpu = bool(context.models) and context.config.score.device != "cpu" and n_gpu > 0
-    if context.config.score.device == "cuda" and context.models and not on_gpu:
+    score = context.config.score
+    on_gpu = bool(context.models) and score.device != "cpu" and score.engine == "torch" and n_gpu > 0
+    if score.device == "cuda" and context.models and not on_gpu:
         raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu", gpus=n_gpu)
     with data_context(n_worker, no_progress_s=NO_PROGRESS_S):
         if on_gpu if separate_scorers is None else separate_scorers:

@@ -88,6 +88,8 @@ class ScoreConfig(Table):
     bands, ``none``; a list of at least two models scores as a committee."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` takes a GPU where the worker has one."""
+    engine: Literal["torch", "onnx"] = "torch"
+    """What runs the finder: torch, or ONNX Runtime on CPUs (needs ``lenspipe[onnx]``); scores agree to 1e-5."""
     batch_size: int | None = Field(default=None, ge=1)
     """Stamps in a batch; the model's own choice for the device where absent."""
     denoiser: str = "none"
@@ -100,6 +102,14 @@ class ScoreConfig(Table):
     calibrated model."""
     shards_per_call: int = Field(default=4, ge=1)
     """Shards whose rows are committed together, as one part."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON the engine is left out where it is torch: older runs can be resumed."""
+        whole: dict[str, Any] = handler(self)
+        if info.mode == "json" and self.engine == "torch":
+            del whole["engine"]
+        return whole
 
 
 class SubstructureConfig(Table):

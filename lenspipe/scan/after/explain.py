@@ -20,6 +20,7 @@ from lenspipe.catalog.gallery.stamps import cut_stamps
 from lenspipe.catalog.run_rows import Run
 from lenspipe.catalog.vectors import EMBEDDINGS, vectors_of
 from lenspipe.errors import ConfigError, DataError, LenspipeError, TileError
+from lenspipe.infer.engine import engine_said
 from lenspipe.rundir import versions
 from lenspipe.scan import models
 from lenspipe.scan.after.context import context_of
@@ -51,6 +52,8 @@ class Explanation:
     """(channel, y, x), nJy / arcsec^2."""
     noise: NDArray[np.float64] | None
     channels: tuple[str, ...]
+    engine: str | None
+    """What ran the model that scored it, and its version; None where nothing scored."""
 
     @property
     def same(self) -> bool:
@@ -95,7 +98,8 @@ def explain(run: Run, candidate_id: str) -> Explanation:
     fields = measured_fields(run.bands, context.added)
     differs = tuple(f.name for f in fields if again and not _same_bits(stored.get(f.name), again[f.name], f.type))
     stamp, noise, channels = _stamp(stored, task, context)
-    return Explanation(stored, again, differs, tuple(changed), stamp, noise, channels)
+    engine = engine_said(run.record["model"], run.record["versions"]) if stored["score"] is not None else None
+    return Explanation(stored, again, differs, tuple(changed), stamp, noise, channels, engine)
 
 
 def _readers(run: Run, context: ScanContext, changed: list[str]) -> tuple[Reader, ...]:
@@ -120,6 +124,10 @@ def _readers(run: Run, context: ScanContext, changed: list[str]) -> tuple[Reader
             for (name, was), (_, digest) in zip(_models_in(run.record.get(key)), _models_in(now), strict=False):
                 if was != digest:
                     changed.append(f"model {name}: was {was}, is {digest}")
+    now = next((reader.record()["model"] for reader in readers if "score" in reader.gives), None)
+    if recorded and now and recorded.get("engine") != now.get("engine"):
+        was, is_now = (engine_said(model, {}) for model in (recorded, now))
+        changed.append(f"engine: was {was}, is {is_now}")
     return in_order(readers)
 
 
@@ -224,6 +232,7 @@ def to_json(explanation: Explanation) -> str:
     facts = {
         "candidate_id": explanation.stored["candidate_id"],
         "same": explanation.same,
+        "engine": explanation.engine,
         "stored": explanation.stored,
         "again": explanation.again,
         "differs": explanation.differs,

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
 from lenspipe.infer.committee import committee_score
+from lenspipe.infer.engine import engine_record
 from lenspipe.nn.committee import Committee, committee_of, is_committee, open_committee
 from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, Reader, Work
-from lenspipe.scan.readers.find import Finder, demand_scanning
+from lenspipe.scan.readers.find import Finder, demand_engine, demand_scanning
 from lenspipe.schema import field, score_fields
 from lenspipe.stats.calibrate import probability, probability_record
 
@@ -98,6 +99,7 @@ class FinderCommittee(Reader):
             "digest": self.digest,
             "card": self.committee.card.model_dump(mode="json"),
             "members": [finder.model.record() for finder in self.finders],
+            **engine_record(self.finders[0].engine),
         }
         return {"model": model, "probability": probability_record(self.committee.card.calibration, self.prior)}
 
@@ -147,12 +149,13 @@ def choose(asked: Asked) -> FinderCommittee | None:
         committee = open_committee(score.model)
     else:
         committee = committee_of(score.model)
+    demand_engine(score)
     denoised = score.denoiser != "none"
     finders = []
     for name, folder in zip(committee.names, committee.folders, strict=True):
         model = Checkpoint.open(folder)
         demand_scanning(model.card, name, asked.bands, denoised=denoised)
-        finder = Finder(model, denoised, None, score.batch_size, alone=False)
+        finder = Finder(model, denoised, None, score.batch_size, alone=False, engine=score.engine)
         if denoised and finder.calibration is None and model.card.sees == "raw":
             raise ConfigError(
                 "the calibration of a member is of raw stamps and says nothing of denoised ones; leave --denoiser out, "

@@ -10,9 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
+from lenspipe.infer.engine import Engine, demand_onnx, engine_record
 from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.nn.card import ModelCard, TrainingSet, find_model, read_card, shipped_models
 from lenspipe.nn.outputs import Calibration, Find
+from lenspipe.scan.config import ScoreConfig
 from lenspipe.scan.readers.contract import Asked, Candidates, Checkpoint, CutoutKey, OneCheckpoint, Work
 from lenspipe.schema import ood_field, score_fields
 from lenspipe.stats.calibrate import probability, probability_record
@@ -30,6 +32,7 @@ class Finder(OneCheckpoint):
     batch_size: int | None
     alone: bool = True
     """Whether its columns are a scan's, or those of a committee that it is a member of."""
+    engine: Engine = "torch"
 
     @property
     def calibration(self) -> Calibration | None:
@@ -64,8 +67,9 @@ class Finder(OneCheckpoint):
         return self.model.card.training_set if self.alone and not self.denoised else None
 
     def record(self) -> dict[str, Any]:
-        """The model with its card, and what its probabilities assume."""
-        return {"model": self.model.record(), "probability": probability_record(self.calibration, self.prior)}
+        """The model with its card and its engine, and what its probabilities assume."""
+        model = self.model.record() | engine_record(self.engine)
+        return {"model": model, "probability": probability_record(self.calibration, self.prior)}
 
     def digests(self) -> dict[str, str]:
         """Of the one model."""
@@ -80,7 +84,7 @@ class Finder(OneCheckpoint):
         from lenspipe.infer.score import Scorer
         from lenspipe.infer.training_set import read_training_set
 
-        scorer = Scorer(self.model.folder, device=device, batch_size=self.batch_size)
+        scorer = Scorer(self.model.folder, device=device, batch_size=self.batch_size, engine=self.engine)
 
         familiar = read_training_set(self.model.folder, scorer.card) if self.training_set else None
 
@@ -121,18 +125,19 @@ def choose(asked: Asked) -> Finder | str | None:
     ------
     ConfigError
         The model asked for is not there, is not a finder, needs bands that the tiles do not have, or was trained on
-        denoised stamps and no denoiser is asked for; a prior is stated and no calibration applies.
+        denoised stamps and no denoiser is asked for; a prior is stated and no calibration applies; the engine is missing.
     """
     score = asked.config.score
     if asked.giving("score") is not None or not isinstance(score.model, str):
         return None
+    demand_engine(score)
     denoised = score.denoiser != "none"
     found = _choose(score.model, asked.bands, denoised=denoised)
     if isinstance(found, str):
         if score.prior is not None:
             raise _no_calibration(score.prior, None)
         return found
-    finder = Finder(found, denoised, score.prior, score.batch_size)
+    finder = Finder(found, denoised, score.prior, score.batch_size, engine=score.engine)
     if score.prior is not None and finder.calibration is None:
         if denoised and found.card.sees == "raw":
             raise ConfigError(
@@ -142,6 +147,15 @@ def choose(asked: Asked) -> Finder | str | None:
             )
         raise _no_calibration(score.prior, found.card.name)
     return finder
+
+
+def demand_engine(score: ScoreConfig) -> None:
+    """Raise `ConfigError` where the engine that is asked for is not installed, or is asked to run on a GPU."""
+    if score.engine != "onnx":
+        return
+    demand_onnx()
+    if score.device == "cuda":
+        raise ConfigError("ONNX Runtime scores on CPUs here; leave score.device out, or take score.engine = torch")
 
 
 def can_scan(card: ModelCard, *, denoised: bool = False) -> bool:
