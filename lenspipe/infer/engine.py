@@ -23,7 +23,7 @@ def demand_onnx() -> None:
     """Raise `ConfigError` where the packages that ONNX needs are not installed."""
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise ConfigError(
-            f"ONNX needs the package {' and '.join(missing)}: pip install 'lenspipe[onnx]'; or leave the engine at torch"
+            f"ONNX needs the package {' and '.join(missing)}: pip install 'lenspipe[onnx]'; or score with torch"
         )
 
 

@@ -113,8 +113,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("engines")
     write_tile(folder / "tiles", "a", shape=(160, 160), n_source=10)
     for engine in ("torch", "onnx"):
-        call("scan", folder / "tiles", "--model", tiny_model, "--engine", engine, "--shard-px", 128, "--runner", "local",
-             "--out", folder / engine, "--no-catalog")  # fmt: skip
+        asked = ("scan", folder / "tiles", "--model", tiny_model, "--engine", engine, "--shard-px", 128)
+        call(*asked, "--runner", "local", "--out", folder / engine, "--no-catalog")
     return folder
 
 

@@ -125,7 +125,8 @@ def choose(asked: Asked) -> Finder | str | None:
     ------
     ConfigError
         The model asked for is not there, is not a finder, needs bands that the tiles do not have, or was trained on
-        denoised stamps and no denoiser is asked for; a prior is stated and no calibration applies; the engine is missing.
+        denoised stamps and no denoiser is asked for; a prior is stated and no calibration applies; the engine
+        is missing.
     """
     score = asked.config.score
     if asked.giving("score") is not None or not isinstance(score.model, str):
