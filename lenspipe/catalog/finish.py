@@ -100,7 +100,7 @@ def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:
     schema = read_schema(root / "dataset" / "_common_metadata")
     near = [pa.schema([schema.field(name) for name in _READ]).empty_table()]
     for pixel in read_pixels(root):
-        rows = read_parquet(root / "dataset" / pixel.path, columns=_READ, partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, columns=_READ)
         kept["rows"] += rows.num_rows
         kept["scored_rows"] += rows.num_rows - rows["score"].null_count
         kept["detections"] += pc.sum(rows["n_detection"]).as_py() or 0

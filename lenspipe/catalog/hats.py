@@ -145,7 +145,7 @@ def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: 
         footer = read_footer(dataset / pixel.path)
         footer.set_file_path(pixel.path)
         footers.append(footer)
-        index = read_parquet(dataset / pixel.path, columns=[HEALPIX], partitioning=None)[HEALPIX].to_numpy()
+        index = read_parquet(dataset / pixel.path, columns=[HEALPIX])[HEALPIX].to_numpy()
         cells, n = np.unique(index >> (2 * (ORDER - SKYMAP_ORDER)), return_counts=True)
         counts[cells] += n
     pq.write_metadata(schema, dataset / "_common_metadata")

@@ -40,7 +40,7 @@ def best_rows(catalogue: Path, count: int) -> pa.Table:
     root = catalogue / names.HATS / "dataset"
     best = read_schema(root / "_common_metadata").empty_table()
     for file in _files(catalogue):
-        rows = pa.concat_tables([best, read_parquet(file, partitioning=None).cast(best.schema)])
+        rows = pa.concat_tables([best, read_parquet(file).cast(best.schema)])
         order = pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS)
         best = rows.take(order[:count])
     return best
@@ -48,11 +48,11 @@ def best_rows(catalogue: Path, count: int) -> pa.Table:
 
 def runs_of_candidate(catalogue: Path, candidate_id: str) -> list[str]:
     """Runs of which a catalogue has a row of this identifier, sorted."""
-    wanted = {"columns": ["candidate_id", "run_id"], "filters": [("candidate_id", "=", candidate_id)]}
+    wanted = [("candidate_id", "=", candidate_id)]
     files = [catalogue / names.FLAT] if (catalogue / names.FLAT).exists() else _files(catalogue)
     found: set[str] = set()
     for file in files:
-        found.update(read_parquet(file, partitioning=None, **wanted)["run_id"].to_pylist())
+        found.update(read_parquet(file, columns=["candidate_id", "run_id"], filters=wanted)["run_id"].to_pylist())
     return sorted(found)
 
 

@@ -191,11 +191,11 @@ def closed_ranks(rank: pa.ChunkedArray, known: NDArray[np.int64]) -> pa.Array:
 
 def ranks_of(dataset: Path, pixel: Pixel) -> NDArray[np.int64]:
     """Ranks of the rows of a pixel's file that have one."""
-    rank = read_parquet(dataset / pixel.path, columns=[RANK], partitioning=None)[RANK]
+    rank = read_parquet(dataset / pixel.path, columns=[RANK])[RANK]
     return np.asarray(rank.drop_null().to_numpy())
 
 
 def rewrite_ranks(dataset: Path, known: Path, pixel: Pixel) -> None:
     """Write a pixel's file again with `closed_ranks`; ``known`` is a file of all ranks, mapped and not read."""
-    rows = read_parquet(dataset / pixel.path, partitioning=None)
+    rows = read_parquet(dataset / pixel.path)
     write_pixel(dataset, pixel, _with_column(rows, RANK, closed_ranks(rows[RANK], np.load(known, mmap_mode="r"))))

@@ -48,7 +48,7 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
     best: tuple[float, Pixel, int] | None = None
     for pixel in read_pixels(root):
         columns = ["ra", "dec"] if position else ["candidate_id"]
-        rows = read_parquet(root / "dataset" / pixel.path, columns=columns, partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, columns=columns)
         if position:
             ra, dec = (float(number) for number in position.groups())
             away = separation_arcsec(rows["ra"].to_numpy(), rows["dec"].to_numpy(), ra, dec)
@@ -211,7 +211,7 @@ def rows_at(catalogue: Path, rows: NDArray[np.int64], cosines: NDArray[np.float3
         mine = np.flatnonzero((rows >= first) & (rows < first + n))
         if len(mine):
             columns = [name for name in SHOWN if name in known]
-            here = read_parquet(root / pixel.path, columns=columns, partitioning=None).take(rows[mine] - first)
+            here = read_parquet(root / pixel.path, columns=columns).take(rows[mine] - first)
             tables.append(here.append_column("place", pa.array(mine, pa.int64())))
         first += n
     found = pa.concat_tables(tables).sort_by("place").drop_columns(["place"])
@@ -219,7 +219,7 @@ def rows_at(catalogue: Path, rows: NDArray[np.int64], cosines: NDArray[np.float3
 
 
 def _with_vectors(file: Path, columns: list[str]) -> pa.Table:
-    rows = read_parquet(file, columns=columns, partitioning=None)
+    rows = read_parquet(file, columns=columns)
     _demand_vectors(rows.schema, file)
     return rows
 

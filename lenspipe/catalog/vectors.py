@@ -98,7 +98,7 @@ class _Work:
 
     def __call__(self, pixel: Pixel) -> int:
         """Number of vectors."""
-        rows = read_parquet(self.tree / "dataset" / pixel.path, columns=_KEYS, partitioning=None)
+        rows = read_parquet(self.tree / "dataset" / pixel.path, columns=_KEYS)
         is_new = pc.equal(rows["run_id"], self.run_id).to_numpy(zero_copy_only=False)
         vectors = pa.nulls(rows.num_rows, self.schema.field(EMBEDDING).type)
         if self.run_file is not None and is_new.any():
@@ -114,7 +114,7 @@ class _Work:
         low, high = pixel.span
         near = [p for p in read_pixels(self.old) if p.span[0] < high and p.span[1] > low]
         columns = ["candidate_id", "run_id", EMBEDDING]
-        tables = [read_parquet(self.old / "dataset" / p.path, columns=columns, partitioning=None) for p in near]
+        tables = [read_parquet(self.old / "dataset" / p.path, columns=columns) for p in near]
         if not tables:
             return pa.nulls(rows.num_rows, self.schema.field(EMBEDDING).type)
         there = pa.concat_tables(tables).combine_chunks()

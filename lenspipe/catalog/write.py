@@ -184,5 +184,5 @@ def _write_flat(new: Path, rows: pa.Table | None, run: Run, *, name: str, radius
 def read_tree(root: Path) -> pa.Table:
     """All rows of a HATS tree, by position."""
     schema = read_schema(root / "dataset" / "_common_metadata")
-    tables = [read_parquet(root / "dataset" / p.path, partitioning=None).cast(schema) for p in read_pixels(root)]
+    tables = [read_parquet(root / "dataset" / p.path).cast(schema) for p in read_pixels(root)]
     return pa.concat_tables([schema.empty_table(), *tables])

@@ -188,7 +188,7 @@ def flagged(out: Path) -> int:
     from lenspipe.catalog.hats import read_pixels
 
     files = [out / "hats" / "dataset" / pixel.path for pixel in read_pixels(out / "hats")]
-    near = (read_parquet(file, columns=[CONTAMINANT[-1].name], partitioning=None).column(0) for file in files)
+    near = (read_parquet(file, columns=[CONTAMINANT[-1].name]).column(0) for file in files)
     return sum(len(column) - column.null_count for column in near)
 
 

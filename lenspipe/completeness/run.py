@@ -30,7 +30,7 @@ from lenspipe.rundir import atomic_path, open_run
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.ledger import done_shards, iter_counted, part_files, rows_that_count
+from lenspipe.scan.ledger import done_shards, iter_counted, part_files
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plain_s, tasks_of
 from lenspipe.scan.readers.contract import Reader
@@ -336,10 +336,10 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
 
 def _failures(parts: Path, tasks: Sequence[ShardTask]) -> list[str]:
     """One line where shards could not be painted, with the first reason."""
-    files, wanted = part_files(parts), {task.shard.shard_id for task in tasks}
+    wanted = {task.shard.shard_id for task in tasks}
     messages = [
         message
-        for table in iter_counted(files, rows_that_count(files, wanted), ["status", "message"])
+        for table in iter_counted(part_files(parts), wanted, ["status", "message"])
         for status, message in zip(*(c.to_pylist() for c in table.columns), strict=True)
         if status == "failed"
     ]
@@ -376,9 +376,7 @@ def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.f
 
 def _candidates(parts: Path) -> Iterator[pa.Table]:
     """Ledger parts with their candidates."""
-    files = part_files(parts)
-    planned = {i for file in files for i in read_parquet(file, columns=["shard_id"])["shard_id"].to_pylist()}
-    yield from iter_counted(files, rows_that_count(files, planned), ["candidates"])
+    yield from iter_counted(part_files(parts), columns=["candidates"])
 
 
 def _scores_of(part: pa.Table) -> Iterator[float]:

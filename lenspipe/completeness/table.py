@@ -14,10 +14,9 @@ from lenspipe.completeness.paint import RECOVERED
 from lenspipe.completeness.passes import home_and_pass
 from lenspipe.scan.after.known import NOT_SELECTED
 from lenspipe.scan.context import ShardTask
-from lenspipe.scan.ledger import iter_counted, part_files, rows_that_count
+from lenspipe.scan.ledger import counted_shards, iter_counted, part_files
 from lenspipe.scan.rows import noted
 from lenspipe.schema import field
-from lenspipe.tables import read_parquet
 
 NO_SCORE = "no score"
 """A candidate that the finder was not shown."""
@@ -74,10 +73,7 @@ def injections_schema(bands: Sequence[str]) -> pa.Schema:
 
 def iter_noted(parts: Path, columns: Sequence[str] = ("shard_id",)) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """Rows of a ledger that count, each with its note; in order of the shards."""
-    files = part_files(parts)
-    planned = {i for file in files for i in read_parquet(file, columns=["shard_id"])["shard_id"].to_pylist()}
-    counted = rows_that_count(files, planned)
-    for table in iter_counted(files, counted, [*columns, "noted"]):
+    for table in iter_counted(part_files(parts), columns=[*columns, "noted"]):
         for i, note in noted(table):
             yield {name: table[name][i].as_py() for name in columns}, note
 
@@ -93,9 +89,8 @@ def injections_of(
     RuntimeError
         A pass of a shard is not in the ledger.
     """
-    files = part_files(parts)
     wanted = {task.shard.shard_id for task in tasks}
-    if missing := wanted - set(rows_that_count(files, wanted)):
+    if missing := wanted - counted_shards(parts):
         raise RuntimeError(f"{len(missing)} passes have no row in the ledger, the first is {min(missing)}")
     shards = {row["shard_id"]: row for row in run.shards.to_pylist()}
     schema = injections_schema(run.bands)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lenspipe.errors import DataError
@@ -34,11 +34,12 @@ def part_files(folder: Path) -> list[Path]:
 
 def done_shards(folder: Path) -> set[str]:
     """Shards whose row says ``ok``; failed ones are tried again by a resumed run."""
-    done: set[str] = set()
-    for path in part_files(folder):
-        table = _read(path, columns=["shard_id", "status"])
-        done.update(s for s, status in zip(*(c.to_pylist() for c in table.columns), strict=True) if status == "ok")
-    return done
+    return set().union(*(_done(_read(path, columns=["shard_id", "status"])) for path in part_files(folder)))
+
+
+def counted_shards(folder: Path) -> set[str]:
+    """Shards that have a row, whatever it says."""
+    return set().union(*(_read(path, columns=["shard_id"])["shard_id"].to_pylist() for path in part_files(folder)))
 
 
 def any_done(folder: Path) -> bool:
@@ -46,20 +47,31 @@ def any_done(folder: Path) -> bool:
     return any("ok" in _read(path, columns=["status"])["status"].to_pylist() for path in part_files(folder))
 
 
-def set_damaged_aside(folder: Path) -> list[str]:
+def look_through(folder: Path) -> tuple[set[str], list[str]]:
     """
-    Give parts that are damaged another ending, so that their shards are scanned again; returns their names.
+    Shards that are done; parts that are damaged get another ending, so that their shards are scanned again.
 
     Every part is read whole, which its page checksums need.
+
+    Returns
+    -------
+    done : set of str
+    damaged : list of str
+        Names of the parts that were damaged.
     """
+    done: set[str] = set()
     damaged = []
     for path in part_files(folder):
         try:
-            _read(path)
+            done |= _done(_read(path))
         except DataError:
             path.rename(path.with_name(f"{path.name}.damaged"))
             damaged.append(path.name)
-    return damaged
+    return done, damaged
+
+
+def _done(rows: pa.Table) -> set[str]:
+    return set(rows["shard_id"].filter(pc.equal(rows["status"], "ok")).to_pylist())
 
 
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -76,36 +88,49 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
         ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class RowPlace:
-    """Where the row that counts for a shard lies."""
-
-    part: int
-    row: int
-
-
-def rows_that_count(parts: list[Path], planned: set[str]) -> dict[str, RowPlace]:
-    """
-    For each planned shard the row that counts: the first ``ok`` one, else the last failed one.
-
-    A shard has several rows when it failed and was tried again, or when a retried write raced a committed one.
-    """
-    chosen: dict[str, tuple[bool, RowPlace]] = {}
-    for p, path in enumerate(parts):
-        table = _read(path, columns=["shard_id", "status"])
-        for r, (shard_id, status) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
-            if shard_id in planned and not (shard_id in chosen and chosen[shard_id][0]):
-                chosen[shard_id] = (status == "ok", RowPlace(p, r))
-    return {shard_id: entry for shard_id, (_, entry) in chosen.items()}
-
-
 def iter_counted(
-    parts: list[Path], counted: dict[str, RowPlace], columns: list[str] | None = None
+    parts: list[Path], planned: Set[str] | None = None, columns: list[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The rows that count, part by part: memory holds one part."""
-    rows: dict[int, list[int]] = {}
-    for entry in counted.values():
-        rows.setdefault(entry.part, []).append(entry.row)
+    """
+    The rows that count, part by part: memory holds one part, and each is read once.
+
+    A shard has several rows when it failed and was tried again, or when a retried write raced a committed one: its
+    first ``ok`` row counts, else its last failed one. Those that failed come last; their parts are read again.
+
+    Parameters
+    ----------
+    parts : list of Path
+    planned : set of str, optional
+        Shards that are wanted; all where not given.
+    columns : list of str, optional
+        All where not given.
+    """
+    asked = None if columns is None else list(dict.fromkeys([*columns, "shard_id", "status"]))
+    done: set[str] = set()
+    failed: dict[str, tuple[int, int]] = {}
     for p, path in enumerate(parts):
-        if p in rows:
-            yield _read(path, columns=columns).take(sorted(rows[p]))
+        table = _read(path, columns=asked)
+        good = []
+        for r, (shard_id, status) in enumerate(
+            zip(table["shard_id"].to_pylist(), table["status"].to_pylist(), strict=True)
+        ):
+            if shard_id in done or not (planned is None or shard_id in planned):
+                continue
+            if status == "ok":
+                done.add(shard_id)
+                failed.pop(shard_id, None)
+                good.append(r)
+            else:
+                failed[shard_id] = (p, r)
+        if good:
+            yield _chosen(table, good, columns)
+    rows: dict[int, list[int]] = {}
+    for p, r in failed.values():
+        rows.setdefault(p, []).append(r)
+    for p in sorted(rows):
+        yield _chosen(_read(parts[p], columns=asked), sorted(rows[p]), columns)
+
+
+def _chosen(table: pa.Table, rows: list[int], columns: list[str] | None) -> pa.Table:
+    table = table if columns is None else table.select(columns)
+    return table if len(rows) == table.num_rows else table.take(rows)

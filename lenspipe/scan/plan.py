@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +20,7 @@ from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.read import check_planes, read_facts
 from lenspipe.survey.shards import Box, Shard, cut_into_shards
 from lenspipe.survey.tile import BadTile, Tile
-from lenspipe.tables import read_parquet, write_table
+from lenspipe.tables import read_parquet, table_writer
 
 BOX = pa.list_(pa.int32(), 4)
 SCHEMA = pa.schema(
@@ -37,6 +39,10 @@ SCHEMA = pa.schema(
 READERS = 16
 PX_PER_S = 2.5e6
 """Pixels, counted in each band, that one core reads, searches and scores in a second, within a factor of three."""
+HELD = pa.schema([f.with_type(pa.dictionary(pa.int32(), pa.string())) if f.name == "files" else f for f in SCHEMA])
+"""How a plan is held in memory: what its tiles are made of once, and not once per shard."""
+PIECE, TILES = 4096, 256
+"""Shards that are made into tasks, or written, at a time; tiles that are known meanwhile."""
 
 
 def plan_tiles(
@@ -54,17 +60,23 @@ def plan_tiles(
     Returns
     -------
     pa.Table
-        With `SCHEMA`, in the order of the tiles.
+        With `HELD`, in the order of the tiles.
     """
 
-    def rows_of(tile: Tile | BadTile) -> list[dict[str, object]]:
-        rows = _rows(tile, layout, config)
+    def rows_of(tile: Tile | BadTile) -> pa.Table:
+        rows = _held(_rows(tile, layout, config))
         on_tile()
         return rows
 
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-        rows = [row for tile_rows in pool.map(rows_of, tiles) for row in tile_rows]
-    return pa.Table.from_pylist(rows, SCHEMA)
+        tables = list(pool.map(rows_of, tiles))
+    return pa.concat_tables([HELD.empty_table(), *tables]).unify_dictionaries().combine_chunks()
+
+
+def _held(rows: Sequence[dict[str, object]]) -> pa.Table:
+    columns = {f.name: pa.array([row.get(f.name) for row in rows], f.type) for f in SCHEMA}
+    columns["files"] = columns["files"].dictionary_encode()
+    return pa.table(list(columns.values()), schema=HELD)
 
 
 def _rows(tile: Tile | BadTile, layout: SurveyLayout, config: ScanConfig) -> list[dict[str, object]]:
@@ -121,18 +133,50 @@ def replace_tiles(plan: pa.Table, again: pa.Table) -> pa.Table:
     kept = plan.filter(pc.invert(pc.is_in(plan["tile"], pc.unique(again["tile"]))))
     table = pa.concat_tables([kept.replace_schema_metadata(None), again])
     rank = pa.array([order[name] for name in table["tile"].to_pylist()], pa.int64())
-    return table.take(pc.array_sort_indices(rank)).combine_chunks()
+    return table.take(pc.array_sort_indices(rank)).unify_dictionaries().combine_chunks()
+
+
+class Tasks(Sequence[ShardTask]):
+    """The shards of a plan as tasks, each made when it is asked for: memory holds the plan alone."""
+
+    def __init__(self, plan: pa.Table) -> None:
+        self.plan = plan.filter(pc.is_valid(plan["shard_id"])).combine_chunks()
+        self._tile = functools.lru_cache(TILES)(Tile.from_json)
+
+    def __len__(self) -> int:
+        return int(self.plan.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> ShardTask: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ShardTask]: ...
+    def __getitem__(self, index: int | slice) -> ShardTask | Sequence[ShardTask]:
+        """One task, or some."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            rows = (
+                self.plan.slice(start, max(0, stop - start)) if step == 1 else self.plan.take(range(len(self))[index])
+            )
+            return Tasks(rows)
+        return self._made(self.plan.slice(range(len(self))[index], 1))[0]
+
+    def __iter__(self) -> Iterator[ShardTask]:
+        for start in range(0, len(self), PIECE):
+            yield from self._made(self.plan.slice(start, PIECE))
+
+    def _made(self, rows: pa.Table) -> list[ShardTask]:
+        return [
+            ShardTask(
+                Shard(row["shard_id"], row["tile"], Box(*row["core"]), Box(*row["window"]), row["first_of_tile"]),
+                self._tile(row["files"]),
+            )
+            for row in rows.to_pylist()
+        ]
 
 
 def tasks_of(plan: pa.Table) -> list[ShardTask]:
     """The shards of a plan as tasks; tiles are shared between their shards."""
-    tiles: dict[str, Tile] = {}
-    tasks = []
-    for row in plan.filter(pc.is_valid(plan["shard_id"])).to_pylist():
-        tile = tiles.setdefault(row["tile"], Tile.from_json(row["files"]))
-        shard = Shard(row["shard_id"], row["tile"], Box(*row["core"]), Box(*row["window"]), row["first_of_tile"])
-        tasks.append(ShardTask(shard, tile))
-    return tasks
+    return list(Tasks(plan))
 
 
 def plain_s(tasks: Sequence[ShardTask]) -> float:
@@ -142,13 +186,18 @@ def plain_s(tasks: Sequence[ShardTask]) -> float:
 
 def table_of(tasks: Sequence[ShardTask]) -> pa.Table:
     """Tasks as rows of a plan, the inverse of `tasks_of`; how they travel between processes."""
-    return pa.Table.from_pylist([_row(task.shard, task.tile.to_json()) for task in tasks], SCHEMA)
+    if isinstance(tasks, Tasks):
+        return tasks.plan
+    files = {id(tile): tile.to_json() for tile in (task.tile for task in tasks)}
+    return _held([_row(task.shard, files[id(task.tile)]) for task in tasks])
 
 
 def write_plan(path: Path, plan: pa.Table, *, bands: tuple[str, ...]) -> None:
     """Write the plan and the bands of the run."""
-    with atomic_path(path) as temporary:
-        write_table(plan.replace_schema_metadata({"bands": json.dumps(bands)}), temporary)
+    schema = SCHEMA.with_metadata({"bands": json.dumps(bands)})
+    with atomic_path(path) as temporary, table_writer(temporary, schema) as writer:
+        for start in range(0, plan.num_rows, PIECE):
+            writer.write(plan.slice(start, PIECE).cast(SCHEMA).replace_schema_metadata(schema.metadata))
 
 
 def read_plan(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
@@ -160,10 +209,11 @@ def read_plan(path: Path) -> tuple[pa.Table, tuple[str, ...]]:
     DataError
         The file is damaged.
     """
-    table = read_parquet(path)
-    if not table.schema.equals(SCHEMA) or b"bands" not in (table.schema.metadata or {}):
+    table = read_parquet(path, words_once=["files"])
+    if not table.schema.equals(HELD) or b"bands" not in (table.schema.metadata or {}):
         raise DataError("the plan of the run is damaged; add --resume to have it made again", file=str(path))
     place = table.schema.get_field_index("shard_id")
     shard_id = pc.if_else(pc.equal(table["shard_id"], ""), None, table["shard_id"])  # the empty word is a missing one
     table = table.set_column(place, table.schema.field(place), shard_id)
+    table = table.unify_dictionaries().combine_chunks()
     return table, tuple(json.loads(table.schema.metadata[b"bands"]))

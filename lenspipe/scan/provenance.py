@@ -44,7 +44,8 @@ def flux_scales(shards: pa.Table, bands: tuple[str, ...]) -> dict[str, list[dict
     found: dict[str, list[dict[str, Any]]] = {}
     for band in bands:
         names = ["tile", f"zero_point_{band}_ab", f"zero_point_source_{band}", f"bunit_{band}"]
-        rows = {tuple(row.values()) for row in shards.select(names).to_pylist() if row[names[1]] is not None}
+        told = shards.select(names).group_by(names, use_threads=False).aggregate([]).select(names)
+        rows = {tuple(row.values()) for row in told.to_pylist() if row[names[1]] is not None}
         found[band] = counted([FluxScale(1.0, row[1], row[2], row[3]) for row in sorted(rows)])
     return found
 

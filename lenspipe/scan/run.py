@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lenspipe.catalog.vectors import EMBEDDINGS
 from lenspipe.disk import locked, remove_scratch
-from lenspipe.errors import ConfigError, DataError
-from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
+from lenspipe.errors import DataError
+from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.familiarity import familiarity_record
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
-from lenspipe.scan.ledger import PARTS, any_done, done_shards, part_files, set_damaged_aside
+from lenspipe.scan.finished import KEY, recorded, state_of, unchanged
+from lenspipe.scan.ledger import PARTS, any_done, look_through, part_files
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
-from lenspipe.scan.plan import plain_s, plan_tiles, read_plan, replace_tiles, tasks_of, unplanned_tiles, write_plan
+from lenspipe.scan.plan import Tasks, plain_s, plan_tiles, read_plan, replace_tiles, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
 from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences
-from lenspipe.scan.readers.contract import Reader
+from lenspipe.scan.readers.contract import Reader, giving
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
 from lenspipe.scan.stars import star_record
 from lenspipe.stats.calibrate import probability_record
@@ -116,10 +118,13 @@ def run_scan(
     seconds: dict[str, float] = {}
     found = chosen = None
     notes: list[str] = []
+    done: set[str] = set()
+    whole: dict[str, Any] | None = None
     if resume and part_files(folder / PARTS):
         with locked(folder):
-            for name in set_damaged_aside(folder / PARTS):
-                progress.say(f"{PARTS}/{name} is damaged and set aside; its shards are scanned again")
+            whole = unchanged(folder, folder / PLAN, folder / RUN)
+            if whole is None:
+                done = _done(folder, progress)
     if not any_done(folder / PARTS):  # what is wrong with the request is said before the folder is claimed
         found = tiles, bands = find_tiles(request)
         notes = overlooked(request, tiles)
@@ -133,16 +138,22 @@ def run_scan(
         command="--out",
         own=OWN,
         has_work=lambda: any_done(folder / PARTS),
-        spare=lambda: _recorded(folder).get("request"),
+        spare=lambda: recorded(folder / RUN).get("request"),
     ) as known:
         if known:
             found = chosen = None
         started = time.perf_counter()
         remove_scratch(folder / PARTS)
-        plan, bands = _plan(request, folder, progress, found)
+        plan, bands, planned_anew = _plan(request, folder, progress, found)
         chosen = chosen or choose_readers(request.config, bands, request.layout)
         same_models(folder / MODEL, chosen.readers)
         seconds["plan"] = time.perf_counter() - started
+        seconds["total"] = seconds["plan"]
+        if whole is not None and not planned_anew:
+            finder = giving(chosen.readers, "score")
+            return ScanResult(folder, Totals(**whole["counts"]), finder, chosen.no_model, seconds, whole["exit_code"])
+        if whole is not None:
+            done = _done(folder, progress)
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         attempts = folder / ATTEMPTS / session
@@ -152,10 +163,10 @@ def run_scan(
         for note in filter(None, (reader.note() for reader in chosen.readers)):
             progress.say(note)
         if found is None:
-            notes = _recorded(folder).get("notes", [])
+            notes = recorded(folder / RUN).get("notes", [])
         record = {**_record(request, context, chosen.no_model), "notes": notes}
         write_json(folder / RUN, {**record, "status": "running"})
-        _scan(plan, context, folder, runner, progress, session, seconds)
+        _scan(plan, done, context, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
         progress.stage("finalize", 1)
         prior = _Prior(request, context.finder)
@@ -185,18 +196,17 @@ def run_scan(
                 "notes": [*notes, *(line for line in input_lines(shards, bands) if line not in notes)],
                 "seconds": {k: round(v, 3) for k, v in seconds.items()},
                 "inputs": inputs,
+                KEY: state_of(folder, folder / PLAN),
             },
         )
         return ScanResult(folder, totals, context.finder, chosen.no_model, seconds, exit_code)
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` says, which is written anew in any case; empty where it is missing or damaged."""
-    try:
-        found = read_json(folder / RUN)
-    except (ConfigError, FileNotFoundError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _done(folder: Path, progress: Progress) -> set[str]:
+    done, damaged = look_through(folder / PARTS)
+    for name in damaged:
+        progress.say(f"{PARTS}/{name} is damaged and set aside; its shards are scanned again")
+    return done
 
 
 class _Prior:
@@ -222,7 +232,8 @@ class _Prior:
 
 def _plan(
     request: ScanRequest, folder: Path, progress: Progress, found: tuple[list[Tile | BadTile], tuple[str, ...]] | None
-) -> tuple[pa.Table, tuple[str, ...]]:
+) -> tuple[pa.Table, tuple[str, ...], bool]:
+    """The plan and its bands, and whether it is another than before."""
     path = folder / PLAN
     known = None
     if path.exists():
@@ -237,16 +248,19 @@ def _plan(
             again = [t for t in find_tiles(request, bands)[0] if t.name in failed]
             if again:
                 plan = replace_tiles(plan, plan_tiles(again, request.layout, request.config))
+        if plan.equals(known[0]):
+            return plan, bands, False
     else:
         tiles, bands = found or find_tiles(request)
         progress.stage("plan", len(tiles))
         plan = plan_tiles(tiles, request.layout, request.config, on_tile=progress.advance)
     write_plan(path, plan, bands=bands)
-    return plan, bands
+    return plan, bands, True
 
 
 def _scan(
     plan: pa.Table,
+    done: set[str],
     context: ScanContext,
     folder: Path,
     runner: Start[Runner],
@@ -254,9 +268,9 @@ def _scan(
     session: str,
     seconds: dict[str, float],
 ) -> None:
-    tasks = tasks_of(plan)
-    done = done_shards(folder / PARTS)
-    todo = [task for task in tasks if task.shard.shard_id not in done]
+    known = pa.array(done, pa.string())
+    todo = Tasks(plan.filter(pc.invert(pc.is_in(plan["shard_id"], known))))
+    n_shard = len(plan) - plan["shard_id"].null_count
     if not todo:
         return
 
@@ -267,7 +281,7 @@ def _scan(
     with runner(plain_s(todo)) as run:
         seconds["start"] = time.perf_counter() - begun
         begun = time.perf_counter()
-        progress.stage("scan", len(tasks), done=len(tasks) - len(todo))
+        progress.stage("scan", n_shard, done=n_shard - len(todo))
         run(todo, context, folder / PARTS, session=session, on_part=on_part)
         seconds["scan"] = time.perf_counter() - begun
 

@@ -15,19 +15,18 @@ def test_only_ok_shards_are_done(tmp_path):
     assert ledger.done_shards(tmp_path) == {"a", "c"}
 
 
-def test_the_first_ok_row_counts_else_the_last_failed(tmp_path):
-    ledger.write_part(tmp_path, "p1", part(a="failed", b="ok", c="failed"))
-    ledger.write_part(tmp_path, "p2", part(a="ok", b="ok", c="failed"))
-    ledger.write_part(tmp_path, "p3", part(a="failed", x="ok"))
-    parts = ledger.part_files(tmp_path)
-    counted = ledger.rows_that_count(parts, {"a", "b", "c"})
-    assert counted == {"a": ledger.RowPlace(1, 0), "b": ledger.RowPlace(0, 1), "c": ledger.RowPlace(1, 2)}
-    rows = pa.concat_tables(ledger.iter_counted(parts, counted))
-    assert sorted(zip(rows["shard_id"].to_pylist(), rows["status"].to_pylist(), strict=True)) == [
-        ("a", "ok"),
-        ("b", "ok"),
-        ("c", "failed"),
-    ]
+def test_the_first_ok_row_counts_else_the_last_failed_and_parts_are_read_once(tmp_path, monkeypatch):
+    for name, rows in (("p1", "Ca fb"), ("p2", "fa ob fc"), ("p3", "oa ob fc"), ("p4", "fa ox")):
+        table = part(**{one[1]: {"f": "failed", "o": "ok", "C": "failed"}[one[0]] for one in rows.split()})
+        ledger.write_part(tmp_path, name, table.set_column(2, "n_candidate", [[int(name[1])] * table.num_rows]))
+    read, parts, known = [], ledger.part_files(tmp_path), ledger._read
+    monkeypatch.setattr(ledger, "_read", lambda path, columns=None: read.append(path.stem) or known(path, columns))
+    rows = pa.concat_tables(ledger.iter_counted(parts, {"a", "b", "c"}, ["shard_id", "n_candidate"])).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [("b", 2), ("a", 3), ("c", 3)], "failed ones last"
+    assert read == ["p1", "p2", "p3", "p4", "p3"], "again only where a failed row counts"
+    everything = pa.concat_tables(ledger.iter_counted(parts))
+    assert sorted(everything["shard_id"].to_pylist()) == ["a", "b", "c", "x"] and everything.num_columns == 3
+    assert ledger.counted_shards(tmp_path) == {"a", "b", "c", "x"}
 
 
 def test_a_part_written_twice_under_one_name_is_there_once(tmp_path):

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +13,10 @@ from sky import write_tile
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
 from lenspipe.runner import Silent, here
+from lenspipe.scan import finished
+from lenspipe.scan import run as scan_run
 from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.finalize import finalize
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.request import ScanRequest
 from lenspipe.scan.run import run_scan
@@ -90,16 +94,32 @@ def test_shards_of_any_size_find_the_same_sources(tmp_path):
         assert cKDTree(found[core]).query(found[1024])[0].max() < 0.1
 
 
-def test_a_finished_run_is_resumed_in_no_time_and_changes_nothing(tmp_path):
-    write_tile(tmp_path / "tiles", "a")
-    scan(tmp_path / "tiles", tmp_path / "run")
-    before = rows(tmp_path / "run")
+def test_a_resumed_whole_run_makes_tables_again_only_where_what_they_are_made_of_changed(tmp_path, monkeypatch):
+    write_tile(tmp_path / "tiles", "a", shape=(100, 100))
+    first = scan(tmp_path / "tiles", tmp_path / "run")
+    run, before, made = tmp_path / "run", rows(tmp_path / "run"), []
+    monkeypatch.setattr(scan_run, "finalize", lambda *a, **k: made.append(1) or finalize(*a, **k))
 
-    def never():
-        raise AssertionError("nothing is left to scan")
+    def resumed():
+        def never():
+            raise AssertionError("nothing is left to scan")
 
-    scan(tmp_path / "tiles", tmp_path / "run", resume=True, runner=never)
-    assert rows(tmp_path / "run").equals(before)
+        made.clear()
+        result = scan(tmp_path / "tiles", run, resume=True, runner=never)
+        assert result.totals == first.totals and result.exit_code == 0 and rows(run).equals(before)
+        return bool(made)
+
+    said = (run / "run.json").read_bytes()
+    assert not resumed() and (run / "run.json").read_bytes() == said
+    (run / "candidates.parquet").write_bytes(b"damaged")
+    assert resumed() and not resumed()
+    (run / "psf.parquet").unlink()
+    assert resumed() and not resumed()
+    (part,) = (run / "parts").iterdir()
+    os.utime(part, ns=(0, 0))
+    assert resumed() and not resumed()
+    monkeypatch.setattr(finished, "versions", lambda: {"lenspipe": "another"})
+    assert resumed()
 
 
 def test_a_mended_tile_is_scanned_on_resume_and_the_others_are_not_scanned_again(tmp_path):

@@ -108,7 +108,7 @@ def vectors_of_rows(catalogue: Path, rows: pa.Table) -> NDArray[np.float16] | No
     key = pc.binary_join_element_wise(rows["run_id"], rows["candidate_id"], " ")
     for number in np.unique(home[home >= 0]):
         columns = ["run_id", "candidate_id", EMBEDDING]
-        table = read_parquet(root / "dataset" / pixels[number].path, columns=columns, partitioning=None)
+        table = read_parquet(root / "dataset" / pixels[number].path, columns=columns)
         mine = np.flatnonzero(home == number)
         joined = pc.binary_join_element_wise(table["run_id"], table["candidate_id"], " ").combine_chunks()
         at = pc.index_in(key.take(mine), joined)

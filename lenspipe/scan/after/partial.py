@@ -12,7 +12,7 @@ from lenspipe.catalog.run_rows import request_id_of
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import utc_now, write_json
 from lenspipe.scan.finalize import finalize
-from lenspipe.scan.ledger import PARTS, part_files, rows_that_count
+from lenspipe.scan.ledger import PARTS, counted_shards
 from lenspipe.scan.plan import read_plan, write_plan
 from lenspipe.scan.run import PLAN, RUN
 
@@ -35,7 +35,7 @@ def finalize_partial(run: Path, scratch: Path) -> tuple[int, int]:
     record = run_record(run / RUN)
     request_id = request_id_of(record, plan)
     ids = [i for i in plan["shard_id"].to_pylist() if i]
-    done = set(rows_that_count(part_files(run / PARTS), set(ids)))
+    done = counted_shards(run / PARTS) & set(ids)
     if not done:
         raise ConfigError("no shard of the run is done; there is nothing to catalogue", run=str(run))
     scratch.mkdir(parents=True, exist_ok=True)

@@ -113,10 +113,7 @@ def _agree(stamp: OneStamp, bands: Sequence[str], scale: float | None, path: Pat
 
 
 def _of_table(path: Path, row: str | None) -> OneStamp:
-    if row is None:
-        table = read_parquet(path, partitioning=None)
-    else:
-        table = read_parquet(path, partitioning=None, filters=[("stamp_id", "=", row)])
+    table = read_parquet(path, filters=None if row is None else [("stamp_id", "=", row)])
     (name, spec), *_ = image_specs(table.schema, where=path.name).items()
     if table.num_rows != 1:
         raise ConfigError(
