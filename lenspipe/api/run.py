@@ -219,17 +219,47 @@ def absolute_tiles(tiles: Sequence[str]) -> tuple[str, ...]:
 
 
 def start_of(
-    name: RunnerName, workers: int | Workers | None, say: Callable[[str], None] | None = None
+    name: RunnerName,
+    workers: int | Workers | None,
+    say: Callable[[str], None] | None = None,
+    *,
+    gpus: int | Workers | None = None,
+    scorers_per_gpu: int = 1,
 ) -> Start[Runner]:
-    """Start of a scan's runner by its name; ``say`` is told which one ``auto`` takes, and why."""
+    """
+    Start of a scan's runner by its name.
+
+    Parameters
+    ----------
+    name : {"auto", "ray", "local"}
+    workers, gpus : int, Workers or None
+        Asked for, as ``--workers`` and ``--gpus``.
+    say : callable, optional
+        Is told which one ``auto`` takes, and why; and what a job asks of a cluster.
+    scorers_per_gpu : int
+
+    Raises
+    ------
+    ConfigError
+        The plain loop is asked for GPUs.
+    """
+    if gpus is not None:
+        if name == "local":
+            raise ConfigError("the plain loop asks no cluster for GPUs; leave --gpus out, or take --runner ray")
+        name = "ray"
     from lenspipe.distributed.choice import started
     from lenspipe.distributed.session import on_ray
     from lenspipe.scan.local import scan_local
 
-    return started(name, scan_local, lambda: on_ray(_on_ray, n_worker=workers), workers=workers, say=say)
+    def load(n_worker: int) -> Runner:
+        from lenspipe.distributed.scan import Resources, scan_ray
 
+        resources = Resources(
+            least_workers=workers.least if isinstance(workers, Workers) else 1,
+            gpus=Workers(gpus, gpus) if isinstance(gpus, int) else gpus,
+            scorers_per_gpu=scorers_per_gpu,
+            grows=isinstance(workers, Workers) or isinstance(gpus, Workers),
+        )
+        return partial(scan_ray, n_worker=n_worker, resources=resources, say=say or (lambda line: None))
 
-def _on_ray(n_worker: int) -> Runner:
-    from lenspipe.distributed.scan import scan_ray
-
-    return partial(scan_ray, n_worker=n_worker)
+    return started(name, scan_local, lambda: on_ray(load, n_worker=workers), workers=workers, say=say)

@@ -64,10 +64,10 @@ class WorkersType(click.ParamType):  # type: ignore[type-arg]  # generic in some
         try:
             found = Workers(int(least or 0), int(most)) if colon else int(least)
         except ValueError:
-            self.fail(f"{value!r} is neither a number of workers nor LEAST:MOST", param, ctx)
+            self.fail(f"{value!r} is neither a number nor LEAST:MOST", param, ctx)
         first, last = found if isinstance(found, Workers) else (found, found)
         if last < 1 or not 0 <= first <= last:
-            self.fail(f"{value!r}: at least one worker, and LEAST not above MOST", param, ctx)
+            self.fail(f"{value!r}: at least one, and LEAST not above MOST", param, ctx)
         return found
 
 
@@ -87,6 +87,26 @@ def workers_option(what: str) -> Callable[[CommandT], CommandT]:
         metavar="N|LEAST:MOST",
         help=f"{what}; LEAST:MOST on a cluster that grows with the work. [default: all]",
     )
+
+
+def gpus_options(command: CommandT) -> CommandT:
+    """The options ``--gpus`` and ``--scorers-per-gpu`` of a command that scores with Ray."""
+    shared = click.option(
+        "--scorers-per-gpu",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Processes that share a GPU, each with all models.",
+    )
+    asked = click.option(
+        "--gpus",
+        type=WorkersType(),
+        default=None,
+        metavar="N|LEAST:MOST",
+        help="GPUs that score, there when the scan begins or not; LEAST:MOST on a cluster that grows with the work. "
+        "[default: those there when it begins]",
+    )
+    return asked(shared(command))
 
 
 def runner_option(default: str = "auto") -> Callable[[CommandT], CommandT]:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, runner_option, set_option, settings_of, workers_option
+from lenspipe.cli.options import (
+    Command,
+    assigned,
+    for_survey,
+    gpus_options,
+    runner_option,
+    set_option,
+    settings_of,
+    workers_option,
+)
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -82,6 +91,7 @@ if TYPE_CHECKING:
 )
 @runner_option()
 @workers_option("CPUs to use")
+@gpus_options
 @click.option("--resume", is_flag=True, help="Resume the run in --out.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings scan`).")
 @set_option("detect.threshold_sigma=2 or survey.zero_point.ab=25", settings="scan")
@@ -123,6 +133,8 @@ def command(
     prior: float | None,
     runner: RunnerName,
     workers: int | Workers | None,
+    gpus: int | Workers | None,
+    scorers_per_gpu: int,
     resume: bool,
     config_file: str | None,
     assignments: tuple[str, ...],
@@ -185,7 +197,13 @@ def command(
     )
     folder = run_folder(out, layout.name)
     with ShownProgress("shard") as progress:
-        start = start_of("local" if dry_run else runner, workers, progress.say)
+        start = start_of(
+            "local" if dry_run else runner,
+            workers,
+            progress.say,
+            gpus=None if dry_run else gpus,
+            scorers_per_gpu=scorers_per_gpu,
+        )
         if sample:
             from lenspipe.scan.sample import make_sample
 

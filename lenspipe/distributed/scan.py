@@ -1,31 +1,60 @@
-"""A scan by Ray Data: actors take shards from pixels to the ledger, or, on GPUs, score what tasks have measured."""
+"""A scan by Ray Data: actors take shards from pixels to the ledger, or, with GPUs, read, score and commit in pools."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
-from ray.data.block import BlockMetadata
+from ray.data import ActorPoolStrategy
 
 from lenspipe.distributed.data import MAX_BLOCKS, NO_PROGRESS_S, data_context
+from lenspipe.distributed.pools import (
+    GROWS_TO,
+    Machines,
+    Pool,
+    capped,
+    demand_possible,
+    lines,
+    parse_machines,
+    preflight,
+    worker_bytes,
+)
+from lenspipe.distributed.session import own_ray
 from lenspipe.errors import ConfigError
+from lenspipe.runner import Workers
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
 from lenspipe.scan.plan import table_of, tasks_of
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
-ROW_BYTES = 4 << 20
-"""A guess at a shard row with its cutouts, for Ray's budget before it has seen one."""
 CALLS_A_WORKER = 4
 """Fewest calls that a worker gets, where there are shards enough."""
+CALLS_AT_ONCE = 2
+"""Of a scorer on a GPU: one is prepared on the CPU while the other is on the GPU."""
+SEEN = 256
+"""Shards whose windows say how much memory a worker takes."""
+COMMITTER_CPU, SCORER_BYTES = 0.1, 1536 << 20
+"""What commits takes next to nothing; a scorer on a GPU holds CUDA's libraries, a model, and cutouts of two calls."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a scan may take of a cluster, beside the most CPUs that it uses."""
+
+    least_workers: int = 1
+    """CPUs that must come in the end."""
+    gpus: Workers | None = None
+    """GPUs that score, from the least that must come to the most; where None, those that are there as work begins."""
+    scorers_per_gpu: int = 1
+    grows: bool = False
+    """Whether machines may come of which nobody says anything."""
 
 
 def scan_ray(
@@ -37,16 +66,17 @@ def scan_ray(
     n_worker: int,
     on_part: Callable[[dict[str, int]], None],
     separate_scorers: bool | None = None,
-) -> None:
+    resources: Resources = Resources(),
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """
     Scan shards on the Ray that runs.
 
     Without a GPU each worker takes shards from pixels to committed rows: nothing but the tasks and the counts travels.
     (Measured: with scoring in actors of its own two cores gained 1.28 over one, because cutouts cross the object store
-    and three processes share two cores; two plain processes gain 1.68.) With GPUs, reading and measuring are one
-    task, so that a window's pixels never enter the object store; rows with their cutouts travel to actors that hold
-    the model and commit. (Not by a Ray Data sink: that is one operator more to place, and its counts come only at the
-    end.)
+    and three processes share two cores; two plain processes gain 1.68.) With GPUs there are three pools: readers take
+    a window's pixels to rows with cutouts, so that pixels never enter the object store; scorers hold all models, share
+    a GPU where they are asked to, and prepare one call while another is on it; committers write the ledger.
 
     Parameters
     ----------
@@ -57,107 +87,174 @@ def scan_ray(
     session : str
         Name of this session; part names start with it.
     n_worker : int
-        CPUs to use.
+        CPUs to use; no more windows are read at a time.
     on_part : callable
         Called on the driver with the counts of each part after it is committed.
     separate_scorers : bool, optional
-        Score in actors of their own; where not given, where Ray has a GPU to score on.
+        Score in actors of their own; where not given, where there is a GPU to score on.
+    resources : Resources
+    say : callable
+        Is told what the job asks and what the cluster has, where it is not this machine alone.
+
+    Returns
+    -------
+    dict
+        ``pools``, and ``stats``: what Ray Data says of its operators.
 
     Raises
     ------
     ConfigError
-        ``score.device`` is cuda and Ray has no GPU; it would wait for ever.
+        GPUs are asked for and Ray has none and can have none, or the job can never run for another reason.
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
-    n_gpu = int(ray.cluster_resources().get("GPU", 0))
-    score = context.config.score
-    on_gpu = bool(context.models) and score.device != "cpu" and score.engine == "torch" and n_gpu > 0
-    if score.device == "cuda" and context.models and not on_gpu:
-        raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu", gpus=n_gpu)
-    with data_context(n_worker, no_progress_s=NO_PROGRESS_S):
-        if on_gpu if separate_scorers is None else separate_scorers:
-            dataset = _read_then_score(tasks, context, parts, session, n_worker, n_gpu if on_gpu else 0)
-        else:
-            dataset = _scan_whole(tasks, context, parts, session, n_worker)
+    gpus = _gpus(context, resources)
+    apart = gpus is not None if separate_scorers is None else separate_scorers
+    now, later = machines_now(), machines_later()
+    pools = [
+        replace(pool, each=capped(pool.each, [*now, *(later or ())]))
+        for pool in pools_of(tasks, context, n_worker, gpus if apart else None, resources, apart=apart)
+    ]
+    rows = preflight(pools, now, later)
+    demand_possible(rows, now, later, grows=resources.grows)
+    if not own_ray():
+        for line in lines(rows):
+            say(line)
+    with data_context(n_worker if gpus is None else None, no_progress_s=NO_PROGRESS_S):
+        dataset = (_apart if apart else _whole)(tasks, context, parts, session, pools)
         for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for row in counts.to_pylist():
                 on_part(row)
+        return {"pools": [asdict(pool) for pool in pools], "stats": dataset.stats().splitlines()}
 
 
-def _scan_whole(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, n_worker: int
+def _gpus(context: ScanContext, resources: Resources) -> Workers | None:
+    """GPUs that score: those asked for, else those that are there now."""
+    device, asked = context.config.score.device, resources.gpus
+    if not context.models or device == "cpu" or context.config.score.engine == "onnx":
+        if asked is not None and asked.most:
+            raise ConfigError("GPUs are asked for, and nothing is scored on them: leave --gpus out", device=device)
+        return None
+    there = int(ray.cluster_resources().get("GPU", 0))
+    found = Workers(there, there) if asked is None else asked
+    if device == "cuda" and not found.most:
+        raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu, or say --gpus 0:N", gpus=there)
+    return found if found.most else None
+
+
+def pools_of(
+    tasks: Sequence[ShardTask],
+    context: ScanContext,
+    n_worker: int,
+    gpus: Workers | None,
+    resources: Resources,
+    *,
+    apart: bool,
+) -> list[Pool]:
+    """
+    What a scan asks of a cluster.
+
+    Parameters
+    ----------
+    gpus : Workers or None
+        None where scorers share the CPUs with the readers.
+    apart : bool
+        Whether rows are scored by others than those who read.
+    """
+    window = max(task.shard.window.n_px for task in tasks[:SEEN])
+    memory = worker_bytes(window, len(context.bands))
+    if not apart:
+        return [Pool("workers", {"CPU": 1.0, "memory": memory}, max(1, resources.least_workers), n_worker)]
+    if gpus is None:  # on CPUs the two together fill the cores that there are, one scorer to two readers
+        reader, scorer = {"CPU": 0.5 if n_worker == 1 else 0.75}, {"CPU": 0.4}
+        least, most, n_reader = 1, (n_worker + 1) // 2, n_worker
+    else:
+        share = resources.scorers_per_gpu
+        reader, scorer = (
+            {"CPU": 0.4 if n_worker == 1 else 1.0},
+            {"CPU": 0.5, "GPU": 1.0 / share, "memory": float(SCORER_BYTES)},
+        )
+        least, most, n_reader = max(1, gpus.least * share), gpus.most * share, n_worker
+    return [
+        Pool("readers", {**reader, "memory": float(memory)}, max(1, resources.least_workers), n_reader),
+        Pool("scorers", scorer, least, most),
+        Pool("committers", {"CPU": COMMITTER_CPU}, 1, 1),
+    ]
+
+
+def machines_now() -> list[Machines]:
+    """Machines of the cluster that are alive."""
+    return [Machines(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+
+
+def machines_later() -> list[Machines] | None:
+    """Machines that the cluster can have in the end, as `GROWS_TO` says; a Ray of our own does not grow."""
+    said = os.environ.get(GROWS_TO)
+    if said:
+        return parse_machines(said)
+    return machines_now() if own_ray() else None
+
+
+def _whole(
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, pools: Sequence[Pool]
 ) -> ray.data.Dataset:
-    """Shards from pixels to committed rows in each of ``n_worker`` actors."""
+    """Shards from pixels to committed rows in each of a pool of actors."""
+    (pool,) = pools
+    per_call, blocks = _blocks(tasks, context, pool.most)
+    return _in_pool(
+        ray.data.from_arrow(blocks), pool, ScanShards, (context, parts, session), per_call, at_first=len(blocks)
+    )
+
+
+def _apart(
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, pools: Sequence[Pool]
+) -> ray.data.Dataset:
+    """Shards read and measured in one pool, scored in a second, committed in a third."""
+    readers, scorers, committers = pools
+    per_call, blocks = _blocks(tasks, context, readers.most)
+    read = _in_pool(ray.data.from_arrow(blocks), readers, ReadShards, (context,), per_call, at_first=len(blocks))
+    at_once = CALLS_AT_ONCE if scorers.each.get("GPU") else None
+    scored = _in_pool(
+        read, scorers, ScoreCutouts, (context,), context.config.score.shards_per_call, at_first=1, at_once=at_once
+    )
+    return _in_pool(scored, committers, CommitRows, (parts, session), None, at_first=1)
+
+
+def _blocks(tasks: Sequence[ShardTask], context: ScanContext, n_worker: int) -> tuple[int, list[pa.Table]]:
+    """Shards of a call, and tasks in blocks of whole calls."""
     most = len(tasks) // (CALLS_A_WORKER * n_worker)  # few shards: short calls, so that the workers end together
     per_call = max(1, min(context.config.score.shards_per_call, most))
     # blocks from the driver, not read tasks: tasks of a fraction of a CPU make Ray start a process for each
     per_block = per_call * -(-len(tasks) // (per_call * MAX_BLOCKS))
-    blocks = [table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)]
-    return ray.data.from_arrow(blocks).map_batches(
-        ScanShards,
-        fn_constructor_args=(context, parts, session),
-        batch_size=per_call,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=n_worker, initial_size=min(n_worker, len(blocks))),
-        num_cpus=1,
-    )
+    return per_call, [table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)]
 
 
-def _read_then_score(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, n_worker: int, n_gpu: int
+def _in_pool(
+    rows: ray.data.Dataset,
+    pool: Pool,
+    work: type,
+    settings: tuple[Any, ...],
+    batch_size: int | None,
+    *,
+    at_first: int,
+    at_once: int | None = None,
 ) -> ray.data.Dataset:
-    """Shards read and measured in tasks, scored and committed in actors: on GPUs, or sharing the CPUs."""
-    # One scorer to two readers: measured, scoring takes about half of the time of all before it. On CPUs the two
-    # together fill the cores that there are, and Ray's own split between operators lets both run at once.
-    scorer: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if n_gpu else {"num_cpus": 0.5}
-    return ray.data.read_datasource(
-        ShardSource(tasks, context),
-        override_num_blocks=min(len(tasks), MAX_BLOCKS),
-        num_cpus=1.0 if n_gpu else 0.5 if n_worker == 1 else 0.75,
-    ).map_batches(
-        CommitShards,
-        fn_constructor_args=(context, parts, session),
-        batch_size=context.config.score.shards_per_call,
+    """Rows that actors of a pool have worked on; what they need to know travels once per actor."""
+    return rows.map_batches(
+        work,
+        fn_constructor_args=settings,
+        batch_size=batch_size,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=n_gpu or (n_worker + 1) // 2),
-        **scorer,
+        compute=ActorPoolStrategy(
+            min_size=1,
+            max_size=pool.most,
+            initial_size=min(pool.most, at_first),
+            **({} if at_once is None else {"max_concurrent_calls_per_actor": at_once}),
+        ),
+        num_cpus=pool.each["CPU"],
+        num_gpus=pool.each.get("GPU"),
+        memory=pool.each.get("memory"),
     )
-
-
-class ShardSource(Datasource):
-    """Shards as a Ray Data source: one row per shard, read and measured inside the read task."""
-
-    def __init__(self, tasks: Sequence[ShardTask], context: ScanContext) -> None:
-        super().__init__()
-        self._tasks = list(tasks)
-        self._context = ray.put(context)
-
-    def estimate_inmemory_data_size(self) -> int:
-        """Bytes of all rows, before any is seen."""
-        return len(self._tasks) * ROW_BYTES
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
-    ) -> list[ReadTask]:
-        """Shards in ``parallelism`` runs of neighbours."""
-        chunks = np.array_split(np.arange(len(self._tasks)), max(1, min(parallelism, len(self._tasks))))
-        return [
-            ReadTask(
-                partial(_read, [self._tasks[i] for i in chunk], self._context),
-                BlockMetadata(
-                    num_rows=len(chunk), size_bytes=len(chunk) * ROW_BYTES, input_files=None, exec_stats=None
-                ),
-                per_task_row_limit=per_task_row_limit,
-            )
-            for chunk in chunks
-        ]
-
-
-def _read(tasks: list[ShardTask], context: ray.ObjectRef) -> Iterator[pa.Table]:
-    known: ScanContext = ray.get(context)
-    for task in tasks:
-        yield scan_shard(task, known)
 
 
 class ScanShards:
@@ -175,16 +272,40 @@ class ScanShards:
         return _commit(rows, self._parts, self._session)
 
 
-class CommitShards:
-    """Actor: score rows where a model applies, commit them, answer with the counts."""
+class ReadShards:
+    """Actor: read and measure shards, one row with cutouts each."""
 
-    def __init__(self, context: ScanContext, parts: Path, session: str) -> None:
-        self._parts, self._session = parts, session
+    scan = staticmethod(scan_shard)
+
+    def __init__(self, context: ScanContext) -> None:
+        self._context = context
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Rows of one call's shards, each as it is done."""
+        for task in tasks_of(table):
+            yield self.scan(task, self._context)
+
+
+class ScoreCutouts:
+    """Actor: show cutouts to all models of a scan; rows come back without them."""
+
+    def __init__(self, context: ScanContext) -> None:
         self._finish = ScoreShards(context)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Score one call's rows together and commit them as one part."""
-        return _commit(self._finish(table), self._parts, self._session)
+        """Score one call's rows together."""
+        return self._finish(table)
+
+
+class CommitRows:
+    """Actor: commit rows to the ledger, answer with the counts."""
+
+    def __init__(self, parts: Path, session: str) -> None:
+        self._parts, self._session = parts, session
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Commit one call's rows as one part."""
+        return _commit(table, self._parts, self._session)
 
 
 def _commit(rows: pa.Table, parts: Path, session: str) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.spatial import cKDTree
 
 from lenspipe.catalog.magnitudes import PAIRS_MIN, SAME_SOURCE_ARCSEC, WARN_MAG
@@ -93,6 +94,36 @@ def input_lines(shards: pa.Table, bands: tuple[str, ...]) -> list[str]:
         if sentinel:
             lines.append(f"{sentinel} pixels of band {band} held a number in place of no data (-999, 1e30 ...): masked")
     return lines
+
+
+def stage_rates(shards: pa.Table, bands: tuple[str, ...]) -> dict[str, Any]:
+    """
+    What the stages of a scan took in its workers, and their rates.
+
+    Parameters
+    ----------
+    shards : pa.Table
+        Rows of ``shards.parquet``.
+
+    Returns
+    -------
+    dict
+        Seconds of all workers together to read, to detect and to score; pixels of the cores, counted in each band, per
+        second of the first two; candidates per second of the last. None where nothing was done.
+    """
+    seconds = {name: float(pc.sum(shards[name]).as_py() or 0.0) for name in ("read_s", "detect_s", "score_s")}
+    ok = shards.filter(pc.equal(shards["status"], "ok"))
+    side = [
+        pc.subtract(pc.cast(ok[f"{axis}1_px"], pa.int64()), pc.cast(ok[f"{axis}0_px"], pa.int64())) for axis in "xy"
+    ]
+    pixels = (pc.sum(pc.multiply(*side)).as_py() or 0) * len(bands)
+    scored = pc.sum(ok.filter(pc.greater(ok["score_s"], 0))["n_candidate"]).as_py() or 0
+    return {
+        **{name: round(value, 3) for name, value in seconds.items()},
+        "read_px_per_s": round(pixels / seconds["read_s"]) if seconds["read_s"] else None,
+        "detect_px_per_s": round(pixels / seconds["detect_s"]) if seconds["detect_s"] else None,
+        "scored_per_s": round(scored / seconds["score_s"], 2) if seconds["score_s"] else None,
+    }
 
 
 def overlap_differences(candidates: Path, bands: tuple[str, ...]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from lenspipe.scan.ledger import PARTS, any_done, look_through, part_files
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import Tasks, plain_s, plan_tiles, read_plan, replace_tiles, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
-from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences
+from lenspipe.scan.provenance import flux_scales, input_lines, overlap_differences, stage_rates
 from lenspipe.scan.readers.contract import Reader, giving
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
 from lenspipe.scan.stars import star_record
@@ -69,8 +69,8 @@ class Runner(Protocol):
         *,
         session: str,
         on_part: Callable[[dict[str, int]], None],
-    ) -> None:
-        """Scan ``tasks``."""
+    ) -> dict[str, Any] | None:
+        """Scan ``tasks``; what it tells of how it went is kept in ``run.json``."""
         ...
 
 
@@ -166,7 +166,7 @@ def run_scan(
             notes = recorded(folder / RUN).get("notes", [])
         record = {**_record(request, context, chosen.no_model), "notes": notes}
         write_json(folder / RUN, {**record, "status": "running"})
-        _scan(plan, done, context, folder, runner, progress, session, seconds)
+        told = _scan(plan, done, context, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
         progress.stage("finalize", 1)
         prior = _Prior(request, context.finder)
@@ -195,6 +195,8 @@ def run_scan(
                 "overlaps": overlap_differences(folder / CANDIDATES, bands),
                 "notes": [*notes, *(line for line in input_lines(shards, bands) if line not in notes)],
                 "seconds": {k: round(v, 3) for k, v in seconds.items()},
+                "rates": stage_rates(shards, bands),
+                **({"ray": told} if told else {}),
                 "inputs": inputs,
                 KEY: state_of(folder, folder / PLAN),
             },
@@ -267,12 +269,12 @@ def _scan(
     progress: Progress,
     session: str,
     seconds: dict[str, float],
-) -> None:
+) -> dict[str, Any] | None:
     known = pa.array(done, pa.string())
     todo = Tasks(plan.filter(pc.invert(pc.is_in(plan["shard_id"], known))))
     n_shard = len(plan) - plan["shard_id"].null_count
     if not todo:
-        return
+        return None
 
     def on_part(counts: dict[str, int]) -> None:
         progress.advance(counts["shards"], failed=counts["failed"], candidates=counts["candidates"])
@@ -282,8 +284,9 @@ def _scan(
         seconds["start"] = time.perf_counter() - begun
         begun = time.perf_counter()
         progress.stage("scan", n_shard, done=n_shard - len(todo))
-        run(todo, context, folder / PARTS, session=session, on_part=on_part)
+        told = run(todo, context, folder / PARTS, session=session, on_part=on_part)
         seconds["scan"] = time.perf_counter() - begun
+    return told
 
 
 def _record(request: ScanRequest, context: ScanContext, no_model: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -30,6 +31,7 @@ class ScoreShards:
         self.context = context
         self._schema = part_schema(context.bands, context.added)
         self._work: dict[int, Work] = {}
+        self._loading = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Read a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
@@ -74,8 +76,9 @@ class ScoreShards:
         return set_columns(row, {name: pa.concat_arrays(parts) for name, parts in columns.items()})
 
     def _loaded(self, k: int) -> Work:
-        if k not in self._work:
-            self._work[k] = self.context.models[k].load(self.context.config.score.device)
+        with self._loading:  # calls of one process may run at the same time
+            if k not in self._work:
+                self._work[k] = self.context.models[k].load(self.context.config.score.device)
         return self._work[k]
 
     def _give_up(self, row: pa.Table, died: int) -> pa.Table:

@@ -31,7 +31,7 @@ local = here(scan_local)
 
 
 @contextlib.contextmanager
-def by_ray(n_worker=2, separate_scorers=None):
+def by_ray(plain_s=None, *, n_worker=2, separate_scorers=None):
     from lenspipe.distributed.scan import scan_ray
 
     yield partial(scan_ray, n_worker=n_worker, separate_scorers=separate_scorers)
@@ -113,19 +113,12 @@ def deadly_shard(monkeypatch):
                 os._exit(139)
         return real(task, settings)
 
-    def read(tasks, settings):
-        import ray
+    for name in ("ScanShards", "ReadShards"):  # pickled by value, so they reach the workers
 
-        known = ray.get(settings)
-        for task in tasks:
-            yield deadly(task, known)
+        class Deadly(getattr(dist_scan, name)):
+            scan = staticmethod(deadly)
 
-    class Deadly(dist_scan.ScanShards):
-        scan = staticmethod(deadly)
-
-    # both are pickled by value, so they reach the workers
-    monkeypatch.setattr(dist_scan, "_read", read)
-    monkeypatch.setattr(dist_scan, "ScanShards", Deadly)
+        monkeypatch.setattr(dist_scan, name, Deadly)
 
 
 @contextlib.contextmanager
@@ -186,7 +179,7 @@ def test_readers_and_scorers_of_their_own_give_the_same_rows_and_outlive_a_deadl
     tiles, models, reference, tmp_path
 ):
     run = tmp_path / "ray"
-    scan(tiles, run, models, partial(by_ray, 1, separate_scorers=True), shards_per_call=5)
+    scan(tiles, run, models, partial(by_ray, n_worker=1, separate_scorers=True), shards_per_call=5)
     check_all_but_the_deadly_shard(run, reference)
 
 
