@@ -19,6 +19,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from lenspipe.distributed.pools import GROWS_TO, parse_machines
+
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
 SCRIPTS = sorted([CLUSTER / "local.sh", *CLUSTER.glob("slurm/*")])
@@ -68,6 +70,28 @@ def test_the_cloud_file_is_what_rays_schema_asks_for() -> None:
     assert said["head_node_type"] in types
     assert types["head"]["resources"]["CPU"] == 0
     assert all(types[name]["min_workers"] == 0 for name in types if name != "head")  # idle, only the head costs money
+
+
+@pytest.mark.parametrize(("name", "spec"), ray_specs())
+def test_what_a_cluster_is_said_to_grow_to_is_what_its_pools_can_grow_to(name: str, spec: dict[str, Any]) -> None:
+    (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+    (said,) = [parse_machines(one["value"]) for one in head["env"] if one["name"] == GROWS_TO]
+    for kind, group in zip(said, spec["workerGroupSpecs"], strict=True):
+        (worker,) = group["template"]["spec"]["containers"]
+        limits = worker["resources"]["limits"]
+        assert kind.count == group["maxReplicas"] and kind.each["CPU"] == float(limits["cpu"])
+        assert kind.each.get("GPU", 0) == float(limits.get("nvidia.com/gpu", 0))
+        # Ray declares 0.7 of a container's memory for work; the rest is its object store's
+        assert kind.each["memory"] <= 0.7 * float(limits["memory"].removesuffix("Gi")) * 2**30
+
+
+def test_what_the_cloud_is_said_to_grow_to_is_what_its_pools_can_grow_to() -> None:
+    text = (CLUSTER / "ray-up.yaml").read_text()
+    said = parse_machines(re.findall(rf'{GROWS_TO}="([^"]+)"', text)[0])
+    types = yaml.safe_load(text)["available_node_types"]
+    for kind, name in zip(said, ("cpu", "gpu"), strict=True):
+        assert kind.count == types[name]["max_workers"]
+        assert {k: v for k, v in kind.each.items() if k != "memory"} == types[name]["resources"]
 
 
 @pytest.mark.parametrize(("name", "spec"), ray_specs())
