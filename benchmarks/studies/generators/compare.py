@@ -118,7 +118,7 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
 def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
     model, rate, _ = FAMILIES[family]
     labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
-    epochs = 4
+    epochs = 20
     settings = TrainSettings.model_validate(
         {
             "model": model,
