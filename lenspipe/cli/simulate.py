@@ -132,7 +132,7 @@ def _export(recipe: Recipe, count: int, seed: int, out: Path, form: str, resume:
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.simulate.export.run import export
 
-    with ShownProgress("lens") as progress:
+    with ShownProgress("stamp") as progress:
         new = export(recipe, count=count, seed=seed, out=out, form=form, resume=resume, progress=progress)
     click.echo(f"{count} lenses for {form} ({new} new): {out}")
     return 0

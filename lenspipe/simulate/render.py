@@ -153,7 +153,7 @@ def _refine_core(shape: Array, profile: Sersic, scale_arcsec: float) -> None:
     rows = np.arange(max(row - 1, 0), min(row + 2, len(shape)))
     if not (len(columns) and len(rows)):
         return
-    x, y = ((places - half) * scale_arcsec for places in (columns, rows))
+    x, y = ((places - half).astype(float) * scale_arcsec for places in (columns, rows))
     flux = _mean_brightness(profile, x, y, scale_arcsec) * scale_arcsec**2
     shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = flux
 
