@@ -17,6 +17,8 @@ from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.catalog.records import run_record
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.store.place import shown
+from lenspipe.store.urls import is_url
 from lenspipe.tables import demand_columns, read_parquet, read_schema, whole_table
 
 
@@ -36,9 +38,10 @@ class Run:
     plan: pa.Table
 
     @property
-    def home(self) -> Path:
-        """Its lasting folder, which a catalogue names: of a part that was taken of a run, the run's own."""
-        return Path(self.record.get("part_of") or self.folder).absolute()
+    def home(self) -> str:
+        """Its lasting folder or URL, which a catalogue names: of a part that was taken of a run, the run's own."""
+        part_of = self.record.get("part_of")
+        return part_of if part_of and is_url(part_of) else shown(str(Path(part_of or self.folder).absolute()))
 
     @property
     def model_digest(self) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option
+from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     help="Finder: instead of the map, keep how the stamps that it was trained on (split train of --data) look among "
     "its own features, by which a scan tells candidates that are unlike all of them; scores stay as they are.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the calibrated copy.")
+@click.option("--out", type=OUT_FOLDER, default=None, help="Folder of the calibrated copy.")
 @click.option("--in-place", is_flag=True, help="Write the calibration into the card of MODEL itself.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def command(

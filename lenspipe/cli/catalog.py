@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, set_option, settings_of, workers_option
+from lenspipe.cli.options import OUT_FOLDER, RUN_FOLDER, Command, set_option, settings_of, workers_option
 from lenspipe.runner import Workers
 from lenspipe.tables import read_parquet
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the catalogue.")
+@click.argument("run", type=RUN_FOLDER)
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the catalogue.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings catalog`).")
 @set_option("radius_arcsec=0.5", settings="catalog")
 @click.option("--append", is_flag=True, help="Add the run to the catalogue in --out.")

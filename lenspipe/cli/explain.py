@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import RUN_FOLDER, Command
 
 if TYPE_CHECKING:
     from lenspipe.catalog.run_rows import Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("candidate_id")
-@click.option("--run", "folder", type=click.Path(path_type=Path), required=True, help="Run folder, or a catalogue.")
+@click.option("--run", "folder", type=RUN_FOLDER, required=True, help="Run folder, or a catalogue.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Picture. [default: CANDIDATE_ID.png]")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole comparison as JSON.")
 def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) -> int:

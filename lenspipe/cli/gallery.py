@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import OUT_FOLDER, Command
 
 if TYPE_CHECKING:
     from lenspipe.catalog.gallery.likeness import MapMethod
 
 
 @click.command(cls=Command)
-@click.argument("catalogue", type=click.Path(path_type=Path))
+@click.argument("catalogue", type=OUT_FOLDER)
 @click.option("--count", type=int, default=10_000, show_default=True, help="The best so many candidates.")
 @click.option("--stamp-px", type=int, default=64, show_default=True, help="Side of a stamp on the page, pixels.")
 @click.option("--stamp-arcsec", type=float, default=12.0, show_default=True, help="Side of a stamp on the sky.")

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, runner_option, set_option, settings_of, workers_option
+from lenspipe.cli.options import (
+    OUT_FOLDER,
+    Command,
+    assigned,
+    for_survey,
+    runner_option,
+    set_option,
+    settings_of,
+    workers_option,
+)
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     metavar="NAME|FILE",
     help="Survey layout: a shipped name or a .toml file. [default: generic]",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder. [default: a new runs/NAME-UTC]")
+@click.option("--out", type=OUT_FOLDER, default=None, help="Run folder. [default: a new runs/NAME-UTC]")
 @click.option(
     "--model",
     "models",

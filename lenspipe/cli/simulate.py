@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lenspipe.cli.options import Command, assigned, runner_option, set_option, workers_option
+from lenspipe.cli.options import OUT_FOLDER, Command, assigned, runner_option, set_option, workers_option
 from lenspipe.simulate.export import FORMATS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @set_option("image.0.size_px=48", settings="recipe")
 @click.option("--count", type=click.IntRange(min=1), help="Number of stamps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same rows.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the data set.")
 @click.option("--pixel-scale", type=float, metavar="ARCSEC", help="Another pixel scale, for recipes with one image.")
 @click.option("--survey", default=None, metavar="NAME", help="Only this survey of the recipe. [default: all]")
 @click.option(

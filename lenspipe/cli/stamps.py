@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
-from lenspipe.cli.options import Group, assigned
+from lenspipe.cli.options import OUT_FOLDER, Group, assigned
 from lenspipe.errors import ConfigError, did_you_mean
 from lenspipe.toml import toml_text
 from lenspipe.toml import validate as validate_options
@@ -100,7 +100,7 @@ def validate(folder: Path, radius_arcsec: float) -> int:
 @command.command()
 @click.argument("folder", type=FOLDER)
 @click.option("--from", "reader", type=click.Choice(READER_NAMES), required=True, help="Layout of the folder.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
 @click.option(
     "--set",
     "settings",
@@ -153,7 +153,7 @@ def convert(
 
 @command.command()
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER...", type=FOLDER)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
 def merge(folders: tuple[Path, ...], out: Path) -> int:
     """Write several data sets as one: splits and columns are kept, and data_set says where each stamp is from."""
     from lenspipe.stamps.merge import merge as merge_stamps

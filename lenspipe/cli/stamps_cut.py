@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option, workers_option
+from lenspipe.cli.options import OUT_FOLDER, Command, assigned, for_survey, set_option, workers_option
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -41,7 +41,7 @@ SHOWN = 10
 )
 @click.option("--size", "size_px", type=click.IntRange(min=1), default=None, metavar="PX", help="Side of a stamp.")
 @click.option("--bands", default=None, metavar="g,r,i", help="Bands, in this order. [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the stamps.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the stamps.")
 @click.option(
     "--format",
     "form",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option, runner_option, set_option, settings_of
+from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option, runner_option, set_option, settings_of
 from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt import ADAPTATIONS
 from lenspipe.learn.objectives import METHODS, method_names
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="Method that adapts to --target, for --task find and classify.",
 )
 @click.option("--target", default=None, metavar="FOLDER", help="Stamps of the survey to adapt to; needs no labels.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the model.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings train`).")
 @set_option("optim.weight_decay=0.1", settings="train")
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")

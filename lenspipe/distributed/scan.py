@@ -31,7 +31,7 @@ CALLS_A_WORKER = 4
 def scan_ray(
     tasks: Sequence[ShardTask],
     context: ScanContext,
-    parts: Path,
+    parts: Path | str,
     *,
     session: str,
     n_worker: int,
@@ -52,8 +52,8 @@ def scan_ray(
     ----------
     tasks : sequence of ShardTask
     context : ScanContext
-    parts : Path
-        Folder of the ledger's parts, on a file system that every node sees.
+    parts : Path or str
+        Folder of the ledger's parts, on a file system that every node sees, or its URL.
     session : str
         Name of this session; part names start with it.
     n_worker : int
@@ -86,7 +86,7 @@ def scan_ray(
 
 
 def _scan_whole(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, n_worker: int
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path | str, session: str, n_worker: int
 ) -> ray.data.Dataset:
     """Shards from pixels to committed rows in each of ``n_worker`` actors."""
     most = len(tasks) // (CALLS_A_WORKER * n_worker)  # few shards: short calls, so that the workers end together
@@ -105,7 +105,7 @@ def _scan_whole(
 
 
 def _read_then_score(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, n_worker: int, n_gpu: int
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path | str, session: str, n_worker: int, n_gpu: int
 ) -> ray.data.Dataset:
     """Shards read and measured in tasks, scored and committed in actors: on GPUs, or sharing the CPUs."""
     # One scorer to two readers: measured, scoring takes about half of the time of all before it. On CPUs the two
@@ -165,7 +165,7 @@ class ScanShards:
 
     scan = staticmethod(scan_shard)
 
-    def __init__(self, context: ScanContext, parts: Path, session: str) -> None:
+    def __init__(self, context: ScanContext, parts: Path | str, session: str) -> None:
         self._context, self._parts, self._session = context, parts, session
         self._finish = ScoreShards(context)
 
@@ -178,7 +178,7 @@ class ScanShards:
 class CommitShards:
     """Actor: score rows where a model applies, commit them, answer with the counts."""
 
-    def __init__(self, context: ScanContext, parts: Path, session: str) -> None:
+    def __init__(self, context: ScanContext, parts: Path | str, session: str) -> None:
         self._parts, self._session = parts, session
         self._finish = ScoreShards(context)
 
@@ -187,7 +187,7 @@ class CommitShards:
         return _commit(self._finish(table), self._parts, self._session)
 
 
-def _commit(rows: pa.Table, parts: Path, session: str) -> pa.Table:
+def _commit(rows: pa.Table, parts: Path | str, session: str) -> pa.Table:
     """Write a call's rows as one part; a retried call replaces the part it may have written."""
     ids = "\n".join(sorted(rows["shard_id"].to_pylist()))
     name = f"part-{session}-{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
