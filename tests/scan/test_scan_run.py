@@ -133,7 +133,7 @@ def test_a_mended_tile_is_scanned_on_resume_and_the_others_are_not_scanned_again
     seen = []
 
     @contextlib.contextmanager
-    def watched():
+    def watched(plain_s):
         yield lambda tasks, *a, **k: (seen.extend(t.tile.name for t in tasks), scan_local(tasks, *a, **k))
 
     second = scan(tmp_path / "tiles", tmp_path / "run", resume=True, runner=watched)
