@@ -171,10 +171,10 @@ def read_pixels(root: Path) -> list[Pixel]:
     Raises
     ------
     DataError
-        Their list is damaged.
+        Their list is damaged, or is not of the files that are there.
     """
     file = root / "partition_info.csv"
-    pixels = []
+    pixels: list[Pixel] = []
     for line, row in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines()[1:], 2):
         match = re.fullmatch(r"(\d{1,2}),(\d{1,19})", row)
         order, number = (int(match[1]), int(match[2])) if match else (0, -1)
@@ -183,6 +183,15 @@ def read_pixels(root: Path) -> list[Pixel]:
                 "the list of a catalogue's partitions is damaged; take it from a copy", file=str(file), line=line
             )
         pixels.append(Pixel(order, number))
+    there = {path.relative_to(root / "dataset").as_posix() for path in root.glob("dataset/Norder=*/Dir=*/Npix=*")}
+    listed = [str(pixel.path) for pixel in pixels]
+    if amiss := sorted(there ^ set(listed)) or sorted(path for path in set(listed) if listed.count(path) > 1):
+        raise DataError(
+            "the list of a catalogue's partitions is not of its files; take both from a copy",
+            file=str(file),
+            first=amiss[0],
+            here="yes" if amiss[0] in there else "no",
+        )
     return pixels
 
 

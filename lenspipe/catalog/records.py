@@ -39,6 +39,16 @@ class _Request(TypedDict):
     config: _Config
 
 
+class _NoPrior(TypedDict):
+    prior: None
+    why: str
+
+
+class _Prior(TypedDict):
+    prior: float
+    prior_from: str
+
+
 class _Run(TypedDict):
     status: str
     started: str
@@ -46,7 +56,7 @@ class _Run(TypedDict):
     bands: list[str]
     model: _Model | None
     versions: dict[str, str]
-    probability: NotRequired[_Words | None]
+    probability: NotRequired[_Prior | _NoPrior | None]
     inputs: NotRequired[list[_Input] | None]
 
 

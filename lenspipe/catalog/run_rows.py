@@ -79,6 +79,14 @@ def open_run_folder(folder: Path) -> Run:
     demand_columns(read_schema(found), found, words=("candidate_id", "shard_id", "tile"), numbers=_PLACE)
     request_id = record.get("request_id") or request_id_of(record, plan)  # a part of a run has the whole run's
     run_id = run_id_of(request_id, record.get("inputs", []))
+    planned = (plan.schema.metadata or {}).get(b"bands")
+    if planned is not None and json.loads(planned) != record["bands"]:
+        raise ConfigError(
+            "the run's record and its plan are of other bands: one of the two was replaced; take both from a copy",
+            file=str(path),
+            bands=" ".join(record["bands"]),
+            of_plan=planned.decode(),
+        )
     shards = read_parquet(folder / "shards.parquet")
     demand_columns(shards, folder / "shards.parquet", words=("shard_id", "status"), numbers=("area_deg2",))
     return Run(folder, run_id, request_id, record, tuple(record["bands"]), shards, plan)

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.allowance import Allowance
 from lenspipe.nn.card import CARD_FILE, PICKLES, WEIGHTS_FILE, ModelCard, read_card, write_card
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
@@ -47,7 +48,8 @@ def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
     ------
     ModelError
         A pickle is offered; card or weights are missing; the weights are not the ones the card was written for
-        (SHA-256), are truncated, or do not have the tensors of the card's family.
+        (SHA-256), are truncated, or do not have the tensors of the card's family; or the card asks for a network far
+        larger than they are (`lenspipe.nn.allowance`).
     """
     folder = Path(folder)
     if folder.suffix.lower() in PICKLES:
@@ -73,7 +75,8 @@ def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
         tensors = load(raw)
     except SafetensorError as error:
         raise ModelError(f"the weights are not a safetensors file: {error}", file=str(path)) from error
-    module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
+    with Allowance(len(raw), str(path)):
+        module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
     want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if want != got:
