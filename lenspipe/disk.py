@@ -147,15 +147,31 @@ def _open_lock(file: Path, what: Path) -> int:
                 raise ConfigError(
                     f"the file system has no locks ({error.strerror}); choose another output", file=str(file)
                 ) from error
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(handle), os.lstat(file)):  # else who held it has removed it since
-                    if not os.fstat(handle).st_size:
-                        os.pwrite(handle, _MARK, 0)
-                    return handle
+            if _is_still(handle, file):  # else who held it has removed it since
+                if not os.fstat(handle).st_size:
+                    _mark(handle, file)
+                return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _is_still(handle: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _mark(handle: int, file: Path) -> None:
+    """Say in an empty lock whose it is; raises `OSError` where the disk is full, and leaves nothing then."""
+    try:
+        os.pwrite(handle, _MARK, 0)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(file)
+        raise
 
 
 def foreign_in(folder: Path, ours: Ours) -> str | None:

@@ -96,7 +96,7 @@ def make_finder(
             return FinderResult(out, record)
         rounds = step("train", maker.rounds)
         record |= {"rounds": rounds, "versions": versions(), "finished": utc_now()}
-        record["known"] = step("known", maker.known)
+        record["known"], record["known_failed"] = step("known", maker.known)
         before = read_json(out / RECORD).get("seconds", {}) if (out / RECORD).exists() else {}
         record["seconds"] = {k: round(max(v, before.get(k, 0.0)), 1) for k, v in seconds.items()}
         write_json(out / RECORD, record)
