@@ -113,7 +113,7 @@ LENSPIPE.parseCsv = text => {
       if (c === '"' && text[i + 1] === '"') { cell += c; i++; }
       else if (c === '"') quoted = false;
       else cell += c;
-    } else if (c === '"') quoted = true;
+    } else if (c === '"' && cell === "") quoted = true;  // RFC 4180: inside a cell it is a letter
     else if (c === ",") { row.push(cell); cell = ""; }
     else if (c === "\n" || c === "\r") {
       if (c === "\r" && text[i + 1] === "\n") i++;
@@ -122,6 +122,7 @@ LENSPIPE.parseCsv = text => {
       row = [];
     } else cell += c;
   }
+  if (quoted) throw new Error("the file ends inside a quoted cell");
   if (cell !== "" || row.length) { row.push(cell); rows.push(row); }
   return rows;
 };
