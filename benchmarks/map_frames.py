@@ -21,7 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from benchmarks import record
 from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.gallery.likeness import Likeness
-from lenspipe.catalog.gallery.write import write_page
+from lenspipe.catalog.gallery.write import Pictures, write_page
 
 STAMP_PX, N_FRAME = 8, 120
 FRAMES = """
@@ -70,9 +70,10 @@ def write(out: Path, rows: int) -> Path:
     table = pa.table(columns, schema=catalog_schema(("g", "r", "i")))
     place = rng.uniform(0.15, 0.85, (40, 2))[rng.integers(0, 40, rows)] + rng.normal(0, 0.03, (rows, 2))
     likeness = Likeness(rng.integers(0, rows, (rows, 24)), np.clip(place, 0, 1), "made")
-    codes = rng.integers(0, 99, (rows, 3, STAMP_PX, STAMP_PX)).astype(np.uint8)
+    codes = rng.integers(1, 99, (rows, 3, STAMP_PX, STAMP_PX)).astype(np.uint8)
+    pictures = Pictures(codes, codes, np.ones(rows, bool), np.zeros((2, rows)))
     meta = {"catalogue": "b", "catalogue_id": "b", "total_rows": rows, "stamp_arcsec": 2.0}
-    write_page(out, table, codes, np.ones(rows, bool), noise=np.ones(3), meta=meta, likeness=likeness)
+    write_page(out, table, pictures, noise=np.ones(3), meta=meta, likeness=likeness)
     return out
 
 

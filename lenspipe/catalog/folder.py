@@ -12,7 +12,9 @@ VECTORS, INDEX = "hats_embedding", "hats_embedding_index"
 SHARDS, KNOWN_LENSES, TILES = "shards.parquet", "known_lenses.parquet", "tiles.parquet"
 PROVENANCE, GALLERY, GALLERY_LOCK = "provenance.json", "gallery", ".gallery.lock"
 
-GALLERY_FILE = re.compile(r"(app|data|grades|likeness|map|stamps)\.js|style\.css|index\.html|sheets/sheet-\d+\.js")
+GALLERY_FILE = re.compile(
+    r"(alike|app|data|exports|facts|graders|grades|likeness|map|stamps)\.js|style\.css|index\.html|sheets/sheet-\d+(-(\d+|residual))?\.js"
+)
 INDEX_FILE = re.compile(r"graph\.usearch|index\.json")
 _TREE = r"Norder=\d+/Dir=\d+/Npix=\d+\.parquet"
 _DATASET = rf"dataset/(_metadata|_common_metadata|{_TREE})"

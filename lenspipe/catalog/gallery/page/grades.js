@@ -25,7 +25,7 @@ LENSPIPE.Grades = class {
     }
   }
 
-  mine() { return this.byGrader[this.grader || "anonymous"] || {}; }
+  mine() { return (this.grader && this.byGrader[this.grader]) || {}; }
 
   of(key) { const entry = this.mine()[key]; return entry ? entry.grade : ""; }
 
@@ -34,8 +34,10 @@ LENSPIPE.Grades = class {
       .map(([grader, grades]) => ({grader, grade: grades[key].grade}));
   }
 
+  // A grade is somebody's: without a name there is none.
   set(key, grade) {
-    const grader = this.grader || "anonymous";
+    const grader = this.grader;
+    if (!grader) throw new Error("a grade needs the name of its grader");
     const grades = this.byGrader[grader] = this.byGrader[grader] || {};
     this.undone.push({grader, key, before: grades[key] || null});
     grades[key] = {grade, time: new Date().toISOString()};
@@ -53,10 +55,11 @@ LENSPIPE.Grades = class {
 
   count() { return Object.keys(this.mine()).length; }
 
-  toCsv(rowOf) {
+  // The grades of one grader, or of all.
+  toCsv(rowOf, only = null) {
     const lines = [LENSPIPE.Grades.HEADER.join(",")];
     for (const [grader, grades] of Object.entries(this.byGrader)) {
-      for (const [key, entry] of Object.entries(grades)) {
+      if (only === null || grader === only) for (const [key, entry] of Object.entries(grades)) {
         const [run, candidate] = LENSPIPE.splitKey(key);
         const row = rowOf(key) || {};
         const cells = [run, candidate, row.name, row.ra, row.dec, grader, entry.grade, entry.time];
