@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,26 @@ def remove_scratch(folder: Path, of: str | None = None) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """
+    Folder of what is made once and used again.
+
+    ``LENSPIPE_CACHE``, else ``XDG_CACHE_HOME/lenspipe``, else ``~/.cache/lenspipe``.
+
+    Where none of them can be written, a folder of the user in the system's temporary folder.
+    """
+    own = os.environ.get("LENSPIPE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "lenspipe"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    folder = Path(tempfile.gettempdir()) / f"lenspipe-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 @contextlib.contextmanager

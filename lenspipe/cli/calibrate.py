@@ -11,6 +11,7 @@ import click
 
 from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option
 from lenspipe.errors import ConfigError
+from lenspipe.store.urls import is_url
 
 if TYPE_CHECKING:
     from lenspipe.stamps.format import StampSet
@@ -75,6 +76,8 @@ def command(
 
     if out is not None and in_place:
         raise ConfigError("give --out or --in-place, not both")
+    if in_place and any(map(is_url, models)):
+        raise ConfigError("a model at a URL is not changed in place; give --out", model=models[0])
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         with locked_beside(out):  # removes the lock that a killed one left
             raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))

@@ -12,6 +12,7 @@ import click
 
 from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
+from lenspipe.store.copies import copy_of
 from lenspipe.store.place import place_at, shown
 from lenspipe.store.urls import is_remote, is_url, local_path
 from lenspipe.toml import Table, parse_assignment, put_over, read_toml
@@ -50,7 +51,9 @@ def data_of(folders: Sequence[str]) -> Data:
 
     data = parse_sources(folders)
     for path in [data] if isinstance(data, str | Path) else [source.path for source in data]:
-        if not Path(path).is_dir():
+        if is_remote(path):
+            copy_of(str(path))  # which says what is wrong with it
+        elif not Path(local_path(str(path)) if is_url(path) else path).is_dir():
             raise ConfigError("no such folder of stamps", data=str(path))
     return data
 

@@ -16,6 +16,7 @@ from lenspipe.nn.card import CARD_FILE, PICKLES, WEIGHTS_FILE, ModelCard, read_c
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
 from lenspipe.rundir import atomic_path
+from lenspipe.store.copies import local_folder
 
 
 def save_model(folder: str | Path, module: nn.Module, card: ModelCard) -> ModelCard:
@@ -51,7 +52,7 @@ def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
         (SHA-256), are truncated, or do not have the tensors of the card's family; or the card asks for a network far
         larger than they are (`lenspipe.nn.allowance`).
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     if folder.suffix.lower() in PICKLES:
         raise ModelError(
             f"a pickle is never loaded: a model is a folder with {CARD_FILE} and {WEIGHTS_FILE}", got=str(folder)
