@@ -1,5 +1,5 @@
 """
-Run the tutorials that are stored with what they gave (docs/tutorials/*.ipynb), write their outputs back, record the time.
+Run the tutorials that are stored with what they gave (docs/tutorials/*.ipynb), and write it back; record the time.
 
     python -m benchmarks.tutorials [NAME ...]
 
@@ -39,7 +39,7 @@ def run(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tutorial-") as folder, Clock() as clock:
         os.environ["COLUMNS"] = "110"
         before = os.times()
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
         after = os.times()
         text = nbformat.writes(notebook).replace(os.path.realpath(folder), ".").replace(folder, ".")
     notebook = nbformat.reads(text, as_version=4)

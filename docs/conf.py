@@ -35,6 +35,15 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 _PAGES = re.compile(r"\]\(([^)#:\s]+\.(?:md|ipynb))\)")
+_LINKS = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)\s]+)\)")
+
+
+def unlink_sources(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Leave of a link to a file of the sources, which the site does not have, its text."""
+    folder = (Path(app.srcdir) / docname).parent
+    source[0] = _LINKS.sub(
+        lambda link: link[0] if _in_site(app, folder / link[2].partition("#")[0]) else link[1], source[0]
+    )
 
 
 def add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -60,4 +69,5 @@ def _in_site(app: Sphinx, page: Path) -> bool:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", unlink_sources)
     app.connect("source-read", add_contents)

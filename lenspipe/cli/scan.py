@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe import plugins
 from lenspipe.cli.options import (
     OUT_FOLDER,
     Command,
@@ -107,7 +108,10 @@ if TYPE_CHECKING:
     help="Zero-point for images that have none (recorded as an assumption).",
 )
 @click.option(
-    "--detector", type=click.Choice(["sep", "photutils"]), default=None, help="Source detection. [default: sep]"
+    "--detector",
+    type=click.Choice(["sep", "photutils", *plugins.entries(plugins.DETECTORS)]),
+    default=None,
+    help="Source detection. [default: sep]",
 )
 @click.option(
     "--match",

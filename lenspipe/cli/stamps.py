@@ -16,6 +16,7 @@ from rich.table import Table
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
 from lenspipe.cli.options import OUT_FOLDER, Group, assigned
 from lenspipe.errors import ConfigError, did_you_mean
+from lenspipe.plugins import READERS, entries
 from lenspipe.toml import toml_text
 from lenspipe.toml import validate as validate_options
 
@@ -99,7 +100,13 @@ def validate(folder: Path, radius_arcsec: float) -> int:
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--from", "reader", type=click.Choice(READER_NAMES), required=True, help="Layout of the folder.")
+@click.option(
+    "--from",
+    "reader",
+    type=click.Choice([*READER_NAMES, *entries(READERS)]),
+    required=True,
+    help="Layout of the folder.",
+)
 @click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
 @click.option(
     "--set",
@@ -130,9 +137,9 @@ def convert(
 ) -> int:
     """Convert other people's stamps. `lenspipe stamps readers` lists the layouts and their options."""
     from lenspipe.stamps.convert import convert as convert_stamps
-    from lenspipe.stamps.readers import READERS
+    from lenspipe.stamps.readers import reader_of
 
-    chosen = READERS[reader]
+    chosen = reader_of(reader)
     raw = _options(options) if options else {}
     raw |= assigned(settings)
     stream = chosen.read(folder, validate_options(raw, chosen.options, origin=f"options of {reader}"))

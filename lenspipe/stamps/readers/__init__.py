@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lenspipe import plugins
+from lenspipe.errors import ConfigError
 from lenspipe.stamps.readers.bologna1 import Bologna1Options, read_bologna1
 from lenspipe.stamps.readers.bologna2 import Bologna2Options, read_bologna2
 from lenspipe.stamps.readers.colour_npz import ColourNpzOptions, read_colour_npz
@@ -40,3 +42,15 @@ READERS: dict[str, Reader] = {
     "lsst2025": Reader("LSST Strong Lensing Data Challenge 2025", Lsst2025Options, read_lsst2025),
     "npz": Reader("one .npz of stamps in flux units and a CSV", NpzOptions, read_npz),
 }
+
+
+def reader_of(name: str) -> Reader:
+    """The reader of a name, ours or another package's (`lenspipe.plugins`); raises `ConfigError` where it fails."""
+    if name in READERS:
+        return READERS[name]
+    found = plugins.load(plugins.READERS, name)
+    if not isinstance(found, Reader):
+        raise ConfigError(
+            "a reader of stamps must be a lenspipe.stamps.readers.Reader", reader=name, got=type(found).__name__
+        )
+    return found
