@@ -22,10 +22,12 @@ html_show_sphinx = False
 html_copy_source = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
-suppress_warnings = ["mystnb.unknown_mime_type", "myst.xref_not_found_in_toc"]
+suppress_warnings = ["myst-nb.lexer"]  # of a notebook that is not run
 # notebooks in Markdown are run where this says so; those that are stored with what they gave (.ipynb) never are
 nb_execution_mode = "auto" if os.environ.get("LENSPIPE_DOCS_RUN") else "off"
-nb_execution_timeout = 300
+nb_execution_timeout = 600
+nb_execution_in_temp = True
+nb_execution_excludepatterns = ["*.ipynb", "**/*.ipynb"]
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 autodoc_typehints = "none"
