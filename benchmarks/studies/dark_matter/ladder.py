@@ -3,9 +3,9 @@ A network that learns a published recipe from heavier substructure down: a ladde
 
     python -m benchmarks.studies.dark_matter.ladder --work FOLDER --model equivariant-c8
 
-At the published mass (a hundredth of the lens's) a network of 26,000 parameters is at chance after a thousand steps, also
-where its strongest substructure comes first (`queue`). Here the first rung has six times the mass. Each rung is judged
-on its own test split and recorded at once; what was cut off is gone on with. `--model` names a family of
+At the published mass, a hundredth of the lens's, a network of 26,000 parameters is at chance after a thousand steps,
+even where its strongest substructure comes first (`queue`). Here the first rung has six times the mass. Each rung is
+judged on its own test split and recorded at once; what was cut off is gone on with. `--model` names a family of
 `jobs/dark_matter.toml`, with its first settings there.
 """
 
