@@ -226,7 +226,9 @@ def start_of(
     from lenspipe.distributed.session import on_ray
     from lenspipe.scan.local import scan_local
 
-    return started(name, scan_local, lambda: on_ray(_on_ray, n_worker=workers), workers=workers, say=say)
+    return started(
+        name, scan_local, lambda: on_ray(_on_ray, n_worker=workers, commits_to_store=True), workers=workers, say=say
+    )
 
 
 def _on_ray(n_worker: int) -> Runner:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from lenspipe.distributed.address import NO_ANSWER, check_address, on_loopback_alone
 from lenspipe.errors import ConfigError
 from lenspipe.runner import RunnerT, Start, Workers
+from lenspipe.store.place import any_open
 
 # Ray reads these when it is imported, so they are set before the first import of ray below.
 _SETTINGS = {
@@ -131,7 +132,11 @@ def ray_session(*, n_worker: int | Workers | None = None, keep_idle: bool = Fals
 
 
 def on_ray(
-    load: Callable[[int], RunnerT], *, n_worker: int | Workers | None = None, keep_idle: bool = False
+    load: Callable[[int], RunnerT],
+    *,
+    n_worker: int | Workers | None = None,
+    keep_idle: bool = False,
+    commits_to_store: bool = False,
 ) -> Start[RunnerT]:
     """
     Start of a runner on Ray.
@@ -143,20 +148,35 @@ def on_ray(
         its settings when it is imported.
     n_worker, keep_idle
         As of `ray_session`.
+    commits_to_store : bool
+        Whether workers write to an object store themselves, where the output is in one.
 
     Raises
     ------
     ConfigError
-        At once, before anything is made: nothing answers at ``RAY_ADDRESS``.
+        At once, before anything is made: nothing answers at ``RAY_ADDRESS``. When it starts: the output, or a run that
+        is read, is at a URL, of which other machines of the cluster do not have the copy.
     """
     check_address()
 
     @contextlib.contextmanager
     def start(plain_s: float | None = None) -> Iterator[RunnerT]:
         with ray_session(n_worker=n_worker, keep_idle=keep_idle) as n_cpu:
+            if any_open() and not commits_to_store:
+                _demand_one_machine()
             yield load(n_cpu)
 
     return start
+
+
+def _demand_one_machine() -> None:
+    import ray
+
+    if len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1:
+        raise ConfigError(
+            "on a cluster of several machines only a scan writes to a URL; give folders that all of them see, or run "
+            "this with --runner local or on one machine"
+        )
 
 
 def _start(address: str | None, n_cpu: int) -> None:

@@ -150,6 +150,11 @@ def place_of(folder: Path) -> Place | None:
     return _open.get(str(folder))
 
 
+def any_open() -> bool:
+    """Whether a folder of this machine stands for one in a store now."""
+    return bool(_open)
+
+
 def location(path: Path) -> Path | str:
     """Where a path really is: in a place, its URL, which every node can read and write."""
     for folder, place in _open.items():
