@@ -75,17 +75,20 @@ class Store:
     def __init__(self, work: Path) -> None:
         self.refuses, self._port = work / "refuses", free_port()
         self.refuses.unlink(missing_ok=True)
-        self.pid = fork(self._serve, work / "store.log")
         os.environ |= {
             "AWS_ACCESS_KEY_ID": "soak", "AWS_SECRET_ACCESS_KEY": "soak-soak-soak", "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
             "AWS_MAX_ATTEMPTS": "1", "LENSPIPE_STORE_PATIENCE_S": "4",
         }  # fmt: skip
+        self.pid = fork(self._serve, work / "store.log")
+        clock = Clock()
         while True:
             try:
                 in_fork(_empty_store)
                 return
             except RuntimeError:
+                if clock.wall_s > 60:
+                    raise
                 time.sleep(0.5)
 
     def _serve(self) -> int:
@@ -360,6 +363,7 @@ def main(work: Path, stock: Path | None, minutes: float, with_ray: bool, keep: b
     kept = work / "soak.json"
     rounds: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
     (work / "disk").mkdir(exist_ok=True)
+    subprocess.run(["umount", "-l", work / "disk"], check=False, capture_output=True)  # of one that was ended
     mount(work / "disk", f"size={1 << 30}")
     store = Store(work)
     rays = Rays(work) if with_ray else None
