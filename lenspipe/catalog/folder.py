@@ -9,6 +9,7 @@ from pathlib import Path
 
 HATS, FLAT, FITS, FOOTPRINT = "hats", "candidates.parquet", "candidates.fits", "footprint.moc.fits"
 VECTORS, INDEX = "hats_embedding", "hats_embedding_index"
+COLLECTION, MARGIN, ID_INDEX, THUMBNAIL = "collection.properties", "hats_margin", "hats_index", "data_thumbnail.parquet"
 SHARDS, KNOWN_LENSES, TILES = "shards.parquet", "known_lenses.parquet", "tiles.parquet"
 PROVENANCE, GALLERY, GALLERY_LOCK = "provenance.json", "gallery", ".gallery.lock"
 
@@ -18,10 +19,12 @@ GALLERY_FILE = re.compile(
 INDEX_FILE = re.compile(r"graph\.usearch|index\.json")
 _TREE = r"Norder=\d+/Dir=\d+/Npix=\d+\.parquet"
 _DATASET = rf"dataset/(_metadata|_common_metadata|{_TREE})"
-_HATS = rf"({HATS}|{VECTORS})/((hats\.)?properties|partition_info\.csv|(skymap|point_map)\.fits|{_DATASET})"
-_FILES = "|".join(map(re.escape, (FLAT, FITS, FOOTPRINT, SHARDS, KNOWN_LENSES, TILES, PROVENANCE)))
+_BESIDE = rf"(hats\.)?properties|partition_info\.csv|(skymap|point_map)\.fits|{re.escape(THUMBNAIL)}"
+_HATS = rf"({HATS}|{VECTORS}|{MARGIN})/({_BESIDE}|{_DATASET})"
+_ID_INDEX = rf"{ID_INDEX}/((hats\.)?properties|dataset/(_metadata|_common_metadata|index/part\.\d+\.\d+\.parquet))"
+_FILES = "|".join(map(re.escape, (FLAT, FITS, FOOTPRINT, SHARDS, KNOWN_LENSES, TILES, PROVENANCE, COLLECTION)))
 CATALOG_FILE = re.compile(
-    rf"{_FILES}|{_HATS}|{GALLERY}/({GALLERY_FILE.pattern})|{INDEX}/({INDEX_FILE.pattern})|{re.escape(GALLERY_LOCK)}"
+    rf"{_FILES}|{_HATS}|{_ID_INDEX}|{GALLERY}/({GALLERY_FILE.pattern})|{INDEX}/({INDEX_FILE.pattern})|{re.escape(GALLERY_LOCK)}"
 )
 """Paths in the folder that we write; what else it holds is another's."""
 

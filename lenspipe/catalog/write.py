@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
+from lenspipe.catalog.collection import write_collection
 from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.executor import Executor, Here
 from lenspipe.catalog.finish import finish_catalog
@@ -135,6 +136,7 @@ def write_catalog(
                     scratch=new / OF_THE_RUN,
                 )
                 shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
+            write_collection(new, name=out.name, executor=tasks, scratch=new / OF_THE_RUN)
             if flat:
                 _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
             record = finish_catalog(

@@ -32,8 +32,10 @@ READER_NAMES = (
     "euclid-q1",
     "fits-cubes",
     "fits-folder",
+    "hdf5",
     "lsst2025",
     "npz",
+    "pictures",
 )
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -138,6 +140,7 @@ def convert(
     """Convert other people's stamps. `lenspipe stamps readers` lists the layouts and their options."""
     from lenspipe.stamps.convert import convert as convert_stamps
     from lenspipe.stamps.readers import reader_of
+    from lenspipe.stamps.spec import image_specs
 
     chosen = reader_of(reader)
     raw = _options(options) if options else {}
@@ -149,6 +152,13 @@ def convert(
         )
     console = _console()
     console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped", soft_wrap=True)
+    units = {spec.unit for spec in image_specs(stream.schema, where=reader).values()}
+    if stretched := sorted(unit for unit in units if "stretch" in unit):
+        console.print(
+            f"Pixels are in {', '.join(stretched)}: display values, not flux. Nothing measures magnitudes in them, "
+            "and a network that was taught on flux cannot judge them.",
+            soft_wrap=True,
+        )
     if not done.dropped:
         return EXIT_DONE
     table = Table("dropped", "why")

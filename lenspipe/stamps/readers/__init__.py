@@ -16,8 +16,10 @@ from lenspipe.stamps.readers.deeplense import DeeplenseOptions, read_deeplense
 from lenspipe.stamps.readers.euclid_q1 import EuclidQ1Options, read_euclid_q1
 from lenspipe.stamps.readers.fits_cubes import FitsCubesOptions, read_fits_cubes
 from lenspipe.stamps.readers.fits_folder import FitsFolderOptions, read_fits_folder
+from lenspipe.stamps.readers.hdf5 import Hdf5Options, read_hdf5
 from lenspipe.stamps.readers.lsst2025 import Lsst2025Options, read_lsst2025
 from lenspipe.stamps.readers.npz import NpzOptions, read_npz
+from lenspipe.stamps.readers.pictures import PicturesOptions, read_pictures
 from lenspipe.stamps.readers.stream import StampStream
 from lenspipe.toml import Table
 
@@ -39,8 +41,12 @@ READERS: dict[str, Reader] = {
     "euclid-q1": Reader("Euclid Q1 lens candidates, multi-extension FITS", EuclidQ1Options, read_euclid_q1),
     "fits-cubes": Reader("one FITS cube a band (deeplenstronomy)", FitsCubesOptions, read_fits_cubes),
     "fits-folder": Reader("a folder of FITS stamps and a CSV of labels", FitsFolderOptions, read_fits_folder),
+    "hdf5": Reader("one HDF5 file of stamps in flux units (needs lenspipe[hdf5])", Hdf5Options, read_hdf5),
     "lsst2025": Reader("LSST Strong Lensing Data Challenge 2025", Lsst2025Options, read_lsst2025),
     "npz": Reader("one .npz of stamps in flux units and a CSV", NpzOptions, read_npz),
+    "pictures": Reader(
+        "PNG or JPEG pictures, classes by folder or CSV; their pixels are not flux", PicturesOptions, read_pictures
+    ),
 }
 
 
