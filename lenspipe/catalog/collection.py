@@ -111,7 +111,7 @@ class _Look:
             in_margins(keys[HEALPIX].to_numpy(), keys["ra"].to_numpy(), keys["dec"].to_numpy(), number, self.pixels)
         )
         rows = read_parquet(file, partitioning=None) if members else _first(file)
-        pieces = []
+        pieces: list[tuple[int, str, int]] = []
         if members:
             path = str(self.scratch / f"{number:06d}.arrow")
             with pa.ipc.new_file(path, rows.schema) as writer:

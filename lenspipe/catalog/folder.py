@@ -11,6 +11,7 @@ HATS, FLAT, FITS, FOOTPRINT = "hats", "candidates.parquet", "candidates.fits", "
 VECTORS, INDEX = "hats_embedding", "hats_embedding_index"
 COLLECTION, MARGIN, ID_INDEX, THUMBNAIL = "collection.properties", "hats_margin", "hats_index", "data_thumbnail.parquet"
 SHARDS, KNOWN_LENSES, TILES = "shards.parquet", "known_lenses.parquet", "tiles.parquet"
+REMOVED, VERSIONS = "removed.parquet", "versions"
 PROVENANCE, GALLERY, GALLERY_LOCK = "provenance.json", "gallery", ".gallery.lock"
 
 GALLERY_FILE = re.compile(
@@ -22,9 +23,11 @@ _DATASET = rf"dataset/(_metadata|_common_metadata|{_TREE})"
 _BESIDE = rf"(hats\.)?properties|partition_info\.csv|(skymap|point_map)\.fits|{re.escape(THUMBNAIL)}"
 _HATS = rf"({HATS}|{VECTORS}|{MARGIN})/({_BESIDE}|{_DATASET})"
 _ID_INDEX = rf"{ID_INDEX}/((hats\.)?properties|dataset/(_metadata|_common_metadata|index/part\.\d+\.\d+\.parquet))"
-_FILES = "|".join(map(re.escape, (FLAT, FITS, FOOTPRINT, SHARDS, KNOWN_LENSES, TILES, PROVENANCE, COLLECTION)))
+_FILES = "|".join(map(re.escape, (FLAT, FITS, FOOTPRINT, SHARDS, KNOWN_LENSES, TILES, PROVENANCE, COLLECTION, REMOVED)))
+VERSION_FILE = re.compile(rf"({_FILES}|{HATS}|{VECTORS})\Z")
+"""Entries of the folder that make a version of a catalogue."""
 CATALOG_FILE = re.compile(
-    rf"{_FILES}|{_HATS}|{_ID_INDEX}|{GALLERY}/({GALLERY_FILE.pattern})|{INDEX}/({INDEX_FILE.pattern})|{re.escape(GALLERY_LOCK)}"
+    rf"({VERSIONS}/\d+/)?({_FILES}|{_HATS})|{_ID_INDEX}|{GALLERY}/({GALLERY_FILE.pattern})|{INDEX}/({INDEX_FILE.pattern})|{re.escape(GALLERY_LOCK)}"
 )
 """Paths in the folder that we write; what else it holds is another's."""
 

@@ -67,7 +67,7 @@ def check_append(
     """
     if any(_holds(entry, run) for entry in before["runs"]):
         raise ConfigError(
-            "the run is in the catalogue already; if it was resumed since, write the catalogue anew without --append",
+            "the run is in the catalogue already; if it was resumed since, give --update in place of --append",
             run=str(run.folder),
             out=str(out),
         )
@@ -84,17 +84,7 @@ def check_append(
             catalogue=before["merge_radius_arcsec"],
             got=radius_arcsec,
         )
-    known = before["known_lenses"]
-    beside = f" and contaminants of {known['contaminants']}" if known and known.get("contaminants") else ""
-    was = "none" if known is None else f"{known['list']}{beside} within {known['radius_arcsec']:g} arcsec"
-    now = "none" if matching is None else matching.text
-    if was != now:
-        raise ConfigError(
-            "the rows that are there were matched with other known lenses; append with the same --match, "
-            "--contaminants and --match-radius",
-            catalogue=was,
-            got=now,
-        )
+    check_matching(before, matching)
     check_same_embedding(run.record, before["runs"])
     digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
     if digests != {run.model_digest} and not other_model:
@@ -111,6 +101,21 @@ def check_append(
             "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
             catalogue=" ".join(added),
             run=" ".join(expected),
+        )
+
+
+def check_matching(before: dict[str, Any], matching: Matching | None) -> None:
+    """Raise `ConfigError` where a catalogue was matched with other known lenses or contaminants than now."""
+    known = before["known_lenses"]
+    beside = f" and contaminants of {known['contaminants']}" if known and known.get("contaminants") else ""
+    was = "none" if known is None else f"{known['list']}{beside} within {known['radius_arcsec']:g} arcsec"
+    now = "none" if matching is None else matching.text
+    if was != now:
+        raise ConfigError(
+            "the rows that are there were matched with other known lenses; give the same --match, --contaminants and "
+            "--match-radius",
+            catalogue=was,
+            got=now,
         )
 
 
@@ -178,9 +183,10 @@ def provenance(
     }
     runs = [*(before["runs"] if before else []), entry]
     totals = {k: sum(r["counts"][k] for r in runs) for k in ("tiles", "shards", "shards_ok", "sources", "candidates")}
-    totals |= {"merged": totals["candidates"] - kept["rows"], "rows": kept["rows"]}
+    removed = (before or {}).get("removed") or {"rows": 0, "detections": 0}
+    totals |= {"merged": totals["candidates"] - kept["rows"] - removed["rows"], "rows": kept["rows"]}
     totals["scored_rows"] = kept["scored_rows"]
-    detections = kept["detections"]
+    detections = kept["detections"] + removed["detections"]
     merged = sum(r["counts"]["merged"] for r in runs)
     if detections != totals["candidates"] or merged != totals["merged"]:
         raise RuntimeError(f"the counts do not add up: {detections} detections, {merged} merged, {totals}")
@@ -201,6 +207,7 @@ def provenance(
         },
         "area": {"sum_of_shards_deg2": pc.sum(searched["area_deg2"]).as_py() or 0.0},
         "counts": totals,
+        **({"removed": removed} if removed["rows"] else {}),
         "runs": runs,
     }
 

@@ -22,6 +22,7 @@ from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
 from lenspipe.catalog.tree import TreeWriter
 from lenspipe.catalog.vectors import EMBEDDINGS, write_vectors
+from lenspipe.catalog.versions import keep_version
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError
@@ -32,7 +33,7 @@ DESCRIPTION = "Strong-lens candidates, one row per object; score is raw, probabi
 MAX_CANDIDATES = 20_000_000
 """Detections of which one process makes a catalogue: columns of words end at 2 GiB, which is 30 million checksums."""
 SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
-OF_THE_RUN = ".run"
+OF_THE_RUN, SCRATCH = ".run", ".made"
 PLAIN: Start[Executor] = here(Here())
 
 
@@ -49,6 +50,7 @@ def write_catalog(
     max_rows: int = MAX_ROWS,
     executor: Start[Executor] = PLAIN,
     flat: bool = True,
+    versions: bool = True,
     last: Callable[[Path, dict[str, Any]], dict[str, Any]] = lambda new, record: record,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -78,6 +80,8 @@ def write_catalog(
         What carries out the tasks; this process by default.
     flat : bool
         Write tables of all rows too, which takes an executor that holds all rows in one task.
+    versions : bool
+        With ``append``, keep the catalogue as it was as a version (`lenspipe.catalog.versions`).
     last : callable
         Given the finished folder, before it takes the place of ``out``, and its record; gives the record as it is then.
     progress : Progress, optional
@@ -111,6 +115,8 @@ def write_catalog(
             writer = TreeWriter(
                 name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress
             )
+            if before and versions:
+                keep_version(out, new)
             if before:
                 added, n_own = writer.merge(sources, schema=schema, finish=finish, scratch=new / OF_THE_RUN)
                 result = writer.append(out / names.HATS, added, new / names.HATS)
@@ -138,7 +144,7 @@ def write_catalog(
                 shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
             write_collection(new, name=out.name, executor=tasks, scratch=new / OF_THE_RUN)
             if flat:
-                _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
+                write_flat(new, rows, run.run_id, name=out.name, radius_arcsec=radius_arcsec)
             record = finish_catalog(
                 new,
                 run,
@@ -173,12 +179,12 @@ def _check_flat(run: Run, out: Path, before: dict[str, Any] | None) -> None:
         )
 
 
-def _write_flat(new: Path, rows: pa.Table | None, run: Run, *, name: str, radius_arcsec: float) -> None:
-    """Write the tables of all rows, best first; the rows of the tree where they are not given."""
+def write_flat(new: Path, rows: pa.Table | None, run_id: str, *, name: str, radius_arcsec: float) -> None:
+    """Write the tables of all rows, best first, naming the last run; rows of the tree where none are given."""
     if rows is None:
         rows = read_tree(new / names.HATS)
         rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
-    facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
+    facts = {"lenspipe": __version__, "run_id": run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
     write_voparquet(rows, new / names.FLAT, name=name, description=DESCRIPTION, facts=facts)
     write_fits(rows, new / names.FITS, name="candidates", facts=facts)
 
