@@ -105,12 +105,12 @@ class _Look:
         """First row; number of the pixel, file and batch of each piece of a margin."""
         number, pixel = item
         file = self.tree / "dataset" / pixel.path
-        keys = read_parquet(file, columns=[INDEXED, HEALPIX, "ra", "dec"], partitioning=None)
+        keys = read_parquet(file, columns=[INDEXED, HEALPIX, "ra", "dec"])
         _write_part(self.index, pixel, keys[INDEXED])
         members = list(
             in_margins(keys[HEALPIX].to_numpy(), keys["ra"].to_numpy(), keys["dec"].to_numpy(), number, self.pixels)
         )
-        rows = read_parquet(file, partitioning=None) if members else _first(file)
+        rows = read_parquet(file) if members else _first(file)
         pieces: list[tuple[int, str, int]] = []
         if members:
             path = str(self.scratch / f"{number:06d}.arrow")

@@ -18,6 +18,7 @@ from lenspipe.catalog.match import fates, recall, with_earlier_words
 from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.disk import is_scratch
+from lenspipe.readme import README
 from lenspipe.rundir import write_json
 from lenspipe.tables import read_parquet, read_schema, write_table
 
@@ -150,7 +151,7 @@ def carry_over(out: Path, new: Path) -> None:
     """What else the old folder holds (a gallery) goes with it; what is of its rows does not."""
     for entry in out.iterdir():
         target = new / entry.name
-        stale = names.VERSION_FILE.match(entry.name) is not None
+        stale = names.VERSION_FILE.match(entry.name) is not None and entry.name != README
         if target.exists() or stale or is_scratch(entry.name) or entry.name == names.GALLERY_LOCK:
             continue
         if entry.is_symlink():

@@ -17,6 +17,7 @@ from lenspipe.catalog.run_rows import Run, same_files
 from lenspipe.catalog.vectors import check_same_embedding
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import utc_now
+from lenspipe.schema import substructure_fields
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.tables import read_schema
 
@@ -94,14 +95,27 @@ def check_append(
             catalogue=", ".join(sorted(str(d) for d in digests)),
             run=run.model_digest,
         )
-    added = [f.name for f in added_columns(read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)]
-    expected = [f.name for f in (*run.added, *(matching.added if matching else ()))]
-    if added != expected:
+    added = {f.name for f in added_of(out, bands)}
+    expected = {f.name for f in (*run.added, *(matching.added if matching else ()))}
+    if added - expected - _unfilled(before) or expected - added:
         raise ConfigError(
             "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
-            catalogue=" ".join(added),
-            run=" ".join(expected),
+            catalogue=" ".join(sorted(added)),
+            run=" ".join(sorted(expected)),
         )
+
+
+def added_of(out: Path, bands: tuple[str, ...]) -> list[pa.Field]:
+    """Columns of the catalogue in a folder that its models and lists have added."""
+    return added_columns(read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)
+
+
+def _unfilled(before: dict[str, Any]) -> set[str]:
+    """Columns of substructure in the catalogue of an older version where no run has looked for it: all null."""
+    looked = any(
+        run.get("request", {}).get("config", {}).get("substructure", {}).get("models") for run in before["runs"]
+    )
+    return set() if looked else {f.name for f in substructure_fields()}
 
 
 def check_matching(before: dict[str, Any], matching: Matching | None) -> None:

@@ -24,6 +24,7 @@ from lenspipe.catalog.folder import link_or_copy
 from lenspipe.catalog.hats import read_pixels, write_metadata, write_pixel
 from lenspipe.catalog.provenance import Matching, check_matching, record_of
 from lenspipe.catalog.run_rows import Run, open_run_folder
+from lenspipe.catalog.summary import write_summary
 from lenspipe.catalog.versions import keep_version, link_tree, version_folder
 from lenspipe.catalog.write import OF_THE_RUN, SCRATCH, write_catalog, write_flat
 from lenspipe.disk import locked_beside, put_back, replaced_folder
@@ -152,6 +153,7 @@ class Revision:
                 record = record_of(new)
                 self._made_again(new, record, flat=flat)
                 carry_over(self.out, new)
+                write_summary(new, record, name=self.out.name)
                 return record
 
     def _before(self) -> dict[str, Any]:
@@ -219,6 +221,7 @@ class Revision:
         write_json(new / names.PROVENANCE, record)
         self._made_again(new, record, flat=(old / names.FLAT).exists())
         carry_over(old, new)
+        write_summary(new, record, name=self.out.name)
         return record
 
     def _made_again(self, new: Path, record: dict[str, Any], *, flat: bool) -> None:
@@ -239,7 +242,7 @@ def read_keys(file: Path) -> pa.Table:
     """
     try:
         if file.suffix == ".parquet":
-            table = read_parquet(file, partitioning=None)
+            table = read_parquet(file)
         else:
             words = {name: pa.string() for name in ("candidate_id", "run_id")}
             table = pacsv.read_csv(file, convert_options=pacsv.ConvertOptions(column_types=words))
@@ -276,7 +279,7 @@ def _rows_of(root: Path, keys: pa.Table, *, missing_ok: bool = False) -> pa.Tabl
     wanted = pa.array(keys["candidate_id"].to_pylist(), pa.string())
     columns, found = REMOVED_SCHEMA.names, [REMOVED_SCHEMA.empty_table()]
     for pixel in read_pixels(root):
-        rows = read_parquet(root / "dataset" / pixel.path, columns=columns, partitioning=None)
+        rows = read_parquet(root / "dataset" / pixel.path, columns=columns)
         found.append(rows.filter(pc.is_in(rows["candidate_id"], wanted)).select(columns).cast(REMOVED_SCHEMA))
     table = pa.concat_tables(found)
     if "run_id" in keys.column_names:
@@ -301,13 +304,13 @@ def _filter_tree(old: Path, new: Path, gone: pa.Table, *, name: str) -> None:
     pixels = []
     for pixel in read_pixels(old):
         file = old / "dataset" / pixel.path
-        keys = read_parquet(file, columns=["candidate_id", "run_id"], partitioning=None)
+        keys = read_parquet(file, columns=["candidate_id", "run_id"])
         stays = np.invert(pc.is_in(_joined(keys), names_of).to_numpy(zero_copy_only=False))
         if stays.all():
             (new / "dataset" / pixel.path).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(file, new / "dataset" / pixel.path)
         elif stays.any():
-            write_pixel(new / "dataset", pixel, read_parquet(file, partitioning=None).filter(pa.array(stays)))
+            write_pixel(new / "dataset", pixel, read_parquet(file).filter(pa.array(stays)))
         if stays.any():
             pixels.append(pixel)
     write_metadata(new, read_schema(old / "dataset" / "_common_metadata"), pixels, name=name)

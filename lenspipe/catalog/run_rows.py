@@ -17,6 +17,7 @@ from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.catalog.records import run_record
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.schema import substructure_fields
 from lenspipe.store.place import shown
 from lenspipe.store.urls import is_url
 from lenspipe.tables import demand_columns, read_parquet, read_schema, whole_table
@@ -50,8 +51,14 @@ class Run:
 
     @property
     def added(self) -> tuple[pa.Field, ...]:
-        """Columns of its candidates that its models have added to those of every run."""
-        return tuple(added_columns(read_schema(self.folder / "candidates.parquet"), self.bands))
+        """
+        Columns of its candidates that its models have added to those of every run.
+
+        Runs of older versions have those of substructure, all null, where nothing looked for it; these do not count.
+        """
+        found = added_columns(read_schema(self.folder / "candidates.parquet"), self.bands)
+        unfilled = set() if self.record.get("substructure") else {f.name for f in substructure_fields()}
+        return tuple(f for f in found if f.name not in unfilled)
 
 
 def open_run_folder(folder: Path) -> Run:

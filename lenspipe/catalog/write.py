@@ -17,9 +17,10 @@ from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.executor import Executor, Here
 from lenspipe.catalog.finish import finish_catalog
 from lenspipe.catalog.hats import MAX_ROWS, read_pixels
-from lenspipe.catalog.provenance import Matching, check_append, record_of
+from lenspipe.catalog.provenance import Matching, added_of, check_append, record_of
 from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
+from lenspipe.catalog.summary import write_summary
 from lenspipe.catalog.tree import TreeWriter
 from lenspipe.catalog.vectors import EMBEDDINGS, write_vectors
 from lenspipe.catalog.versions import keep_version
@@ -106,7 +107,7 @@ def write_catalog(
             check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
         if flat:
             _check_flat(run, out, before)
-        beside = (*run.added, *(matching.added if matching else ()))
+        beside = tuple(added_of(out, run.bands)) if before else (*run.added, *(matching.added if matching else ()))
         schema, sources = catalog_schema(run.bands, beside), run_groups(run)
         lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
         contaminants = matching.contaminants if matching else None
@@ -156,7 +157,9 @@ def write_catalog(
                 acronym=acronym,
                 matching=matching,
             )
-            return last(new, record)
+            record = last(new, record)
+            write_summary(new, record, name=out.name)
+            return record
 
 
 def _anything(path: str) -> bool:

@@ -77,7 +77,7 @@ def make_finder(
     is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
     if is_run:  # a wrong run is refused before the folder is claimed
         _bands_of(open_run_folder(Path(request.tiles[0])).bands, request, bases)
-    with open_run(out, request.fixed(), resume=True, command="--out"):
+    with open_run(out, request.fixed(), resume=True, command="--out", readme="finder"):
         seconds: dict[str, float] = {}
         step = partial(_timed, seconds)
         run = step("scan", lambda: _scanned(request, out, runners, progress, is_run))

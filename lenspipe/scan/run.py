@@ -139,6 +139,7 @@ def run_scan(
         resume=resume,
         command="--out",
         own=OWN,
+        readme="scan",
         has_work=lambda: _has_work(folder),
         spare=lambda: recorded(folder / RUN).get("request"),
     ) as known:

@@ -30,6 +30,7 @@ from lenspipe.disk import demand_ours, locked_beside, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.image.contact import GAINS
 from lenspipe.image.residual import elliptical_residual
+from lenspipe.readme import write_readme
 from lenspipe.report.page import BASE_STYLE
 from lenspipe.schema import anomaly_fields, ood_field
 from lenspipe.survey.layout import SurveyLayout
@@ -246,6 +247,7 @@ def write_page(
         _write_script(new / "data.js", "LENSPIPE.load", {"meta": meta, "columns": columns})
         if likeness is not None:
             _write_script(new / "likeness.js", "LENSPIPE.likeness", likeness.to_json())
+        write_readme(new, "gallery")
         (new / "sheets").mkdir()
         groups: dict[int | str, NDArray[np.uint8]] = {
             group: pictures.codes[:, first : first + PER_GROUP]

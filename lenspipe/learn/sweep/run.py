@@ -106,6 +106,7 @@ def sweep(
         resume=resume,
         command="--out",
         own=(TRIALS, JOURNAL, TABLE_FILE, CSV_FILE, PAGE, PLOTS, BEST),
+        readme="sweep",
         has_work=lambda: any((folder / TRIALS).glob(f"*/{MODEL_FOLDER}")),
     ):
         search = search_of(space, folder, seed=seed)
