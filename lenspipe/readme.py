@@ -56,7 +56,8 @@ FILES: dict[Kind, tuple[tuple[str, str], ...]] = {
         ("data.js", "what the page shows of each candidate"),
         ("sheets/", "stamps of the candidates, a few hundred per file"),
         ("likeness.js", "which candidates are alike, where the catalogue has vectors"),
-        ("alike.js, app.js, exports.js, facts.js, graders.js, grades.js, map.js, stamps.js, style.css", "the page's own code"),
+        ("app.js, facts.js, stamps.js, map.js, alike.js, style.css", "the page's own code"),
+        ("grades.js, graders.js, exports.js", "the same, of grades"),
     ),
     "model": (
         ("card.json", "the model's card: what it takes and gives, how it was trained and measured"),

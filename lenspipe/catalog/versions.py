@@ -12,6 +12,8 @@ from lenspipe.errors import ConfigError
 
 MADE_AGAIN = (names.FLAT, names.FITS, names.MARGIN, names.ID_INDEX, names.COLLECTION, names.INDEX)
 """What a version does not hold, because it follows from the rest."""
+KEPT = 10
+"""Versions of a catalogue, the newest, that are kept."""
 _NOT_OF_A_VERSION = (*MADE_AGAIN, names.VERSIONS, names.GALLERY, names.GALLERY_LOCK)
 
 
@@ -23,7 +25,7 @@ def version_numbers(catalogue: Path) -> list[int]:
 
 def keep_version(out: Path, new: Path) -> int:
     """
-    Give the folder that is to replace a catalogue all of its versions, and the catalogue as it is as the next one.
+    Give the folder that is to replace a catalogue its last versions, and the catalogue as it is as the next one.
 
     Files get a second name (hard link) where the file system has any: a version costs what changed after it.
 
@@ -33,7 +35,7 @@ def keep_version(out: Path, new: Path) -> int:
         Number of the version.
     """
     there = version_numbers(out)
-    for number in there:
+    for number in there[-KEPT + 1 :]:
         link_tree(out / names.VERSIONS / str(number), new / names.VERSIONS / str(number))
     number = max(there, default=0) + 1
     target = new / names.VERSIONS / str(number)
