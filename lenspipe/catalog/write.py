@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
@@ -17,6 +16,7 @@ from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.executor import Executor, Here
 from lenspipe.catalog.finish import finish_catalog
 from lenspipe.catalog.hats import MAX_ROWS, read_pixels
+from lenspipe.catalog.order import best_first
 from lenspipe.catalog.provenance import Matching, added_of, check_append, record_of
 from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
@@ -33,7 +33,6 @@ from lenspipe.tables import read_footer, read_parquet, read_schema
 DESCRIPTION = "Strong-lens candidates, one row per object; score is raw, probability is calibrated."
 MAX_CANDIDATES = 20_000_000
 """Detections of which one process makes a catalogue: columns of words end at 2 GiB, which is 30 million checksums."""
-SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
 OF_THE_RUN, SCRATCH = ".run", ".made"
 PLAIN: Start[Executor] = here(Here())
 
@@ -186,7 +185,7 @@ def write_flat(new: Path, rows: pa.Table | None, run_id: str, *, name: str, radi
     """Write the tables of all rows, best first, naming the last run; rows of the tree where none are given."""
     if rows is None:
         rows = read_tree(new / names.HATS)
-        rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
+        rows = rows.take(best_first(rows))
     facts = {"lenspipe": __version__, "run_id": run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
     write_voparquet(rows, new / names.FLAT, name=name, description=DESCRIPTION, facts=facts)
     write_fits(rows, new / names.FITS, name="candidates", facts=facts)
