@@ -20,6 +20,10 @@ from lenspipe.catalog.gallery.sprites import FLOOR, PER_SIDE, RANGE, encode
 from lenspipe.catalog.gallery.write import Pictures, write_page
 from lenspipe.catalog.grades import agreement, read_grades
 from lenspipe.image.stretch import humvi_composite
+from lenspipe.learn.sweep.page import STYLE as SWEEP_STYLE
+from lenspipe.report.page import Section, document, table_html
+from lenspipe.report.page import page as page_of
+from lenspipe.report.picture import png_of
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -388,6 +392,33 @@ def serious(driver, axe):
     driver.execute_script(axe)
     found = driver.execute_async_script("axe.run({preload: false}).then(arguments[0])")["violations"]
     return [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_table_of_a_report_is_cut_off_and_axe_finds_no_serious_fault_in_it(open_browser, axe, tmp_path, width):
+    driver, _ = open_browser
+    rows = [
+        [f"a long name of model {k}", *["0.523 [0.412, 0.634] (3/10, 2 false)"] * 9, "/a/path" * 12] for k in range(2)
+    ]
+    wide = (["model", *(f"TPR at FPR 1e-{k}" for k in range(9)), "folder"], rows)
+    narrow = (["host", "n"], [["early_type", "12"]])
+    png = png_of(np.zeros((40, 2000, 3), np.uint8))
+    text = page_of("A report", ["One line. " * 20], [Section("Rates", "Text.", [wide, narrow], [("roc.png", png)])])
+    (tmp_path / "report.html").write_text(text)
+    trials = table_html([f"column {k}" for k in range(12)], [["stopped at epoch 3", *["lr 0.001, width 32"] * 11]])
+    (tmp_path / "sweep.html").write_text(document("Sweep", trials, style=SWEEP_STYLE))
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for name in ("report.html", "sweep.html"):
+        driver.get((tmp_path / name).as_uri())
+        inside = (
+            "return [...document.querySelectorAll('table, td, th, img')].every(e => {"
+            "const b = e.getBoundingClientRect(); return b.left >= 0 && b.right <= innerWidth && e.scrollWidth <= e.clientWidth + 1})"
+        )
+        assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        assert driver.execute_script(inside)
+        assert serious(driver, axe) == []
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("width", [1400, 390])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lenspipe.bands import colour_bands
 from lenspipe.errors import TileError
 from lenspipe.image.contact import colour_stamps, contact_sheet, mark_no_data, sample_covered, sample_stamps
-from lenspipe.report.picture import write_png
+from lenspipe.report.picture import labelled, write_png
 from lenspipe.scan.after.best import best_candidates
 from lenspipe.scan.context import ScanContext
 from lenspipe.scan.read import facts_of, flatten, read_shard, task_of
@@ -24,8 +24,6 @@ from lenspipe.survey.tile import Tile
 SHEET = "best.png"
 N_SHOWN, N_COLUMN = 24, 8
 SIDE_ARCSEC, SIDE_PX, SKY_MARGIN_PX = 14.0, 129, 40
-NAME_PX = 9
-"""Height of the name below a stamp."""
 
 
 def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
@@ -35,8 +33,6 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
     Colours are those of the gallery (`lenspipe.bands.colour_bands`); one band is grey. North is as in the tile's
     pixels; pixels without data are hatched. A candidate whose tile cannot be read any more is left out.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     best = best_candidates(folder, N_SHOWN).to_pylist()
     tiles = {
         row["tile"]: Tile.from_json(row["files"])
@@ -51,24 +47,9 @@ def write_sheet(folder: Path, plan: pa.Table, context: ScanContext) -> None:
         shown += zip(rows, stamps, strict=True)
     if not shown:
         return
-    pictures = []
-    font = ImageFont.load_default(NAME_PX)
-    for row, stamp in sorted(shown, key=lambda one: one[0]["rank"]):
-        picture = Image.fromarray(np.ascontiguousarray(stamp[::-1]))
-        draw = ImageDraw.Draw(picture)
-        draw.text((4, 2), f"#{row['rank']}  {row['score']:.3f}", fill=(255, 255, 255))
-        name = _fitting(row["candidate_id"], lambda text: font.getlength(text) <= SIDE_PX - 6)
-        draw.text((3, SIDE_PX - NAME_PX - 4), name, fill=(255, 255, 255), font=font)
-        pictures.append(np.asarray(picture)[::-1])
+    shown.sort(key=lambda one: one[0]["rank"])
+    pictures = [labelled(stamp, f"#{row['rank']}  {row['score']:.3f}", row["candidate_id"]) for row, stamp in shown]
     write_png(folder / SHEET, contact_sheet(np.stack(pictures), n_column=N_COLUMN))
-
-
-def _fitting(name: str, fits: Callable[[str], bool]) -> str:
-    """A name, or as much of its end as there is room for: the number of the source is last."""
-    cut = name
-    while cut and not fits(cut if cut == name else f"…{cut}"):
-        cut = cut[1:]
-    return name if cut == name else f"…{cut}"
 
 
 def _by_shard(best: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -99,5 +80,5 @@ def _pictures(tile: Tile, rows: Sequence[dict[str, Any]], context: ScanContext) 
     covered = sample_covered(flat.mask, *where, channels=channels, stamp_px=SIDE_PX, step_px=step_px)
     noise = rms.get(channels[len(channels) // 2])  # measured in the stamp where the band has no sky of its own
     colour = colour_stamps(stamps, noise=None if noise is None else np.full(len(channels), noise))
-    mark_no_data(colour, covered.all(axis=1))
+    mark_no_data(colour, np.asarray(covered.all(axis=1)))
     return list(colour)
