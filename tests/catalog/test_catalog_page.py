@@ -413,7 +413,8 @@ def test_no_table_of_a_report_is_cut_off_and_axe_finds_no_serious_fault_in_it(op
         driver.get((tmp_path / name).as_uri())
         inside = (
             "return [...document.querySelectorAll('table, td, th, img')].every(e => {"
-            "const b = e.getBoundingClientRect(); return b.left >= 0 && b.right <= innerWidth && e.scrollWidth <= e.clientWidth + 1})"
+            "const b = e.getBoundingClientRect();"
+            "return b.left >= 0 && b.right <= innerWidth && e.scrollWidth <= e.clientWidth + 1})"
         )
         assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
         assert driver.execute_script(inside)
