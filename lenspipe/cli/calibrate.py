@@ -112,6 +112,7 @@ def _calibrate_model(
     from lenspipe.evaluate.judges.contract import CalibrateSettings
     from lenspipe.evaluate.judging import open_members
     from lenspipe.nn.card import CARD_FILE, files_of, write_card
+    from lenspipe.readme import write_readme
 
     member = open_members([model], stamps, device=device)[0]
     settings = CalibrateSettings(
@@ -128,6 +129,7 @@ def _calibrate_model(
         with new_folder(out) as new:
             for name in files_of(fitted.card)[:-1]:
                 shutil.copyfile(member.folder / name, new / name)
+            write_readme(new, "model")
             write_card(new, fitted.card)
         click.echo(f"{out / CARD_FILE}: written")
     elif in_place:
