@@ -237,6 +237,8 @@ class Soak:
             pid = fork(lambda: (before(), lenspipe(words))[1], self.said)
             hit = strike(pid, after_s)
             code = _wait(pid, ALONE_S)
+        if fault in ("memory", "disk"):  # there from the beginning; whether it was too little
+            hit = code not in (0, 3)
         tries = 1
         while code not in (0, 3) or fault == "tile":
             code, said = self._again(writer)
@@ -268,7 +270,7 @@ class Soak:
         if fault == "driver":
             yield nothing, at(lambda pid: os.kill(pid, signal.SIGKILL) is None)
         elif fault == "memory":
-            room = int(rng.uniform(2, 250)) << 20
+            room = int(rng.uniform(1, 40)) << 20
             yield lambda: _less_memory(room), at(lambda pid: True)
         elif fault == "disk":
             facts = os.statvfs(self.disk)
@@ -389,18 +391,21 @@ def main(work: Path, stock: Path | None, minutes: float, with_ray: bool, keep: b
 
 def report(rounds: list[dict[str, Any]], *, keep: bool) -> None:
     """Write the record."""
-    bad = [r for r in rounds if r["faults"]]
+    bad, hit = [r for r in rounds if r["faults"]], sum(bool(r["hit"]) for r in rounds)
     result = {
         "seed": SEED,
         "faults": len(rounds),
-        "hit_a_running_command": sum(bool(r["hit"]) for r in rounds),
+        "hit_a_running_command": hit,
         "by_fault": dict(Counter(r["fault"] for r in rounds)),
         "by_command": dict(Counter(r["command"] for r in rounds)),
         "with_ray_on_two_nodes": sum(r["with_ray"] for r in rounds),
         "given_again": sum(r["tries"] - 1 for r in rounds),
         "ends_that_differ": bad,
     }
-    aims = [record.at_least("random faults", len(rounds), AIM), record.at_most("ends that differ", len(bad), 0)]
+    aims = [
+        record.at_least("faults that hit a running command", hit, AIM),
+        record.at_most("ends that differ", len(bad), 0),
+    ]
     record.write("soak", result, aims, keep=keep)
 
 
