@@ -11,6 +11,7 @@ What was measured already is kept in ``--work``, so that it can be done in piece
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,14 @@ import numpy as np
 import psutil
 
 from benchmarks import record
-from benchmarks.cluster_growth import free_port
 from benchmarks.forks import fork, import_everything, in_fork, lenspipe, run_lenspipe
 from benchmarks.full_disks import mount
 from benchmarks.kills import FINISHED
 from benchmarks.timing import Clock
+from benchmarks.victims import URL, Rays, Store, empty_store
 from benchmarks.writers import WRITERS, Leaves, Writer, differences, leaves_of, make_stock
 
 SEED, AIM = 2027, 100
-URL = "s3://survey/run"
 TRIES, ALONE_S = 6, 240
 _LOCAL = {w.name: w for w in WRITERS}
 _COMPLETENESS = tuple(w for w in _LOCAL["completeness"].arguments if w not in ("--runner", "local"))
@@ -69,120 +68,6 @@ PLAIN = {"scan with Ray": "scan", "scan to a store": "scan", "completeness with 
 """Whose tables must be those of another command."""
 
 
-class Store:
-    """moto's S3 in a process of its own; it refuses while a file is there."""
-
-    def __init__(self, work: Path) -> None:
-        self.refuses, self._port = work / "refuses", free_port()
-        self.refuses.unlink(missing_ok=True)
-        os.environ |= {
-            "AWS_ACCESS_KEY_ID": "soak", "AWS_SECRET_ACCESS_KEY": "soak-soak-soak", "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
-            "AWS_MAX_ATTEMPTS": "1", "LENSPIPE_STORE_PATIENCE_S": "4",
-        }  # fmt: skip
-        self.pid = fork(self._serve, work / "store.log")
-        clock = Clock()
-        while True:
-            try:
-                in_fork(_empty_store)
-                return
-            except RuntimeError:
-                if clock.wall_s > 60:
-                    raise
-                time.sleep(0.5)
-
-    def _serve(self) -> int:
-        import boto3
-        from s3_server import BUCKET, S3Server
-
-        server = S3Server(self._port)
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        server.fail = lambda method, path: self.refuses.exists()
-        while os.getppid() != 1:
-            time.sleep(0.5)
-        return 0
-
-    def stop(self) -> None:
-        """End it."""
-        os.kill(self.pid, signal.SIGCONT)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-
-class Rays:
-    """A Ray cluster of two nodes of this machine, of which the second may die and come back."""
-
-    def __init__(self, work: Path) -> None:
-        self._log, port = work, free_port()
-        self._env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-            "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "600"
-        }  # fmt: skip
-        self.address = f"127.0.0.1:{port}"
-        self.head = self._start("head", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false")
-        self.node = self.second()
-        os.environ |= {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
-
-    def _start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
-        ports = [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
-                 f"--metrics-export-port={free_port()}", "--object-store-memory=150000000"]  # fmt: skip
-        log = (self._log / f"{name}.log").open("a")
-        words = ["ray", "start", "--block", "--node-ip-address=127.0.0.1", *ports, *more]
-        node = subprocess.Popen(words, env=self._env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        asked = ["ray", "health-check", "--address", self.address]
-        while subprocess.run(asked, env=self._env, capture_output=True).returncode:
-            if node.poll() is not None:
-                raise RuntimeError((self._log / f"{name}.log").read_text()[-2000:])
-            time.sleep(1)
-        return node
-
-    def second(self) -> subprocess.Popen[bytes]:
-        """Start the second node."""
-        return self._start("node", f"--address={self.address}", "--num-cpus=1")
-
-    def kill_node(self) -> None:
-        """The second node dies with all its processes; another comes."""
-        _kill_tree(self.node.pid)
-        self.node.wait()
-        self.node = self.second()
-
-    def kill_worker(self, rng: np.random.Generator) -> bool:
-        """One of the processes that work dies, as the kernel ends one when memory is short."""
-        found = [p for top in (self.head, self.node) for p in _below(top.pid) if _is_worker(p)]
-        if found:
-            found[int(rng.integers(len(found)))].kill()
-        return bool(found)
-
-    def stop(self) -> None:
-        """End both."""
-        for node in (self.node, self.head):
-            _kill_tree(node.pid)
-            node.wait()
-        os.environ.pop("RAY_ADDRESS", None)
-
-
-def _below(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        words = " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-    return words.startswith("ray::") and "IDLE" not in words
-
-
-def _kill_tree(pid: int) -> None:
-    for process in [*_below(pid), psutil.Process(pid)]:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
 class Soak:
     """Commands, faults, and what is compared."""
 
@@ -196,7 +81,7 @@ class Soak:
         """An empty folder, or place in the store."""
         writer.prepare(self.stock, self.here)
         if "store" in writer.name:
-            in_fork(_empty_store)
+            in_fork(empty_store)
 
     def end(self, name: str) -> dict[str, Any]:
         """What an unbroken run leaves; of two runs what is not the same is not compared."""
@@ -254,7 +139,7 @@ class Soak:
         pid = fork(lambda: lenspipe(writer.words(self.stock, self.here, again=True)), self.said)
         return _wait(pid, ALONE_S), self.said.read_text(errors="replace")
 
-    @contextmanager
+    @contextlib.contextmanager
     def _fault(self, fault: str, rng: np.random.Generator) -> Iterator[tuple[Callable[[], None], Callable[..., bool]]]:
         def nothing() -> None:
             return
@@ -316,12 +201,6 @@ class Soak:
             raise ValueError(fault)
 
 
-def _empty_store() -> None:
-    from lenspipe.store.objects import listed, remove
-
-    remove(URL, list(listed(URL)))
-
-
 def _from_store(folder: Path) -> None:
     from lenspipe.store.place import place_at
 
@@ -351,10 +230,11 @@ def _wait(pid: int, limit_s: float) -> int:
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="What was measured so far.")
 @click.option("--stock", type=click.Path(path_type=Path), default=None, help="Inputs that were made before.")
+@click.option("--also", type=click.Path(path_type=Path), multiple=True, help="Other --work folders, for the record.")
 @click.option("--minutes", type=float, default=10.0, show_default=True, help="No fault begins later.")
 @click.option("--with-ray/--without-ray", default=False, show_default=True, help="On a cluster of two nodes.")
 @record.keep_option
-def main(work: Path, stock: Path | None, minutes: float, with_ray: bool, keep: bool) -> None:
+def main(work: Path, stock: Path | None, also: tuple[Path, ...], minutes: float, with_ray: bool, keep: bool) -> None:
     """Break commands at random, and compare what they come to."""
     clock = Clock()
     work.mkdir(parents=True, exist_ok=True)
@@ -386,7 +266,8 @@ def main(work: Path, stock: Path | None, minutes: float, with_ray: bool, keep: b
         if rays:
             rays.stop()
         subprocess.run(["umount", "-l", work / "disk"], check=False)
-    report(rounds, keep=keep)
+    others = [row for folder in also for row in json.loads((folder / "soak.json").read_text())]
+    report([*rounds, *others], keep=keep)
 
 
 def report(rounds: list[dict[str, Any]], *, keep: bool) -> None:
