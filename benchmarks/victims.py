@@ -1,4 +1,4 @@
-"""What is killed and held up: an object store in a process of its own, and a Ray cluster of two nodes of one machine."""
+"""What is killed and held up: an object store in a process of its own, a Ray cluster of two nodes of one machine."""
 
 from __future__ import annotations
 
