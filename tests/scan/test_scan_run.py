@@ -101,7 +101,7 @@ def test_a_resumed_whole_run_makes_tables_again_only_where_what_they_are_made_of
     monkeypatch.setattr(scan_run, "finalize", lambda *a, **k: made.append(1) or finalize(*a, **k))
 
     def resumed():
-        def never():
+        def never(plain_s):
             raise AssertionError("nothing is left to scan")
 
         made.clear()
