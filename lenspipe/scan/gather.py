@@ -29,7 +29,7 @@ from lenspipe.schema import (
 )
 from lenspipe.tables import read_schema
 
-BLOCK_ROWS, BLOCK_BYTES = 1024, 64 << 20
+BLOCK_ROWS, BLOCK_BYTES = 256, 32 << 20
 """Shards that are set down at a time, and bytes from which fewer are."""
 CHUNK = 512
 """Shards whose rows are brought into order at a time: PSFs of about 20 MB."""
