@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lenspipe.nn.network import Network
 
 Engine = Literal["torch", "onnx"]
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What torch's convolutions and products are of."""
 NEEDED = ("onnx", "onnxruntime")
 N_CHECKED, TOLERANCE = 8, 1e-5
 
@@ -27,10 +29,14 @@ def demand_onnx() -> None:
         )
 
 
-def engine_record(engine: Engine) -> dict[str, Any]:
-    """What ``run.json`` says of a model's engine beside its digest; nothing of torch, whose version stands there."""
+def engine_record(engine: Engine, precision: Precision = "float32") -> dict[str, Any]:
+    """
+    What ``run.json`` says of a model's engine beside its digest.
+
+    Nothing of torch, whose version stands there, but of its precision where it is not float32.
+    """
     if engine == "torch":
-        return {}
+        return {} if precision == "float32" else {"precision": precision}
     import onnxruntime
 
     return {"engine": {"name": engine, "version": str(onnxruntime.__version__)}}
@@ -46,10 +52,13 @@ def engine_said(model: dict[str, Any], versions: dict[str, str]) -> str:
     'ONNX Runtime 1.32.0'
     >>> engine_said({}, {"torch": "2.9.0"})
     'torch 2.9.0'
+    >>> engine_said({"precision": "bfloat16"}, {"torch": "2.9.0"})
+    'torch 2.9.0 in bfloat16'
     """
     if engine := model.get("engine"):
         return f"ONNX Runtime {engine['version']}"
-    return f"torch {versions.get('torch', 'of an unknown version')}"
+    in_what = f" in {model['precision']}" if "precision" in model else ""
+    return f"torch {versions.get('torch', 'of an unknown version')}{in_what}"
 
 
 class OnnxSession:

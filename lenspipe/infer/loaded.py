@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lenspipe.errors import ModelError
-from lenspipe.infer.engine import Engine, OnnxSession
+from lenspipe.infer.engine import Engine, OnnxSession, Precision
 from lenspipe.nn.card import digest
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.fold import fold_batch_norm
@@ -39,6 +41,8 @@ class LoadedNetwork:
         Threads of torch on the CPU. Set for the whole process.
     engine : str
         ``torch``, or ``onnx``: ONNX Runtime, on the CPU. What they give agrees to about 1e-6, not to the last bit.
+    precision : str
+        Numbers that torch's convolutions and products are of; ``bfloat16`` and ``float16`` are for GPUs.
 
     Attributes
     ----------
@@ -63,6 +67,7 @@ class LoadedNetwork:
         batch_size: int | None = None,
         threads: int = 1,
         engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> None:
         module, self.card = load_model(folder)
         self.digest = digest(folder)
@@ -77,6 +82,7 @@ class LoadedNetwork:
         torch.backends.cudnn.benchmark = False
         # channels last: 15 % more stamps per second on a CPU (benchmarks/finder_speed.py)
         self._module: Network = fold_batch_norm(module).to(self.device).to(memory_format=torch.channels_last)
+        self._precision = precision
         self._session = OnnxSession(module, self.card, threads=threads) if engine == "onnx" else None
 
     def batches(self, n: int) -> list[slice]:
@@ -86,14 +92,14 @@ class LoadedNetwork:
     def features(self, stamps: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the trunk makes of prepared stamps ``(n, channel, y, x)``: ``(n, num_features)``, before the head."""
         parts = []
-        with torch.inference_mode():
+        with self._running():
             for rows in self.batches(len(stamps)):
                 n = rows.stop - rows.start
                 if self._session is not None:
                     parts.append(self._session.run(_padded(stamps[rows], self.batch_size), give=(FEATURES,))[0][:n])
                     continue
                 found = self._module.forward_features(self._on_device(stamps[rows], self.batch_size))
-                parts.append(found.cpu().numpy()[:n])
+                parts.append(found.float().cpu().numpy()[:n])
         return np.concatenate(parts) if parts else np.empty((0, self._module.num_features), np.float32)
 
     def with_features(self, stamps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -105,10 +111,10 @@ class LoadedNetwork:
         if self._session is not None:
             both = self._session.run(_padded(stamps, self.batch_size), give=(OUTPUTS, FEATURES))
             return both[0][: len(stamps)], both[1][: len(stamps)]
-        with torch.inference_mode():
+        with self._running():
             features = self._module.forward_features(self._on_device(stamps, self.batch_size))
-            out: NDArray[np.float32] = self._module.forward_head(features).cpu().numpy()
-        return out[: len(stamps)], features.cpu().numpy()[: len(stamps)]
+            out: NDArray[np.float32] = self._module.forward_head(features).float().cpu().numpy()
+        return out[: len(stamps)], features.float().cpu().numpy()[: len(stamps)]
 
     def run(self, *inputs: NDArray[np.float32], padded_to: int | None = None) -> NDArray[np.float32]:
         """
@@ -119,16 +125,28 @@ class LoadedNetwork:
         n, size = len(inputs[0]), padded_to or self.batch_size
         if self._session is not None:
             return self._session.run(*(_padded(rows, size) for rows in inputs), give=(OUTPUTS,))[0][:n]
-        with torch.inference_mode():
+        with self._running():
             on_device = [self._on_device(rows, size) for rows in inputs]
-            out: NDArray[np.float32] = self._module(*on_device).cpu().numpy()
+            out: NDArray[np.float32] = self._module(*on_device).float().cpu().numpy()
         return out[:n]
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """No gradients, and products of the precision that was asked for."""
+        with torch.inference_mode():
+            if self._precision == "float32":
+                yield
+                return
+            with torch.autocast(self.device.type, getattr(torch, self._precision)):
+                yield
 
     def _on_device(self, rows: NDArray[np.float32], size: int) -> torch.Tensor:
         as_is = torch.from_numpy(_padded(rows, size))
+        if self.device.type == "cuda":  # pages that the GPU reads by itself, while this thread goes on
+            as_is = as_is.pin_memory()
         if rows.ndim == 4:
-            return as_is.to(self.device, memory_format=torch.channels_last)
-        return as_is.to(self.device)
+            return as_is.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+        return as_is.to(self.device, non_blocking=True)
 
 
 def _padded(rows: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -99,7 +99,7 @@ class FinderCommittee(Reader):
             "digest": self.digest,
             "card": self.committee.card.model_dump(mode="json"),
             "members": [finder.model.record() for finder in self.finders],
-            **engine_record(self.finders[0].engine),
+            **engine_record(self.finders[0].engine, self.finders[0].precision),
         }
         return {"model": model, "probability": probability_record(self.committee.card.calibration, self.prior)}
 
@@ -155,7 +155,9 @@ def choose(asked: Asked) -> FinderCommittee | None:
     for name, folder in zip(committee.names, committee.folders, strict=True):
         model = Checkpoint.open(folder)
         demand_scanning(model.card, name, asked.bands, denoised=denoised)
-        finder = Finder(model, denoised, None, score.batch_size, alone=False, engine=score.engine)
+        finder = Finder(
+            model, denoised, None, score.batch_size, alone=False, engine=score.engine, precision=score.precision
+        )
         if denoised and finder.calibration is None and model.card.sees == "raw":
             raise ConfigError(
                 "the calibration of a member is of raw stamps and says nothing of denoised ones; leave --denoiser out, "

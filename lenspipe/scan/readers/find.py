@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError
-from lenspipe.infer.engine import Engine, demand_onnx, engine_record
+from lenspipe.infer.engine import Engine, Precision, demand_onnx, engine_record
 from lenspipe.infer.prepare import cutout_size_px
 from lenspipe.nn.card import ModelCard, TrainingSet, find_model, read_card, shipped_models
 from lenspipe.nn.outputs import Calibration, Find
@@ -33,6 +33,7 @@ class Finder(OneCheckpoint):
     alone: bool = True
     """Whether its columns are a scan's, or those of a committee that it is a member of."""
     engine: Engine = "torch"
+    precision: Precision = "float32"
 
     @property
     def calibration(self) -> Calibration | None:
@@ -68,7 +69,7 @@ class Finder(OneCheckpoint):
 
     def record(self) -> dict[str, Any]:
         """The model with its card and its engine, and what its probabilities assume."""
-        model = self.model.record() | engine_record(self.engine)
+        model = self.model.record() | engine_record(self.engine, self.precision)
         return {"model": model, "probability": probability_record(self.calibration, self.prior)}
 
     def digests(self) -> dict[str, str]:
@@ -84,8 +85,9 @@ class Finder(OneCheckpoint):
         from lenspipe.infer.score import Scorer
         from lenspipe.infer.training_set import read_training_set
 
-        scorer = Scorer(self.model.folder, device=device, batch_size=self.batch_size, engine=self.engine)
-
+        scorer = Scorer(
+            self.model.folder, device=device, batch_size=self.batch_size, engine=self.engine, precision=self.precision
+        )
         familiar = read_training_set(self.model.folder, scorer.card) if self.training_set else None
 
         def score(candidates: Candidates) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def choose(asked: Asked) -> Finder | str | None:
         if score.prior is not None:
             raise _no_calibration(score.prior, None)
         return found
-    finder = Finder(found, denoised, score.prior, score.batch_size, engine=score.engine)
+    finder = Finder(found, denoised, score.prior, score.batch_size, engine=score.engine, precision=score.precision)
     if score.prior is not None and finder.calibration is None:
         if denoised and found.card.sees == "raw":
             raise ConfigError(
@@ -155,6 +157,8 @@ def demand_engine(score: ScoreConfig) -> None:
     if score.engine != "onnx":
         return
     demand_onnx()
+    if score.precision != "float32":
+        raise ConfigError("score.precision is torch's; leave it out, or take score.engine = torch", got=score.precision)
     if score.device == "cuda":
         raise ConfigError("ONNX Runtime scores on CPUs here; leave score.device out, or take score.engine = torch")
 
