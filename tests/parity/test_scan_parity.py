@@ -31,7 +31,7 @@ local = here(scan_local)
 
 
 @contextlib.contextmanager
-def by_ray(n_worker=2, separate_scorers=None):
+def by_ray(plain_s=None, *, n_worker=2, separate_scorers=None):
     from lenspipe.distributed.scan import scan_ray
 
     yield partial(scan_ray, n_worker=n_worker, separate_scorers=separate_scorers)
@@ -186,7 +186,7 @@ def test_readers_and_scorers_of_their_own_give_the_same_rows_and_outlive_a_deadl
     tiles, models, reference, tmp_path
 ):
     run = tmp_path / "ray"
-    scan(tiles, run, models, partial(by_ray, 1, separate_scorers=True), shards_per_call=5)
+    scan(tiles, run, models, partial(by_ray, n_worker=1, separate_scorers=True), shards_per_call=5)
     check_all_but_the_deadly_shard(run, reference)
 
 

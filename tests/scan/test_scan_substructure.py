@@ -106,7 +106,7 @@ local = here(scan_local)
 
 
 @contextlib.contextmanager
-def by_ray(separate_scorers):
+def by_ray(separate_scorers, plain_s=None):
     from lenspipe.distributed.scan import scan_ray
 
     yield partial(scan_ray, n_worker=2, separate_scorers=separate_scorers)
