@@ -71,6 +71,8 @@ def open_run_folder(folder: Path) -> Run:
         The folder holds no run, or one that has not ended; what is missing is said.
     """
     path = folder / "run.json"
+    if not folder.exists():
+        raise ConfigError("no such folder", run=str(folder))
     if not path.exists():
         raise ConfigError("not a run folder: it has no run.json; name the --out of a scan", run=str(folder))
     record = run_record(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe.cli import complete
 from lenspipe.cli.options import OUT_FOLDER, Command, FolderType, runner_option, set_option, settings_of, workers_option
 from lenspipe.runner import RunnerName, Workers
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("run", type=FolderType(writes=False, exists=True))
-@click.option("--model", required=True, metavar="NAME|DIR", help="Finder or committee whose misses are counted.")
+@click.option(
+    "--model",
+    shell_complete=complete.models,
+    required=True,
+    metavar="NAME|DIR",
+    help="Finder or committee whose misses are counted.",
+)
 @click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the selection function.")
 @click.option("--count", type=click.IntRange(min=10), default=None, help="Lenses to paint. [default: 1000]")
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenspipe.cli import complete
 from lenspipe.cli.options import (
     OUT_FOLDER,
     Command,
@@ -34,7 +35,11 @@ STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 @click.command(cls=Command)
 @click.argument("tiles", nargs=-1, required=True, metavar="RUN|TILES...")
 @click.option(
-    "--survey", default=None, metavar="NAME|FILE", help="Survey layout of TILES; a run has its own. [default: generic]"
+    "--survey",
+    shell_complete=complete.surveys,
+    default=None,
+    metavar="NAME|FILE",
+    help="Survey layout of TILES; a run has its own. [default: generic]",
 )
 @click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the finder.")
 @click.option("--bands", default=None, metavar="A,B", help="Bands of the finder. [default: the optical ones]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenspipe import plugins
+from lenspipe.cli import complete
 from lenspipe.cli.options import (
     OUT_FOLDER,
     Command,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("tiles", nargs=-1, metavar="TILES...")
 @click.option(
     "--survey",
+    shell_complete=complete.surveys,
     default=None,
     metavar="NAME|FILE",
     help="Survey layout: a shipped name or a .toml file. [default: generic]",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     "models",
+    shell_complete=complete.models,
     multiple=True,
     metavar="NAME|DIR",
     help="Model or committee that scores; 'none' for no scores. Several models score as a committee. "
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--denoiser",
+    shell_complete=complete.models,
     default=None,
     metavar="NAME|DIR",
     help="Denoiser that cutouts go through before the model. [default: none]",

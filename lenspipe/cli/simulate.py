@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from lenspipe.cli import complete
 from lenspipe.cli.options import OUT_FOLDER, Command, assigned, runner_option, set_option, workers_option
 from lenspipe.simulate.export import FORMATS
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option("--recipe", "recipe_name", metavar="NAME|FILE.toml", help="A shipped recipe, or a TOML file.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    shell_complete=complete.recipes,
+    metavar="NAME|FILE.toml",
+    help="A shipped recipe, or a TOML file.",
+)
 @set_option("image.0.size_px=48", settings="recipe")
 @click.option("--count", type=click.IntRange(min=1), help="Number of stamps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same rows.")

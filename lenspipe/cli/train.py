@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenspipe.cli import complete
 from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option, runner_option, set_option, settings_of
 from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt import ADAPTATIONS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @data_option("Data set of stamps with splits, or the folder of a scan (or [[data]] in the settings)", required=False)
 @click.option(
     "--model",
+    shell_complete=complete.families,
     default=None,
     metavar="NAME",
     help="Network family (`lenspipe models`), or timm:NAME; what builds on --pretrained has its network.",

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
+from lenspipe.cores import usable_cores
 from lenspipe.distributed.address import NO_ANSWER, check_address, on_loopback_alone
 from lenspipe.errors import ConfigError
 from lenspipe.runner import RunnerT, Start, Workers
@@ -72,11 +73,6 @@ def _keep_others_out() -> None:
 def own_ray() -> bool:
     """Whether the Ray that runs was started by `ray_session`, here or above, and ends with it."""
     return os.environ.get(_OWN) == "1"
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, which batch systems and containers make fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
