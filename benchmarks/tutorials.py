@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def digest_of(notebook: dict[str, Any]) -> str:
     return hashlib.sha256("\0".join(code).encode()).hexdigest()[:16]
 
 
+_ESCAPES = re.compile(r"\x1b\]8;[^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[[0-9;]*m")
+
+
+def plain(notebook: Any) -> None:
+    """Take colours and links of a terminal out of what cells printed: a page has no terminal."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "stream":
+                output["text"] = _ESCAPES.sub("", "".join(output["text"])).replace("\r\n", "\n")
+
+
 def run(path: Path) -> dict[str, Any]:
     """Run a notebook in a folder of its own and write it back with its outputs."""
     import nbformat
@@ -45,6 +57,7 @@ def run(path: Path) -> dict[str, Any]:
     notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
         cell.get("metadata", {}).pop("execution", None)
+    plain(notebook)
     nbformat.write(notebook, path)
     cpu_s = (after.children_user + after.children_system) - (before.children_user + before.children_system)
     return {"code": digest_of(notebook), "seconds": round(clock.wall_s, 1), "cpu_seconds": round(cpu_s, 1)}
