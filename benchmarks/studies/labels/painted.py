@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from benchmarks.studies.adaptation import data
-from lenspipe.tables import read_parquet, write_table
+from lenspipe.stamps.format import write_part
 
 
 @click.command()
@@ -27,13 +27,14 @@ from lenspipe.tables import read_parquet, write_table
 def main(real: Path, work: Path) -> None:
     """Make both."""
     data.warps(real, work, 0)
-    out = work / "painted-two"
-    out.mkdir(parents=True, exist_ok=True)
     for part in sorted(data.painted(real, work).glob("*.parquet")):
-        rows = read_parquet(part)
-        two = pc.if_else(pc.equal(rows["label"], "lens"), "lens", "nonlens")
+        rows = pq.read_table(part)
+        two = [
+            None if label is None else "lens" if label == "lens" else "nonlens" for label in rows["label"].to_pylist()
+        ]
         place = rows.schema.get_field_index("label")
-        write_table(rows.set_column(place, rows.schema.field("label"), pa.chunked_array(two.chunks)), out / part.name)
+        column = pa.array(two, rows.schema.field(place).type)
+        write_part(rows.set_column(place, rows.schema.field(place), column), work / "painted-two", part.stem)
 
 
 if __name__ == "__main__":
