@@ -5,8 +5,8 @@ Painted stamps with two labels, for the table of anomalies: what is not a lens i
     python -m benchmarks.studies.labels.anomalies --data WORK/painted-two --normal nonlens --also WORK/warps-0 \
         --set base.input.stamp_px=25 --out WORK/anomalies --name painted
 
-Both are the stamps of the study of adaptations, 25 px at 0.372 arcsec; Space Warps candidates between the grades have no
-label and are not judged.
+Both are the stamps of the study of adaptations, 25 px at 0.372 arcsec; Space Warps candidates between the grades
+have no label and are not judged.
 """
 
 from __future__ import annotations
