@@ -59,7 +59,7 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
 @click.option("--count", default=COUNT, show_default=True, help="Stamps that are simulated.")
 @click.option("--shorter", default=1.0, show_default=True, help="Factor on all steps, for a trial.")
 @click.option(
-    "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, and no helping."
+    "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
 )
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
