@@ -138,14 +138,17 @@ def readme_text(kind: Kind, facts: Sequence[str] = (), *, after: Sequence[str] =
     return "\n".join(lines) + "\n"
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a README is one that `write_readme` wrote."""
+    return path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(_MARK)
+
+
 def write_readme(folder: Path, kind: Kind, facts: Sequence[str] = (), *, after: Sequence[str] = ()) -> None:
     """Write the README of a folder, whole or not at all; one that is not ours stays as it is."""
     path = folder / README
     text = readme_text(kind, facts, after=after)
-    if path.exists():
-        before = path.read_text(encoding="utf-8", errors="replace")
-        if before == text or not before.startswith(_MARK):
-            return
+    if path.exists() and (not is_ours(path) or path.read_text(encoding="utf-8", errors="replace") == text):
+        return
     temporary = scratch_beside(path)
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from lenspipe.catalog.match import fates, recall, with_earlier_words
 from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.disk import is_scratch
-from lenspipe.readme import README
+from lenspipe.readme import README, is_ours
 from lenspipe.rundir import write_json
 from lenspipe.tables import read_parquet, read_schema, write_table
 
@@ -37,6 +37,7 @@ def finish_catalog(
     radius_arcsec: float,
     acronym: str,
     matching: Matching | None,
+    catalogue_id: str,
 ) -> dict[str, Any]:
     """
     Write what belongs to the HATS tree in ``new``; the tree is read a pixel at a time.
@@ -56,6 +57,8 @@ def finish_catalog(
         Rows that the run adds, and detections that are not a row of their own for it.
     radius_arcsec, acronym, matching
         As in `lenspipe.catalog.write.write_catalog`.
+    catalogue_id : str
+        As in `lenspipe.catalog.provenance.provenance`.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def finish_catalog(
     kept, near_lenses = sums_of(new / names.HATS)
     found = fates_of(near_lenses, matching, out if before else None, new) if matching else None
     added = {"rows": n_new, "merged": n_merged}
-    record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found)
+    record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found, catalogue_id)
     record["area"]["footprint_deg2"] = moc.sky_fraction * FULL_SKY_DEG2
     write_json(new / names.PROVENANCE, record)
     if before:
@@ -148,9 +151,11 @@ def tiles_of(run: Run) -> pa.Table:
 
 
 def carry_over(out: Path, new: Path) -> None:
-    """What else the old folder holds (a gallery) goes with it; what is of its rows does not."""
+    """What else the old folder holds (a gallery, somebody's README) goes with it; what is of its rows does not."""
     for entry in out.iterdir():
         target = new / entry.name
+        if entry.name == README and not is_ours(entry):
+            target.unlink(missing_ok=True)
         stale = names.VERSION_FILE.match(entry.name) is not None and entry.name != README
         if target.exists() or stale or is_scratch(entry.name) or entry.name == names.GALLERY_LOCK:
             continue

@@ -88,13 +88,7 @@ def check_append(
     check_matching(before, matching)
     check_same_embedding(run.record, before["runs"])
     digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
-    if digests != {run.model_digest} and not other_model:
-        raise ConfigError(
-            "the catalogue was scored by another model, and scores of two models cannot be compared; "
-            "scan with the same model, or add --allow-other-model",
-            catalogue=", ".join(sorted(str(d) for d in digests)),
-            run=run.model_digest,
-        )
+    check_model(run, digests, other_model=other_model)
     added = {f.name for f in added_of(out, bands)}
     expected = {f.name for f in (*run.added, *(matching.added if matching else ()))}
     if added - expected - _unfilled(before) or expected - added:
@@ -102,6 +96,17 @@ def check_append(
             "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
             catalogue=" ".join(sorted(added)),
             run=" ".join(sorted(expected)),
+        )
+
+
+def check_model(run: Run, digests: set[str | None], *, other_model: bool) -> None:
+    """Raise `ConfigError` where other models than the run's scored the runs beside it, unless ``other_model``."""
+    if digests - {run.model_digest} and not other_model:
+        raise ConfigError(
+            "the catalogue was scored by another model, and scores of two models cannot be compared; "
+            "scan with the same model, or add --allow-other-model",
+            catalogue=", ".join(sorted(str(d) for d in digests)),
+            run=run.model_digest,
         )
 
 
@@ -150,6 +155,7 @@ def provenance(
     acronym: str,
     matching: Matching | None,
     found: dict[str, Any] | None,
+    catalogue_id: str,
 ) -> dict[str, Any]:
     """
     What a catalogue is made of, with counts that add up.
@@ -170,6 +176,8 @@ def provenance(
         As in `write_catalog`.
     found : dict or None
         Recall of known lenses.
+    catalogue_id : str
+        What the catalogue is known by, whatever becomes of its runs.
     """
     keys = (
         "started",
@@ -206,6 +214,7 @@ def provenance(
         raise RuntimeError(f"the counts do not add up: {detections} detections, {merged} merged, {totals}")
     return {
         "format_version": 1,
+        "catalogue_id": catalogue_id,
         "written": utc_now(),
         "lenspipe": __version__,
         "merge_radius_arcsec": radius_arcsec,

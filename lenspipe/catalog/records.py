@@ -126,6 +126,11 @@ def catalog_record(path: Path) -> _Words:
     return _checked(path, _CATALOG)
 
 
+def lasting_id(record: _Words) -> str:
+    """What a catalogue is known by through all changes; of one of an older version its first run."""
+    return str(record.get("catalogue_id") or record["runs"][0]["run_id"])
+
+
 def run_of(record: _Words, run_id: str, catalogue: Path) -> _Words:
     """What the record of a catalogue says of one of its runs; raises `ConfigError` where it does not know it."""
     for run in record["runs"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -22,7 +23,8 @@ from lenspipe.catalog.executor import Here
 from lenspipe.catalog.finish import carry_over, fates_of, sums_of
 from lenspipe.catalog.folder import link_or_copy
 from lenspipe.catalog.hats import read_pixels, write_metadata, write_pixel
-from lenspipe.catalog.provenance import Matching, check_matching, record_of
+from lenspipe.catalog.provenance import Matching, check_matching, check_model, record_of
+from lenspipe.catalog.records import lasting_id
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.summary import write_summary
 from lenspipe.catalog.versions import keep_version, link_tree, version_folder
@@ -31,13 +33,20 @@ from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.rundir import utc_now, write_json
 from lenspipe.schema import field
+from lenspipe.store.place import place_at, shown
+from lenspipe.store.urls import is_remote
 from lenspipe.tables import read_parquet, read_schema, write_table
 
 REMOVED_SCHEMA = pa.schema(
     [
         field("candidate_id", pa.string(), "Row that was removed", ucd="meta.id;meta.main"),
         RUN_ID,
-        field("n_detection", pa.int32(), "Detections that it stood for", ucd="meta.number;obs"),
+        field(
+            "n_detection",
+            pa.int32(),
+            "Detections that it stood for; 0 where no row is to be left out, since another stands for its object now",
+            ucd="meta.number;obs",
+        ),
     ]
 )
 Last = Callable[[Run], Callable[[Path, dict[str, Any]], dict[str, Any]]]
@@ -57,22 +66,26 @@ class Revision:
     """Known lenses and contaminants; those that the catalogue was matched with."""
     last: Last = _nothing
 
-    def update(self, run: Run, *, of: str | None = None) -> dict[str, Any]:
+    def update(self, run: Run, *, of: str | None = None, other_model: bool = False) -> dict[str, Any]:
         """
         Put a run in the place of what the catalogue holds of it: before a resume, a part, or another run.
 
-        Nothing happens where the catalogue holds the run as it is.
+        Nothing happens where the catalogue holds the run as it is. Other runs that were resumed since are taken as they
+        are now.
 
         Parameters
         ----------
         run : Run
         of : str, optional
             Identifier of the run that it takes the place of; needed where they were not asked for the same.
+        other_model : bool
+            Take it although another model scored the runs that stay.
 
         Raises
         ------
         ConfigError
-            The catalogue holds nothing of the run, or a run that stays cannot be opened any more.
+            The catalogue holds nothing of the run, another model scored it, or a run that stays cannot be opened any
+            more.
         """
         with locked_beside(self.out):
             before = self._before()
@@ -97,12 +110,14 @@ class Revision:
                 and run.record["counts"].items() <= held["counts"].items()
             ):
                 return before
+            if run.model_digest not in _digests([entries[k] for k in mine]):
+                check_model(run, _digests([e for k, e in enumerate(entries) if k not in mine]), other_model=other_model)
             runs = [run if k == mine[0] else entry for k, entry in enumerate(entries) if k not in mine[1:]]
-            return self._rebuild(before, runs)
+            return self._rebuild(before, runs, {entries[k]["run_id"]: run.run_id for k in mine})
 
     def remove_run(self, run: str) -> dict[str, Any]:
         """
-        Write the catalogue as it would be without a run, given by its folder or identifier.
+        Write the catalogue as it would be without a run, given by its folder, URL or identifier.
 
         Raises
         ------
@@ -111,8 +126,7 @@ class Revision:
         """
         with locked_beside(self.out):
             before = self._before()
-            place = os.path.abspath(run)
-            stay = [e for e in before["runs"] if run != e["run_id"] and place != os.path.abspath(e["folder"])]
+            stay = [e for e in before["runs"] if run != e["run_id"] and _home(run) != _home(e["folder"])]
             if len(stay) == len(before["runs"]):
                 known = " ".join(entry["run_id"] for entry in before["runs"])
                 raise ConfigError("the catalogue holds no such run", run=run, runs=known)
@@ -139,7 +153,7 @@ class Revision:
             gone = _rows_of(self.out / names.HATS, keys)
             with replaced_folder(self.out, replace=True, ours=_anything) as new:
                 keep_version(self.out, new)
-                return self._without(before, gone, self.out, new)
+                return self._without(before, gone, self.out, new, _removed_of(self.out))
 
     def go_back(self, number: int) -> dict[str, Any]:
         """Make a version what the catalogue is; what it was is a version then too."""
@@ -150,7 +164,8 @@ class Revision:
                 keep_version(self.out, new)
                 for entry in sorted(version.iterdir()):
                     link_tree(entry, new / entry.name)
-                record = record_of(new)
+                record = {**record_of(new), "catalogue_id": lasting_id(record_of(self.out))}
+                write_json(new / names.PROVENANCE, record)
                 self._made_again(new, record, flat=flat)
                 carry_over(self.out, new)
                 write_summary(new, record, name=self.out.name)
@@ -162,11 +177,17 @@ class Revision:
         check_matching(before, self.matching)
         return before
 
-    def _rebuild(self, before: dict[str, Any], runs: Sequence[Run | dict[str, Any]]) -> dict[str, Any]:
-        """The catalogue of some runs, written anew, less the rows of them that were removed."""
-        opened = [run if isinstance(run, Run) else _open(run) for run in runs]
-        removed = self.out / names.REMOVED
-        with replaced_folder(self.out, replace=True, ours=_anything) as new:
+    def _rebuild(
+        self, before: dict[str, Any], runs: Sequence[Run | dict[str, Any]], renamed: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The catalogue of some runs, written anew, less the rows of them that were removed; ``renamed`` to now."""
+        held, renamed = {entry["run_id"] for entry in before["runs"]}, dict(renamed or {})
+        with contextlib.ExitStack() as stack, replaced_folder(self.out, replace=True, ours=_anything) as new:
+            opened = []
+            for run in runs:
+                opened.append(run if isinstance(run, Run) else _open(run, held, stack))
+                if not isinstance(run, Run):
+                    renamed[run["run_id"]] = opened[-1].run_id
             keep_version(self.out, new)
             made = new / SCRATCH / self.out.name
             for k, run in enumerate(opened):
@@ -177,7 +198,7 @@ class Revision:
                     acronym=before["acronym"],
                     matching=self.matching,
                     append=k > 0,
-                    other_model=True,
+                    other_model=True,  # `update` has looked
                     flat=(self.out / names.FLAT).exists(),
                     last=self.last(run),
                     versions=False,
@@ -185,35 +206,36 @@ class Revision:
             for entry in made.iterdir():
                 os.replace(entry, new / entry.name)
             shutil.rmtree(new / SCRATCH)
-            if removed.exists():
-                known = {run.run_id for run in opened}
-                keys = read_parquet(removed).filter(pc.is_in(read_parquet(removed)["run_id"], pa.array(sorted(known))))
-                there = _rows_of(new / names.HATS, keys, missing_ok=True)
-                if there.num_rows:
-                    half = new / SCRATCH
-                    half.mkdir()
-                    for entry in list(new.iterdir()):
-                        if entry.name not in (SCRATCH, names.VERSIONS):
-                            os.replace(entry, half / entry.name)
-                    record = self._without(record, there, half, new)
-                    shutil.rmtree(half)
+            record = {**record, "catalogue_id": lasting_id(before)}
+            write_json(new / names.PROVENANCE, record)
+            keys = _renamed(_removed_of(self.out), renamed)
+            if keys.num_rows:
+                half = new / SCRATCH
+                half.mkdir()
+                for entry in list(new.iterdir()):
+                    if entry.name not in (SCRATCH, names.VERSIONS):
+                        os.replace(entry, half / entry.name)
+                record = self._without(record, _rows_of(half / names.HATS, keys, missing_ok=True), half, new, keys)
+                shutil.rmtree(half)
             carry_over(self.out, new)
             return record
 
-    def _without(self, before: dict[str, Any], gone: pa.Table, old: Path, new: Path) -> dict[str, Any]:
-        """Write into ``new`` the catalogue in ``old`` without some rows."""
+    def _without(
+        self, before: dict[str, Any], gone: pa.Table, old: Path, new: Path, earlier: pa.Table
+    ) -> dict[str, Any]:
+        """Write into ``new`` the catalogue in ``old`` without some rows; ``earlier`` are those that were removed."""
         for tree in (names.HATS, names.VECTORS):
             if (old / tree).is_dir():
                 name = self.out.name if tree == names.HATS else f"{self.out.name}_embedding"
                 _filter_tree(old / tree, new / tree, gone, name=name)
         for name in (names.SHARDS, names.TILES, names.FOOTPRINT):
             link_or_copy(old / name, new / name)
-        earlier = read_parquet(old / names.REMOVED) if (old / names.REMOVED).exists() else REMOVED_SCHEMA.empty_table()
-        removed = pa.concat_tables([earlier.cast(REMOVED_SCHEMA), gone.cast(REMOVED_SCHEMA)])
+        removed = pa.concat_tables([earlier.filter(pc.invert(pc.is_in(_joined(earlier), _joined(gone)))), gone])
         write_table(removed, new / names.REMOVED)
         kept, near = sums_of(new / names.HATS)
         record = {**before, "written": utc_now(), "lenspipe": __version__}
-        record["removed"] = {"rows": removed.num_rows, "detections": pc.sum(removed["n_detection"]).as_py() or 0}
+        away = removed.filter(pc.greater(removed["n_detection"], 0))
+        record["removed"] = {"rows": away.num_rows, "detections": pc.sum(away["n_detection"]).as_py() or 0}
         record["counts"] = {**before["counts"], "rows": kept["rows"], "scored_rows": kept["scored_rows"]}
         if self.matching:
             found = fates_of(near, self.matching, old, new)
@@ -257,14 +279,25 @@ def _anything(path: str) -> bool:
     return True
 
 
-def _open(entry: dict[str, Any]) -> Run:
-    """A run that a catalogue holds, as it holds it."""
+def _digests(entries: Sequence[dict[str, Any]]) -> set[str | None]:
+    return {entry["model"]["digest"] if entry["model"] else None for entry in entries}
+
+
+def _home(folder: str) -> str:
+    """A run's folder or URL in one form."""
+    return folder.rstrip("/") if is_remote(folder) else shown(os.path.abspath(folder))
+
+
+def _open(entry: dict[str, Any], held: set[str], stack: contextlib.ExitStack) -> Run:
+    """A run that a catalogue holds, as it is now; ``held`` are the identifiers of all of them."""
     why = "it is not there any more"
     try:
-        run = open_run_folder(Path(entry["folder"]))
-        if run.run_id == entry["run_id"]:
+        home = entry["folder"]
+        run = open_run_folder(stack.enter_context(place_at(home, writes=False)) if is_remote(home) else Path(home))
+        resumed = run.request_id == entry.get("request_id", entry["run_id"]) and run.run_id not in held
+        if run.run_id == entry["run_id"] or resumed:
             return run
-        why = "it has changed since (bring it up to date by --update first)"
+        why = "another run is there now (put that in its place by --update --of, or write the catalogue anew)"
     except (ConfigError, OSError) as error:
         why = str(error)
     raise ConfigError(
@@ -272,6 +305,19 @@ def _open(entry: dict[str, Any]) -> Run:
         run=entry["run_id"],
         folder=entry["folder"],
     )
+
+
+def _removed_of(catalogue: Path) -> pa.Table:
+    """Rows that were removed from a catalogue."""
+    file = catalogue / names.REMOVED
+    return read_parquet(file).cast(REMOVED_SCHEMA) if file.exists() else REMOVED_SCHEMA.empty_table()
+
+
+def _renamed(removed: pa.Table, now: dict[str, str]) -> pa.Table:
+    """Removed rows under what their runs are called now, of none yet known that there is one; less those of others."""
+    rows = [{**row, "run_id": now[row["run_id"]], "n_detection": 0}
+            for row in removed.to_pylist() if row["run_id"] in now]  # fmt: skip
+    return pa.Table.from_pylist(list({(r["run_id"], r["candidate_id"]): r for r in rows}.values()), REMOVED_SCHEMA)
 
 
 def _rows_of(root: Path, keys: pa.Table, *, missing_ok: bool = False) -> pa.Table:
@@ -284,9 +330,13 @@ def _rows_of(root: Path, keys: pa.Table, *, missing_ok: bool = False) -> pa.Tabl
     table = pa.concat_tables(found)
     if "run_id" in keys.column_names:
         table = table.filter(pc.is_in(_joined(table), _joined(keys)))
+        lacking = _joined(keys).filter(pc.invert(pc.is_in(_joined(keys), _joined(table))))
+    else:
+        lacking = wanted.filter(pc.invert(pc.is_in(wanted, table["candidate_id"].combine_chunks())))
+    if len(lacking) and not missing_ok:
+        named = ", ".join(lacking.slice(0, 10).to_pylist())
+        raise ConfigError("the catalogue has no such row", rows=named, lacking=len(lacking))
     counts = {row["values"]: row["counts"] for row in pc.value_counts(table["candidate_id"]).to_pylist()}
-    if not missing_ok and (lacking := [i for i in wanted.to_pylist() if i not in counts]):
-        raise ConfigError("the catalogue has no such row", candidate_id=lacking[0], lacking=len(lacking))
     if "run_id" not in keys.column_names and (twice := [i for i, n in counts.items() if n > 1]):
         raise ConfigError("several runs have this row; name them in a column run_id", candidate_id=twice[0])
     return table

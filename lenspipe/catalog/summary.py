@@ -13,6 +13,7 @@ from lenspipe.tables import read_schema
 
 def write_summary(catalogue: Path, record: dict[str, Any], *, name: str) -> None:
     """Write ``README.md`` of a catalogue from its record and the columns of its tree."""
+    flat = (catalogue / names.FLAT).exists()
     counts, area = record["counts"], record["area"]
     models = sorted({run["model"]["digest"] for run in record["runs"] if run["model"]})
     facts = [
@@ -25,10 +26,12 @@ def write_summary(catalogue: Path, record: dict[str, Any], *, name: str) -> None
         f"{record['merge_radius_arcsec']:g} arcsec. `score` ranks; `probability` is calibrated where it is not null.",
         "",
         "```python",
+        "# in the folder that holds this one",
+        *(["from astropy.table import Table"] if flat else []),
         "import lsdb",
         "",
-        f'catalogue = lsdb.open_catalog("{name}")  # this folder; with its margin',
-        'table = astropy.table.Table.read("candidates.parquet", format="parquet.votable")',
+        f'catalogue = lsdb.open_catalog("{name}")  # with its margin',
+        *([f'table = Table.read("{name}/{names.FLAT}", format="parquet.votable")'] if flat else []),
         "```",
     ]
     schema = read_schema(catalogue / names.HATS / "dataset" / "_common_metadata")

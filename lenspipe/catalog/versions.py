@@ -9,6 +9,9 @@ from typing import Any
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.records import catalog_record
 from lenspipe.errors import ConfigError
+from lenspipe.readme import README, is_ours
+from lenspipe.store.place import location
+from lenspipe.store.urls import is_remote
 
 MADE_AGAIN = (names.FLAT, names.FITS, names.MARGIN, names.ID_INDEX, names.COLLECTION, names.INDEX)
 """What a version does not hold, because it follows from the rest."""
@@ -23,17 +26,15 @@ def version_numbers(catalogue: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
-def keep_version(out: Path, new: Path) -> int:
+def keep_version(out: Path, new: Path) -> None:
     """
     Give the folder that is to replace a catalogue its last versions, and the catalogue as it is as the next one.
 
-    Files get a second name (hard link) where the file system has any: a version costs what changed after it.
-
-    Returns
-    -------
-    int
-        Number of the version.
+    Files get a second name (hard link) where the file system has any: a version costs what changed after it. In an object
+    store each would be a whole copy, so that none is kept there. Somebody's own README is of no version.
     """
+    if is_remote(location(out)):
+        return
     there = version_numbers(out)
     for number in there[-KEPT + 1 :]:
         link_tree(out / names.VERSIONS / str(number), new / names.VERSIONS / str(number))
@@ -41,9 +42,9 @@ def keep_version(out: Path, new: Path) -> int:
     target = new / names.VERSIONS / str(number)
     target.mkdir(parents=True)
     for entry in sorted(out.iterdir()):
-        if names.VERSION_FILE.match(entry.name) and entry.name not in _NOT_OF_A_VERSION and not entry.is_symlink():
+        own = names.VERSION_FILE.match(entry.name) and (entry.name != README or is_ours(entry))
+        if own and entry.name not in _NOT_OF_A_VERSION and not entry.is_symlink():
             link_tree(entry, target / entry.name)
-    return number
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -69,6 +70,8 @@ def version_folder(catalogue: Path, number: int) -> Path:
     ConfigError
         There is none of this number.
     """
+    if is_remote(location(catalogue)):
+        raise ConfigError("a catalogue in an object store keeps no versions", version=number, out=str(catalogue))
     known = version_numbers(catalogue)
     if number not in known:
         said = " ".join(map(str, known)) or "none"

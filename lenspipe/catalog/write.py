@@ -18,6 +18,7 @@ from lenspipe.catalog.finish import finish_catalog
 from lenspipe.catalog.hats import MAX_ROWS, read_pixels
 from lenspipe.catalog.order import best_first
 from lenspipe.catalog.provenance import Matching, added_of, check_append, record_of
+from lenspipe.catalog.records import lasting_id
 from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
 from lenspipe.catalog.summary import write_summary
@@ -155,10 +156,19 @@ def write_catalog(
                 radius_arcsec=radius_arcsec,
                 acronym=acronym,
                 matching=matching,
+                catalogue_id=_id_of(out, run),
             )
             record = last(new, record)
             write_summary(new, record, name=out.name)
             return record
+
+
+def _id_of(out: Path, run: Run) -> str:
+    """What the catalogue is known by: what it was, or its first run."""
+    try:
+        return lasting_id(record_of(out))
+    except ConfigError:  # there is none yet, or it is damaged and being replaced
+        return run.run_id
 
 
 def _anything(path: str) -> bool:

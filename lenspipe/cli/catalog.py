@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 )
 @click.option("--trained-on", metavar="FILE", default=None, help="Positions used in training, left out of the recall.")
 @click.option("--acronym", default=None, help="Leading word of the names. [default: LPC]")
-@click.option("--allow-other-model", is_flag=True, help="Append a run that another model scored.")
+@click.option("--allow-other-model", is_flag=True, help="Append or update by a run that another model scored.")
 @click.option("--distributed", is_flag=True, help="With Ray, for more rows than a machine holds: the HATS tree only.")
 @workers_option("CPUs for --distributed")
 def command(
@@ -143,7 +143,8 @@ def command(
         _print_versions(out)
         return 0
     if chosen and chosen != ["--append"]:
-        record = _revised(out, settings, run, update=update, of=replaced, remove=remove, rows=remove_rows, back=back)
+        record = _revised(out, settings, run, update=update, of=replaced, remove=remove, rows=remove_rows, back=back,
+                          other_model=allow_other_model)  # fmt: skip
         print_catalog(out, record)
         return 0
     assert run is not None
@@ -177,8 +178,10 @@ def _revised(
     remove: bool,
     rows: Path | None,
     back: int | None,
+    other_model: bool,
 ) -> dict[str, Any]:
     """Carry out the change that is asked for."""
+    from lenspipe.catalog.provenance import record_of
     from lenspipe.catalog.revise import Revision, read_keys
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.scan.after.catalog import matching_of
@@ -192,9 +195,13 @@ def _revised(
     if rows is not None:
         return revision.remove_rows(read_keys(rows))
     assert run is not None
-    if remove:
-        return revision.remove_run(str(run))
-    return revision.update(open_run_folder(run), of=of)
+    before = {entry["run_id"] for entry in record_of(out)["runs"]}
+    opened = None if remove else open_run_folder(run)
+    record = revision.update(opened, of=of, other_model=other_model) if opened else revision.remove_run(str(run))
+    for entry in record["runs"]:
+        if entry["run_id"] not in before and not (opened and entry["run_id"] == opened.run_id):
+            click.echo(f"Note: {entry['folder']} was resumed since, and is taken as it is now ({entry['run_id']}).")
+    return record
 
 
 def _print_versions(out: Path) -> None:

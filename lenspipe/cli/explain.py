@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import RUN_FOLDER, Command
+from lenspipe.cli.options import RUN_FOLDER, Command, opened
 
 if TYPE_CHECKING:
     from lenspipe.catalog.run_rows import Run
@@ -66,6 +66,7 @@ def _run_of(folder: Path, candidate_id: str) -> Run:
     from lenspipe.catalog.records import catalog_record, run_of
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.errors import ConfigError
+    from lenspipe.store.urls import is_remote
 
     if not (folder / names.PROVENANCE).exists():
         return open_run_folder(folder)
@@ -76,4 +77,7 @@ def _run_of(folder: Path, candidate_id: str) -> Run:
         )
         raise ConfigError(reason, candidate_id=candidate_id, runs=" ".join(runs))
     known = run_of(catalog_record(folder / names.PROVENANCE), runs[0], folder)
-    return open_run_folder(Path(known["folder"]))
+    home = known["folder"]
+    if is_remote(home):
+        return open_run_folder(click.get_current_context().with_resource(opened(home, writes=False)))
+    return open_run_folder(Path(home))

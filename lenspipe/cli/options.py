@@ -144,7 +144,7 @@ OUT_FOLDER, RUN_FOLDER = FolderType(writes=True), FolderType(writes=False)
 
 
 @contextlib.contextmanager
-def _opened(url: str, *, writes: bool) -> Iterator[Path]:
+def opened(url: str, *, writes: bool) -> Iterator[Path]:
     """A folder here that stands for one in a store; what is printed says the URL."""
     with place_at(url, writes=writes) as folder, contextlib.redirect_stdout(_Said(sys.stdout)):
         yield folder
@@ -177,7 +177,7 @@ class Command(click.Command):
             for parameter in self.params:
                 name, kind = parameter.name or "", parameter.type
                 if isinstance(kind, FolderType) and is_remote(url := ctx.params.get(name) or ""):
-                    ctx.params[name] = stack.enter_context(_opened(str(url), writes=kind.writes))
+                    ctx.params[name] = stack.enter_context(opened(str(url), writes=kind.writes))
             return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ TRANSFERS = 8
 """Files that are copied at a time."""
 _RECORDS = {"run.json", "provenance.json", "metrics.json", "card.json", "dataset.json"}
 """Written last where they are, so that what has one is whole."""
+_LEFT = re.compile(r"(^|/)versions/\d+/")
+"""Earlier states of a catalogue that was brought there whole: left where they are, not taken."""
 _names: dict[str, str] = {}
 """URL of each folder that stands for one, as long as the process lives: for what is said and recorded."""
 _open: dict[str, Place] = {}
@@ -42,7 +45,8 @@ class Place:
         """Take what is new or other in the store, below a name in it."""
         found = listed(joined(self.url, below)) if below else listed(self.url)
         found = {f"{below}/{name}" if below else name: version for name, version in found.items()}
-        wanted = [n for n, version in found.items() if self._theirs.get(n) != version and not _is_lock(n)]
+        found = {n: version for n, version in found.items() if not _is_lock(n) and not _LEFT.search(n)}
+        wanted = [n for n, version in found.items() if self._theirs.get(n) != version]
         with concurrent.futures.ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(self._get, wanted))
         self._theirs |= {name: found[name] for name in wanted}

@@ -25,7 +25,7 @@ from lenspipe.catalog.gallery.sprites import FLOOR, NO_DATA, PER_SHEET, PER_SIDE
 from lenspipe.catalog.gallery.stamps import Stamps, cut_stamps
 from lenspipe.catalog.gallery.viewers import viewers_of
 from lenspipe.catalog.read import best_rows
-from lenspipe.catalog.records import catalog_record, run_of
+from lenspipe.catalog.records import catalog_record, lasting_id, run_of
 from lenspipe.disk import demand_ours, locked_beside, replaced_folder
 from lenspipe.errors import ConfigError
 from lenspipe.image.contact import GAINS
@@ -156,7 +156,7 @@ def write_gallery(
                 on_stamps(len(stamps.rows))
         meta = {
             "catalogue": _title(catalogue),
-            "catalogue_id": record["runs"][0]["run_id"],
+            "catalogue_id": lasting_id(record),
             "written": record["written"],
             "total_rows": record["counts"]["rows"],
             "lenspipe": record["lenspipe"],
