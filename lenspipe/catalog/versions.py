@@ -30,8 +30,8 @@ def keep_version(out: Path, new: Path) -> None:
     """
     Give the folder that is to replace a catalogue its last versions, and the catalogue as it is as the next one.
 
-    Files get a second name (hard link) where the file system has any: a version costs what changed after it. In an object
-    store each would be a whole copy, so that none is kept there. Somebody's own README is of no version.
+    Files get a second name (hard link) where the file system has any: a version costs what changed after it. In an
+    object store each would be a whole copy, so that none is kept there. Somebody's own README is of no version.
     """
     if is_remote(location(out)):
         return
