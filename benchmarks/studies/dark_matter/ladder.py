@@ -29,9 +29,9 @@ from benchmarks.timing import Clock
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.learn.finish import HISTORY_FILE
+from lenspipe.learn.fit_state import STATE_FILE
 from lenspipe.learn.sweep.space import Trial, grid
 from lenspipe.learn.train import train
-from lenspipe.nn.card import WEIGHTS_FILE
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate
 from lenspipe.stamps.format import StampSet
@@ -75,7 +75,7 @@ def climb(trial: Trial, stamps: Path, rung: Rung, out: Path, before: Path | None
         out=out,
         settings=put_over(trial.settings, changes, origin="study"),
         seed=seed,
-        pretrained=str(before / WEIGHTS_FILE) if before else None,
+        pretrained=str(before / STATE_FILE) if before else None,
         keep_head=before is not None,
     )
     data = StampSet.open(stamps)
