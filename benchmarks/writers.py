@@ -132,10 +132,17 @@ WRITERS = (
         scarce=True,
     ),
     Writer("finder", ("finder", "{stock}/drawn", "--out", "{here}/mine", *_set(_FINDER), *LOCAL), scarce=True),
-    Writer("scan with Ray", (*_SCAN, "--out", "{here}/run", "--workers", "2"), ("--resume",), ray=True),
-    Writer("simulate with Ray", (*_SIMULATE, "--out", "{here}/set", "--workers", "2"), ("--resume",), ray=True),
-    Writer("train with Ray", _TRAIN, ray=True),
-    Writer("sweep with Ray", _SWEEP, ("--resume",), ray=True),
+    Writer(
+        "scan with Ray", (*_SCAN, "--out", "{here}/run", "--runner", "ray", "--workers", "2"), ("--resume",), ray=True
+    ),
+    Writer(
+        "simulate with Ray",
+        (*_SIMULATE, "--out", "{here}/set", "--runner", "ray", "--workers", "2"),
+        ("--resume",),
+        ray=True,
+    ),
+    Writer("train with Ray", (*_TRAIN, "--runner", "ray"), ray=True),
+    Writer("sweep with Ray", (*_SWEEP, "--runner", "ray"), ("--resume",), ray=True),
     Writer("stamps cut with Ray", (*_CUT, "--runner", "ray", "--workers", "2"), ("--resume",), ray=True),
     Writer(
         "catalog --distributed",
