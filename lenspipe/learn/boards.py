@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,8 @@ class MLflow:
                 "--mlflow needs the package mlflow: pip install 'lenspipe[mlflow]', or leave it out"
             ) from error
         self._new, self._file, self._failed = _New(), out / MLFLOW, MlflowException
+        self._unsent: list[tuple[int, dict[str, float]]] = []
+        self._warned = False
         try:
             self._client: Any = MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -105,18 +109,36 @@ class MLflow:
         """As `lenspipe.learn.local.OnStep`."""
         if not self._file.exists():
             write_json(self._file, {"run_id": self._run})
-        for number, numbers in self._new.of(history):
-            for name, value in numbers.items():
-                self._client.log_metric(self._run, name, value, step=number)
+        self._unsent += self._new.of(history)
+        with self._outage():
+            while self._unsent:
+                number, numbers = self._unsent[0]
+                for name, value in numbers.items():
+                    self._client.log_metric(self._run, name, value, step=number)
+                del self._unsent[0]
+
+    @contextlib.contextmanager
+    def _outage(self) -> Iterator[None]:
+        """A server that fails does not end the training: it is said once, and tried again at the next epoch."""
+        try:
+            yield
+        except self._failed as error:
+            if not self._warned:
+                warnings.warn(f"MLflow cannot be written to, the training goes on: {str(error)[:300]}", stacklevel=3)
+            self._warned = True
 
     def close(self, card: ModelCard | None) -> None:
         """The training has ended; with a model or without."""
-        if card is not None:
-            self._client.set_tag(self._run, "lenspipe.weights_sha256", card.weights_sha256)
-            for name, value in _flat(card.metrics.get("validation", {})):
-                if isinstance(value, float):
-                    self._client.log_metric(self._run, f"validation.{name}", value)
-        self._client.set_terminated(self._run, status="FAILED" if card is None else "FINISHED")
+        with self._outage():
+            for number, numbers in self._unsent:
+                for name, value in numbers.items():
+                    self._client.log_metric(self._run, name, value, step=number)
+            if card is not None:
+                self._client.set_tag(self._run, "lenspipe.weights_sha256", card.weights_sha256)
+                for name, value in _flat(card.metrics.get("validation", {})):
+                    if isinstance(value, float):
+                        self._client.log_metric(self._run, f"validation.{name}", value)
+            self._client.set_terminated(self._run, status="FAILED" if card is None else "FINISHED")
 
 
 class _New:

@@ -84,17 +84,19 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[Network, Fi
 
 def threads_of(out: Path, world: World) -> int:
     """
-    Threads of a worker: its part of the cores that are free as the training begins, the same when it is resumed.
+    Threads of a worker: the cores that are free as the training begins, the same when it is resumed.
 
-    The last bits of the weights depend on the number of threads. A training of before, which kept none, had all cores.
+    The last bits of the weights depend on the number of threads. Several workers share all cores, as did a training of
+    before, which kept no number: what is free on each differs, and only one could be kept.
     """
     path = out / THREADS_FILE
+    if world.size > 1:
+        return max(1, (os.cpu_count() or 1) // world.size)
     if path.exists():
         return int(read_json(path)["threads"])
     begun = (out / STATE_FILE).exists()
-    threads = max(1, ((os.cpu_count() or 1) if begun else free_cores()) // world.size)
-    if world.rank == 0:
-        write_json(path, {"threads": threads})
+    threads = max(1, (os.cpu_count() or 1) if begun else free_cores())
+    write_json(path, {"threads": threads})
     return threads
 
 

@@ -64,9 +64,11 @@ def test_threads_follow_the_cores_that_are_free_and_a_resume_takes_as_many(tmp_p
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         assert cores.free_cores() == free
     monkeypatch.setattr(os, "getloadavg", lambda: (5.1, 0.0, 0.0))
-    assert threads_of(tmp_path, World(size=2, rank=0)) == 1
+    assert threads_of(tmp_path, World(size=1, rank=0)) == 3
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert threads_of(tmp_path, World(size=2, rank=0)) == 1  # begun with one
-    assert json.loads((tmp_path / THREADS_FILE).read_text()) == {"threads": 1}
+    assert threads_of(tmp_path, World(size=1, rank=0)) == 3  # begun with three
+    assert json.loads((tmp_path / THREADS_FILE).read_text()) == {"threads": 3}
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert {threads_of(tmp_path / "two", World(size=2, rank=rank)) for rank in (0, 1)} == {4}  # whatever is free
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert cores.free_cores() == 2

@@ -47,6 +47,24 @@ def test_mlflow_gets_settings_epochs_and_how_it_ended_in_one_run(tmp_path):
     assert (run.info.run_name, run.info.status) == ("out", "FAILED")
 
 
+def test_a_server_that_fails_for_a_while_ends_no_training_and_is_told_the_rest_later(tmp_path, monkeypatch):
+    exceptions = pytest.importorskip("mlflow.exceptions", reason="lenspipe[mlflow] is not installed")
+    board = MLflow(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", {})
+    log, client, run = board._client.log_metric, board._client, board._run
+
+    def down(*_, **__):
+        raise exceptions.MlflowException("down")
+
+    monkeypatch.setattr(client, "log_metric", down)
+    with pytest.warns(UserWarning, match="the training goes on"):
+        follow(board, 0, 2)
+    monkeypatch.setattr(client, "log_metric", log)
+    follow(board, 3, 4)
+    assert [m.step for m in client.get_metric_history(run, "loss")] == [0, 1, 2, 3]
+    monkeypatch.setattr(client, "set_terminated", down)
+    board.close(None)
+
+
 @pytest.mark.parametrize(("package", "make"), [
     ("mlflow", lambda out: MLflow(out, "sqlite:///x.db", {})), ("torch.utils.tensorboard", TensorBoard),
 ])  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
+import zlib
 
 import h5py
 import numpy as np
@@ -85,6 +87,30 @@ def test_pictures_of_another_size_depth_or_colour_and_damaged_ones_are_dropped_a
     said = [dropped[str(tmp_path / name)] for name in ("b.png", "c.png", "d.png", "e.png", "f.jpg")]
     for words, reason in zip(("shape", "depth", "colours", "damaged", "damaged"), said, strict=True):
         assert words in reason
+
+
+def test_a_bare_name_that_two_folders_have_labels_neither_and_one_stem_stands_for_one_picture(tmp_path, rng):
+    for name in ("train/1.png", "test/1.png", "test/2.png"):
+        save(tmp_path / name, rng.integers(1, 255, (8, 8), np.uint8))
+    (tmp_path / "labels.csv").write_text("file,label\n1.png,lens\n2.png,nonlens\n")
+    table, dropped = read("pictures", tmp_path, pixel_scale_arcsec=0.2, bands=("grey",), labels="labels.csv")
+    assert table["stamp_id"].to_pylist() == ["test/2"] and sum(map(len, dropped.values())) > 0
+    save(tmp_path / "test" / "2.jpg", rng.integers(1, 255, (8, 8), np.uint8))
+    with pytest.raises(ConfigError, match="but for their suffix"):
+        read("pictures", tmp_path, pixel_scale_arcsec=0.2, bands=("grey",))
+
+
+def test_colours_of_sixteen_bits_are_refused_and_not_cut_to_eight(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\x00" + struct.pack(">24H", *range(1000, 1024)) for _ in range(8))
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ConfigError, match="16 bits per channel"):
+        read("pictures", tmp_path, pixel_scale_arcsec=0.2)
 
 
 def test_the_command_says_that_pixels_of_pictures_are_not_flux(tmp_path, rng):

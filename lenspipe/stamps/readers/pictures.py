@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lenspipe.toml import Table
 
 FILE = re.compile(r".+\.(png|jpe?g)", re.IGNORECASE)
 FORMATS = ("PNG", "JPEG")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_SIDE_PX = 4096
 """Side of the largest picture that is unpacked."""
 
@@ -36,7 +38,8 @@ class PicturesOptions(Table):
     labels: str = ""
     """CSV with a row per picture, relative to the folder. Where empty, the class is the name of a picture's folder."""
     key: str = "file"
-    """Column of the CSV that names the picture: its path in the folder, or its name, with or without suffix."""
+    """Column of the CSV that names the picture: its path in the folder, or its name where that is the only one, with or
+    without suffix."""
     label_column: str = "label"
     """Column of the CSV with the class."""
     host_column: str = ""
@@ -61,6 +64,13 @@ def read_pictures(folder: Path, options: PicturesOptions) -> StampStream:
     files = [here / match.group() for here, match in files_matching(folder, FILE)]
     if not files:
         raise ConfigError("no PNG or JPEG files below this folder", folder=str(folder))
+    stems = Counter(file.relative_to(folder).with_suffix("") for file in files)
+    if twice := [stem for stem, n in stems.items() if n > 1]:
+        raise ConfigError(
+            "two pictures have one name but for their suffix: a stamp's name would stand for both",
+            picture=str(twice[0]),
+        )
+    once = {name for name, n in Counter(n for f in files for n in {f.name, f.stem}).items() if n == 1}
     if len(options.bands) not in (1, 3):
         raise ConfigError("a picture has one channel or three: name one band or three", bands=" ".join(options.bands))
     catalogue = read_catalog(folder / options.labels, options.key) if options.labels else None
@@ -84,7 +94,8 @@ def read_pictures(folder: Path, options: PicturesOptions) -> StampStream:
         if catalogue is None:
             label = None if inside.parent == Path() else inside.parent.name
             return LabelledStamp(name, {"image": planes}, label, name)
-        row = _row(catalogue, (inside.as_posix(), name, inside.name, inside.stem))
+        bare = [one for one in (inside.name, inside.stem) if one in once]  # of another folder's picture elsewhere
+        row = _row(catalogue, (inside.as_posix(), name, *bare))
         label = row[options.label_column]
         host = str(row[options.host_column]) if options.host_column else name
         split = row.get("split")
@@ -108,15 +119,27 @@ def _row(catalogue: Catalog, names: tuple[str, ...]) -> dict[str, Any]:
 def _depth_and_side(path: Path) -> tuple[bool, int]:
     """Whether a picture has more than 8 bits per channel, and its shorter side; only its header is read."""
     try:
+        _refuse_deep_colour(path)
         with Image.open(path, formats=FORMATS) as picture:
             return picture.mode.startswith("I"), min(picture.size)
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"not a PNG or JPEG picture, or a damaged one ({error})", file=path.name) from error
 
 
+def _refuse_deep_colour(path: Path) -> None:
+    """Of PNG with colours and 16 bits per channel Pillow gives 8 bits without a word: raise `DataError`."""
+    with path.open("rb") as stream:
+        head = stream.read(26)
+    if head.startswith(PNG_SIGNATURE) and head[24:25] == b"\x10" and head[25:26] in (b"\x02", b"\x04", b"\x06"):
+        raise DataError(
+            "colours of 16 bits per channel cannot be read: write one grey PNG per band, or FITS", file=path.name
+        )
+
+
 def _planes(path: Path, n_band: int, *, deep: bool) -> NDArray[np.float32]:
     """Pixels ``(band, y, x)`` of a picture, rows from the top; NaN where it is transparent."""
     try:
+        _refuse_deep_colour(path)
         with Image.open(path, formats=FORMATS) as picture:
             if max(picture.size) > MAX_SIDE_PX:
                 raise DataError("the picture is too large for a stamp", file=path.name, side_px=max(picture.size))
