@@ -123,7 +123,7 @@ class ScoreConfig(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode == "json":
             before = {"engine": "torch", "precision": "float32"}
-            whole = {name: value for name, value in whole.items() if before.get(name) != value}
+            whole = {name: value for name, value in whole.items() if name not in before or before[name] != value}
         return whole
 
 
