@@ -76,8 +76,13 @@ def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
         tensors = load(raw)
     except SafetensorError as error:
         raise ModelError(f"the weights are not a safetensors file: {error}", file=str(path)) from error
-    with Allowance(len(raw), str(path)):
-        module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
+    try:
+        with Allowance(len(raw), str(path)):
+            module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # a card may say anything
+        raise ModelError(
+            f"no network can be built of the card's settings: {str(error).splitlines()[0][:200]}", file=str(path)
+        ) from error
     want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if want != got:

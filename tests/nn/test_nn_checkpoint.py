@@ -99,6 +99,14 @@ def test_a_card_that_asks_for_far_more_than_its_weights_is_refused_before_it_is_
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
+@pytest.mark.parametrize("settings", [{"width": -1}, {"width": "x"}, {"width": 0}, {"width": 3.5}])
+def test_settings_that_are_no_sizes_are_one_error(folder: Path, settings: dict[str, object]) -> None:
+    facts = json.loads((folder / CARD_FILE).read_text())
+    (folder / CARD_FILE).write_text(json.dumps(facts | {"settings": settings}))
+    with pytest.raises(ModelError, match="no network can be built|do not have the tensors|divide"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("what", ["missing", "extra", "shape"])
 def test_tensors_that_are_not_the_familys_are_refused(folder: Path, what: str) -> None:
     tensors = load_file(folder / WEIGHTS_FILE)
