@@ -103,7 +103,7 @@ def test_a_card_that_asks_for_far_more_than_its_weights_is_refused_before_it_is_
 def test_settings_that_are_no_sizes_are_one_error(folder: Path, settings: dict[str, object]) -> None:
     facts = json.loads((folder / CARD_FILE).read_text())
     (folder / CARD_FILE).write_text(json.dumps(facts | {"settings": settings}))
-    with pytest.raises(ModelError, match="no network can be built|do not have the tensors|divide"):
+    with pytest.raises(ModelError, match=r"no network can be built|do not have the tensors"):
         load_model(folder)
 
 
