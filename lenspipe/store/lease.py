@@ -24,6 +24,8 @@ LEASE_S = 60.0
 RENEWALS = 4
 """In that time."""
 _SETTLE_S = 1.0
+_CONDITIONAL = {"s3", "s3a", "gs", "gcs", "memory"}
+"""Protocols whose packages are known to heed ``mode="create"``; others take the word and overwrite."""
 
 
 class Lease:
@@ -31,12 +33,15 @@ class Lease:
     One process's right to write below a URL, renewed by a thread while it lives; made by `leased`.
 
     It is a conditional put where the store has one (S3, Google Cloud Storage, memory), so that of two processes one
-    gets it. Elsewhere the later of two writers within a second wins, and the other one sees that.
+    gets it. Elsewhere the later of two writers within a second wins, and the other one sees that. Either way it has
+    what it put only where it reads it back.
     """
 
     def __init__(self, url: str) -> None:
         self._url, self._token = url, uuid.uuid4().hex
-        self._ended = threading.Event()
+        self._ended, self._busy = threading.Event(), threading.Lock()
+        self._renewed = 0.0
+        """When it was last put, as `time.monotonic` says before the put."""
         self.lost = False
         """Whether another process has it now: this one was away for longer than `LEASE_S`."""
 
@@ -49,9 +54,6 @@ class Lease:
             holder = self._holder()
             if holder is None:
                 continue
-            if holder.get("token") == self._token:  # the answer to the put was lost on its way
-                threading.Thread(target=self._renew, daemon=True).start()
-                return
             if not self._died(holder):
                 break
             remove(self._url, [LOCK])
@@ -66,30 +68,59 @@ class Lease:
     def give_back(self) -> None:
         """Let others have it."""
         self._ended.set()
-        if not self.lost:
-            holder = self._holder()
-            if holder is not None and holder.get("token") == self._token:
+        with self._busy:  # a renewal underway would make it again
+            if not self.lost and self._is_ours():
                 remove(self._url, [LOCK])
 
     def demand(self) -> None:
-        """Raise `StoreError` where another process has it."""
-        if self.lost:
-            raise StoreError("another process has taken the folder, for this one was away too long", url=self._url)
+        """
+        Ask the store whether this process has it; one that was just woken is given the time of a renewal.
+
+        Raises
+        ------
+        StoreError
+            Another process has it, nobody has, or it was not renewed for `LEASE_S`, so that another may be taking it.
+        """
+        until = time.monotonic() + LEASE_S / RENEWALS
+        while self._stale() and not self.lost and time.monotonic() < until:
+            time.sleep(LEASE_S / RENEWALS / 20)
+        if self.lost or self._stale() or not self._is_ours():
+            self.lost = True
+            raise StoreError(
+                "another process has taken the folder or may have, for this one was away too long; give the same "
+                "command again, with --resume where there is one",
+                url=self._url,
+            )
+
+    def _stale(self) -> bool:
+        return time.monotonic() - self._renewed > LEASE_S
+
+    def _is_ours(self) -> bool:
+        holder = self._holder()
+        return holder is not None and holder.get("token") == self._token
+
+    def _put(self, *, new: bool) -> None:
+        place, content, now = joined(self._url, LOCK), self._content(), time.monotonic()
+        if new:
+            patiently(lambda: write_bytes(place, content, new=True), place)
+        else:
+            write_bytes(place, content)
+        self._renewed = now
 
     def _make(self) -> bool:
-        place, content = joined(self._url, LOCK), self._content()
-        try:
-            patiently(lambda: write_bytes(place, content, new=True), place)
-            return True
-        except FileExistsError:
+        """Put it where there is none; whether what is read back is ours."""
+        if self._holder() is not None:
             return False
+        try:
+            if not _conditional(self._url):
+                raise NotImplementedError
+            self._put(new=True)
+        except FileExistsError:  # of another, or ours, and the answer to the put was lost on its way
+            self._renewed = time.monotonic()
         except (NotImplementedError, TypeError, ValueError):  # the store has no conditional put
-            if self._holder() is not None:
-                return False
-            write_bytes(place, content)
+            self._put(new=False)
             time.sleep(_SETTLE_S)
-            holder = self._holder()
-            return holder is not None and holder.get("token") == self._token
+        return self._is_ours()
 
     def _content(self) -> bytes:
         me = {"token": self._token, "host": _host(), "process": os.getpid(), "began": _began(os.getpid())}
@@ -105,8 +136,9 @@ class Lease:
         return found if isinstance(found, dict) else {}
 
     def _died(self, holder: dict[str, Any]) -> bool:
-        if holder.get("host") == _host() and isinstance(holder.get("process"), int):
-            return _began(holder["process"]) != holder.get("began")
+        process = holder.get("process")
+        if holder.get("host") == _host() and isinstance(process, int) and holder.get("began") and _began(os.getpid()):
+            return _began(process) != holder.get("began")
         return self._age_s(holder) > LEASE_S
 
     def _age_s(self, holder: dict[str, Any]) -> float:
@@ -125,13 +157,13 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(LEASE_S / RENEWALS):
-            with contextlib.suppress(Exception):  # the next time, or it is lost
-                holder = self._holder()
-                if holder is not None and holder.get("token") != self._token:
+            with self._busy, contextlib.suppress(Exception):  # the next time, or it is lost
+                if self._ended.is_set():
+                    return
+                if not self._is_ours():  # of another, or one that took it for dead is about to make its own
                     self.lost = True
                     return
-                if not self._ended.is_set():
-                    write_bytes(joined(self._url, LOCK), self._content())
+                self._put(new=False)
 
 
 @contextlib.contextmanager
@@ -154,9 +186,16 @@ def leased(url: str) -> Iterator[Lease]:
 
 
 def _host() -> str:
+    """This machine as long as it runs, and its space of process numbers: containers may share all but the latter."""
+    known = [socket.gethostname()]
     with contextlib.suppress(OSError):
-        return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-    return socket.gethostname()
+        known += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(known)
+
+
+def _conditional(url: str) -> bool:
+    protocol = url_filesystem(url)[0].protocol
+    return bool(_CONDITIONAL.intersection([protocol] if isinstance(protocol, str) else protocol))
 
 
 def _began(process: int) -> str | None:

@@ -61,17 +61,20 @@ class Place:
         StoreError
             The store fails, or another process has the folder.
         """
-        if self._lease is not None:
-            self._lease.demand()
+        self._demand()
         there = {name: _state(self.folder / name) for name in _files(self.folder)}
         changed = [name for name, state in there.items() if self._ours.get(name) != state]
         changed.sort(key=lambda name: there[name][1])  # as they were written
         last = [name for name in changed if name.rpartition("/")[2] in _RECORDS]
         with concurrent.futures.ThreadPoolExecutor(TRANSFERS) as pool:
             list(pool.map(self._put, [name for name in changed if name not in last]))
+        if last:
+            self._demand()
         for name in last:
             self._put(name)
         gone = [name for name in self._ours if name not in there]
+        if gone:
+            self._demand()
         remove(self.url, gone)
         for name in gone:
             self._theirs.pop(name, None)
@@ -81,6 +84,10 @@ class Place:
         """Give a file another name here and there."""
         (self.folder / name).rename(self.folder / new)
         self.push()
+
+    def _demand(self) -> None:
+        if self._lease is not None:
+            self._lease.demand()
 
     def _get(self, name: str) -> None:
         target = self.folder / name
