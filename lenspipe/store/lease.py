@@ -186,7 +186,7 @@ def leased(url: str) -> Iterator[Lease]:
 
 
 def _host() -> str:
-    """This machine while it runs, and its space of process numbers: containers may share all but the latter."""
+    """Name and boot of the machine, and the space of process numbers: containers may share all but the latter."""
     known = [socket.gethostname()]
     with contextlib.suppress(OSError):
         known += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
