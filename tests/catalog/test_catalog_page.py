@@ -264,6 +264,62 @@ def test_without_a_name_nothing_is_graded_and_the_page_asks_for_it(browser, page
     )
 
 
+def test_two_tabs_of_one_page_keep_the_grades_of_both_and_what_one_undoes_stays_undone(browser):
+    kept = (
+        "return Object.values(new LENSPIPE.Grades(LENSPIPE.grades.storageKey).byGrader.Ada).map(e => e.grade).join('')"
+    )
+    name_grader(browser, "Ada")
+    press(browser, "a", "a")
+    first, url = browser.current_window_handle, browser.current_url
+    browser.switch_to.new_window("tab")
+    try:
+        browser.get(url)
+        until(lambda: browser.find_element(By.ID, "counts").text.endswith("2 graded"))
+        press(browser, "j", "j", "b", "c")
+        browser.switch_to.window(first)
+        until(lambda: browser.find_element(By.ID, "counts").text.endswith("4 graded"))
+        press(browser, "u", "n", "n", "u", "u", "u")  # all of this tab, none of the other's
+        assert browser.execute_script(kept) == "BC"
+        browser.switch_to.window(browser.window_handles[-1])
+        until(lambda: browser.find_element(By.ID, "counts").text.endswith("2 graded"))
+        press(browser, "a")
+        assert browser.execute_script(kept) == "BCA"
+        # the other has not heard of it yet: what is kept counts, not what the tab remembers
+        stale = "const g = new LENSPIPE.Grades(LENSPIPE.grades.storageKey); LENSPIPE.grades.undo(); g.set('r/x', 'N');"
+        browser.execute_script(stale)
+        assert browser.execute_script(kept) == "BCN"
+    finally:
+        if len(browser.window_handles) > 1:
+            browser.switch_to.window(browser.window_handles[-1])
+            browser.close()
+        browser.switch_to.window(first)
+
+
+def test_grades_that_older_pages_kept_without_a_name_are_offered_to_who_types_one(browser, page):
+    old = {k: {"grade": "A", "time": f"2026-01-0{i + 1}T00:00:00.000Z"} for i, k in enumerate(keys_of(page[0])[:3])}
+    browser.execute_script(
+        "localStorage.setItem(LENSPIPE.grades.storageKey, JSON.stringify({grader: '', byGrader: {anonymous: arguments[0]}}))",
+        old,
+    )
+    browser.refresh()
+    until(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
+    line = browser.find_element(By.ID, "nameless")
+    assert not line.is_displayed()
+    name_grader(browser, "Ada")
+    assert line.text.startswith("3 grades") and "as Ada?" in line.text
+    press(browser, "n")  # a newer grade of one of them, which stays
+    browser.find_element(By.ID, "nameless-take").click()
+    assert not line.is_displayed() and browser.find_element(By.ID, "counts").text.endswith("3 graded")
+    csv_text = browser.execute_script("return LENSPIPE.grades.toCsv(() => null, 'Ada')")
+    assert [(r["grade"], r["time"][:10]) for r in csv.DictReader(io.StringIO(csv_text))][1:] == [
+        ("A", "2026-01-02"),
+        ("A", "2026-01-03"),
+    ]
+    browser.refresh()
+    until(lambda: browser.find_element(By.ID, "counts").text.endswith("3 graded"))
+    assert not browser.find_element(By.ID, "nameless").is_displayed()
+
+
 def test_a_file_that_holds_no_grades_is_refused_and_changes_nothing(browser, tmp_path):
     (tmp_path / "no.csv").write_text("run_id,candidate_id,grader,grade\nr,c,me,Z\n")
     browser.find_element(By.ID, "import").send_keys(str(tmp_path / "no.csv"))

@@ -301,7 +301,24 @@ LENSPIPE.load = data => {
   for (const name of Object.keys(START)) { $(name).value = START[name]; $(name).oninput = () => setView(name, $(name).value); }
   $("reset-view").onclick = () => { setPreset("standard"); setView("size", START.size); view.zoom = 1; setMode("colour"); };
   $("grader").value = grades.grader;
-  $("grader").oninput = () => { grades.grader = $("grader").value.trim(); grades.keep(); redraw(); };
+  $("grader").oninput = () => { grades.grader = $("grader").value.trim(); grades.keep(); redraw(); offer(); };
+  let declined = false;
+  const offer = () => {            // grades that older pages kept without a name
+    const found = declined ? 0 : grades.nameless().length;
+    const moves = $("nameless").hidden === found > 0;
+    $("nameless").hidden = !found;
+    if (found) $("nameless").firstChild.textContent = `${found.toLocaleString("en")} grades of this catalogue were given in this browser without a name. Take them over as ${grades.grader}?`;
+    if (moves) layout();
+  };
+  $("nameless-take").onclick = () => { LENSPIPE.say(`${grades.adopt()} grades are now those of ${grades.grader}.`); offer(); arrange(); };
+  $("nameless-leave").onclick = () => { declined = true; offer(); };
+  addEventListener("storage", event => {   // another tab of this page has graded
+    if (event.key !== grades.storageKey) return;
+    grades.refresh();
+    redraw();
+    offer();
+    if (likes.coloursGrades()) likes.drawMap();
+  });
   $("undo").onclick = undo;
   $("export").onclick = () => exportGrades(grades.grader);
   $("export-all").onclick = () => exportGrades(null);
@@ -364,4 +381,5 @@ LENSPIPE.load = data => {
   $("title").textContent = meta.catalogue;
   document.documentElement.dataset.ready = "yes";
   arrange();
+  offer();
 };
