@@ -71,6 +71,7 @@ def test_a_margin_holds_every_row_that_is_nearer_to_a_pixel_than_its_width_and_n
     assert n_total > 20
 
 
+@pytest.mark.long
 def test_lsdb_opens_it_with_its_margin_and_matches_across_borders(tmp_path, rng):
     lsdb = pytest.importorskip("lsdb")
     ra, dec = 90 + rng.normal(0, 15, 60) / 3600, 41.8103 + rng.normal(0, 10, 60) / 3600

@@ -122,6 +122,7 @@ KILLS = [
 """Moments of a finder's making, in or between its steps."""
 
 
+@pytest.mark.long
 def test_a_finder_killed_at_each_step_is_taken_up_and_ends_as_one_that_was_not(painted, tmp_path):
     run, out = painted[0] / "scan", tmp_path / "mine"
     few = {"stamps.count": 40, "train.optim.epochs": 2}

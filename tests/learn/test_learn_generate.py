@@ -126,6 +126,7 @@ def test_rings_have_the_radii_of_the_training(rings, family):
     ("family", "game", "part"),
     [("dcgan", NonSaturating, "made"), ("wgan", WassersteinPenalty, "made"), ("diffusion", Denoising, "apart")],
 )
+@pytest.mark.long
 def test_with_a_broken_loss_they_have_not(rings, monkeypatch, family, game, part):
     own = getattr(game, part)
     monkeypatch.setattr(game, part, lambda *given: 0 * own(*given))
