@@ -27,7 +27,8 @@ PARTS_OF_WHAT_IT_WRITES = (0.0, 0.5)
 BYTES = 1 << 30
 
 
-def _mount(disk: Path, options: str) -> None:
+def mount(disk: Path, options: str) -> None:
+    """Mount a file system in memory, or change one that is mounted."""
     subprocess.run(["mount", "-o", options, *(["-t", "tmpfs", "tmpfs"] if "remount" not in options else []), disk],
                    check=True)  # fmt: skip
 
@@ -66,9 +67,9 @@ def try_one(writer: Writer, stock: Path, disk: Path) -> list[dict[str, Any]]:
         writer.prepare(stock, here)
         before = leaves_of(here)
         room = int(part * written) // 4096 * 4096
-        _mount(disk, f"remount,size={max(4096, _used(disk) + room)}")  # 0 would be no limit
+        mount(disk, f"remount,size={max(4096, _used(disk) + room)}")  # 0 would be no limit
         code, said = run_lenspipe(writer.words(stock, here))
-        _mount(disk, f"remount,size={BYTES}")
+        mount(disk, f"remount,size={BYTES}")
         faults = refused(code, said, here, before, "the disk is full")
         again, said = run_lenspipe(writer.words(stock, here, again=True))
         if "Traceback" in said or again not in (0, 3):
@@ -78,9 +79,9 @@ def try_one(writer: Writer, stock: Path, disk: Path) -> list[dict[str, Any]]:
         rows.append({"room_bytes": room, "faults": faults[:8]})
     writer.prepare(stock, here)
     before = leaves_of(here)
-    _mount(disk, "remount,ro")
+    mount(disk, "remount,ro")
     code, said = run_lenspipe(writer.words(stock, here))
-    _mount(disk, "remount,rw")
+    mount(disk, "remount,rw")
     rows.append({"read_only": True, "faults": refused(code, said, here, before, "Read-only file system")[:8]})
     return rows
 
@@ -103,7 +104,7 @@ def main(work: Path, stock: Path | None, only: tuple[str, ...], keep: bool) -> N
         if writer.name in results:
             continue
         clock = Clock()
-        _mount(disk, f"size={BYTES}")
+        mount(disk, f"size={BYTES}")
         try:
             results[writer.name] = try_one(writer, stock, disk)
         finally:

@@ -36,6 +36,8 @@ FINISHED = (
     "the output exists",
     "is in it already",
     "is in the catalogue",
+    "holds no such run",
+    "has no such row",
 )
 """What a command says that was killed when all was written."""
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.copyfile"}

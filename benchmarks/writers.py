@@ -23,7 +23,7 @@ LOCAL = ("--runner", "local")
 
 @dataclass(frozen=True)
 class Writer:
-    """One command; paths in it may name the folders ``{stock}`` (inputs) and ``{here}`` (where it writes)."""
+    """One command; words of it may name the folders ``{stock}`` (inputs) and ``{here}`` (where it writes)."""
 
     name: str
     arguments: tuple[str, ...]
@@ -37,9 +37,9 @@ class Writer:
 
     def words(self, stock: Path, here: Path, *, again: bool = False) -> list[str]:
         """The command line."""
-        known = {"stock": stock, "here": here, "candidate": (stock / "candidate").read_text()}
+        known = {"stock": stock, "here": here} | {n: (stock / n).read_text() for n in ("candidate", "run_id")}
         words = (*self.arguments, *(self.again if again else ()))
-        return [re.sub(r"\{(stock|here|candidate)\}", lambda m: str(known[m[1]]), word) for word in words]
+        return [re.sub(r"\{(stock|here|candidate|run_id)\}", lambda m: str(known[m[1]]), word) for word in words]
 
     def prepare(self, stock: Path, here: Path) -> None:
         """An empty folder with what the command begins from."""
@@ -85,6 +85,21 @@ WRITERS = (
         ("catalog", "{stock}/run2", "--out", "{here}/cat", "--append", *_LISTS),
         begins_with={"cat": "cat"},
     ),
+    Writer(
+        "catalog --update",
+        ("catalog", "{stock}/run2", "--out", "{here}/cat", "--update", "--of", "{run_id}", *_LISTS),
+        begins_with={"cat": "cat"},
+    ),
+    Writer(
+        "catalog --remove",
+        ("catalog", "{stock}/run", "--out", "{here}/cat", "--remove", *_LISTS),
+        begins_with={"cat2": "cat"},
+    ),
+    Writer(
+        "catalog --remove-rows",
+        ("catalog", "--out", "{here}/cat", "--remove-rows", "{stock}/rows.csv", *_LISTS),
+        begins_with={"cat": "cat"},
+    ),
     Writer("gallery", ("gallery", "{here}/cat"), begins_with={"cat": "cat"}),
     Writer("calibrate --out", ("calibrate", "{stock}/model", *_STAMPS, "--out", "{here}/model")),
     Writer(
@@ -117,10 +132,17 @@ WRITERS = (
         scarce=True,
     ),
     Writer("finder", ("finder", "{stock}/drawn", "--out", "{here}/mine", *_set(_FINDER), *LOCAL), scarce=True),
-    Writer("scan with Ray", (*_SCAN, "--out", "{here}/run", "--workers", "2"), ("--resume",), ray=True),
-    Writer("simulate with Ray", (*_SIMULATE, "--out", "{here}/set", "--workers", "2"), ("--resume",), ray=True),
-    Writer("train with Ray", _TRAIN, ray=True),
-    Writer("sweep with Ray", _SWEEP, ("--resume",), ray=True),
+    Writer(
+        "scan with Ray", (*_SCAN, "--out", "{here}/run", "--runner", "ray", "--workers", "2"), ("--resume",), ray=True
+    ),
+    Writer(
+        "simulate with Ray",
+        (*_SIMULATE, "--out", "{here}/set", "--runner", "ray", "--workers", "2"),
+        ("--resume",),
+        ray=True,
+    ),
+    Writer("train with Ray", (*_TRAIN, "--runner", "ray"), ray=True),
+    Writer("sweep with Ray", (*_SWEEP, "--runner", "ray"), ("--resume",), ray=True),
     Writer("stamps cut with Ray", (*_CUT, "--runner", "ray", "--workers", "2"), ("--resume",), ray=True),
     Writer(
         "catalog --distributed",
@@ -149,6 +171,8 @@ def make_stock(stock: Path) -> None:
               f"{stock}/run3", "--no-catalog", "--set", "background.mesh_px=32", *LOCAL)  # fmt: skip
     in_fork(lambda: _of_the_run(stock))
     _lenspipe("catalog", f"{stock}/run", "--out", f"{stock}/cat", "--match", f"{stock}/lenses.csv")
+    shutil.copytree(stock / "cat", stock / "cat2")
+    _lenspipe("catalog", f"{stock}/run2", "--out", f"{stock}/cat2", "--append", "--match", f"{stock}/lenses.csv")
     (stock / "done").touch()
 
 
@@ -220,6 +244,8 @@ def _of_the_run(stock: Path) -> None:
     _csv(stock / "lenses.csv", [{"name": f"L{k}", **{n: r[n] for n in ("ra", "dec")}} for k, r in enumerate(rows[:3])]
          + [far])  # fmt: skip
     (stock / "candidate").write_text(rows[0]["candidate_id"])
+    (stock / "run_id").write_text(run_id)
+    _csv(stock / "rows.csv", [{"candidate_id": r["candidate_id"]} for r in rows[:2]])
 
 
 def _run_id(run: Path) -> str:

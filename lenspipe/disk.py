@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,26 @@ def remove_scratch(folder: Path, of: str | None = None) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """
+    Folder of what is made once and used again.
+
+    ``LENSPIPE_CACHE``, else ``XDG_CACHE_HOME/lenspipe``, else ``~/.cache/lenspipe``.
+
+    Where none of them can be written, a folder of the user in the system's temporary folder.
+    """
+    own = os.environ.get("LENSPIPE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "lenspipe"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    folder = Path(tempfile.gettempdir()) / f"lenspipe-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 @contextlib.contextmanager
@@ -147,15 +168,31 @@ def _open_lock(file: Path, what: Path) -> int:
                 raise ConfigError(
                     f"the file system has no locks ({error.strerror}); choose another output", file=str(file)
                 ) from error
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(handle), os.lstat(file)):  # else who held it has removed it since
-                    if not os.fstat(handle).st_size:
-                        os.pwrite(handle, _MARK, 0)
-                    return handle
+            if _is_still(handle, file):  # else who held it has removed it since
+                if not os.fstat(handle).st_size:
+                    _mark(handle, file)
+                return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _is_still(handle: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _mark(handle: int, file: Path) -> None:
+    """Say in an empty lock whose it is; raises `OSError` where the disk is full, and leaves nothing then."""
+    try:
+        os.pwrite(handle, _MARK, 0)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(file)
+        raise
 
 
 def foreign_in(folder: Path, ours: Ours) -> str | None:

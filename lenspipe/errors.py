@@ -75,3 +75,7 @@ class DataError(LenspipeError):
 
 class StoreError(LenspipeError):
     """An object store that fails for longer than is waited for; what was committed is kept (exit code 2)."""
+
+
+class ForbiddenError(StoreError):
+    """The credentials are good, but an object or folder of a store is not theirs to read or write."""

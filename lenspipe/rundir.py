@@ -16,6 +16,7 @@ from typing import Any
 
 from lenspipe.disk import LOCK, locked, scratch_beside
 from lenspipe.errors import ConfigError, LenspipeError
+from lenspipe.readme import README, Kind, write_readme
 
 REQUEST, SAMPLE = "request.json", "sample"
 
@@ -73,6 +74,7 @@ def open_run(
     own: Sequence[str] = (),
     has_work: Callable[[], bool] = lambda: True,
     spare: Callable[[], Any] = lambda: None,
+    readme: Kind | None = None,
 ) -> Iterator[bool]:
     """
     Take hold of a run folder for one request, and keep other processes out until the body ends.
@@ -96,6 +98,8 @@ def open_run(
         Whether the folder holds something that took work to make.
     spare : callable
         Gives the request where ``request.json`` is damaged, from another file that holds it; None where there is none.
+    readme : str, optional
+        Kind of the folder, whose ``README.md`` says what its files are.
 
     Yields
     ------
@@ -108,10 +112,13 @@ def open_run(
         The folder holds another run, or files that are no run, or is in use by a process that lives.
     """
     request = json.loads(json.dumps(request))
+    own = (README, *own)
     with locked(folder):
         _mend(folder / REQUEST, spare)
         known = _claim(folder, request, resume=resume, command=command, own=own, has_work=has_work)
         try:
+            if readme is not None:
+                write_readme(folder, readme)
             yield known
         except LenspipeError:
             if not known and not has_work():

@@ -196,7 +196,6 @@ def measured_fields(bands: tuple[str, ...], added: Sequence[pa.Field] = ()) -> l
             ucd="phys.angArea;arith.ratio",
         ),
         *score_fields(),
-        *substructure_fields(),
         *added,
     ]
 

@@ -104,10 +104,11 @@ def read_footer(path: str | Path) -> pq.FileMetaData:
 
 
 @contextmanager
-def _damage_named(path: str | Path) -> Iterator[None]:
+def _damage_named(path: str | Path, *, sealed: bool = True) -> Iterator[None]:
     """Check the seal of a table, and make one error of what Arrow raises for a damaged one."""
     try:
-        check_seal(path)
+        if sealed:
+            check_seal(path)
         yield
     except DataError as error:
         raise DataError(f"the table is damaged; {REMEDY} ({error.message})", file=str(path)) from error
@@ -124,10 +125,26 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
 
 
+class _Pieces(pq.ParquetFile):
+    """A Parquet file whose pieces raise `DataError`, with its name, where they are damaged."""
+
+    def __init__(self, path: str | Path, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._path = path
+
+    def iter_batches(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        with _damage_named(self._path, sealed=False):
+            yield from super().iter_batches(*args, **options)
+
+    def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
+        with _damage_named(self._path, sealed=False):
+            return super().read_row_group(*args, **options)
+
+
 def open_parquet(path: str | Path, **options: Any) -> pq.ParquetFile:
     """A Parquet file for reading piece by piece, as `read_parquet`; a damaged page is raised when it is read."""
     with _damage_named(path):
-        return pq.ParquetFile(path, page_checksum_verification=True, **options)
+        return _Pieces(path, page_checksum_verification=True, **options)
 
 
 class TableWriter:

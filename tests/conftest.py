@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes beside each other: a thread each; said before NumPy starts its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +17,9 @@ import hypothesis
 import numpy as np
 import pytest
 from xdist.scheduler import LoadGroupScheduling
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 hypothesis.settings.register_profile("unhurried", deadline=None)  # other work may fill the cores
 hypothesis.settings.load_profile("unhurried")
@@ -120,3 +123,12 @@ def ray_local() -> Iterator[None]:
 
     with ray_session(n_worker=4, keep_idle=True):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 on loopback with an empty bucket, for the whole session; it does as it is told (`S3Server`)."""
+    from s3_server import s3_server
+
+    with s3_server() as server:
+        yield server

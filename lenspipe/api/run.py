@@ -241,11 +241,12 @@ def start_of(
     Raises
     ------
     ConfigError
-        The plain loop is asked for GPUs.
+        The plain loop is asked for GPUs, or to share them.
     """
-    if gpus is not None:
+    if gpus is not None or scorers_per_gpu > 1:
+        option = "--scorers-per-gpu" if gpus is None else "--gpus"
         if name == "local":
-            raise ConfigError("the plain loop asks no cluster for GPUs; leave --gpus out, or take --runner ray")
+            raise ConfigError(f"the plain loop asks no cluster for GPUs; leave {option} out, or take --runner ray")
         name = "ray"
     from lenspipe.distributed.choice import started
     from lenspipe.distributed.session import on_ray
@@ -262,4 +263,6 @@ def start_of(
         )
         return partial(scan_ray, n_worker=n_worker, resources=resources, say=say or (lambda line: None))
 
-    return started(name, scan_local, lambda: on_ray(load, n_worker=workers), workers=workers, say=say)
+    return started(
+        name, scan_local, lambda: on_ray(load, n_worker=workers, commits_to_store=True), workers=workers, say=say
+    )

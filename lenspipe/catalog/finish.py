@@ -18,6 +18,7 @@ from lenspipe.catalog.match import fates, recall, with_earlier_words
 from lenspipe.catalog.provenance import Matching, provenance
 from lenspipe.catalog.run_rows import Run
 from lenspipe.disk import is_scratch
+from lenspipe.readme import README, is_ours
 from lenspipe.rundir import write_json
 from lenspipe.tables import read_parquet, read_schema, write_table
 
@@ -36,6 +37,7 @@ def finish_catalog(
     radius_arcsec: float,
     acronym: str,
     matching: Matching | None,
+    catalogue_id: str,
 ) -> dict[str, Any]:
     """
     Write what belongs to the HATS tree in ``new``; the tree is read a pixel at a time.
@@ -55,6 +57,8 @@ def finish_catalog(
         Rows that the run adds, and detections that are not a row of their own for it.
     radius_arcsec, acronym, matching
         As in `lenspipe.catalog.write.write_catalog`.
+    catalogue_id : str
+        As in `lenspipe.catalog.provenance.provenance`.
 
     Returns
     -------
@@ -69,23 +73,44 @@ def finish_catalog(
     write_table(searched, new / names.SHARDS)
     write_table(tiles, new / names.TILES)
     write_footprint(moc, new / names.FOOTPRINT)
-    kept, near_lenses = _sums(new / names.HATS)
-    found = None
-    if matching:
-        table = fates(
-            near_lenses, matching.lenses, moc, radius_arcsec=matching.radius_arcsec, trained_on=matching.trained_on
-        )
-        if before and (out / names.KNOWN_LENSES).exists():
-            table = with_earlier_words(table, read_parquet(out / names.KNOWN_LENSES))
-        write_table(table, new / names.KNOWN_LENSES)
-        found = recall(table)
+    kept, near_lenses = sums_of(new / names.HATS)
+    found = fates_of(near_lenses, matching, out if before else None, new) if matching else None
     added = {"rows": n_new, "merged": n_merged}
-    record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found)
+    record = provenance(run, before, kept, added, searched, radius_arcsec, acronym, matching, found, catalogue_id)
     record["area"]["footprint_deg2"] = moc.sky_fraction * FULL_SKY_DEG2
     write_json(new / names.PROVENANCE, record)
     if before:
-        _carry_over(out, new)
+        if (out / names.REMOVED).exists():
+            names.link_or_copy(out / names.REMOVED, new / names.REMOVED)
+        carry_over(out, new)
     return record
+
+
+def fates_of(near: pa.Table, matching: Matching, old: Path | None, new: Path) -> dict[str, Any]:
+    """
+    Write ``known_lenses.parquet`` of a catalogue, and return the recall.
+
+    Parameters
+    ----------
+    near : pa.Table
+        Its rows with a known lens, from `sums_of`.
+    matching : Matching
+    old : Path or None
+        The catalogue before, whose words on lenses that are no candidates stay.
+    new : Path
+        Folder of the catalogue; it holds the footprint.
+    """
+    table = fates(
+        near,
+        matching.lenses,
+        read_footprint(new / names.FOOTPRINT),
+        radius_arcsec=matching.radius_arcsec,
+        trained_on=matching.trained_on,
+    )
+    if old is not None and (old / names.KNOWN_LENSES).exists():
+        table = with_earlier_words(table, read_parquet(old / names.KNOWN_LENSES))
+    write_table(table, new / names.KNOWN_LENSES)
+    return recall(table)
 
 
 def _below(earlier: pa.Table, later: pa.Table) -> pa.Table:
@@ -94,7 +119,7 @@ def _below(earlier: pa.Table, later: pa.Table) -> pa.Table:
     return both.cast(later.schema)
 
 
-def _sums(root: Path) -> tuple[dict[str, int], pa.Table]:
+def sums_of(root: Path) -> tuple[dict[str, int], pa.Table]:
     """Counts of a tree, and its rows with a known lens, in the columns that fates need."""
     kept = {"rows": 0, "scored_rows": 0, "detections": 0}
     schema = read_schema(root / "dataset" / "_common_metadata")
@@ -125,11 +150,13 @@ def tiles_of(run: Run) -> pa.Table:
     return with_run_id(tiles, run.run_id)
 
 
-def _carry_over(out: Path, new: Path) -> None:
-    """What else the old folder holds (a gallery) goes with it."""
+def carry_over(out: Path, new: Path) -> None:
+    """What else the old folder holds (a gallery, somebody's README) goes with it; what is of its rows does not."""
     for entry in out.iterdir():
         target = new / entry.name
-        stale = entry.name in (names.KNOWN_LENSES, names.FLAT, names.FITS)
+        if entry.name == README and not is_ours(entry):
+            target.unlink(missing_ok=True)
+        stale = names.VERSION_FILE.match(entry.name) is not None and entry.name != README
         if target.exists() or stale or is_scratch(entry.name) or entry.name == names.GALLERY_LOCK:
             continue
         if entry.is_symlink():

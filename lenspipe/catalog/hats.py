@@ -136,8 +136,21 @@ def write_pixel(dataset: Path, pixel: Pixel, rows: pa.Table) -> None:
     write_table(rows, path, row_group_size=100_000)
 
 
-def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: str, max_rows: int = MAX_ROWS) -> None:
-    """Write all of a tree but its pixels' files: footers, partitions, counts on the sky, properties."""
+def write_metadata(
+    root: Path,
+    schema: pa.Schema,
+    pixels: list[Pixel],
+    *,
+    name: str,
+    max_rows: int = MAX_ROWS,
+    is_margin_of: tuple[str, float] | None = None,
+) -> None:
+    """
+    Write all of a tree but its pixels' files: footers, partitions, counts on the sky, properties.
+
+    ``is_margin_of`` is the tree that this one is the margin of, and its width [arcsec]; a margin has no counts on the
+    sky.
+    """
     dataset = root / "dataset"
     pixels = sorted(pixels, key=lambda p: p.span)
     footers, counts = [], np.zeros(N_BASE * 4**SKYMAP_ORDER, np.int64)
@@ -154,14 +167,40 @@ def write_metadata(root: Path, schema: pa.Schema, pixels: list[Pixel], *, name: 
         seal(dataset / name_of_footer)
     lines = [f"{pixel.order},{pixel.number}\n" for pixel in pixels]
     (root / "partition_info.csv").write_text("Norder,Npix\n" + "".join(lines))
-    for file in ("skymap.fits", "point_map.fits"):
-        _write_skymap(root / file, counts)
     n_row = [footer.num_rows for footer in footers]
     properties = _properties(schema, pixels, n_row, counts, name=name, max_rows=max_rows)
-    properties["hats_estsize"] = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) // 1024
-    text = "#HATS catalog\n" + "".join(f"{key}={value}\n" for key, value in properties.items())
+    if is_margin_of is None:
+        for file in ("skymap.fits", "point_map.fits"):
+            _write_skymap(root / file, counts)
+    else:
+        del properties["hats_skymap_order"]
+        properties["dataproduct_type"] = "margin"
+        properties["hats_primary_table_url"], properties["hats_margin_threshold"] = is_margin_of
+    write_properties(root, properties)
+
+
+def write_properties(root: Path, properties: dict[str, Any]) -> None:
+    """Write the properties of a tree or of an index, and its size on the disk, under both of their names."""
+    size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) // 1024
+    text = properties_text("HATS catalog", {**properties, "hats_estsize": size})
     for file in ("hats.properties", "properties"):  # the second name is for readers older than v1.0
         (root / file).write_text(text)
+
+
+def properties_text(title: str, properties: dict[str, Any]) -> str:
+    """A file of properties."""
+    return f"#{title}\n" + "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+def of_the_builder() -> dict[str, Any]:
+    """Properties that say who wrote something of HATS, and when."""
+    created = datetime.datetime.fromisoformat(utc_now())
+    return {
+        "hats_builder": "lenspipe",
+        "hats_creation_date": f"{created:%Y-%m-%dT%H:%MUTC}",
+        "hats_release_date": "2025-08-22",
+        "hats_version": "v1.0",
+    }
 
 
 def read_pixels(root: Path) -> list[Pixel]:
@@ -171,10 +210,10 @@ def read_pixels(root: Path) -> list[Pixel]:
     Raises
     ------
     DataError
-        Their list is damaged.
+        Their list is damaged, or is not of the files that are there.
     """
     file = root / "partition_info.csv"
-    pixels = []
+    pixels: list[Pixel] = []
     for line, row in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines()[1:], 2):
         match = re.fullmatch(r"(\d{1,2}),(\d{1,19})", row)
         order, number = (int(match[1]), int(match[2])) if match else (0, -1)
@@ -183,13 +222,21 @@ def read_pixels(root: Path) -> list[Pixel]:
                 "the list of a catalogue's partitions is damaged; take it from a copy", file=str(file), line=line
             )
         pixels.append(Pixel(order, number))
+    there = {path.relative_to(root / "dataset").as_posix() for path in root.glob("dataset/Norder=*/Dir=*/Npix=*")}
+    listed = [str(pixel.path) for pixel in pixels]
+    if amiss := sorted(there ^ set(listed)) or sorted(path for path in set(listed) if listed.count(path) > 1):
+        raise DataError(
+            "the list of a catalogue's partitions is not of its files; take both from a copy",
+            file=str(file),
+            first=amiss[0],
+            here="yes" if amiss[0] in there else "no",
+        )
     return pixels
 
 
 def _properties(
     schema: pa.Schema, pixels: list[Pixel], n_row: list[int], counts: NDArray[np.int64], *, name: str, max_rows: int
 ) -> dict[str, Any]:
-    created = datetime.datetime.fromisoformat(utc_now())
     return {
         "obs_collection": name,
         "dataproduct_type": "object",
@@ -204,10 +251,7 @@ def _properties(
         "hats_max_rows": max([max_rows, *n_row]),
         "hats_order": max((pixel.order for pixel in pixels), default=0),
         "moc_sky_fraction": f"{np.mean(counts > 0):.10f}",
-        "hats_builder": "lenspipe",
-        "hats_creation_date": f"{created:%Y-%m-%dT%H:%MUTC}",
-        "hats_release_date": "2025-08-22",
-        "hats_version": "v1.0",
+        **of_the_builder(),
     }
 
 

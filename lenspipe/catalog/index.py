@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -114,12 +115,18 @@ def facts_of(catalogue: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     facts: dict[str, Any] = read_json(path)
-    if not _same(vectors_folder(catalogue), facts["files"]):
+    root, files = vectors_folder(catalogue), facts["files"]
+    now = _same(root, files)
+    if now is None:
         raise ConfigError(
             "the index is of other vectors than the catalogue has now; build it anew by --reindex",
             index=str(path.parent),
             made=facts["made"],
         )
+    if now != files:
+        facts["files"] = now
+        with contextlib.suppress(OSError):  # a catalogue may be read-only: its vectors are then read again each time
+            write_json(path, facts)
     return facts
 
 
@@ -146,16 +153,18 @@ def files_of(catalogue: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _same(root: Path, files: dict[str, dict[str, Any]]) -> bool:
-    """Whether a tree has these files; one of the same size and time is not read again."""
+def _same(root: Path, files: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]] | None:
+    """These files with the times that they have now, or None for others; of the same size and time none is read."""
     if {pixel.path for pixel in read_pixels(root)} != set(files):
-        return False
+        return None
+    found = {}
     for name, was in files.items():
         path = root / "dataset" / name
         now = _stat(path)
         if now["bytes"] != was["bytes"] or (now["mtime_ns"] != was["mtime_ns"] and _sha256(path) != was["sha256"]):
-            return False
-    return True
+            return None
+        found[name] = was | now
+    return found
 
 
 def _stat(path: Path) -> dict[str, int]:

@@ -17,6 +17,7 @@ from lenspipe.catalog.run_rows import Run, same_files
 from lenspipe.catalog.vectors import check_same_embedding
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import utc_now
+from lenspipe.schema import substructure_fields
 from lenspipe.stats.calibrate import probability_record
 from lenspipe.tables import read_schema
 
@@ -67,7 +68,7 @@ def check_append(
     """
     if any(_holds(entry, run) for entry in before["runs"]):
         raise ConfigError(
-            "the run is in the catalogue already; if it was resumed since, write the catalogue anew without --append",
+            "the run is in the catalogue already; if it was resumed since, give --update in place of --append",
             run=str(run.folder),
             out=str(out),
         )
@@ -84,33 +85,56 @@ def check_append(
             catalogue=before["merge_radius_arcsec"],
             got=radius_arcsec,
         )
-    known = before["known_lenses"]
-    beside = f" and contaminants of {known['contaminants']}" if known and known.get("contaminants") else ""
-    was = "none" if known is None else f"{known['list']}{beside} within {known['radius_arcsec']:g} arcsec"
-    now = "none" if matching is None else matching.text
-    if was != now:
-        raise ConfigError(
-            "the rows that are there were matched with other known lenses; append with the same --match, "
-            "--contaminants and --match-radius",
-            catalogue=was,
-            got=now,
-        )
+    check_matching(before, matching)
     check_same_embedding(run.record, before["runs"])
     digests = {r["model"]["digest"] if r["model"] else None for r in before["runs"]}
-    if digests != {run.model_digest} and not other_model:
+    check_model(run, digests, other_model=other_model)
+    added = {f.name for f in added_of(out, bands)}
+    expected = {f.name for f in (*run.added, *(matching.added if matching else ()))}
+    if added - expected - _unfilled(before) or expected - added:
+        raise ConfigError(
+            "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
+            catalogue=" ".join(sorted(added)),
+            run=" ".join(sorted(expected)),
+        )
+
+
+def check_model(run: Run, digests: set[str | None], *, other_model: bool) -> None:
+    """Raise `ConfigError` where other models than the run's scored the runs beside it, unless ``other_model``."""
+    if digests - {run.model_digest} and not other_model:
         raise ConfigError(
             "the catalogue was scored by another model, and scores of two models cannot be compared; "
             "scan with the same model, or add --allow-other-model",
             catalogue=", ".join(sorted(str(d) for d in digests)),
             run=run.model_digest,
         )
-    added = [f.name for f in added_columns(read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)]
-    expected = [f.name for f in (*run.added, *(matching.added if matching else ()))]
-    if added != expected:
+
+
+def added_of(out: Path, bands: tuple[str, ...]) -> list[pa.Field]:
+    """Columns of the catalogue in a folder that its models and lists have added."""
+    return added_columns(read_schema(out / names.HATS / "dataset" / "_common_metadata"), bands)
+
+
+def _unfilled(before: dict[str, Any]) -> set[str]:
+    """Columns of substructure in the catalogue of an older version where no run has looked for it: all null."""
+    looked = any(
+        run.get("request", {}).get("config", {}).get("substructure", {}).get("models") for run in before["runs"]
+    )
+    return set() if looked else {f.name for f in substructure_fields()}
+
+
+def check_matching(before: dict[str, Any], matching: Matching | None) -> None:
+    """Raise `ConfigError` where a catalogue was matched with other known lenses or contaminants than now."""
+    known = before["known_lenses"]
+    beside = f" and contaminants of {known['contaminants']}" if known and known.get("contaminants") else ""
+    was = "none" if known is None else f"{known['list']}{beside} within {known['radius_arcsec']:g} arcsec"
+    now = "none" if matching is None else matching.text
+    if was != now:
         raise ConfigError(
-            "the models of the run fill other columns than the catalogue has; give it a catalogue of its own",
-            catalogue=" ".join(added),
-            run=" ".join(expected),
+            "the rows that are there were matched with other known lenses; give the same --match, --contaminants and "
+            "--match-radius",
+            catalogue=was,
+            got=now,
         )
 
 
@@ -131,6 +155,7 @@ def provenance(
     acronym: str,
     matching: Matching | None,
     found: dict[str, Any] | None,
+    catalogue_id: str,
 ) -> dict[str, Any]:
     """
     What a catalogue is made of, with counts that add up.
@@ -151,6 +176,8 @@ def provenance(
         As in `write_catalog`.
     found : dict or None
         Recall of known lenses.
+    catalogue_id : str
+        What the catalogue is known by, whatever becomes of its runs.
     """
     keys = (
         "started",
@@ -178,14 +205,16 @@ def provenance(
     }
     runs = [*(before["runs"] if before else []), entry]
     totals = {k: sum(r["counts"][k] for r in runs) for k in ("tiles", "shards", "shards_ok", "sources", "candidates")}
-    totals |= {"merged": totals["candidates"] - kept["rows"], "rows": kept["rows"]}
+    removed = (before or {}).get("removed") or {"rows": 0, "detections": 0}
+    totals |= {"merged": totals["candidates"] - kept["rows"] - removed["rows"], "rows": kept["rows"]}
     totals["scored_rows"] = kept["scored_rows"]
-    detections = kept["detections"]
+    detections = kept["detections"] + removed["detections"]
     merged = sum(r["counts"]["merged"] for r in runs)
     if detections != totals["candidates"] or merged != totals["merged"]:
         raise RuntimeError(f"the counts do not add up: {detections} detections, {merged} merged, {totals}")
     return {
         "format_version": 1,
+        "catalogue_id": catalogue_id,
         "written": utc_now(),
         "lenspipe": __version__,
         "merge_radius_arcsec": radius_arcsec,
@@ -201,6 +230,7 @@ def provenance(
         },
         "area": {"sum_of_shards_deg2": pc.sum(searched["area_deg2"]).as_py() or 0.0},
         "counts": totals,
+        **({"removed": removed} if removed["rows"] else {}),
         "runs": runs,
     }
 

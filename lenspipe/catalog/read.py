@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lenspipe.catalog import folder as names
 from lenspipe.catalog.hats import read_pixels
-from lenspipe.catalog.write import SORT_KEYS
+from lenspipe.catalog.order import best_first
 from lenspipe.tables import open_parquet, read_parquet, read_schema
 
 
@@ -41,8 +40,7 @@ def best_rows(catalogue: Path, count: int) -> pa.Table:
     best = read_schema(root / "_common_metadata").empty_table()
     for file in _files(catalogue):
         rows = pa.concat_tables([best, read_parquet(file).cast(best.schema)])
-        order = pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS)
-        best = rows.take(order[:count])
+        best = rows.take(best_first(rows)[:count])
     return best
 
 

@@ -39,6 +39,16 @@ class _Request(TypedDict):
     config: _Config
 
 
+class _NoPrior(TypedDict):
+    prior: None
+    why: str
+
+
+class _Prior(TypedDict):
+    prior: float
+    prior_from: str
+
+
 class _Run(TypedDict):
     status: str
     started: str
@@ -46,7 +56,7 @@ class _Run(TypedDict):
     bands: list[str]
     model: _Model | None
     versions: dict[str, str]
-    probability: NotRequired[_Words | None]
+    probability: NotRequired[_Prior | _NoPrior | None]
     inputs: NotRequired[list[_Input] | None]
 
 
@@ -114,6 +124,11 @@ def run_record(path: Path) -> _Words:
 def catalog_record(path: Path) -> _Words:
     """``provenance.json`` of a catalogue; raises as `run_record`."""
     return _checked(path, _CATALOG)
+
+
+def lasting_id(record: _Words) -> str:
+    """What a catalogue is known by through all changes; of one of an older version its first run."""
+    return str(record.get("catalogue_id") or record["runs"][0]["run_id"])
 
 
 def run_of(record: _Words, run_id: str, catalogue: Path) -> _Words:

@@ -17,6 +17,9 @@ from lenspipe.catalog.match import with_contaminants, with_known_lenses
 from lenspipe.catalog.names import iau_names
 from lenspipe.catalog.records import run_record
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.schema import substructure_fields
+from lenspipe.store.place import shown
+from lenspipe.store.urls import is_url
 from lenspipe.tables import demand_columns, read_parquet, read_schema, whole_table
 
 
@@ -36,9 +39,10 @@ class Run:
     plan: pa.Table
 
     @property
-    def home(self) -> Path:
-        """Its lasting folder, which a catalogue names: of a part that was taken of a run, the run's own."""
-        return Path(self.record.get("part_of") or self.folder).absolute()
+    def home(self) -> str:
+        """Its lasting folder or URL, which a catalogue names: of a part that was taken of a run, the run's own."""
+        part_of = self.record.get("part_of")
+        return part_of if part_of and is_url(part_of) else shown(str(Path(part_of or self.folder).absolute()))
 
     @property
     def model_digest(self) -> str | None:
@@ -47,8 +51,14 @@ class Run:
 
     @property
     def added(self) -> tuple[pa.Field, ...]:
-        """Columns of its candidates that its models have added to those of every run."""
-        return tuple(added_columns(read_schema(self.folder / "candidates.parquet"), self.bands))
+        """
+        Columns of its candidates that its models have added to those of every run.
+
+        Runs of older versions have those of substructure, all null, where nothing looked for it; these do not count.
+        """
+        found = added_columns(read_schema(self.folder / "candidates.parquet"), self.bands)
+        unfilled = set() if self.record.get("substructure") else {f.name for f in substructure_fields()}
+        return tuple(f for f in found if f.name not in unfilled)
 
 
 def open_run_folder(folder: Path) -> Run:
@@ -61,6 +71,8 @@ def open_run_folder(folder: Path) -> Run:
         The folder holds no run, or one that has not ended; what is missing is said.
     """
     path = folder / "run.json"
+    if not folder.exists():
+        raise ConfigError("no such folder", run=str(folder))
     if not path.exists():
         raise ConfigError("not a run folder: it has no run.json; name the --out of a scan", run=str(folder))
     record = run_record(path)
@@ -76,6 +88,14 @@ def open_run_folder(folder: Path) -> Run:
     demand_columns(read_schema(found), found, words=("candidate_id", "shard_id", "tile"), numbers=_PLACE)
     request_id = record.get("request_id") or request_id_of(record, plan)  # a part of a run has the whole run's
     run_id = run_id_of(request_id, record.get("inputs", []))
+    planned = (plan.schema.metadata or {}).get(b"bands")
+    if planned is not None and json.loads(planned) != record["bands"]:
+        raise ConfigError(
+            "the run's record and its plan are of other bands: one of the two was replaced; take both from a copy",
+            file=str(path),
+            bands=" ".join(record["bands"]),
+            of_plan=planned.decode(),
+        )
     shards = read_parquet(folder / "shards.parquet")
     demand_columns(shards, folder / "shards.parquet", words=("shard_id", "status"), numbers=("area_deg2",))
     return Run(folder, run_id, request_id, record, tuple(record["bands"]), shards, plan)

@@ -17,6 +17,7 @@ from lenspipe.catalog.records import catalog_record
 from lenspipe.catalog.vectors import as_numbers
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.schema import EMBEDDING, field
+from lenspipe.sky.healpix import cells_around, healpix29
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.tables import open_parquet, read_parquet
 
@@ -45,12 +46,12 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
         The catalogue has no vectors, no such row, or none for it.
     """
     root, position = vectors_folder(catalogue), _POSITION.fullmatch(target)
+    ra, dec = (float(number) for number in position.groups()) if position else (0.0, 0.0)
     best: tuple[float, Pixel, int] | None = None
-    for pixel in read_pixels(root):
+    for pixel in _around(read_pixels(root), ra, dec, radius_arcsec) if position else read_pixels(root):
         columns = ["ra", "dec"] if position else ["candidate_id"]
         rows = read_parquet(root / "dataset" / pixel.path, columns=columns)
         if position:
-            ra, dec = (float(number) for number in position.groups())
             away = separation_arcsec(rows["ra"].to_numpy(), rows["dec"].to_numpy(), ra, dec)
         else:
             same = pc.equal(rows["candidate_id"], target).to_numpy(zero_copy_only=False)
@@ -70,6 +71,13 @@ def vector_at(catalogue: Path, target: str, *, radius_arcsec: float = 2.0) -> tu
             "the row has no vector: a band of the embedding was missing there", candidate_id=found[0][0].as_py()
         )
     return found["candidate_id"][0].as_py(), vector
+
+
+def _around(pixels: Iterable[Pixel], ra: float, dec: float, radius_arcsec: float) -> list[Pixel]:
+    """Pixels in which a row so near a position can lie."""
+    cells, order = cells_around(healpix29(np.array([ra]), np.array([dec])), radius_arcsec)
+    spans = [Pixel(order, int(cell)).span for cell in cells.ravel() if cell >= 0]
+    return [one for one in pixels if any(one.span[0] < last and first < one.span[1] for first, last in spans)]
 
 
 def embedder_of(catalogue: Path) -> tuple[str, str]:

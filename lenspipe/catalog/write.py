@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lenspipe import __version__
 from lenspipe.catalog import folder as names
+from lenspipe.catalog.collection import write_collection
 from lenspipe.catalog.columns import catalog_schema
 from lenspipe.catalog.executor import Executor, Here
 from lenspipe.catalog.finish import finish_catalog
 from lenspipe.catalog.hats import MAX_ROWS, read_pixels
-from lenspipe.catalog.provenance import Matching, check_append, record_of
+from lenspipe.catalog.order import best_first
+from lenspipe.catalog.provenance import Matching, added_of, check_append, record_of
+from lenspipe.catalog.records import lasting_id
 from lenspipe.catalog.run_rows import Entries, Run, traces_of
 from lenspipe.catalog.sources import run_groups
+from lenspipe.catalog.summary import write_summary
 from lenspipe.catalog.tree import TreeWriter
 from lenspipe.catalog.vectors import EMBEDDINGS, write_vectors
+from lenspipe.catalog.versions import keep_version
 from lenspipe.catalog.votable import write_fits, write_voparquet
 from lenspipe.disk import locked_beside, put_back, replaced_folder
 from lenspipe.errors import ConfigError
@@ -30,8 +34,7 @@ from lenspipe.tables import read_footer, read_parquet, read_schema
 DESCRIPTION = "Strong-lens candidates, one row per object; score is raw, probability is calibrated."
 MAX_CANDIDATES = 20_000_000
 """Detections of which one process makes a catalogue: columns of words end at 2 GiB, which is 30 million checksums."""
-SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending"), ("run_id", "ascending")]
-OF_THE_RUN = ".run"
+OF_THE_RUN, SCRATCH = ".run", ".made"
 PLAIN: Start[Executor] = here(Here())
 
 
@@ -48,6 +51,7 @@ def write_catalog(
     max_rows: int = MAX_ROWS,
     executor: Start[Executor] = PLAIN,
     flat: bool = True,
+    versions: bool = True,
     last: Callable[[Path, dict[str, Any]], dict[str, Any]] = lambda new, record: record,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -77,6 +81,8 @@ def write_catalog(
         What carries out the tasks; this process by default.
     flat : bool
         Write tables of all rows too, which takes an executor that holds all rows in one task.
+    versions : bool
+        With ``append``, keep the catalogue as it was as a version (`lenspipe.catalog.versions`).
     last : callable
         Given the finished folder, before it takes the place of ``out``, and its record; gives the record as it is then.
     progress : Progress, optional
@@ -101,7 +107,7 @@ def write_catalog(
             check_append(run, out, before, radius_arcsec=radius_arcsec, matching=matching, other_model=other_model)
         if flat:
             _check_flat(run, out, before)
-        beside = (*run.added, *(matching.added if matching else ()))
+        beside = tuple(added_of(out, run.bands)) if before else (*run.added, *(matching.added if matching else ()))
         schema, sources = catalog_schema(run.bands, beside), run_groups(run)
         lenses, radius = (matching.lenses, matching.radius_arcsec) if matching else (None, 0.0)
         contaminants = matching.contaminants if matching else None
@@ -110,6 +116,8 @@ def write_catalog(
             writer = TreeWriter(
                 name=out.name, radius_arcsec=radius_arcsec, max_rows=max_rows, executor=tasks, progress=progress
             )
+            if before and versions:
+                keep_version(out, new)
             if before:
                 added, n_own = writer.merge(sources, schema=schema, finish=finish, scratch=new / OF_THE_RUN)
                 result = writer.append(out / names.HATS, added, new / names.HATS)
@@ -135,8 +143,9 @@ def write_catalog(
                     scratch=new / OF_THE_RUN,
                 )
                 shutil.rmtree(new / OF_THE_RUN, ignore_errors=True)
+            write_collection(new, name=out.name, executor=tasks, scratch=new / OF_THE_RUN)
             if flat:
-                _write_flat(new, rows, run, name=out.name, radius_arcsec=radius_arcsec)
+                write_flat(new, rows, run.run_id, name=out.name, radius_arcsec=radius_arcsec)
             record = finish_catalog(
                 new,
                 run,
@@ -147,8 +156,19 @@ def write_catalog(
                 radius_arcsec=radius_arcsec,
                 acronym=acronym,
                 matching=matching,
+                catalogue_id=_id_of(out, run),
             )
-            return last(new, record)
+            record = last(new, record)
+            write_summary(new, record, name=out.name)
+            return record
+
+
+def _id_of(out: Path, run: Run) -> str:
+    """What the catalogue is known by: what it was, or its first run."""
+    try:
+        return lasting_id(record_of(out))
+    except ConfigError:  # there is none yet, or it is damaged and being replaced
+        return run.run_id
 
 
 def _anything(path: str) -> bool:
@@ -171,12 +191,12 @@ def _check_flat(run: Run, out: Path, before: dict[str, Any] | None) -> None:
         )
 
 
-def _write_flat(new: Path, rows: pa.Table | None, run: Run, *, name: str, radius_arcsec: float) -> None:
-    """Write the tables of all rows, best first; the rows of the tree where they are not given."""
+def write_flat(new: Path, rows: pa.Table | None, run_id: str, *, name: str, radius_arcsec: float) -> None:
+    """Write the tables of all rows, best first, naming the last run; rows of the tree where none are given."""
     if rows is None:
         rows = read_tree(new / names.HATS)
-        rows = rows.take(pc.sort_indices(rows.select([k for k, _ in SORT_KEYS]), sort_keys=SORT_KEYS))
-    facts = {"lenspipe": __version__, "run_id": run.run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
+        rows = rows.take(best_first(rows))
+    facts = {"lenspipe": __version__, "run_id": run_id, "merge_radius_arcsec": f"{radius_arcsec:g}"}
     write_voparquet(rows, new / names.FLAT, name=name, description=DESCRIPTION, facts=facts)
     write_fits(rows, new / names.FITS, name="candidates", facts=facts)
 

@@ -13,6 +13,7 @@ import click
 
 from lenspipe import __version__
 from lenspipe.errors import LenspipeError, StoreError, did_you_mean
+from lenspipe.store.place import shown
 
 EXIT_DONE, EXIT_BAD_REQUEST, EXIT_WITH_FAILURES, EXIT_INTERRUPTED = 0, 2, 3, 130
 INTERRUPTED = (
@@ -93,13 +94,13 @@ def run_command(
         click.echo(INTERRUPTED, err=True)
         sys.exit(EXIT_INTERRUPTED)
     except LenspipeError as error:
-        click.echo(f"lenspipe: {type(error).__name__}: {printable(str(error))}", err=True)
+        click.echo(f"lenspipe: {type(error).__name__}: {printable(shown(str(error)))}", err=True)
         sys.exit(EXIT_BAD_REQUEST)
     except Exception as error:
         refusal = disk_refusal(error)
         if refusal is None:
             raise
-        click.echo(f"lenspipe: {refusal}", err=True)
+        click.echo(f"lenspipe: {shown(refusal)}", err=True)
         sys.exit(EXIT_BAD_REQUEST)
     sys.exit(code or EXIT_DONE)
 

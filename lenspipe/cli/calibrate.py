@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option
+from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option
 from lenspipe.errors import ConfigError
+from lenspipe.store.urls import is_url
 
 if TYPE_CHECKING:
     from lenspipe.stamps.format import StampSet
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     help="Finder: instead of the map, keep how the stamps that it was trained on (split train of --data) look among "
     "its own features, by which a scan tells candidates that are unlike all of them; scores stay as they are.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the calibrated copy.")
+@click.option("--out", type=OUT_FOLDER, default=None, help="Folder of the calibrated copy.")
 @click.option("--in-place", is_flag=True, help="Write the calibration into the card of MODEL itself.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def command(
@@ -75,6 +76,8 @@ def command(
 
     if out is not None and in_place:
         raise ConfigError("give --out or --in-place, not both")
+    if in_place and any(map(is_url, models)):
+        raise ConfigError("a model at a URL is not changed in place; give --out", model=models[0])
     if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         with locked_beside(out):  # removes the lock that a killed one left
             raise ConfigError("the folder of the calibrated copy exists; choose another --out", out=str(out))
@@ -109,6 +112,7 @@ def _calibrate_model(
     from lenspipe.evaluate.judges.contract import CalibrateSettings
     from lenspipe.evaluate.judging import open_members
     from lenspipe.nn.card import CARD_FILE, files_of, write_card
+    from lenspipe.readme import write_readme
 
     member = open_members([model], stamps, device=device)[0]
     settings = CalibrateSettings(
@@ -125,6 +129,7 @@ def _calibrate_model(
         with new_folder(out) as new:
             for name in files_of(fitted.card)[:-1]:
                 shutil.copyfile(member.folder / name, new / name)
+            write_readme(new, "model")
             write_card(new, fitted.card)
         click.echo(f"{out / CARD_FILE}: written")
     elif in_place:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, runner_option, set_option, settings_of, workers_option
+from lenspipe.cli import complete
+from lenspipe.cli.options import OUT_FOLDER, Command, FolderType, runner_option, set_option, settings_of, workers_option
 from lenspipe.runner import RunnerName, Workers
 
 if TYPE_CHECKING:
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--model", required=True, metavar="NAME|DIR", help="Finder or committee whose misses are counted.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the selection function.")
+@click.argument("run", type=FolderType(writes=False, exists=True))
+@click.option(
+    "--model",
+    shell_complete=complete.models,
+    required=True,
+    metavar="NAME|DIR",
+    help="Finder or committee whose misses are counted.",
+)
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the selection function.")
 @click.option("--count", type=click.IntRange(min=10), default=None, help="Lenses to paint. [default: 1000]")
 @click.option(
     "--rate",

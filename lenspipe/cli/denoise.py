@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option
+from lenspipe.cli import complete
+from lenspipe.cli.options import OUT_FOLDER, Command, assigned, for_survey, set_option
 from lenspipe.errors import ConfigError, TileError
 from lenspipe.toml import put_over
 
@@ -14,8 +15,15 @@ from lenspipe.toml import put_over
 @click.command(cls=Command)
 @click.argument("tiles", nargs=-1, metavar="TILES...", required=True)
 @click.option("--model", required=True, metavar="NAME|DIR", help="Denoiser: a shipped model or a folder.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the denoised files.")
-@click.option("--survey", default="generic", show_default=True, metavar="NAME|FILE", help="Survey layout.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the denoised files.")
+@click.option(
+    "--survey",
+    shell_complete=complete.surveys,
+    default="generic",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Survey layout.",
+)
 @set_option("survey.zero_point.ab=25", settings="survey")
 @click.option("--ratio", type=float, default=2.0, show_default=True, help="Exposure time wanted over that of the tile.")
 @click.option("--window-px", type=click.IntRange(min=64, max=8192), default=512, show_default=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option
+from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RULES = click.Choice(["mean", "product", "calibrated", "logits"])
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @data_option("Data set of labelled stamps")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the report.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the report.")
 @click.option("--split", default="test", show_default=True, help="Rows of this split; 'all' for every row.")
 @click.option(
     "--threshold",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import RUN_FOLDER, Command, opened
 
 if TYPE_CHECKING:
     from lenspipe.catalog.run_rows import Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("candidate_id")
-@click.option("--run", "folder", type=click.Path(path_type=Path), required=True, help="Run folder, or a catalogue.")
+@click.option("--run", "folder", type=RUN_FOLDER, required=True, help="Run folder, or a catalogue.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Picture. [default: CANDIDATE_ID.png]")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole comparison as JSON.")
 def command(candidate_id: str, folder: Path, out: Path | None, as_json: bool) -> int:
@@ -66,6 +66,7 @@ def _run_of(folder: Path, candidate_id: str) -> Run:
     from lenspipe.catalog.records import catalog_record, run_of
     from lenspipe.catalog.run_rows import open_run_folder
     from lenspipe.errors import ConfigError
+    from lenspipe.store.urls import is_remote
 
     if not (folder / names.PROVENANCE).exists():
         return open_run_folder(folder)
@@ -76,4 +77,7 @@ def _run_of(folder: Path, candidate_id: str) -> Run:
         )
         raise ConfigError(reason, candidate_id=candidate_id, runs=" ".join(runs))
     known = run_of(catalog_record(folder / names.PROVENANCE), runs[0], folder)
-    return open_run_folder(Path(known["folder"]))
+    home = known["folder"]
+    if is_remote(home):
+        return open_run_folder(click.get_current_context().with_resource(opened(home, writes=False)))
+    return open_run_folder(Path(home))

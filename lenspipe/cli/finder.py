@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, runner_option, set_option, settings_of, workers_option
+from lenspipe.cli import complete
+from lenspipe.cli.options import (
+    OUT_FOLDER,
+    Command,
+    assigned,
+    for_survey,
+    runner_option,
+    set_option,
+    settings_of,
+    workers_option,
+)
 from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
 from lenspipe.toml import put_over
@@ -25,9 +35,13 @@ STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 @click.command(cls=Command)
 @click.argument("tiles", nargs=-1, required=True, metavar="RUN|TILES...")
 @click.option(
-    "--survey", default=None, metavar="NAME|FILE", help="Survey layout of TILES; a run has its own. [default: generic]"
+    "--survey",
+    shell_complete=complete.surveys,
+    default=None,
+    metavar="NAME|FILE",
+    help="Survey layout of TILES; a run has its own. [default: generic]",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the finder.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the finder.")
 @click.option("--bands", default=None, metavar="A,B", help="Bands of the finder. [default: the optical ones]")
 @click.option("--model", "families", multiple=True, metavar="NAME", help="Network family. [default: small-cnn]")
 @click.option(

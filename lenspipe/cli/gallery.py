@@ -1,4 +1,4 @@
-"""`lenspipe gallery`: a page to look at the candidates of a catalogue and grade them."""
+"""`lenspipe gallery`: a page to look at the candidates of a run or a catalogue and grade them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import OUT_FOLDER, Command
 
 if TYPE_CHECKING:
     from lenspipe.catalog.gallery.likeness import MapMethod
 
 
 @click.command(cls=Command)
-@click.argument("catalogue", type=click.Path(path_type=Path))
+@click.argument("catalogue", metavar="RUN|CATALOGUE", type=OUT_FOLDER)
 @click.option("--count", type=int, default=10_000, show_default=True, help="The best so many candidates.")
 @click.option("--stamp-px", type=int, default=64, show_default=True, help="Side of a stamp on the page, pixels.")
 @click.option("--stamp-arcsec", type=float, default=12.0, show_default=True, help="Side of a stamp on the sky.")
@@ -50,18 +50,19 @@ def command(
     map_method: MapMethod,
 ) -> int:
     """
-    Write CATALOGUE/gallery/index.html; it opens from disk, without a server or a network.
+    Write gallery/index.html into a CATALOGUE, or into that of a RUN; it opens from disk, without a server or a network.
 
     Exit code: 0 done, 2 bad request, 3 done, but some tiles could not be opened.
     """
     from lenspipe.catalog.gallery.write import write_gallery
     from lenspipe.cli import printable
     from lenspipe.errors import ConfigError
+    from lenspipe.scan.after.catalog import catalogue_of
 
     if grades and queue is None:
         raise ConfigError("--grades is about the queue: give --queue N too")
     result = write_gallery(
-        catalogue.absolute(),
+        catalogue_of(catalogue.absolute()),
         count=count,
         stamp_px=stamp_px,
         stamp_arcsec=stamp_arcsec,

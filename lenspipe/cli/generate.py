@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import OUT_FOLDER, Command
 from lenspipe.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ from lenspipe.errors import ConfigError
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same stamps."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set of stamps.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="New data set of stamps.")
 @click.option("--label", default=None, metavar="NAME", help="Make this label only. [default: as often as in training]")
 @click.option(
     "--range",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import OUT_FOLDER, Command
 from lenspipe.tables import read_parquet
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="Run folder that was graded.")
+@click.option("--run", type=OUT_FOLDER, required=True, help="Run folder that was graded.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Table. [default: RUN/grades.parquet]")
 @click.option("--lens-from", type=float, default=2.0, show_default=True, help="Mean grade from which it is a lens.")
 @click.option("--nonlens-to", type=float, default=0.5, show_default=True, help="Mean grade up to which it is none.")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
+from lenspipe.store.copies import copy_of
+from lenspipe.store.place import place_at, shown
+from lenspipe.store.urls import is_remote, is_url, local_path
 from lenspipe.toml import Table, parse_assignment, put_over, read_toml
 
 if TYPE_CHECKING:
@@ -46,7 +51,9 @@ def data_of(folders: Sequence[str]) -> Data:
 
     data = parse_sources(folders)
     for path in [data] if isinstance(data, str | Path) else [source.path for source in data]:
-        if not Path(path).is_dir():
+        if is_remote(path):
+            copy_of(str(path))  # which says what is wrong with it
+        elif not Path(local_path(str(path)) if is_url(path) else path).is_dir():
             raise ConfigError("no such folder of stamps", data=str(path))
     return data
 
@@ -127,12 +134,71 @@ def runner_option(default: str = "auto") -> Callable[[CommandT], CommandT]:
     )
 
 
+class FolderType(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click
+    """
+    A folder of this machine, or one of an object store by its URL; the command gets a path in either case.
+
+    Parameters
+    ----------
+    writes : bool
+        Whether the command writes there.
+    exists : bool
+        Refuse a local folder that is not there.
+    """
+
+    name = "path"
+
+    def __init__(self, *, writes: bool, exists: bool = False) -> None:
+        self.writes = writes
+        self._local = click.Path(path_type=Path, exists=exists, file_okay=not exists)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A path, or a URL that `Command` makes a path of when it begins."""
+        if is_remote(value):
+            return str(value)
+        return self._local.convert(local_path(value) if is_url(value) else value, param, ctx)
+
+
+OUT_FOLDER, RUN_FOLDER = FolderType(writes=True), FolderType(writes=False)
+"""A folder that a command writes, and one that it reads."""
+
+
+@contextlib.contextmanager
+def opened(url: str, *, writes: bool) -> Iterator[Path]:
+    """A folder here that stands for one in a store; what is printed says the URL."""
+    with place_at(url, writes=writes) as folder, contextlib.redirect_stdout(_Said(sys.stdout)):
+        yield folder
+
+
+class _Said:
+    """Standard output, in which URLs stand for the folders that stand for them."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(shown(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Command(click.Command):
     """
     A command that refuses an option which is given twice and can hold one value only; click takes the last one.
 
-    Every command of lenspipe is one: ``@click.command(cls=Command)``.
+    Folders in object stores (`FolderType`) are taken when it begins, and put back when it ends. Every command of
+    lenspipe is one: ``@click.command(cls=Command)``.
     """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry out the command, with a folder of this machine for each one in a store."""
+        with contextlib.ExitStack() as stack:
+            for parameter in self.params:
+                name, kind = parameter.name or "", parameter.type
+                if isinstance(kind, FolderType) and is_remote(url := ctx.params.get(name) or ""):
+                    ctx.params[name] = stack.enter_context(opened(str(url), writes=kind.writes))
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse what is given twice, then parse as click does."""

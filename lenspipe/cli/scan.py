@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenspipe import plugins
+from lenspipe.cli import complete
 from lenspipe.cli.options import (
+    OUT_FOLDER,
     Command,
     assigned,
     for_survey,
@@ -28,14 +31,16 @@ if TYPE_CHECKING:
 @click.argument("tiles", nargs=-1, metavar="TILES...")
 @click.option(
     "--survey",
+    shell_complete=complete.surveys,
     default=None,
     metavar="NAME|FILE",
     help="Survey layout: a shipped name or a .toml file. [default: generic]",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Run folder. [default: a new runs/NAME-UTC]")
+@click.option("--out", type=OUT_FOLDER, default=None, help="Run folder. [default: a new runs/NAME-UTC]")
 @click.option(
     "--model",
     "models",
+    shell_complete=complete.models,
     multiple=True,
     metavar="NAME|DIR",
     help="Model or committee that scores; 'none' for no scores. Several models score as a committee. "
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--denoiser",
+    shell_complete=complete.models,
     default=None,
     metavar="NAME|DIR",
     help="Denoiser that cutouts go through before the model. [default: none]",
@@ -108,7 +114,10 @@ if TYPE_CHECKING:
     help="Zero-point for images that have none (recorded as an assumption).",
 )
 @click.option(
-    "--detector", type=click.Choice(["sep", "photutils"]), default=None, help="Source detection. [default: sep]"
+    "--detector",
+    type=click.Choice(["sep", "photutils", *plugins.entries(plugins.DETECTORS)]),
+    default=None,
+    help="Source detection. [default: sep]",
 )
 @click.option(
     "--match",
@@ -202,7 +211,7 @@ def command(
             workers,
             progress.say,
             gpus=None if dry_run else gpus,
-            scorers_per_gpu=scorers_per_gpu,
+            scorers_per_gpu=1 if dry_run else scorers_per_gpu,
         )
         if sample:
             from lenspipe.scan.sample import make_sample

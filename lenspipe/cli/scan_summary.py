@@ -15,8 +15,9 @@ from lenspipe.errors import TileError
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import read_json
 from lenspipe.runner import RunnerName, Workers
+from lenspipe.scan.after.best import SAME_SOURCE_ARCSEC, best_candidates
 from lenspipe.scan.after.catalog import FOLDER as CATALOGUE
-from lenspipe.scan.after.sheet import SAME_SOURCE_ARCSEC, SHEET, best_candidates
+from lenspipe.scan.after.sheet import SHEET
 from lenspipe.scan.familiarity import familiarity_line
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS
 from lenspipe.scan.models import check_tiles, choose_readers
@@ -29,7 +30,7 @@ from lenspipe.scan.stars import star_lines
 from lenspipe.survey.files import size_bytes
 from lenspipe.survey.read import TileFacts, read_facts
 from lenspipe.survey.tile import Tile
-from lenspipe.tables import open_parquet, read_parquet
+from lenspipe.tables import read_parquet
 
 BEST = 10
 SHOWN_FAILURES = 10
@@ -109,20 +110,20 @@ def _print_failures(console: Console, folder: Path) -> None:
 
 
 def _print_best(console: Console, folder: Path) -> None:
-    best = best_candidates(open_parquet(folder / CANDIDATES), BEST)
+    best = best_candidates(folder, BEST)
     table = Table(
         title=f"Best candidates; of those within {SAME_SOURCE_ARCSEC:g} arcsec the best one", title_justify="left"
     )
     magnitudes = [n for n in best.column_names if n.startswith("mag_") and not n.startswith("mag_err_")]
-    for name in ("rank", "score", "ra", "dec", "tile", *magnitudes, "r50 [arcsec]"):
-        table.add_column(name, justify="left" if name == "tile" else "right")
-    for rank, row in enumerate(best.to_pylist(), 1):
+    for name in ("rank", "candidate_id", "score", "ra", "dec", *magnitudes, "r50 [arcsec]"):
+        table.add_column(name, justify="left" if name == "candidate_id" else "right", overflow="fold")
+    for row in best.to_pylist():
         table.add_row(
-            str(rank),
+            _number(row["rank"], "d"),
+            row["candidate_id"],
             _number(row["score"], ".4f"),
             f"{row['ra']:.6f}",
             f"{row['dec']:+.6f}",
-            row["tile"],
             *(_number(row[m], ".2f") for m in magnitudes),
             _number(row["half_light_radius_arcsec"], ".2f"),
         )
@@ -134,7 +135,7 @@ def print_sample_truth(result: ScanResult) -> None:
     from lenspipe.scan.sample import ranks_of_truth
 
     console = _console()
-    table = Table(title="Injected lenses of the sample, and their rank among all rows", title_justify="left")
+    table = Table(title="Injected lenses of the sample, and their rank in the catalogue", title_justify="left")
     for name in ("lens", "theta_E [arcsec]", "arc S/N", "rank", "score"):
         table.add_column(name, justify="right")
     for row in ranks_of_truth(result.folder):
@@ -155,7 +156,7 @@ def print_sample_end(result: ScanResult) -> None:
 
     run, catalogue = shlex.quote(str(result.folder)), result.folder / CATALOGUE
     page = write_gallery(catalogue, count=10_000, stamp_px=64, stamp_arcsec=12.0).index.absolute().as_uri()
-    best = best_candidates(open_parquet(result.folder / CANDIDATES), 1)["candidate_id"][0].as_py()
+    best = best_candidates(result.folder, 1)["candidate_id"][0].as_py()
     console = Console()
     console.print(f"\nThe page of the candidates, to look at and grade: [link={page}]{page}[/link]", soft_wrap=True)
     console.print("Next:")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lenspipe.cli.options import Command
+from lenspipe.cli.options import OUT_FOLDER, Command, FolderType
 
 RULES = ("prototypes", "linear")
 
@@ -20,10 +20,8 @@ RULES = ("prototypes", "linear")
     type=click.Path(path_type=Path, exists=True),
     help="Graded candidates, lenses and others: files of the page, a CSV with ra, dec, grade, or a folder of stamps.",
 )
-@click.option(
-    "--run", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Run that positions are cut from."
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the finder.")
+@click.option("--run", type=FolderType(writes=False, exists=True), help="Run that positions are cut from.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the finder.")
 @click.option(
     "--rule",
     type=click.Choice(RULES),

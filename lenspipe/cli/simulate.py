@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lenspipe.cli.options import Command, assigned, runner_option, set_option, workers_option
+from lenspipe.cli import complete
+from lenspipe.cli.options import OUT_FOLDER, Command, assigned, runner_option, set_option, workers_option
 from lenspipe.simulate.export import FORMATS
 
 if TYPE_CHECKING:
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option("--recipe", "recipe_name", metavar="NAME|FILE.toml", help="A shipped recipe, or a TOML file.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    shell_complete=complete.recipes,
+    metavar="NAME|FILE.toml",
+    help="A shipped recipe, or a TOML file.",
+)
 @set_option("image.0.size_px=48", settings="recipe")
 @click.option("--count", type=click.IntRange(min=1), help="Number of stamps.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same rows.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the data set.")
 @click.option("--pixel-scale", type=float, metavar="ARCSEC", help="Another pixel scale, for recipes with one image.")
 @click.option("--survey", default=None, metavar="NAME", help="Only this survey of the recipe. [default: all]")
 @click.option(
@@ -132,7 +139,7 @@ def _export(recipe: Recipe, count: int, seed: int, out: Path, form: str, resume:
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.simulate.export.run import export
 
-    with ShownProgress("lens") as progress:
+    with ShownProgress("stamp") as progress:
         new = export(recipe, count=count, seed=seed, out=out, form=form, resume=resume, progress=progress)
     click.echo(f"{count} lenses for {form} ({new} new): {out}")
     return 0

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
-from lenspipe.cli.options import Group, assigned
+from lenspipe.cli.options import OUT_FOLDER, Group, assigned
 from lenspipe.errors import ConfigError, did_you_mean
+from lenspipe.plugins import READERS, entries
 from lenspipe.toml import toml_text
 from lenspipe.toml import validate as validate_options
 
@@ -31,8 +32,10 @@ READER_NAMES = (
     "euclid-q1",
     "fits-cubes",
     "fits-folder",
+    "hdf5",
     "lsst2025",
     "npz",
+    "pictures",
 )
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -99,8 +102,14 @@ def validate(folder: Path, radius_arcsec: float) -> int:
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--from", "reader", type=click.Choice(READER_NAMES), required=True, help="Layout of the folder.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
+@click.option(
+    "--from",
+    "reader",
+    type=click.Choice([*READER_NAMES, *entries(READERS)]),
+    required=True,
+    help="Layout of the folder.",
+)
+@click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
 @click.option(
     "--set",
     "settings",
@@ -130,9 +139,10 @@ def convert(
 ) -> int:
     """Convert other people's stamps. `lenspipe stamps readers` lists the layouts and their options."""
     from lenspipe.stamps.convert import convert as convert_stamps
-    from lenspipe.stamps.readers import READERS
+    from lenspipe.stamps.readers import reader_of
+    from lenspipe.stamps.spec import image_specs
 
-    chosen = READERS[reader]
+    chosen = reader_of(reader)
     raw = _options(options) if options else {}
     raw |= assigned(settings)
     stream = chosen.read(folder, validate_options(raw, chosen.options, origin=f"options of {reader}"))
@@ -142,6 +152,13 @@ def convert(
         )
     console = _console()
     console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped", soft_wrap=True)
+    units = {spec.unit for spec in image_specs(stream.schema, where=reader).values()}
+    if stretched := sorted(unit for unit in units if "stretch" in unit):
+        console.print(
+            f"Pixels are in {', '.join(stretched)}: display values, not flux. Nothing measures magnitudes in them, "
+            "and a network that was taught on flux cannot judge them.",
+            soft_wrap=True,
+        )
     if not done.dropped:
         return EXIT_DONE
     table = Table("dropped", "why")
@@ -153,7 +170,7 @@ def convert(
 
 @command.command()
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER FOLDER...", type=FOLDER)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New data set.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
 def merge(folders: tuple[Path, ...], out: Path) -> int:
     """Write several data sets as one: splits and columns are kept, and data_set says where each stamp is from."""
     from lenspipe.stamps.merge import merge as merge_stamps

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, assigned, for_survey, set_option, workers_option
+from lenspipe.cli import complete
+from lenspipe.cli.options import OUT_FOLDER, Command, assigned, for_survey, set_option, workers_option
 from lenspipe.errors import ConfigError
 from lenspipe.toml import put_over
 
@@ -33,7 +34,13 @@ SHOWN = 10
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Rows of RUN: a candidate_id per line, or a CSV or Parquet with that column (and label, grade, split, host).",
 )
-@click.option("--survey", default=None, metavar="NAME|FILE", help="Survey layout of TILES. [default: generic]")
+@click.option(
+    "--survey",
+    shell_complete=complete.surveys,
+    default=None,
+    metavar="NAME|FILE",
+    help="Survey layout of TILES. [default: generic]",
+)
 @click.option(
     "--positions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -41,7 +48,7 @@ SHOWN = 10
 )
 @click.option("--size", "size_px", type=click.IntRange(min=1), default=None, metavar="PX", help="Side of a stamp.")
 @click.option("--bands", default=None, metavar="g,r,i", help="Bands, in this order. [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the stamps.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the stamps.")
 @click.option(
     "--format",
     "form",
@@ -70,6 +77,13 @@ SHOWN = 10
     default="train=0.8,validation=0.1,test=0.1",
     show_default=True,
     help="Fractions of the sky for rows without a split, or none.",
+)
+@click.option(
+    "--split-order",
+    type=click.IntRange(min=0, max=14),
+    default=None,
+    help="HEALPix order of the cells of the sky that are dealt to splits whole: 12 (51 arcsec) for a single tile. "
+    "[default: 6, 0.9 degrees]",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the splits.")
 @click.option(
@@ -100,6 +114,7 @@ def command(
     sky: str,
     label: str | None,
     split: str,
+    split_order: int | None,
     seed: int,
     margin_arcsec: float,
     zero_point_ab: float | None,
@@ -125,7 +140,7 @@ def command(
         raise ConfigError("--positions and --survey are for TILES; of a RUN say --select or --ids", run=source[0])
     if not of_run and (select or ids or positions is None):
         raise ConfigError("of TILES say --positions; --select and --ids are for the folder of a RUN", tiles=source[0])
-    as_stamps = partial(labelled, splits=_splits(split, seed, margin_arcsec), label=label)
+    as_stamps = partial(labelled, splits=_splits(split, seed, margin_arcsec, split_order), label=label)
     with ShownProgress("stamp") as progress:
         wanted = tuple(bands.split(",")) if bands else None
         if of_run:
@@ -160,6 +175,7 @@ def command(
             "split": split,
             "seed": seed,
             "margin_arcsec": margin_arcsec,
+            **({} if split_order is None else {"split_order": split_order}),
             "select": select,
             "positions": None if positions is None else str(positions),
         }
@@ -242,7 +258,9 @@ def _as_a_scan(config: Any = None) -> tuple[Cells, SkyMesh]:
     return (Cells(config.shard.core_px, config.shard.halo_px, mesh.mesh_px), SkyMesh(mesh.mesh_px, mesh.filter_mesh))
 
 
-def _splits(text: str, seed: int, margin_arcsec: float) -> Callable[[pa.Table], Sequence[str | None]] | None:
+def _splits(
+    text: str, seed: int, margin_arcsec: float, order: int | None
+) -> Callable[[pa.Table], Sequence[str | None]] | None:
     if text == "none":
         return None
     from lenspipe.cli.stamps import fractions_of
@@ -250,10 +268,11 @@ def _splits(text: str, seed: int, margin_arcsec: float) -> Callable[[pa.Table], 
     fractions = fractions_of(text)
 
     def splits(rows: pa.Table) -> Sequence[str | None]:
-        from lenspipe.stamps.splits import splits_by_position
+        from lenspipe.stamps.splits import SKY_ORDER, splits_by_position
 
         at = rows["ra_deg"].to_numpy(), rows["dec_deg"].to_numpy()
-        found = splits_by_position(*at, seed=seed, margin_arcsec=margin_arcsec, fractions=fractions)
+        cells = SKY_ORDER if order is None else order
+        found = splits_by_position(*at, seed=seed, margin_arcsec=margin_arcsec, fractions=fractions, order=cells)
         return list(found)
 
     return splits

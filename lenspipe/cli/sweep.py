@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option, set_option, settings_of
+from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option, set_option, settings_of
 
 if TYPE_CHECKING:
     from lenspipe.learn.sweep.run import Runner
@@ -23,7 +23,7 @@ LOG_COLUMNS = 110
     "--space", "space_file", required=True, metavar="FILE.toml", help="What to try (`lenspipe settings sweep`)."
 )
 @set_option("base.optim.epochs=5", settings="sweep")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the sweep.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search and the trainings."
 )

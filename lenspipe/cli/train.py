@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenspipe.cli.options import Command, data_of, data_option, runner_option, set_option, settings_of
+from lenspipe.cli import complete
+from lenspipe.cli.options import OUT_FOLDER, Command, data_of, data_option, runner_option, set_option, settings_of
 from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt import ADAPTATIONS
 from lenspipe.learn.objectives import METHODS, method_names
 
 if TYPE_CHECKING:
+    from lenspipe.learn.boards import MLflow, TensorBoard
     from lenspipe.learn.settings import TrainSettings
     from lenspipe.learn.train import Runner
+    from lenspipe.nn.card import ModelCard
     from lenspipe.runner import Progress, RunnerName, Start
     from lenspipe.stamps.joined import Data
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 @data_option("Data set of stamps with splits, or the folder of a scan (or [[data]] in the settings)", required=False)
 @click.option(
     "--model",
+    shell_complete=complete.families,
     default=None,
     metavar="NAME",
     help="Network family (`lenspipe models`), or timm:NAME; what builds on --pretrained has its network.",
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
     help="Method that adapts to --target, for --task find and classify.",
 )
 @click.option("--target", default=None, metavar="FOLDER", help="Stamps of the survey to adapt to; needs no labels.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the model.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the model.")
 @click.option("--config", "config_file", default=None, metavar="FILE", help="Settings (`lenspipe settings train`).")
 @set_option("optim.weight_decay=0.1", settings="train")
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Epochs. [default: 20]")
@@ -63,7 +68,10 @@ if TYPE_CHECKING:
 @click.option(
     "--pretrained", default=None, metavar="FOLDER|FILE", help="Model to begin from or to build on, or its weights."
 )
-@click.option("--tensorboard", is_flag=True, help="Write OUT/.tensorboard too; needs the package tensorboard.")
+@click.option("--tensorboard", is_flag=True, help="Write OUT/.tensorboard too (lenspipe[tensorboard]).")
+@click.option(
+    "--mlflow", "tracking", default=None, metavar="URI", help="Follow the training in MLflow too (lenspipe[mlflow])."
+)
 def command(
     folders: tuple[str, ...],
     model: str | None,
@@ -84,6 +92,7 @@ def command(
     runner: RunnerName,
     pretrained: str | None,
     tensorboard: bool,
+    tracking: str | None,
 ) -> int:
     """
     Train a network on a data set of labelled stamps.
@@ -98,13 +107,13 @@ def command(
         config_file, assignments, epochs, batch_size, learning_rate, targets, adapt or method, normal, target
     )
     data = data_of(folders) if folders else sources_of(settings)
-    board = _Board(out) if tensorboard else None
 
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.learn.train import train
 
     start = _start(runner, workers)
-    with ShownProgress("step") as progress:
+    asked = {"model": model, "task": task, "seed": seed, **settings.model_dump(mode="json")}
+    with _boards(out, asked, tensorboard=tensorboard, tracking=tracking) as boards, ShownProgress("step") as progress:
         data = stamps_of(data, settings, pretrained, progress)
         card = train(
             data,
@@ -117,8 +126,9 @@ def command(
             n_worker=workers,
             pretrained=pretrained,
             progress=progress,
-            on_step=board,
+            on_step=boards if boards.there else None,
         )
+        boards.card = card
     click.echo(f"{card.name}: {said(card.metrics['validation'])}; {out}")
     if judged := card.metrics.get("adaptation", {}).get("said"):
         click.echo(f"{card.metrics['adaptation']['method']}: {judged}")
@@ -215,23 +225,29 @@ def _on_ray(n_cpu: int) -> Runner:
     return train_ray
 
 
-class _Board:
-    """Writes the numbers of new epochs for TensorBoard."""
+class _Boards:
+    """Boards that are told what the training tells."""
 
-    def __init__(self, out: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "--tensorboard needs the package tensorboard: install it or leave the option out"
-            ) from error
-        self._writer: Any = SummaryWriter(str(out / ".tensorboard"))
-        self._epochs: int | None = None
+    def __init__(self, there: Sequence[TensorBoard | MLflow]) -> None:
+        self.there = there
+        self.card: ModelCard | None = None
 
     def __call__(self, epoch: int, step: int, history: list[dict[str, Any]]) -> None:
-        for row in [] if self._epochs is None else history[self._epochs :]:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self._writer.add_scalar(name, value, row["epoch"])
-            self._writer.flush()
-        self._epochs = len(history)
+        for board in self.there:
+            board(epoch, step, history)
+
+
+@contextlib.contextmanager
+def _boards(out: Path, asked: dict[str, Any], *, tensorboard: bool, tracking: str | None) -> Iterator[_Boards]:
+    """The boards that are asked for, closed whether the training ends well or not."""
+    from lenspipe.learn.boards import MLflow, TensorBoard
+
+    chosen: list[TensorBoard | MLflow] = [TensorBoard(out)] if tensorboard else []
+    if tracking:
+        chosen.append(MLflow(out, tracking, asked))
+    boards = _Boards(chosen)
+    try:
+        yield boards
+    finally:
+        for board in chosen:
+            board.close(boards.card)

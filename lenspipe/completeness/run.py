@@ -203,7 +203,7 @@ def paint_run(
         "config": config.model_dump(mode="json", exclude=AFTERWARDS),
     }
     seconds: dict[str, float] = {}
-    with open_run(folder, request, resume=resume, command="--out"):
+    with open_run(folder, request, resume=resume, command="--out", readme="completeness"):
         same_models(folder / MODEL, setting.context.models)
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         _work(

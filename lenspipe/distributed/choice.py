@@ -6,8 +6,8 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from lenspipe.cores import usable_cores
 from lenspipe.distributed.address import has_joined
-from lenspipe.distributed.session import usable_cores
 from lenspipe.runner import RunnerName, RunnerT, Start, Workers, here
 
 RAY_START_S = 12.0

@@ -60,7 +60,7 @@ class Resources:
 def scan_ray(
     tasks: Sequence[ShardTask],
     context: ScanContext,
-    parts: Path,
+    parts: Path | str,
     *,
     session: str,
     n_worker: int,
@@ -82,8 +82,8 @@ def scan_ray(
     ----------
     tasks : sequence of ShardTask
     context : ScanContext
-    parts : Path
-        Folder of the ledger's parts, on a file system that every node sees.
+    parts : Path or str
+        Folder of the ledger's parts, on a file system that every node sees, or its URL.
     session : str
         Name of this session; part names start with it.
     n_worker : int
@@ -108,7 +108,7 @@ def scan_ray(
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
-    gpus = _gpus(context, resources)
+    gpus = gpus_for(context, resources)
     apart = gpus is not None if separate_scorers is None else separate_scorers
     now, later = machines_now(), machines_later()
     pools = [
@@ -128,18 +128,30 @@ def scan_ray(
         return {"pools": [asdict(pool) for pool in pools], "stats": dataset.stats().splitlines()}
 
 
-def _gpus(context: ScanContext, resources: Resources) -> Workers | None:
+def gpus_for(context: ScanContext, resources: Resources) -> Workers | None:
     """GPUs that score: those asked for, else those that are there now."""
     device, asked = context.config.score.device, resources.gpus
     if not context.models or device == "cpu" or context.config.score.engine == "onnx":
         if asked is not None and asked.most:
             raise ConfigError("GPUs are asked for, and nothing is scored on them: leave --gpus out", device=device)
+        _demand_unshared(resources)
         return None
     there = int(ray.cluster_resources().get("GPU", 0))
     found = Workers(there, there) if asked is None else asked
     if device == "cuda" and not found.most:
         raise ConfigError("score.device is cuda, and Ray has no GPU; use auto or cpu, or say --gpus 0:N", gpus=there)
-    return found if found.most else None
+    if not found.most:
+        _demand_unshared(resources)
+        return None
+    return found
+
+
+def _demand_unshared(resources: Resources) -> None:
+    if resources.scorers_per_gpu > 1:
+        raise ConfigError(
+            "scorers are asked to share GPUs, and nothing is scored on one: leave --scorers-per-gpu out, or say --gpus",
+            scorers_per_gpu=resources.scorers_per_gpu,
+        )
 
 
 def pools_of(
@@ -196,7 +208,7 @@ def machines_later() -> list[Machines] | None:
 
 
 def _whole(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, pools: Sequence[Pool]
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path | str, session: str, pools: Sequence[Pool]
 ) -> ray.data.Dataset:
     """Shards from pixels to committed rows in each of a pool of actors."""
     (pool,) = pools
@@ -207,7 +219,7 @@ def _whole(
 
 
 def _apart(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path, session: str, pools: Sequence[Pool]
+    tasks: Sequence[ShardTask], context: ScanContext, parts: Path | str, session: str, pools: Sequence[Pool]
 ) -> ray.data.Dataset:
     """Shards read and measured in one pool, scored in a second, committed in a third."""
     readers, scorers, committers = pools
@@ -262,7 +274,7 @@ class ScanShards:
 
     scan = staticmethod(scan_shard)
 
-    def __init__(self, context: ScanContext, parts: Path, session: str) -> None:
+    def __init__(self, context: ScanContext, parts: Path | str, session: str) -> None:
         self._context, self._parts, self._session = context, parts, session
         self._finish = ScoreShards(context)
 
@@ -300,7 +312,7 @@ class ScoreCutouts:
 class CommitRows:
     """Actor: commit rows to the ledger, answer with the counts."""
 
-    def __init__(self, parts: Path, session: str) -> None:
+    def __init__(self, parts: Path | str, session: str) -> None:
         self._parts, self._session = parts, session
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -308,7 +320,7 @@ class CommitRows:
         return _commit(table, self._parts, self._session)
 
 
-def _commit(rows: pa.Table, parts: Path, session: str) -> pa.Table:
+def _commit(rows: pa.Table, parts: Path | str, session: str) -> pa.Table:
     """Write a call's rows as one part; a retried call replaces the part it may have written."""
     ids = "\n".join(sorted(rows["shard_id"].to_pylist()))
     name = f"part-{session}-{hashlib.sha256(ids.encode()).hexdigest()[:16]}"

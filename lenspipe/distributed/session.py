@@ -13,9 +13,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
+from lenspipe.cores import usable_cores
 from lenspipe.distributed.address import NO_ANSWER, check_address, on_loopback_alone
 from lenspipe.errors import ConfigError
 from lenspipe.runner import RunnerT, Start, Workers
+from lenspipe.store.place import any_open
 
 # Ray reads these when it is imported, so they are set before the first import of ray below.
 _SETTINGS = {
@@ -73,11 +75,6 @@ def own_ray() -> bool:
     return os.environ.get(_OWN) == "1"
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, which batch systems and containers make fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def ray_session(*, n_worker: int | Workers | None = None, keep_idle: bool = False) -> Iterator[int]:
     """
@@ -131,7 +128,11 @@ def ray_session(*, n_worker: int | Workers | None = None, keep_idle: bool = Fals
 
 
 def on_ray(
-    load: Callable[[int], RunnerT], *, n_worker: int | Workers | None = None, keep_idle: bool = False
+    load: Callable[[int], RunnerT],
+    *,
+    n_worker: int | Workers | None = None,
+    keep_idle: bool = False,
+    commits_to_store: bool = False,
 ) -> Start[RunnerT]:
     """
     Start of a runner on Ray.
@@ -143,20 +144,35 @@ def on_ray(
         its settings when it is imported.
     n_worker, keep_idle
         As of `ray_session`.
+    commits_to_store : bool
+        Whether workers write to an object store themselves, where the output is in one.
 
     Raises
     ------
     ConfigError
-        At once, before anything is made: nothing answers at ``RAY_ADDRESS``.
+        At once, before anything is made: nothing answers at ``RAY_ADDRESS``. When it starts: the output, or a run that
+        is read, is at a URL, of which other machines of the cluster do not have the copy.
     """
     check_address()
 
     @contextlib.contextmanager
     def start(plain_s: float | None = None) -> Iterator[RunnerT]:
         with ray_session(n_worker=n_worker, keep_idle=keep_idle) as n_cpu:
+            if any_open() and not commits_to_store:
+                _demand_one_machine()
             yield load(n_cpu)
 
     return start
+
+
+def _demand_one_machine() -> None:
+    import ray
+
+    if len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1:
+        raise ConfigError(
+            "on a cluster of several machines only a scan writes to a URL; give folders that all of them see, or run "
+            "this with --runner local or on one machine"
+        )
 
 
 def _start(address: str | None, n_cpu: int) -> None:

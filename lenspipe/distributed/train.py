@@ -89,7 +89,7 @@ def train_ray(job: TrainJob, *, n_worker: int, on_step: OnStep) -> None:
 
 def _trainer(*args: Any, **settings: Any) -> Any:
     """
-    `TorchTrainer` without two of the processes that it starts.
+    `TorchTrainer` without two of the processes that it starts, and without its handler of Ctrl-C.
 
     One hands out data sets, which we do not give it. The other frees, on a cluster, what a killed training had booked;
     on a Ray that ends with this process nothing outlives it, and as it asks a dashboard that is not there, each
@@ -102,6 +102,9 @@ def _trainer(*args: Any, **settings: Any) -> Any:
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
             return [each for each in super()._create_default_callbacks() if type(each).__name__ not in unused]
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Nothing: Ctrl-C interrupts here, and what trains ends with this driver. Ray's own ends it with 1."""
 
     return Trainer(*args, **settings)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lenspipe.disk import LOCK, foreign_in, locked
+from lenspipe.disk import LOCK, foreign_in, locked, remove_scratch
 from lenspipe.errors import ConfigError
 from lenspipe.evaluate.audit import audit
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings, Metrics, Printed, Progress
@@ -110,6 +110,7 @@ def evaluate_models(
     if settings.n_audit and not judge.audited:
         raise ConfigError("the audit is of models that give numbers per stamp", task=members[0].card.task)
     with locked(out), undone_on_error(out):
+        remove_scratch(out / PICTURES)
         return _report(judge, members, out, settings, progress)
 
 

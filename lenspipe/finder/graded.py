@@ -211,7 +211,7 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
         notes.append(f"{twice} grades are of candidates that have another; each counts once, by the first grade")
         rows = rows.only(once)
     ra, dec = np.array(rows.ra), np.array(rows.dec)
-    pixels, kept, outside = cut_positions(run, spec, ra, dec)
+    pixels, kept, outside, failed = cut_positions(run, spec, ra, dec)
     if len(outside) == len(ra):
         raise ConfigError(
             "no graded position lies in a tile of the run", positions=len(ra), first=rows.name[0], run=str(run.folder)
@@ -220,8 +220,10 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
         notes.append(
             f"{len(outside)} graded positions lie outside the run's tiles, the first is {rows.name[outside[0]]}"
         )
+    notes += [f"graded candidates in the tile {tile} have no stamp: {why}" for tile, why in failed.items()]
     if lost := len(ra) - len(outside) - len(kept):
-        notes.append(f"{lost} graded candidates have too few pixels with data")
+        of = "too few pixels with data, or are in a tile that cannot be read" if failed else "too few pixels with data"
+        notes.append(f"{lost} graded candidates have {of}")
     split = areas.of(ra[kept], dec[kept])
     use = [k for k, s in enumerate(split) if s is not None]
     if len(use) < len(kept):

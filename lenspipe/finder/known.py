@@ -19,7 +19,9 @@ KNOWN = "known"
 """Folder of their stamps, and name of their part."""
 
 
-def write_known(run: Run, painted: StampSet, lists: Sequence[str], out: Path, *, survey: str) -> list[dict[str, Any]]:
+def write_known(
+    run: Run, painted: StampSet, lists: Sequence[str], out: Path, *, survey: str
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """
     Cut the lenses of lists that lie in the run's tiles, on the grid of the painted stamps, into a data set.
 
@@ -27,8 +29,10 @@ def write_known(run: Run, painted: StampSet, lists: Sequence[str], out: Path, *,
 
     Returns
     -------
-    list of dict
+    known : list of dict
         ``name``, ``list`` and ``grade`` of each stamp, in order; without any, nothing is written.
+    failed : dict
+        Why lenses in a tile have no stamp, by the tile.
     """
     rows: list[dict[str, Any]] = []
     for name in lists:
@@ -36,11 +40,11 @@ def write_known(run: Run, painted: StampSet, lists: Sequence[str], out: Path, *,
         rows += [row | {"list": Path(name).stem} for row in table]
     spec = painted.images["image"]
     ra, dec = (np.array([row[key] for row in rows], float) for key in ("ra", "dec"))
-    pixels, kept, _ = cut_positions(run, spec, ra, dec)
+    pixels, kept, _, failed = cut_positions(run, spec, ra, dec)
     shutil.rmtree(out, ignore_errors=True)
     found = [rows[k] for k in kept]
     if not found:
-        return []
+        return [], failed
     names = [str(row["name"] or f"{row['ra']:.5f} {row['dec']:+.5f}") for row in found]
     n = len(found)
     values: dict[str, list[Any]] = {
@@ -62,4 +66,5 @@ def write_known(run: Run, painted: StampSet, lists: Sequence[str], out: Path, *,
     ]
     out.mkdir(parents=True)
     write_part(pa.table(arrays, schema=painted.schema), out, KNOWN)
-    return [{"name": name, "list": row["list"], "grade": row["grade"]} for name, row in zip(names, found, strict=True)]
+    known = [{"name": name, "list": row["list"], "grade": row["grade"]} for name, row in zip(names, found, strict=True)]
+    return known, failed

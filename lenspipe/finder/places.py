@@ -23,7 +23,7 @@ LEAST_COVERED = 0.75
 
 def cut_positions(
     run: Run, spec: ImageSpec, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], dict[str, str]]:
     """
     Cut stamps at positions from the shards that hold them.
 
@@ -35,8 +35,11 @@ def cut_positions(
         Numbers of the positions that have a stamp, of whose pixels three quarters hold data.
     outside : array
         Numbers of the positions that lie in no shard that is ok.
+    failed : dict
+        Why positions of a tile have no stamp, by the tile: it cannot be read any more, or lacks a band.
     """
     context, stamps, kept = context_of(run), [], []
+    failed: dict[str, str] = {}
     left = np.ones(len(ra_deg), bool)
     for task in tasks_of(run.plan):
         shard = run.shards.filter(pc.equal(run.shards["shard_id"], task.shard.shard_id)).to_pylist()
@@ -49,13 +52,14 @@ def cut_positions(
         left[here] = False
         try:
             cut, covered = _cut_shard(task, context, spec, ra_deg[here], dec_deg[here])
-        except TileError:
+        except TileError as error:
+            failed[task.tile.name] = error.message
             continue
         good = covered >= LEAST_COVERED
         stamps.append(cut[good])
         kept += here[good].tolist()
     pixels = np.concatenate(stamps) if stamps else np.empty((0, *spec.shape), np.float32)
-    return pixels, np.array(kept, np.int64), np.flatnonzero(left)
+    return pixels, np.array(kept, np.int64), np.flatnonzero(left), failed
 
 
 def _cut_shard(

@@ -98,8 +98,9 @@ def _round(record: dict[str, Any], folder: Path) -> Section:
 def _known(record: dict[str, Any], folder: Path) -> Section:
     """Known lenses by the finder as it is now, best first, and how many real sources score as high."""
     known = record["known"]
+    amiss = "".join(f" Those in the tile {tile} could not: {why}." for tile, why in record["known_failed"].items())
     if not known:
-        return Section("Known lenses", "None of the lists (--match) lies in the tiles of the run.")
+        return Section("Known lenses", f"None of the lists (--match) could be cut from the tiles of the run.{amiss}")
     scores = score_stamps(folder, folder / KNOWN)
     held_out = score_stamps(folder, folder / f"round-{len(record['rounds'])}" / "stamps")
     real = held_out.score[np.isin(held_out.kind, ["real", "early_type"])]
@@ -118,6 +119,7 @@ def _known(record: dict[str, Any], folder: Path) -> Section:
     text = (
         f"{len(known)} entries of the lists (--match) could be cut from the tiles of the run; the survey gave them "
         "neither as hosts nor as negatives. Where a list is one of contaminants, its entries should score low."
+        f"{amiss}"
     )
     sheet = _sheet(StampSet.open(folder / KNOWN), order[: 2 * N_COLUMN])
     return Section("Known lenses", text, [(heading, rows)], [("known lenses, best scores first", sheet)])

@@ -77,7 +77,7 @@ def make_finder(
     is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
     if is_run:  # a wrong run is refused before the folder is claimed
         _bands_of(open_run_folder(Path(request.tiles[0])).bands, request, bases)
-    with open_run(out, request.fixed(), resume=True, command="--out"):
+    with open_run(out, request.fixed(), resume=True, command="--out", readme="finder"):
         seconds: dict[str, float] = {}
         step = partial(_timed, seconds)
         run = step("scan", lambda: _scanned(request, out, runners, progress, is_run))
@@ -96,7 +96,7 @@ def make_finder(
             return FinderResult(out, record)
         rounds = step("train", maker.rounds)
         record |= {"rounds": rounds, "versions": versions(), "finished": utc_now()}
-        record["known"] = step("known", maker.known)
+        record["known"], record["known_failed"] = step("known", maker.known)
         before = read_json(out / RECORD).get("seconds", {}) if (out / RECORD).exists() else {}
         record["seconds"] = {k: round(max(v, before.get(k, 0.0)), 1) for k, v in seconds.items()}
         write_json(out / RECORD, record)

@@ -24,6 +24,7 @@ from lenspipe.nn.heads import RowSum
 from lenspipe.nn.network import Network
 from lenspipe.nn.outputs import Find
 from lenspipe.nn.registry import build
+from lenspipe.readme import write_readme
 from lenspipe.stamps.format import ImageSpec
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval
@@ -154,7 +155,9 @@ def finder_of_shots(
             "created": "",
         }
     )
-    return save_model(out, taught, made)
+    card = save_model(out, taught, made)
+    write_readme(out, "model")
+    return card
 
 
 def read_by_last(module: Network, images: NDArray[np.float32]) -> Array:

@@ -304,8 +304,8 @@ class Maker:
         write_json(folder / "round.json", record)
         return record
 
-    def known(self) -> list[dict[str, Any]]:
-        """Known lenses in the run's tiles, cut for the page."""
+    def known(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """Known lenses in the run's tiles, cut for the page, and why those of a tile are not, by the tile."""
         painted = StampSet.open(self.out / STAMPS)
         return write_known(self.run, painted, self.request.lists, self.out / KNOWN, survey=self.survey)
 

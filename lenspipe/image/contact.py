@@ -14,6 +14,8 @@ from lenspipe.robust import robust_sigma
 MARGIN_PX = 2
 GAINS = {1: (1.0,), 3: (0.7, 1.0, 1.6)}
 """Weights of red, green and blue in units of the noise: early types look yellow, young galaxies blue."""
+GROUND, HATCH = (52, 58, 70), (104, 114, 132)
+"""Where there are no data; the gallery's page has the same."""
 ALPHA, Q = 0.05, 4.0
 """Slope at faint intensities and compression of bright ones; the gallery's page begins with the same."""
 
@@ -58,6 +60,53 @@ def sample_stamps(
     )
     shown = [cut[:, bands.index(c)] if c in bands else cut.mean(axis=1) for c in channels]
     return np.stack(shown, axis=1)
+
+
+def sample_covered(
+    mask: NDArray[np.bool_],
+    bands: Sequence[str],
+    x_px: NDArray[np.floating],
+    y_px: NDArray[np.floating],
+    *,
+    channels: Sequence[str],
+    stamp_px: int,
+    step_px: float,
+) -> NDArray[np.bool_]:
+    """
+    Where `sample_stamps` of the same arguments shows data: not masked in the nearest pixel, and inside the image.
+
+    Parameters
+    ----------
+    mask : array (band, y, x), bool
+        True where a pixel is bad.
+
+    Returns
+    -------
+    array (n, channel, stamp_px, stamp_px), bool
+        A channel that the image lacks has data where all its bands have.
+    """
+    offset = (np.arange(stamp_px) - (stamp_px - 1) / 2) * step_px
+    x = np.floor(np.asarray(x_px)[:, None] + offset + 0.5).astype(np.int64)
+    y = np.floor(np.asarray(y_px)[:, None] + offset + 0.5).astype(np.int64)
+    n_y, n_x = mask.shape[1:]
+    inside = ((y >= 0) & (y < n_y))[:, :, None] & ((x >= 0) & (x < n_x))[:, None, :]
+    good = ~mask[:, np.clip(y, 0, n_y - 1)[:, :, None], np.clip(x, 0, n_x - 1)[:, None, :]] & inside
+    return np.stack([good[bands.index(c)] if c in bands else good.all(axis=0) for c in channels], axis=1)
+
+
+def mark_no_data(colour: NDArray[np.uint8], covered: NDArray[np.bool_]) -> None:
+    """
+    Hatch the pixels without data, in place, so that they are not taken for dark sky.
+
+    Parameters
+    ----------
+    colour : array (n, y, x, 3), uint8
+    covered : array (n, y, x), bool
+    """
+    y, x = np.indices(colour.shape[1:3])
+    on_line: NDArray[np.bool_] = np.asarray((x + y) % 8 < 2)
+    hatch = np.where(on_line[..., None], np.array(HATCH, np.uint8), np.array(GROUND, np.uint8))
+    colour[~covered] = np.broadcast_to(hatch, colour.shape)[~covered]
 
 
 def colour_stamps(channels: NDArray[np.floating], *, noise: NDArray[np.floating] | None = None) -> NDArray[np.uint8]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import sep
 from numpy.typing import NDArray
 
+from lenspipe import plugins
 from lenspipe.errors import TileError
 from lenspipe.image.sources import FLAG_BLENDED, FLAG_EDGE, Sources, make_sources
 
@@ -238,4 +239,12 @@ def _segment(
     return sources, np.asarray(parts.data, np.int32)
 
 
-DETECTORS: dict[Literal["sep", "photutils"], Detector] = {"sep": detect_sep, "photutils": detect_photutils}
+DETECTORS: dict[str, Detector] = {"sep": detect_sep, "photutils": detect_photutils}
+
+
+def detector_of(name: str) -> Detector:
+    """The detector of a name, ours or another package's (`lenspipe.plugins`)."""
+    if name in DETECTORS:
+        return DETECTORS[name]
+    found: Detector = plugins.load(plugins.DETECTORS, name)
+    return found

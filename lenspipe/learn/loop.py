@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lenspipe.cores import free_cores
 from lenspipe.learn.batches import Array, channels_last, measure_on
 from lenspipe.learn.fit import FitState, fit
 from lenspipe.learn.fit_state import STATE_FILE, read_state, write_state
@@ -20,7 +21,10 @@ from lenspipe.learn.network import fresh_network
 from lenspipe.learn.players import MAIN
 from lenspipe.learn.world import World
 from lenspipe.nn.network import Network
+from lenspipe.rundir import read_json, write_json
 
+THREADS_FILE = "threads.json"
+"""Threads of a training in its folder: a resume takes as many."""
 Notify = Callable[[int, int, list[dict[str, Any]]], None]
 
 
@@ -34,7 +38,7 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[Network, Fi
         The trained network on the CPU, its last state, and its outputs on the validation stamps.
     """
     optim, objective, held = job.settings.optim, job.objective, job.truth.validation
-    torch.set_num_threads(optim.threads or max(1, (os.cpu_count() or 1) // world.size))
+    torch.set_num_threads(optim.threads or threads_of(Path(job.out), world))
     module, loaded = fresh_network(job)
     device = torch.device(world.device)
     state_path = Path(job.out) / STATE_FILE
@@ -76,6 +80,24 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[Network, Fi
     world.same_buffers(module)
     outputs = objective.outputs_on(job, module, held, world)
     return module.cpu(), state, outputs
+
+
+def threads_of(out: Path, world: World) -> int:
+    """
+    Threads of a worker: the cores that are free as the training begins, the same when it is resumed.
+
+    The last bits of the weights depend on the number of threads. Several workers share all cores, as did a training of
+    before, which kept no number: what is free on each differs, and only one could be kept.
+    """
+    path = out / THREADS_FILE
+    if world.size > 1:
+        return max(1, (os.cpu_count() or 1) // world.size)
+    if path.exists():
+        return int(read_json(path)["threads"])
+    begun = (out / STATE_FILE).exists()
+    threads = max(1, (os.cpu_count() or 1) if begun else free_cores())
+    write_json(path, {"threads": threads})
+    return threads
 
 
 def _kernels_channels_last(module: nn.Module) -> None:

@@ -45,6 +45,11 @@ def cross_entropy(smoothing: float = 0.0, from_epoch: int = 0) -> Loss:
     return loss
 
 
+def mean_of(outputs: Tensor, batch: Tensors) -> Tensor:
+    """Mean of errors that the network itself gave."""
+    return outputs.mean()
+
+
 def mean_square(outputs: Tensor, batch: Tensors) -> Tensor:
     """Mean squared error of scaled targets ``(n, target)``."""
     return functional.mse_loss(outputs.reshape(batch["target"].shape), batch["target"])

@@ -35,7 +35,7 @@ def fresh_network(job: TrainJob) -> tuple[Network, frozenset[str]]:
 def check_network(job: TrainJob, module: nn.Module) -> None:
     """Run two empty stamps through a network; raises `ModelError` where it does not take or give what is asked."""
     card = job.card
-    job.objective.check_network(module)
+    job.objective.check_network(module, job.settings)
     was_training = module.training
     module.eval()
     try:

@@ -287,7 +287,7 @@ class OptimSettings(Table):
     compile: bool = False
     """Whether the network goes through torch.compile."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads of torch a worker; the machine's cores over its workers where null."""
+    """Threads of torch per worker; where null its part of the cores that other work leaves free when it begins."""
 
     @model_validator(mode="after")
     def _consistent(self) -> OptimSettings:

@@ -143,7 +143,12 @@ def run_job(
         fresh_network(job)
     made = (STATE_FILE, CARD_FILE)
     with open_run(
-        out, request, resume=True, command="--out", has_work=lambda: any((out / name).exists() for name in made)
+        out,
+        request,
+        resume=True,
+        command="--out",
+        has_work=lambda: any((out / name).exists() for name in made),
+        readme="model",
     ):
         if (out / CARD_FILE).exists():
             return read_card(out)

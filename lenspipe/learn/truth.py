@@ -111,7 +111,11 @@ def read_truth(
     rows["train"] = _part(rows["train"], said.labels, fraction, seed)
     for name, chosen in rows.items():
         if not len(chosen):
-            raise DataError(f"the data set has no usable stamps in its {name} split", n=data.n, left_out=left_out)
+            raise DataError(
+                f"the data set has no usable stamps in its {name} split{_why_empty(split, known)}",
+                n=data.n,
+                left_out=left_out,
+            )
         if len(np.unique(said.labels[chosen])) < len(said.classes):
             counts = ", ".join(f"{c}: {(said.labels[chosen] == k).sum()}" for k, c in enumerate(said.classes))
             raise DataError(f"the {name} split lacks stamps of a class: a network learns from several", got=counts)
@@ -154,6 +158,16 @@ def _scaled(
             raise DataError("a column has one value only in the training split: nothing to learn", column=name)
     scaled: NDArray[np.float32] = ((values - means) / spreads).astype(np.float32)
     return scaled, tuple(means.tolist()), tuple(spreads.tolist())
+
+
+def _why_empty(split: NDArray[np.object_], known: NDArray[np.bool_]) -> str:
+    there = sorted({str(name) for name in split[known] if name is not None})
+    if len(there) > 1:
+        return ""
+    return (
+        f": all are in {there[0] if there else 'none'}. Stamps of one tile often lie in one cell of the sky, and a "
+        "cell is of one split; cut them again with smaller cells: lenspipe stamps cut ... --split-order 12"
+    )
 
 
 def _part(rows: Rows, labels: NDArray[Any], fraction: float, seed: int) -> Rows:

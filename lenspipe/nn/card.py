@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 from lenspipe.errors import ConfigError, ModelError, did_you_mean
 from lenspipe.nn.outputs import Find, Outputs, nested
 from lenspipe.rundir import write_json
+from lenspipe.store.copies import local_folder
 from lenspipe.toml import Table
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "weights.safetensors"
@@ -193,7 +194,7 @@ def read_card(folder: str | Path) -> ModelCard:
     ModelError
         The folder has no card, or the card is not valid JSON or not a valid card.
     """
-    path = Path(folder) / CARD_FILE
+    path = local_folder(folder) / CARD_FILE
     try:
         return ModelCard.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -242,7 +243,7 @@ def shipped_models() -> list[str]:
 
 def find_model(name_or_path: str | Path) -> Path:
     """
-    Folder of a model given by the name of a shipped one or by its own path.
+    Folder of a model given by the name of a shipped one, by its own path, or by a URL, of which it is the copy here.
 
     Raises
     ------
@@ -251,7 +252,7 @@ def find_model(name_or_path: str | Path) -> Path:
     ConfigError
         Nothing is found under that name; the shipped names are listed.
     """
-    path = Path(name_or_path)
+    path = local_folder(name_or_path)
     if path.suffix.lower() in PICKLES:
         raise ModelError(
             f"a pickle is never loaded: a model is a folder with {CARD_FILE} and {WEIGHTS_FILE}", got=str(path)

@@ -11,10 +11,12 @@ from safetensors.torch import load, save
 from torch import nn
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.allowance import Allowance
 from lenspipe.nn.card import CARD_FILE, PICKLES, WEIGHTS_FILE, ModelCard, read_card, write_card
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build
 from lenspipe.rundir import atomic_path
+from lenspipe.store.copies import local_folder
 
 
 def save_model(folder: str | Path, module: nn.Module, card: ModelCard) -> ModelCard:
@@ -47,9 +49,10 @@ def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
     ------
     ModelError
         A pickle is offered; card or weights are missing; the weights are not the ones the card was written for
-        (SHA-256), are truncated, or do not have the tensors of the card's family.
+        (SHA-256), are truncated, or do not have the tensors of the card's family; or the card asks for a network far
+        larger than they are (`lenspipe.nn.allowance`).
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     if folder.suffix.lower() in PICKLES:
         raise ModelError(
             f"a pickle is never loaded: a model is a folder with {CARD_FILE} and {WEIGHTS_FILE}", got=str(folder)
@@ -73,7 +76,13 @@ def load_model(folder: str | Path) -> tuple[Network, ModelCard]:
         tensors = load(raw)
     except SafetensorError as error:
         raise ModelError(f"the weights are not a safetensors file: {error}", file=str(path)) from error
-    module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
+    try:
+        with Allowance(len(raw), str(path)):
+            module = build(card.family, card.n_channel, card.stamp_px, card.n_out, **card.settings)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:  # a card may say anything
+        raise ModelError(
+            f"no network can be built of the card's settings: {str(error).splitlines()[0][:200]}", file=str(path)
+        ) from error
     want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if want != got:

@@ -16,6 +16,7 @@ from lenspipe.errors import ConfigError, ModelError
 from lenspipe.nn.card import CARD_FILE, SHIPPED, ModelCard, digest, find_model, read_card
 from lenspipe.nn.outputs import Calibration, Find
 from lenspipe.rundir import write_json
+from lenspipe.store.copies import local_folder
 from lenspipe.toml import Table
 
 COMMITTEE_FILE = "committee.json"
@@ -118,7 +119,7 @@ class Committee:
 
 def is_committee(name_or_path: str | Path) -> bool:
     """Whether a model that is asked for is the folder of a committee."""
-    return (Path(name_or_path) / COMMITTEE_FILE).is_file()
+    return (local_folder(name_or_path) / COMMITTEE_FILE).is_file()
 
 
 def committee_of(models: Sequence[str | Path], *, name: str | None = None) -> Committee:
@@ -163,7 +164,8 @@ def open_committee(folder: str | Path) -> Committee:
     ConfigError
         A member is not there.
     """
-    path = Path(folder) / COMMITTEE_FILE
+    folder = local_folder(folder)
+    path = folder / COMMITTEE_FILE
     try:
         card = CommitteeCard.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -174,7 +176,7 @@ def open_committee(folder: str | Path) -> Committee:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or COMMITTEE_FILE
         raise ModelError(f"the committee's card is not valid: {where}: {first['msg']}", file=str(path)) from None
-    folders = tuple(_member_folder(Path(folder), entry.model) for entry in card.members)
+    folders = tuple(_member_folder(folder, entry.model) for entry in card.members)
     for entry, member in zip(card.members, folders, strict=True):
         if (found := digest(member)) != entry.digest:
             raise ModelError(

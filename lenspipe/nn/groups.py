@@ -7,13 +7,10 @@ import functools
 import hashlib
 import io
 import json
-import os
 import sys
-import tempfile
 import types
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lenspipe.disk import cache_folder
 from lenspipe.errors import ModelError
 from lenspipe.rundir import atomic_path
 
@@ -95,24 +93,6 @@ def _character(group: str, kind: str, field_frequency: int, turns: Array, mirror
         return np.where(mirrored | (turns > 0), 0, group_order(group))
     by_turns: Array = 1 + sum((2 * np.cos(m * turns) for m in range(1, field_frequency + 1)), np.zeros(len(turns)))
     return by_turns if group == "so2" else np.where(mirrored, 0, 2 * by_turns)
-
-
-def cache_folder() -> Path:
-    """
-    Folder of the sampled bases: ``LENSPIPE_CACHE``, else ``XDG_CACHE_HOME/lenspipe``, else ``~/.cache/lenspipe``.
-
-    Where none of them can be written, a folder of the user in the system's temporary folder.
-    """
-    own = os.environ.get("LENSPIPE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME")
-    with contextlib.suppress(OSError, RuntimeError):
-        folder = Path(own) if own else (Path(base) if base else Path.home() / ".cache") / "lenspipe"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    folder = Path(tempfile.gettempdir()) / f"lenspipe-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 @functools.lru_cache(maxsize=32)

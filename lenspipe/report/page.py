@@ -11,18 +11,9 @@ from typing import Any
 
 BASE_STYLE = (Path(__file__).parent / "base.css").read_text(encoding="utf-8")
 """Colours and type, shared with the page of candidates (`lenspipe.catalog.gallery`)."""
-DOCUMENT_STYLE = """body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-table { margin: .6rem 0; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { color: var(--dim); font-weight: 600; background: var(--panel); }
-img { max-width: min(100%, 34rem); height: auto; vertical-align: top; border: 1px solid var(--line); }
-img { margin: .3rem .3rem .3rem 0; }
-.scroll { overflow-x: auto; }
-p { max-width: 50rem; }
-.note { color: var(--dim); }
-"""
+DOCUMENT_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
+NARROW, LONG_WORD = 3, 20
+"""Columns up to which a table fits a phone as it is; letters from which a word may break."""
 
 
 @dataclass
@@ -53,7 +44,7 @@ def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         if section.text:
             parts.append(f"<p>{html.escape(section.text)}</p>")
-        parts += [_table(heading, rows) for heading, rows in section.tables]
+        parts += [table_html(heading, rows) for heading, rows in section.tables]
         parts += [image(name, png) for name, png in section.pictures]
     return document(title, "\n".join(parts))
 
@@ -81,10 +72,39 @@ def image(name: str, png: bytes) -> str:
     return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: Sequence[str] | None = None) -> str:
+    """
+    HTML of a table that no screen cuts off: cells wrap, and on a phone each row is a list of its cells.
+
+    Parameters
+    ----------
+    heading : sequence of str
+        Names of the columns, plain text.
+    rows : sequence of sequences of str
+        Cells, plain text.
+    kinds : sequence of str, optional
+        Class of each row.
+    """
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in heading)
+    body = []
+    for k, row in enumerate(rows):
+        cells = (
+            f"<td{_long(cell)} data-label={_quoted(name)}>{html.escape(cell)}</td>"
+            for name, cell in zip(heading, row, strict=True)
+        )
+        kind = "" if kinds is None else f" class={_quoted(kinds[k])}"
+        body.append(f"<tr{kind}>{''.join(cells)}</tr>")
+    wide = ' class="wide"' if len(heading) > NARROW else ""
+    return f"<table{wide}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _long(cell: str) -> str:
+    """A word that has no place to wrap may break anywhere."""
+    return ' class="long"' if any(len(word) > LONG_WORD for word in cell.split()) else ""
+
+
+def _quoted(text: str) -> str:
+    return f'"{html.escape(text, quote=True)}"'
 
 
 def number(value: Any, digits: int = 4) -> str:

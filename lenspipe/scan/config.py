@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, field_validator, model_serializer
 
+from lenspipe import plugins
 from lenspipe.toml import Table
 
 
@@ -30,8 +31,17 @@ class BackgroundConfig(Table):
 class DetectConfig(Table):
     """Detection of sources."""
 
-    detector: Literal["sep", "photutils"] = "sep"
-    """SEP, or photutils' segmentation: slower by ten times and more, and independent of SEP."""
+    detector: str = Field(default="sep", json_schema_extra={"enum": ["sep", "photutils"]})
+    """SEP, or photutils' segmentation: slower by ten times and more, and independent of SEP. Or another package's."""
+
+    @field_validator("detector")
+    @classmethod
+    def _known_detector(cls, name: str) -> str:
+        known = ("sep", "photutils", *plugins.entries(plugins.DETECTORS))
+        if name not in known:
+            raise ValueError(f"no such detector; known: {', '.join(known)}")
+        return name
+
     image: str = "sum"
     """Band to detect on, or ``sum``: the inverse-variance weighted sum of all bands."""
     threshold_sigma: float = Field(default=1.5, gt=0)
@@ -113,7 +123,7 @@ class ScoreConfig(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode == "json":
             before = {"engine": "torch", "precision": "float32"}
-            whole = {name: value for name, value in whole.items() if before.get(name) != value}
+            whole = {name: value for name, value in whole.items() if name not in before or before[name] != value}
         return whole
 
 

@@ -27,8 +27,8 @@ class ScanContext:
     config: ScanConfig
     layout: SurveyLayout
     bands: tuple[str, ...]
-    attempts: Path
-    """Folder of this session's attempt markers."""
+    attempts: Path | str
+    """Folder of this session's attempt markers; a URL where the run is in an object store."""
     models: tuple[Reader, ...] = ()
     """Readers that candidates are shown to, in this order."""
     change: Callable[[ReadShard], ReadShard] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from lenspipe.catalog.vectors import EMBEDDINGS
 from lenspipe.errors import ConfigError
+from lenspipe.footers import footer_digest
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import read_json, versions
 from lenspipe.scan.after.sheet import SHEET
@@ -41,7 +42,7 @@ def unchanged(folder: Path, plan: Path, run: Path) -> dict[str, Any] | None:
     """
     ``run.json`` of a run that ended, every shard done, where its ledger, plan, tables and program are the same since.
 
-    Parts are known by name, size and time; tables are read whole.
+    Parts are known by name, size and footer, which a copy keeps (its time it does not); tables are read whole.
     """
     found = recorded(run)
     counts = found.get("counts", {})
@@ -53,7 +54,7 @@ def unchanged(folder: Path, plan: Path, run: Path) -> dict[str, Any] | None:
 
 
 def _ledger(folder: Path, plan: Path) -> str:
-    parts = [(path.name, (said := path.stat()).st_size, said.st_mtime_ns) for path in part_files(folder / PARTS)]
+    parts = [(path.name, path.stat().st_size, footer_digest(path)) for path in part_files(folder / PARTS)]
     return hashlib.sha256(json.dumps([parts, _digest(plan)]).encode()).hexdigest()
 
 

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from lenspipe.errors import DataError
 from lenspipe.scan.ledger import iter_counted
 from lenspipe.scan.spill import Spill
-from lenspipe.schema import EMBEDDING, FAILURES, PSF, added_fields, candidates_schema, measured_fields, shards_schema
+from lenspipe.schema import (
+    EMBEDDING,
+    FAILURES,
+    PSF,
+    added_fields,
+    candidates_schema,
+    measured_fields,
+    nothing,
+    shards_schema,
+)
 from lenspipe.tables import read_schema
 
 BLOCK_ROWS, BLOCK_BYTES = 256, 32 << 20
@@ -69,7 +78,8 @@ def gathered(parts: list[Path], planned: Set[str], bands: tuple[str, ...], scrat
     DataError
         A part is damaged, or does not hold the candidates that it counts.
     """
-    added = added_fields(bands, list(read_schema(parts[0]).field("candidates").type.value_type)) if parts else []
+    kind = read_schema(parts[-1]).field("candidates").type if parts else None  # of the session that ran last
+    added = added_fields(bands, list(kind.value_type)) if kind else []
     vector = next((f for f in added if f.name == EMBEDDING), None)
     schema = candidates_schema(bands, [f for f in added if f.name != EMBEDDING])
     with contextlib.ExitStack() as stack:
@@ -83,9 +93,23 @@ def gathered(parts: list[Path], planned: Set[str], bands: tuple[str, ...], scrat
             )
         }
         found = Gathered(spill["shards"], spill["psf"], spill["candidates"], spill.get("vectors"))
-        for block in _blocks(iter_counted(parts, planned)):
+        for block in _blocks(_alike(table, kind) for table in iter_counted(parts, planned)):
             _set_down(block, found)
         yield found
+
+
+def _alike(table: pa.Table, kind: pa.DataType) -> pa.Table:
+    """Rows whose candidates have the columns of ``kind``: parts of an older version may have more, which are null."""
+    place = table.schema.get_field_index("candidates")
+    column = table.column(place).combine_chunks()
+    if column.type == kind:
+        return table
+    structs, nested = column.flatten(), {f.name for f in column.type.value_type}
+    children = [structs.field(f.name) if f.name in nested else nothing(f, len(structs)) for f in kind.value_type]
+    counts = pc.fill_null(column.value_lengths(), 0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    lists = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(children, fields=list(kind.value_type)))
+    return table.set_column(place, table.schema.field(place).with_type(kind), lists.cast(kind))
 
 
 def _blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,19 +13,27 @@ import pyarrow.parquet as pq
 from lenspipe.errors import DataError
 from lenspipe.footers import seal
 from lenspipe.rundir import atomic_path
+from lenspipe.store.place import new_object
+from lenspipe.store.urls import joined
 from lenspipe.tables import read_parquet
 
 PARTS = "parts"
 
 
-def write_part(folder: Path, name: str, rows: pa.Table) -> dict[str, int]:
-    """Commit shard rows as one part; a part of the same name is replaced. Returns its counts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / f"{name}.parquet") as temporary:
+def write_part(folder: Path | str, name: str, rows: pa.Table) -> dict[str, int]:
+    """Commit shard rows as one part of a folder or URL; a part of the same name is replaced. Returns its counts."""
+    with _new_part(folder, f"{name}.parquet") as temporary:
         pq.write_table(rows, temporary, compression="zstd", write_page_checksum=True)
         seal(temporary)
     status = rows["status"].to_pylist()
     return {"shards": len(status), "failed": status.count("failed"), "candidates": sum(rows["n_candidate"].to_pylist())}
+
+
+def _new_part(folder: Path | str, name: str) -> AbstractContextManager[Path]:
+    if isinstance(folder, str):
+        return new_object(joined(folder, name))
+    folder.mkdir(parents=True, exist_ok=True)
+    return atomic_path(folder / name)
 
 
 def part_files(folder: Path) -> list[Path]:

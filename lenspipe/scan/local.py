@@ -16,7 +16,7 @@ from lenspipe.scan.shard import scan_shard
 def scan_local(
     tasks: Sequence[ShardTask],
     context: ScanContext,
-    parts: Path,
+    parts: Path | str,
     *,
     session: str,
     on_part: Callable[[dict[str, int]], None],
@@ -28,8 +28,8 @@ def scan_local(
     ----------
     tasks : sequence of ShardTask
     context : ScanContext
-    parts : Path
-        Folder of the ledger's parts.
+    parts : Path or str
+        Folder of the ledger's parts, or its URL.
     session : str
         Name of this session; part names start with it.
     on_part : callable

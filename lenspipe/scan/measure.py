@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lenspipe.bands import selection_band
 from lenspipe.errors import TileError
-from lenspipe.image.detect import DETECTORS, detection_sum
+from lenspipe.image.detect import detection_sum, detector_of
 from lenspipe.image.photometry import Apertures, ab_magnitude, kron_apertures, kron_fluxes, photometry_flags
 from lenspipe.image.sky import Flat
 from lenspipe.image.sources import Sources
@@ -100,7 +100,7 @@ def measure_window(flat: Flat, pixels: Pixels, config: DetectConfig, *, core: Bo
     if mask.all():
         found, segments = _none(), np.zeros(mask.shape, np.int32)
     else:
-        found, segments = DETECTORS[config.detector](
+        found, segments = detector_of(config.detector)(
             image,
             rms,
             mask,

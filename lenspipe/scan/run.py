@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from lenspipe.catalog.vectors import EMBEDDINGS
 from lenspipe.disk import locked, remove_scratch
-from lenspipe.errors import DataError
+from lenspipe.errors import DataError, StoreError
 from lenspipe.rundir import open_run, utc_now, versions, write_json
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.sheet import SHEET, write_sheet
@@ -34,6 +34,7 @@ from lenspipe.scan.readers.contract import Reader, giving
 from lenspipe.scan.request import ScanRequest, check_bands, find_tiles, overlooked
 from lenspipe.scan.stars import star_record
 from lenspipe.stats.calibrate import probability_record
+from lenspipe.store.place import location, place_of
 from lenspipe.store.urls import demand_no_secrets
 from lenspipe.survey.tile import BadTile, Tile
 from lenspipe.tables import read_parquet
@@ -65,7 +66,7 @@ class Runner(Protocol):
         self,
         tasks: Sequence[ShardTask],
         context: ScanContext,
-        parts: Path,
+        parts: Path | str,
         *,
         session: str,
         on_part: Callable[[dict[str, int]], None],
@@ -115,6 +116,7 @@ def run_scan(
     """
     for name in request.tiles:
         demand_no_secrets(name)
+    place = place_of(folder)  # of a run in an object store, of which ``folder`` is a copy
     seconds: dict[str, float] = {}
     found = chosen = None
     notes: list[str] = []
@@ -137,7 +139,8 @@ def run_scan(
         resume=resume,
         command="--out",
         own=OWN,
-        has_work=lambda: any_done(folder / PARTS),
+        readme="scan",
+        has_work=lambda: _has_work(folder),
         spare=lambda: recorded(folder / RUN).get("request"),
     ) as known:
         if known:
@@ -156,7 +159,7 @@ def run_scan(
             done = _done(folder, progress)
         # Parts are read in order of name: a later session's word on a failure is the last.
         session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        attempts = folder / ATTEMPTS / session
+        attempts = location(folder / ATTEMPTS / session)
         context = ScanContext(request.config, request.layout, bands, attempts, chosen.readers)
         if chosen.no_model:
             progress.say(f"No scores: {chosen.no_model}. Sources are detected and measured.")
@@ -166,9 +169,14 @@ def run_scan(
             notes = recorded(folder / RUN).get("notes", [])
         record = {**_record(request, context, chosen.no_model), "notes": notes}
         write_json(folder / RUN, {**record, "status": "running"})
+        if place is not None:
+            place.push()
         told = _scan(plan, done, context, folder, runner, progress, session, seconds)
         begun = time.perf_counter()
         progress.stage("finalize", 1)
+        if place is not None:
+            place.pull(PARTS)
+            place.pull(ATTEMPTS)
         prior = _Prior(request, context.finder)
         totals, inputs = finalize(folder, plan, bands, settle=prior.settle if prior.asked else None)
         shards = read_parquet(folder / SHARDS)
@@ -209,6 +217,16 @@ def _done(folder: Path, progress: Progress) -> set[str]:
     for name in damaged:
         progress.say(f"{PARTS}/{name} is damaged and set aside; its shards are scanned again")
     return done
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether any shard is done; of a store that does not answer it is taken to be so."""
+    if (place := place_of(folder)) is not None:
+        try:
+            place.pull(PARTS)
+        except StoreError:
+            return True
+    return any_done(folder / PARTS)
 
 
 class _Prior:
@@ -284,7 +302,7 @@ def _scan(
         seconds["start"] = time.perf_counter() - begun
         begun = time.perf_counter()
         progress.stage("scan", n_shard, done=n_shard - len(todo))
-        told = run(todo, context, folder / PARTS, session=session, on_part=on_part)
+        told = run(todo, context, location(folder / PARTS), session=session, on_part=on_part)
         seconds["scan"] = time.perf_counter() - begun
     return told
 

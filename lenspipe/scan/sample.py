@@ -11,11 +11,12 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from lenspipe.disk import new_folder
+from lenspipe.scan.after.best import ranked_rows
 from lenspipe.scan.finalize import CANDIDATES
 from lenspipe.simulate.field import simulate_field
-from lenspipe.sky.sphere import first_of_each, separation_arcsec
+from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.sky.wcs import sky_position
-from lenspipe.tables import read_parquet, write_table
+from lenspipe.tables import read_footer, read_parquet, write_table
 
 BANDS = ("g", "r", "i")
 SHAPE_PX, OVERLAP_PX, PIXEL_SCALE_ARCSEC = (800, 1300), 200, 0.2
@@ -98,18 +99,15 @@ def ranks_of_truth(folder: Path) -> list[dict[str, Any]]:
     """
     The sample's lenses and where they came out in the catalogue of a run.
 
-    The rank counts sources: one that both tiles show counts once, with its better score.
+    The rank is the catalogue's: a source that both tiles show is one row. Of the rows near a lens the best counts.
     """
     truth = read_parquet(folder / "sample" / TRUTH)
     truth = truth.filter(truth["is_lens"])
-    found = read_parquet(folder / CANDIDATES, columns=["ra", "dec", "score"])
-    ra, dec = found["ra"].to_numpy(), found["dec"].to_numpy()
-    sources = first_of_each(ra, dec, radius_arcsec=MATCH_ARCSEC)
+    found = ranked_rows(folder, read_footer(folder / CANDIDATES).num_rows).to_pylist()
+    ra, dec = (np.array([row[name] for row in found]) for name in ("ra", "dec"))
     rows = []
     for number, lens in enumerate(truth.to_pylist(), 1):
-        apart = separation_arcsec(ra[sources], dec[sources], lens["ra"], lens["dec"])
-        near = np.flatnonzero(apart < MATCH_ARCSEC)
-        rank = int(near[0]) + 1 if len(near) else None
-        score = found["score"][sources[near[0]]].as_py() if len(near) else None
+        near = np.flatnonzero(separation_arcsec(ra, dec, lens["ra"], lens["dec"]) < MATCH_ARCSEC)
+        rank, score = (found[near[0]][name] if len(near) else None for name in ("rank", "score"))
         rows.append({"lens": number, **lens, "rank": rank, "score": score})
     return rows

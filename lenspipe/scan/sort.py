@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from lenspipe.catalog.order import best_first, sort_value
 from lenspipe.tables import table_writer
 
 BUCKET_ROWS = 500_000
 SAMPLE_ROWS = 200_000
-SORT_KEYS = [("score", "descending"), ("candidate_id", "ascending")]
 
 
 def write_sorted(
@@ -28,7 +27,7 @@ def write_sorted(
     bucket_rows: int = BUCKET_ROWS,
 ) -> None:
     """
-    Write rows sorted by score, highest first, then by candidate_id; rows without a score come last.
+    Write rows best first (`lenspipe.catalog.order`): by score, those without one last, equal ones by candidate_id.
 
     A sample sort (Frazer & McKellar 1970, JACM 17, 496): the memory it needs is that of one bucket,
     about ``bucket_rows``, however many rows there are.
@@ -69,13 +68,12 @@ def write_sorted(
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    return table.take(pc.sort_indices(table, sort_keys=SORT_KEYS))
+    return table.take(best_first(table))
 
 
 def _keys(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Sort keys that rise: minus the score (nulls as +infinity), and the identifier."""
-    score = -table["score"].to_numpy()
-    return np.where(np.isnan(score), np.inf, score), table["candidate_id"].to_numpy()
+    """Sort keys that rise: of the order, and the identifier."""
+    return sort_value(table), table["candidate_id"].to_numpy()
 
 
 def _splitters(chunks: Iterator[pa.Table], *, n_row: int, n_bucket: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +81,7 @@ def _splitters(chunks: Iterator[pa.Table], *, n_row: int, n_bucket: int) -> tupl
     step, skip = max(1, n_row // SAMPLE_ROWS), 0
     scores, ids = [], []
     for table in chunks:
-        score, candidate_id = _keys(table.select(["score", "candidate_id"]))
+        score, candidate_id = _keys(table)
         scores.append(score[skip::step])
         ids.append(candidate_id[skip::step])
         skip = (skip - table.num_rows) % step

@@ -134,7 +134,7 @@ def render_galaxy(
     Unlensed galaxy before the PSF, ``(band, y, x)`` in nJy.
 
     As `render`, but the pixels around the centre of a cuspy profile (n > 1.5) are integrated on 31 times finer
-    points: at n = 4 the rays alone miss a few per cent of the flux.
+    points, and again on finer ones at the cusp: at n = 4 the rays alone miss a few per cent of the flux.
     """
     image = np.zeros((n_band, grid.size_px * sampling, grid.size_px * sampling))
     for component in components:
@@ -153,11 +153,29 @@ def _refine_core(shape: Array, profile: Sersic, scale_arcsec: float) -> None:
     rows = np.arange(max(row - 1, 0), min(row + 2, len(shape)))
     if not (len(columns) and len(rows)):
         return
-    fine = (np.arange(31) - 15) / 31
-    x = ((columns[:, None] - half + fine) * scale_arcsec).ravel()
-    y = ((rows[:, None] - half + fine) * scale_arcsec).ravel()
-    flux = profile.brightness(x[None], y[:, None]).reshape(len(rows), 31, len(columns), 31).mean(axis=(1, 3))
-    shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = flux * scale_arcsec**2
+    x, y = ((places - half).astype(float) * scale_arcsec for places in (columns, rows))
+    flux = _mean_brightness(profile, x, y, scale_arcsec) * scale_arcsec**2
+    shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = flux
+
+
+def _mean_brightness(profile: Sersic, x: Array, y: Array, side: float, *, levels: int = 3) -> Array:
+    """
+    Mean brightness ``(y, x)`` of square cells around positions, on 31 times finer points.
+
+    The cells of the finer points at the cusp are integrated in the same way, on so many levels: on the first alone, the
+    point on the cusp itself would stand for 1.5 % of the flux at n = 5.
+    """
+    fine = (np.arange(31) - 15) / 31 * side
+    fine_x, fine_y = ((places[:, None] + fine).ravel() for places in (x, y))
+    points = profile.brightness(fine_x[None], fine_y[:, None])
+    if levels > 1:
+        near_x = np.flatnonzero(abs(fine_x - profile.x_arcsec) < 1.5 * side / 31)
+        near_y = np.flatnonzero(abs(fine_y - profile.y_arcsec) < 1.5 * side / 31)
+        if len(near_x) and len(near_y):
+            core = _mean_brightness(profile, fine_x[near_x], fine_y[near_y], side / 31, levels=levels - 1)
+            points[np.ix_(near_y, near_x)] = core
+    found: Array = points.reshape(len(y), 31, len(x), 31).mean(axis=(1, 3))
+    return found
 
 
 def convolve(

@@ -111,6 +111,7 @@ def simulate(
         resume=resume,
         command="--out",
         own=("simulate.json", CONTACT_SHEET),
+        readme="stamps",
         has_work=lambda: any(out.glob("*.parquet")),
     ):
         todo = [part for part in plan_parts(count, recipe.part_rows) if rows_there(out, part) < len(part)]

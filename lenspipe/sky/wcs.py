@@ -203,3 +203,34 @@ def sky_position(
         sky: SkyCoord = pixel_to_skycoord(x_px, y_px, wcs, origin=0).icrs
         ra_deg, dec_deg = sky.ra.deg, sky.dec.deg
     return np.asarray(ra_deg, float) % 360.0, np.asarray(dec_deg, float)
+
+
+def compass(
+    wcs: WCS, x_px: NDArray[np.floating], y_px: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """
+    Directions of north and east in the pixels at some positions.
+
+    Parameters
+    ----------
+    wcs : WCS
+    x_px, y_px : arrays (n,)
+        Positions, 0-based.
+
+    Returns
+    -------
+    north_deg, east_deg : arrays (n,)
+        Angles from +x (columns) towards +y (rows), in [0, 360); 90 degrees apart where pixels are square.
+    """
+    x, y = np.asarray(x_px, float), np.asarray(y_px, float)
+    ra, dec = sky_position(wcs, x, y)
+    step = []
+    for dx, dy in ((1.0, 0.0), (0.0, 1.0)):
+        other_ra, other_dec = sky_position(wcs, x + dx, y + dy)
+        east = ((other_ra - ra + 180) % 360 - 180) * np.cos(np.radians(dec))
+        step.append((east, other_dec - dec))
+    (east_x, north_x), (east_y, north_y) = step
+    turn = np.sign(east_x * north_y - north_x * east_y)  # the inverse of the matrix, without its size
+    north = np.degrees(np.arctan2(turn * east_x, -turn * east_y)) % 360
+    east = np.degrees(np.arctan2(-turn * north_x, turn * north_y)) % 360
+    return north, east

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lenspipe.disk import new_folder
 from lenspipe.errors import DataError
+from lenspipe.readme import write_readme
 from lenspipe.stamps.format import write_part
 from lenspipe.stamps.readers.stream import StampStream
 from lenspipe.stamps.splits import splits_by_key, splits_by_position
@@ -72,6 +73,7 @@ def convert(
         if n == 0:
             stamp, reason = stream.dropped[0] if stream.dropped else ("", "there is none")
             raise DataError(f"not one stamp could be read: {reason}", stamp=stamp, dropped=len(stream.dropped))
+        write_readme(scratch, "stamps")
     return Converted(n, tuple(stream.dropped))
 
 

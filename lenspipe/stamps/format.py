@@ -20,6 +20,7 @@ from lenspipe.errors import DataError
 from lenspipe.footers import seal
 from lenspipe.stamps.generated import GENERATOR, demand_learnt_from
 from lenspipe.stamps.spec import SPLITS, ImageSpec, image_array, image_column, image_specs, stamp_schema
+from lenspipe.store.copies import local_folder
 from lenspipe.tables import open_parquet, read_parquet
 
 __all__ = ["SPLITS", "ImageSpec", "StampSet", "image_array", "image_column", "stamp_schema", "write_part"]
@@ -137,7 +138,7 @@ class StampSet:
     @classmethod
     def open(cls, folder: str | Path) -> StampSet:
         """
-        Open a data set.
+        Open a data set in a folder, or the copy here of one at a URL.
 
         Raises
         ------
@@ -145,7 +146,7 @@ class StampSet:
             The folder is missing or holds no Parquet, a part is unreadable, parts have different schemas, or a stamp
             that a generator made is not of the split train: none is ever judged on.
         """
-        folder = Path(folder)
+        folder = local_folder(folder)
         parts = tuple(sorted(folder.glob("*.parquet")))
         if not parts:
             raise DataError("no Parquet parts in this folder", folder=str(folder))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.spec import ImageSpec, stamp_schema
+from lenspipe.store.urls import is_url
 from lenspipe.tables import open_parquet, read_footer, read_parquet
 
 DATA_SET, SURVEY = "data_set", "survey"
@@ -111,8 +112,12 @@ def open_stamps(data: Data, *, one_grid: bool = True) -> StampSet:
 def absolute(data: Data) -> str | tuple[Source, ...]:
     """The same data by absolute paths, which a worker elsewhere understands."""
     if isinstance(data, str | Path):
-        return os.path.abspath(data)
-    return tuple(dataclasses.replace(source, path=os.path.abspath(source.path)) for source in data)
+        return _absolute(data)
+    return tuple(dataclasses.replace(source, path=_absolute(source.path)) for source in data)
+
+
+def _absolute(path: str | Path) -> str:
+    return str(path) if is_url(path) else os.path.abspath(path)
 
 
 def asked_for(data: Data) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lenspipe.disk import new_folder
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.readme import write_readme
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.stamps.joined import DATA_SET, JoinedStamps, Source
 
@@ -58,6 +59,7 @@ def merge(folders: Sequence[Path], out: Path, *, progress: Callable[[int], None]
             write_part(table, scratch, f"part-{part:05d}")
             done += table.num_rows
             progress(done)
+        write_readme(scratch, "stamps")
     names = zip(stamps.names, stamps.members, strict=True)
     return Merged({name: member.n for name, member in names}, _torn_hosts(stamps))
 

@@ -74,9 +74,10 @@ def splits_by_position(
     seed: int,
     margin_arcsec: float,
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
+    order: int = SKY_ORDER,
 ) -> NDArray[np.object_]:
     """
-    Split of each position ``(n,)`` by its HEALPix cell of order 6; None in a margin between different splits.
+    Split of each position ``(n,)`` by its HEALPix cell; None in a margin between different splits.
 
     Two stamps less than ``margin_arcsec`` apart never lie in two splits: where a circle of that radius reaches into
     a cell of another split, the stamp is in none. That costs about 0.2 % of the sky at 5".
@@ -91,14 +92,16 @@ def splits_by_position(
         Least distance between stamps of different splits, arcsec.
     fractions : mapping
         As in `splits_by_key`.
+    order : int
+        HEALPix order of the cells; a higher one for stamps of a small part of the sky.
     """
     ra, dec = np.atleast_1d(np.asarray(ra_deg, float)), np.atleast_1d(np.asarray(dec_deg, float))
-    splits = _splits_of_cells(cells_of(ra, dec, SKY_ORDER), seed, fractions)
+    splits = _splits_of_cells(cells_of(ra, dec, order), order, seed, fractions)
     for near_ra, near_dec in ring_around(ra, dec, radius_arcsec=margin_arcsec, n=16):
-        splits[_splits_of_cells(cells_of(near_ra, near_dec, SKY_ORDER), seed, fractions) != splits] = None
+        splits[_splits_of_cells(cells_of(near_ra, near_dec, order), order, seed, fractions) != splits] = None
     return splits
 
 
-def _splits_of_cells(cells: NDArray[Any], seed: int, fractions: Mapping[str, float]) -> NDArray[np.object_]:
+def _splits_of_cells(cells: NDArray[Any], order: int, seed: int, fractions: Mapping[str, float]) -> NDArray[np.object_]:
     distinct, inverse = np.unique(cells, return_inverse=True)
-    return splits_by_key([f"hpx{SKY_ORDER}/{cell}" for cell in distinct], seed=seed, fractions=fractions)[inverse]
+    return splits_by_key([f"hpx{order}/{cell}" for cell in distinct], seed=seed, fractions=fractions)[inverse]

@@ -11,6 +11,8 @@ from lenspipe.stats.curves import Z95
 from lenspipe.stats.neighbours import unit
 
 Array = NDArray[np.float64]
+N_QUERY = 15
+"""Questions per class of an episode, at most."""
 
 
 def nearest_prototype(query: Array, support: Array, labels: NDArray[np.integer], n_class: int) -> NDArray[np.intp]:
@@ -43,11 +45,9 @@ def episode_accuracy(
     n_way: int,
     k_shot: int,
     n_episode: int = 400,
-    n_query: int = 15,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """
-    Mean accuracy of episodes: of ``n_way`` classes, ``k_shot`` examples each tell ``n_query`` others of each.
+    Mean accuracy of episodes: of ``n_way`` classes, ``k_shot`` examples each tell 15 others of each.
 
     Examples and questions come from separate stamps. Vectors are brought to length 1. The interval is that of the mean
     over episodes, as papers give it; it leaves out that all episodes are drawn from the same stamps.
@@ -58,8 +58,7 @@ def episode_accuracy(
         Vectors that are asked for, and their classes.
     known, labels : arrays (m, size) and (m,)
         Vectors that examples are drawn from, and their classes.
-    n_way, k_shot, n_episode, n_query : int
-    seed : int
+    n_way, k_shot, n_episode : int
 
     Returns
     -------
@@ -71,14 +70,14 @@ def episode_accuracy(
     classes = [c for c in np.unique(labels) if (labels == c).sum() >= k_shot and (answers == c).any()]
     if len(classes) < n_way:
         return {"accuracy": None, "interval95": None, "why": "too few stamps per class", **said}
-    asked, shots, rng = unit(query), unit(known), np.random.default_rng(seed)
+    asked, shots, rng = unit(query), unit(known), np.random.default_rng(0)
     rows = {c: (np.flatnonzero(labels == c), np.flatnonzero(answers == c)) for c in classes}
     right = np.empty(n_episode)
     for k in range(n_episode):
         chosen = rng.choice(len(classes), n_way, replace=False)
         pairs = [rows[classes[c]] for c in chosen]
         support = [rng.choice(there, k_shot, replace=False) for there, _ in pairs]
-        question = [rng.choice(there, min(n_query, len(there)), replace=False) for _, there in pairs]
+        question = [rng.choice(there, min(N_QUERY, len(there)), replace=False) for _, there in pairs]
         found = nearest_prototype(
             asked[np.concatenate(question)], shots[np.concatenate(support)], np.repeat(np.arange(n_way), k_shot), n_way
         )

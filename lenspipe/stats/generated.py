@@ -9,6 +9,8 @@ Array = NDArray[np.float64]
 BLOCK = 512
 N_RESAMPLE = 50
 N_RING = 6
+N_SUPPORT = 3
+"""Neighbours within which a vector belongs to a support, as in the paper."""
 
 
 def frechet_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
@@ -64,30 +66,29 @@ def nearest(query: NDArray[np.floating], known: NDArray[np.floating], k: int = 1
     return out
 
 
-def support(taken: NDArray[np.floating], made: NDArray[np.floating], *, k: int = 3) -> tuple[float, float]:
+def support(taken: NDArray[np.floating], made: NDArray[np.floating]) -> tuple[float, float]:
     """
     Precision and recall of a distribution's support (Kynkäänniemi et al. 2019, equations 1 and 2).
 
-    A vector lies in the support of a set where it is no further from one of its vectors than that one's k-th
+    A vector lies in the support of a set where it is no further from one of its vectors than that one's third
     neighbour in the set.
 
     Parameters
     ----------
     taken, made : arrays (n, size) and (m, size)
         Features of stamps that were taken, and that were made.
-    k : int
 
     Returns
     -------
     precision, recall
         Part of what is made that lies in the support of what was taken, and the reverse.
     """
-    return _within(made, taken, k), _within(taken, made, k)
+    return _within(made, taken), _within(taken, made)
 
 
-def _within(query: NDArray[np.floating], known: NDArray[np.floating], k: int) -> float:
+def _within(query: NDArray[np.floating], known: NDArray[np.floating]) -> float:
     known = np.asarray(known, np.float64)
-    radius = nearest(known, known, k, itself=True)[:, -1]
+    radius = nearest(known, known, N_SUPPORT, itself=True)[:, -1]
     length, inside = (known**2).sum(1), 0
     for start in range(0, len(query), BLOCK):
         some = np.asarray(query[start : start + BLOCK], np.float64)
@@ -115,7 +116,7 @@ def wasserstein(one: NDArray[np.floating], other: NDArray[np.floating]) -> float
     return 0.0 if apart == 0 else float("inf")
 
 
-def ring_means(stamps: NDArray[np.floating], n_ring: int = N_RING) -> Array:
+def ring_means(stamps: NDArray[np.floating]) -> Array:
     """
     Mean brightness in rings around the middle of stamps ``(n, channel, y, x)``: ``(n, channel * ring)``.
 
@@ -123,16 +124,14 @@ def ring_means(stamps: NDArray[np.floating], n_ring: int = N_RING) -> Array:
     """
     side = stamps.shape[-1]
     y, x = np.mgrid[:side, :side] - (side - 1) / 2
-    number = np.minimum((np.hypot(x, y) * n_ring / (side / 2)).astype(int), n_ring).ravel()
-    weight = np.stack([(number == k) / (number == k).sum() for k in range(n_ring) if (number == k).any()], axis=1)
+    number = np.minimum((np.hypot(x, y) * N_RING / (side / 2)).astype(int), N_RING).ravel()
+    weight = np.stack([(number == k) / (number == k).sum() for k in range(N_RING) if (number == k).any()], axis=1)
     flat = stamps.reshape(*stamps.shape[:2], -1)
     found: Array = (flat @ weight).reshape(len(stamps), -1)
     return found
 
 
-def profile_distance(
-    made: NDArray[np.floating], taken: NDArray[np.floating], seed: int = 0
-) -> tuple[float, tuple[float, float]]:
+def profile_distance(made: NDArray[np.floating], taken: NDArray[np.floating]) -> tuple[float, tuple[float, float]]:
     """
     Mean over rings and channels of `wasserstein` of their brightness, with its 95 % interval by resampling stamps.
 
@@ -144,7 +143,7 @@ def profile_distance(
         Stretched stamps.
     """
     one, other = ring_means(made), ring_means(taken)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = [
         _mean_distance(one[rng.integers(0, len(one), len(one))], other[rng.integers(0, len(other), len(other))])
         for _ in range(N_RESAMPLE)

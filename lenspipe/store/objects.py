@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from lenspipe.errors import StoreError
-from lenspipe.store.urls import joined, said, url_filesystem
+from lenspipe.errors import ForbiddenError, StoreError
+from lenspipe.store.urls import is_remote, joined, said, url_filesystem
 
 T = TypeVar("T")
 PATIENCE = "LENSPIPE_STORE_PATIENCE_S"
@@ -22,7 +22,20 @@ _FINAL = (
     *(ImportError, TypeError, ValueError, KeyError, AttributeError, StoreError),
 )
 """What waiting does not mend."""
-_FINAL_WORDS = ("Credential", "RefreshError", "ParamValidation", "InvalidToken", "ExpiredToken", "NoSuchBucket")
+_FINAL_WORDS = ("ParamValidation", "NoSuchBucket")
+_CREDENTIALS = (
+    *("Credential", "RefreshError", "InvalidToken", "ExpiredToken", "TokenRefreshRequired", "InvalidAccessKeyId"),
+    *(
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "TokenRetrieval",
+        "SSOToken",
+        "NotSignedUp",
+        "ClientAuthentication",
+    ),
+    *("401, message", "Access Key Id you provided", "provided token"),
+)
+"""In what is said of credentials that are absent, expired or not known: of all objects, not of one."""
 MERGE_BYTES = 32 << 10
 """Two ranges with less than this between them are one request, which takes as long as this many bytes or more."""
 RANGES_AT_ONCE = 32
@@ -51,13 +64,16 @@ def patiently(work: Callable[[], T], url: str) -> T:
     Raises
     ------
     StoreError
-        The store fails for longer. What waiting does not mend (no such object, no permission) is raised as it is.
+        The store fails for longer, or takes no credentials; `ForbiddenError` where it knows them, and refuses. What
+        else waiting does not mend (no such object) is raised as it is.
     """
     begun, wait = time.monotonic(), _FIRST_WAIT_S
     while True:
         try:
             return work()
         except Exception as error:
+            if is_remote(url) and (refusal := _refusal(error, url)) is not None:
+                raise refusal from error
             if isinstance(error, _FINAL) or any(w in f"{type(error).__name__} {error}" for w in _FINAL_WORDS):
                 raise
             waited = time.monotonic() - begun
@@ -72,13 +88,40 @@ def patiently(work: Callable[[], T], url: str) -> T:
             wait = min(2 * wait, _LONGEST_WAIT_S)
 
 
+def _refusal(error: BaseException, url: str) -> StoreError | None:
+    """What to say of an error about permissions; None of others."""
+    if isinstance(error, StoreError):
+        return None
+    at: BaseException | None = error
+    while at is not None:  # the store's package translates the server's code away, and keeps it as the cause
+        if not isinstance(at, FileNotFoundError) and any(w in f"{type(at).__name__} {at}" for w in _CREDENTIALS):
+            return StoreError(
+                "the store takes no credentials of this process: they are missing, expired or not known to it; "
+                "set or renew them (for S3: AWS_PROFILE, AWS_ACCESS_KEY_ID or `aws sso login`), look at the clock, and "
+                f"give the same command again, with --resume where there is one ({said(at)})",
+                url=url,
+            )
+        at = at.__cause__ or at.__context__
+    if isinstance(error, PermissionError):
+        return ForbiddenError(
+            "the store forbids it: ask its owner for the permission to list, read and write there, or take other "
+            f"credentials ({said(error)})",
+            url=url,
+        )
+    return None
+
+
 def version_of(url: str) -> Version:
     """Size and version of an object, asked of the store; raises `FileNotFoundError` where there is none."""
     filesystem, path = url_filesystem(url)
 
     def ask() -> Version:
         filesystem.invalidate_cache(path)
-        facts = filesystem.info(path)
+        try:
+            facts = filesystem.info(path)
+        except PermissionError:  # the answer to HEAD has no body that would say why; that to GET has
+            filesystem.cat_file(path, start=0, end=1)
+            raise
         if facts.get("type") == "directory" or facts.get("size") is None:
             raise FileNotFoundError(f"{url} is not an object with a size")
         return _version(facts)
@@ -163,10 +206,7 @@ def listed(url: str) -> dict[str, Version]:
     for name, facts in patiently(ask, url).items():
         inside = name.strip("/").removeprefix(root).strip("/")
         if inside and facts.get("type") != "directory":
-            tag = next(
-                (str(facts[k]) for k in ("ETag", "etag", "generation", "LastModified", "created") if facts.get(k)), ""
-            )
-            found[inside] = Version(int(facts["size"]), tag)
+            found[inside] = _version(facts)
     return found
 
 

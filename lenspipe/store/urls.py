@@ -41,6 +41,12 @@ _USER, _QUERY = (
         r"|api_?key|secret\w*|password|sv|se|sp)="
     ),
 )
+_WEB_USER = re.compile(r"(?i)(?<=(?:http|ttps)://)[^/?#@]*@")
+_WEB_KEYS = re.compile(
+    r"(?i)key|.*api_?key|key-pair-id|auth.*|.*secret.*|.*token.*|sig.*|access.*|aws.*|x-(?:amz|goog|ms)-.*|googleaccessid"
+    r"|policy|.*password|passw?d|pwd|.*credential.*|jwt|session.*|code|sv|se|sp|sas"
+)
+"""Names in a web address's query, or behind its ``#``, that give a right to whoever has the address."""
 _SECRET_NAMES = re.compile(r"(?i)secret|token|password|access_?key|credential|account_key|sas")
 _SECRET_BYTES = 8
 
@@ -54,13 +60,20 @@ def demand_no_secrets(path: str) -> None:
     ConfigError
         It does; the message names the URL without them.
     """
-    if is_url(path) and (_USER.search(path) or _QUERY.search(path)):
-        bare = _USER.sub("://", path).partition("?")[0]
+    if is_url(path) and (_USER.search(path) or _QUERY.search(path) or _web_secret(path)):
+        bare = _WEB_USER.sub("", _USER.sub("://", path)).partition("?")[0].partition("#")[0]
         raise ConfigError(
             "the URL holds credentials or a signature, which a run's record would show to everybody: give them to "
             "fsspec by environment variables or its configuration files, and the URL without them",
             url=bare,
         )
+
+
+def _web_secret(path: str) -> bool:
+    if not re.search(r"(?i)https?://", path):
+        return False
+    names = (urllib.parse.unquote(name) for name in re.findall(r"[?&;#]([^=?&;#]+)=", path))
+    return bool(_WEB_USER.search(path)) or any(_WEB_KEYS.fullmatch(name) for name in names)
 
 
 def without_secrets(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
-from lenspipe.errors import ConfigError, Fact, LenspipeError, TileError
+from lenspipe.errors import ConfigError, Fact, ForbiddenError, LenspipeError, TileError
 from lenspipe.sky.wcs import is_wcs_card
 from lenspipe.store.objects import Version, version_of
 from lenspipe.store.stream import RemoteFile
@@ -173,7 +173,7 @@ def open_file(
     TileError
         Anything the file's bytes can cause, here or in the body of the ``with``: missing, truncated, not FITS.
     StoreError
-        The store of a remote file fails for longer than is waited for.
+        The store of a remote file fails for longer than is waited for, or takes no credentials.
     """
     try:
         with warnings.catch_warnings(), contextlib.ExitStack() as stack:
@@ -196,7 +196,7 @@ def open_file(
             hdus = stack.enter_context(fits.open(source, memmap=False, lazy_load_hdus=True))
             yield OpenedFile(hdus, structure, remote)
     except LenspipeError as error:
-        if isinstance(error, ConfigError) and is_remote(file):
+        if isinstance(error, ConfigError | ForbiddenError) and is_remote(file):
             raise TileError(error.message, **error.facts) from error
         raise
     except Exception as error:
@@ -361,7 +361,7 @@ def size_bytes(file: str) -> int:
         return version_of(file).size if is_remote(file) else os.path.getsize(local_path(file))
     except OSError as error:
         raise TileError("the file is not there", file=file) from error
-    except ConfigError as error:
+    except (ConfigError, ForbiddenError) as error:
         raise TileError(str(error), file=file) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,40 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import Fact, TileError
+from lenspipe.survey.bunit import Bunit, parse_bunit, shouted
+from lenspipe.survey.keywords import comment_of, number, text_of
 from lenspipe.survey.layout import ZeroPoint
 from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
-JANSKY_ZERO_POINT_AB = NANOJANSKY_ZERO_POINT_AB - 22.5
 AGREE_MAG = 0.02
 """Two statements of one zero-point may differ by rounding: 3631 Jy against 8.90 mag."""
 EXPTIME_MAX_S = 1e8
 ASINH_A = 2.5 / math.log(10)
 SYSTEM_KEYWORDS = ("PHOTSYS", "MAGSYS", "ZPSYS", "PHOT_SYS", "MAGTYPE")
-NO_VALUE = frozenset({"", "-", "none", "null", "nan", "n/a", "na", "undef", "undefined", "unknown", "unset"})
-
-Kind = Literal["flux", "brightness", "counts", "rate", "other", "none"]
-
-_COUNT = r"(?:adu|dn|data\s?numbers?|counts?|cts?|(?:photo)?electrons?|e-?|photons?|ph)"
-_PER_PIXEL = re.compile(r"(?i)\s*(?:/|\bper\b)\s*pix(?:els?)?\b|\s*\bpix(?:el)?\s*(?:\^|\*\*)?\s*-1")
-_PER_SECOND = r"(?:\s*(?:/|per)\s*s(?:ec(?:ond)?s?)?|[\s.*]*s(?:ec)?\s*(?:\^|\*\*)?\s*\(?-1\)?)"
-_COUNTS, _RATE = re.compile(rf"(?i){_COUNT}"), re.compile(rf"(?i)(?:{_COUNT}{_PER_SECOND}|cps|hz|1/s|s-1)")
-_MAGGIES = re.compile(r"(?i)(?P<prefix>nano|n|micro|u|µ|pico|p)?\s*(?:maggys?|maggies|mgys?)")
-_PREFIX = {None: 1.0, "nano": 1e-9, "n": 1e-9, "micro": 1e-6, "u": 1e-6, "µ": 1e-6, "pico": 1e-12, "p": 1e-12}
-_SHOUTED = re.compile(r"(?i)(?P<prefix>[munkg]?)jy")
-_NOT_LINEAR = re.compile(r"(?i)mag|lupt|asinh|sinh|log|dex|\bs/n\b|snr|sigma|percent|%|vega")
-_NUMBER = re.compile(r"(?i)([-+]?(?:\d+\.?\d*|\.\d+)(?:[ed][-+]?\d+)?)\s*(?:mag)?")
-
-
-@dataclasses.dataclass(frozen=True)
-class Bunit:
-    """What BUNIT says of the pixels."""
-
-    text: str
-    kind: Kind
-    """``flux`` per pixel, ``brightness`` (flux per solid angle), ``counts`` of the whole exposure, ``rate`` (counts
-    per second), ``other`` (not a linear flux, or not to be understood for sure), ``none`` where it says nothing."""
-    zero_point_ab: float | None = None
-    """AB magnitude of one unit: per pixel, or per square arcsecond for a brightness."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +89,7 @@ def flux_scale(
     """
     _check_readable(rule, unreadable)
     check_scaling(header)
-    unit = parse_bunit("" if rule.ignore_bunit else _text(header, "BUNIT"))
+    unit = parse_bunit("" if rule.ignore_bunit else text_of(header, "BUNIT"))
     own, why_not = _of_unit(header, rule, unit, pixel_area_arcsec2)
     try:
         listed = _listed(rule, unit) is not None
@@ -134,7 +109,7 @@ def flux_scale(
             f"([zero_point.units] or ignore_bunit = true)",
             bunit=unit.text,
         )
-    text = _text(header, "BUNIT")
+    text = text_of(header, "BUNIT")
     if (chosen := own or claim) is not None:
         return _scale(chosen, text)
     if why_not:
@@ -147,59 +122,6 @@ def flux_scale(
         f"survey's layout, or pass {option}",
         bunit=str(header.get("BUNIT")),
     )
-
-
-def parse_bunit(text: str) -> Bunit:
-    """
-    What a BUNIT means; the case of a prefix counts (``MJy`` is not ``mJy``).
-
-    Examples
-    --------
-    >>> [parse_bunit(t).kind for t in ("MJy/sr", "ELECTRONS/S", "adu", "mag", "")]
-    ['brightness', 'rate', 'counts', 'other', 'none']
-    >>> round(parse_bunit("MJy").zero_point_ab, 2), parse_bunit("nanomaggies").zero_point_ab
-    (-6.1, 22.5)
-    """
-    plain = text.strip().strip("[]").strip()
-    if plain.lower() in NO_VALUE | {"relative", "arbitrary", "unitless", "dimensionless"}:
-        return Bunit(text.strip(), "none")
-    bare = _PER_PIXEL.sub("", plain)
-    if _COUNTS.fullmatch(bare):
-        return Bunit(text, "counts")
-    if _RATE.fullmatch(bare):
-        return Bunit(text, "rate")
-    if found := _MAGGIES.fullmatch(bare):
-        prefix = found["prefix"]
-        return Bunit(text, "flux", round(-2.5 * math.log10(_PREFIX[prefix and prefix.lower()]), 10))
-    shouted = _SHOUTED.fullmatch(bare)
-    if shouted and not bare.endswith("Jy"):
-        if shouted["prefix"].lower() == "m":
-            return Bunit(text, "other")  # milli or mega: 22.5 mag apart
-        bare = shouted["prefix"].lower().replace("g", "G") + "Jy"
-    if _NOT_LINEAR.search(bare):
-        return Bunit(text, "other")
-    return _of_astropy(text, bare)
-
-
-def _of_astropy(text: str, bare: str) -> Bunit:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            unit = u.Unit(bare)
-    except (ValueError, TypeError):
-        return Bunit(text, "none")
-    if unit.is_equivalent(u.Jy):
-        return Bunit(text, "flux", _magnitude(unit.to(u.Jy)))
-    if unit.is_equivalent(u.Jy / u.arcsec**2):
-        return Bunit(text, "brightness", _magnitude(unit.to(u.Jy / u.arcsec**2)))
-    bases = {base.name for base in unit.bases}
-    if bases and bases <= {"adu", "ct", "count", "electron", "ph", "photon", "DN", "dn"}:
-        return Bunit(text, "counts")
-    return Bunit(text, "other" if bases else "none")
-
-
-def _magnitude(jansky: float) -> float:
-    return JANSKY_ZERO_POINT_AB - 2.5 * math.log10(jansky)
 
 
 class _UnusableError(Exception):
@@ -223,7 +145,7 @@ def _of_unit(
     if (listed := _listed(rule, unit)) is not None:
         return _Claim(listed, f"BUNIT {unit.text}"), ""
     if unit.kind == "other":
-        ambiguous = _SHOUTED.fullmatch(_PER_PIXEL.sub("", unit.text.strip()))
+        ambiguous = shouted(unit.text)
         what = "can be mJy or MJy" if ambiguous else "is not a linear flux or count per pixel"
         raise TileError(
             f"BUNIT = {unit.text!r} {what}; convert the image, or state its zero-point in the survey's layout "
@@ -362,7 +284,7 @@ def _proven(header: Mapping[str, object], rule: ZeroPoint, exposure: _Exposure, 
         if value is None:
             continue
         _check_plausible(key, value, rule)
-        comment = _comment(header, key)
+        comment = comment_of(header, key)
         per_second = bool(re.search(r"(?i)/\s*s\b|/\s*sec|per\s*s(?:ec)?|\b1(?:\.0)?\s*s(?:ec)?\b", comment))
         system = _system(header, key)
         if system == "ab" and (exposure.seconds in (None, 1.0) or (per_second and exposure.pixels)):
@@ -401,7 +323,7 @@ def _to_ab(header: Mapping[str, object], key: str, value: float, rule: ZeroPoint
 
 
 def _system(header: Mapping[str, object], key: str) -> Literal["ab", "vega"] | None:
-    words = " ".join([*(_text(header, k) for k in SYSTEM_KEYWORDS), _comment(header, key)])
+    words = " ".join([*(text_of(header, k) for k in SYSTEM_KEYWORDS), comment_of(header, key)])
     if re.search(r"(?i)vega", words):
         return "vega"
     return "ab" if re.search(r"\bAB\b|(?i:\bABmag)", words) else None
@@ -464,33 +386,3 @@ def linear(pixels: NDArray[np.floating], offset: float, soften: float) -> NDArra
     with np.errstate(over="ignore"):
         flux: NDArray[np.float64] = offset + 2 * soften * np.sinh(np.asarray(pixels, np.float64) / ASINH_A)
     return flux
-
-
-def number(header: Mapping[str, object], key: str) -> float | None:
-    """
-    Number of a card, also where it is given as text; None where the card is absent or empty.
-
-    Raises
-    ------
-    TileError
-        The card holds text that is no number.
-    """
-    value = header.get(key)
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
-    if not isinstance(value, str) or value.strip().lower() in NO_VALUE:
-        return None
-    found = _NUMBER.fullmatch(value.strip())
-    if found is None:
-        raise TileError(f"{key} = {value!r} is text and not a number; correct the header", keyword=key)
-    return float(found[1].lower().replace("d", "e"))
-
-
-def _text(header: Mapping[str, object], key: str) -> str:
-    value = header.get(key)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _comment(header: Mapping[str, object], key: str) -> str:
-    comments = getattr(header, "comments", None)
-    return str(comments[key]) if comments is not None and key in header else ""

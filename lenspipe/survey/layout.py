@@ -135,6 +135,18 @@ class SurveyLayout(Table):
     prior of ``probability``, where the request states none. Without it such a run has no probabilities."""
     lenses_source: str = "the layout"
     """Where that number is from."""
+    viewers: dict[str, str] = {}
+    """Web pages of the survey at a position, for the links of the candidate page: by name, an ``https`` address with
+    ``{ra}`` and ``{dec}`` in degrees, for example
+    ``"Legacy Surveys" = "https://www.legacysurvey.org/viewer?ra={ra}&dec={dec}&layer=ls-dr10&zoom=16"``."""
+
+    @field_validator("viewers")
+    @classmethod
+    def _are_addresses(cls, viewers: dict[str, str]) -> dict[str, str]:
+        for name, address in viewers.items():
+            if not (address.startswith("https://") and "{ra}" in address and "{dec}" in address):
+                raise ValueError(f"the viewer {name} needs an address https://... with {{ra}} and {{dec}}: {address}")
+        return viewers
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -142,7 +154,9 @@ class SurveyLayout(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode == "json":
             fields = type(self).model_fields
-            unsaid = {name for name in ("checksums", "unpacked_gb_max") if whole.get(name) == fields[name].default}
+            unsaid = {
+                name for name in ("checksums", "unpacked_gb_max", "viewers") if whole.get(name) == fields[name].default
+            }
             whole = {name: value for name, value in whole.items() if name not in unsaid}
         return whole
 

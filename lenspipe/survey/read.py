@@ -29,7 +29,8 @@ from lenspipe.survey.files import (
     plane_shape,
     read_header,
 )
-from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear, number
+from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear
+from lenspipe.survey.keywords import number
 from lenspipe.survey.layout import SurveyLayout
 from lenspipe.survey.ranges import bytes_of_window
 from lenspipe.survey.shards import Box

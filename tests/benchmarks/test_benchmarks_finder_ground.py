@@ -75,6 +75,7 @@ def test_a_folder_without_the_tile_is_refused(tmp_path: Path) -> None:
         split_hosts(tmp_path, CARD, seed=1)
 
 
+@pytest.mark.long
 def test_a_simulated_field_gives_its_lenses_and_only_bright_sources() -> None:
     hosts = field_hosts(101, CARD)
     assert sum(host.kind == "parametric-lens" for host in hosts) == 24

@@ -24,7 +24,16 @@ from benchmarks.memory import PeakMemory, each_mib, own_mib, pss_mib, rss_mib, t
 from benchmarks.timing import Clock, fastest_s, median_s, rounds_s
 
 BENCHMARKS = Path(record.__file__).parent
-TOOLS = {"record.py", "timing.py", "memory.py", "one_thread.py", "writers.py", "forks.py", "fuzzed_commands.py"}
+TOOLS = {
+    "record.py",
+    "timing.py",
+    "memory.py",
+    "one_thread.py",
+    "writers.py",
+    "forks.py",
+    "fuzzed_commands.py",
+    "victims.py",
+}
 LIBRARIES = {"data.py", "hosts.py", "page.py", "ground.py", "space.py", "ideal.py", "smooth.py"}
 """Files of studies that are no scripts."""
 SCRIPTS = [p for p in sorted(BENCHMARKS.rglob("*.py")) if p.name not in {"__init__.py", *TOOLS, *LIBRARIES}]
@@ -48,7 +57,7 @@ def test_every_script_is_a_module_with_a_command(script: Path, environment: None
     }
     shown = CliRunner().invoke(command, ["--help"])
     assert shown.exit_code == 0 and command.help
-    assert f"python -m {name}" in (module.__doc__ or "") or "/studies/" not in str(script)
+    assert f"python -m {name}" in (module.__doc__ or "") or "studies" not in script.relative_to(BENCHMARKS).parts
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)

@@ -17,12 +17,15 @@ from sky import write_tile
 
 from lenspipe.catalog.executor import Here
 from lenspipe.catalog.gallery.sprites import FLOOR, RANGE, decode, encode
+from lenspipe.catalog.gallery.sprites import sheet as sheet_of
+from lenspipe.catalog.gallery.viewers import viewers_of
 from lenspipe.catalog.gallery.write import write_gallery
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.catalog.write import write_catalog
 from lenspipe.cli import group
 from lenspipe.errors import ConfigError
 from lenspipe.scan.after.catalog import catalog_run
+from lenspipe.survey.layout import read_layout
 
 
 def catalogue(run, out):
@@ -91,6 +94,66 @@ def test_the_first_row_of_a_tile_is_at_the_bottom_of_its_stamps(made, tmp_path):
             patch = np.arcsinh(hdus[0].data[y - 45 : y + 46, x - 45 : x + 46] / 10)
         same, turned = (np.corrcoef(stamp.ravel(), p.ravel())[0, 1] for p in (patch[::-1], patch))
         assert same > 0.9 > turned
+
+
+def pixels_of(url):
+    return np.array(Image.open(io.BytesIO(base64.b64decode(url.split("base64,")[1]))))
+
+
+def test_what_lies_beyond_the_tile_is_no_data_and_a_whole_sheet_needs_no_mask(made, tmp_path):
+    cat = catalogue(made / "run", tmp_path / "cat")
+    write_gallery(cat, count=1000, stamp_px=64, stamp_arcsec=12.0)
+    text = (cat / "gallery" / "sheets" / "sheet-0000.js").read_text()
+    _, _, jpeg, mask = json.loads(f"[{text[len('LENSPIPE.sheet(') : -3]}]")
+    there = pixels_of(mask)[..., 1] > 0
+    rows = pq.read_table(cat / "candidates.parquet").to_pylist()
+    with fits.open(made / "tiles" / f"{rows[0]['tile']}_r.fits") as hdus:
+        n_y, n_x = hdus[0].shape
+    offset = (np.arange(64) - 31.5) * 12 / 64 / 0.2
+    for i, row in enumerate(rows[:48]):
+        stamp = there[i // 16 * 64 : i // 16 * 64 + 64, i % 16 * 64 : i % 16 * 64 + 64][::-1]
+        x, y = np.floor(row["x_px"] + offset + 0.5), np.floor(row["y_px"] + offset + 0.5)
+        inside = ((y >= 0) & (y < n_y))[:, None] & ((x >= 0) & (x < n_x))
+        assert not stamp[~inside].any()
+        assert row["flags"] & 4 or stamp[inside].mean() > 0.95
+    assert (pixels_of(jpeg)[..., 1][:64, :1024][~there[:64]] < 70).all()  # sky, which JPEG smears
+    codes = np.full((3, 2, 8, 8), 60, np.uint8)
+    assert sheet_of(codes)[1] is None
+    codes[1, 1, 2, 3] = 0
+    assert np.argwhere(pixels_of(sheet_of(codes)[1])[:8, :24, 1] == 0).tolist() == [[5, 11]]
+
+
+def test_the_page_of_a_run_is_that_of_its_catalogue_which_is_written_where_there_is_none(made, tmp_path):
+    (tmp_path / "run").mkdir()
+    for file in (made / "run").iterdir():
+        (tmp_path / "run" / file.name).symlink_to(file)
+    options = ["gallery", str(tmp_path / "run"), "--count", "3", "--stamp-px", "16"]
+    for _ in range(2):
+        done = CliRunner().invoke(group, options)
+        assert done.exit_code == 0, done.output
+    page = data(tmp_path / "run" / "catalog")
+    assert page["meta"]["catalogue"] == "run" and len(page["columns"]["rank"]) == 3
+    assert page["columns"]["north_deg"] == [90.0] * 3 and page["columns"]["east_deg"] == [180.0] * 3
+
+
+def test_a_surveys_own_viewers_come_first_and_an_address_that_is_none_is_refused(tmp_path):
+    assert next(iter(viewers_of([read_layout("hsc")])))[0] == "HSC in Aladin"
+    (tmp_path / "mine.toml").write_text(MINE)
+    layout = read_layout(str(tmp_path / "mine.toml"))
+    assert viewers_of([layout])[0] == ("Mine", "https://sky.example/?ra={ra}&dec={dec}")
+    assert "viewers" in layout.model_dump(mode="json") and "viewers" not in read_layout("hsc").model_dump(mode="json")
+    (tmp_path / "mine.toml").write_text(MINE.replace("https://sky.example/", "javascript:alert(1)//"))
+    with pytest.raises(ConfigError, match="needs an address"):
+        read_layout(str(tmp_path / "mine.toml"))
+
+
+MINE = """
+name = "mine"
+description = "One."
+viewers = {Mine = "https://sky.example/?ra={ra}&dec={dec}"}
+zero_point = {ab = 25.0}
+files = [{pattern = '(?P<tile>.+)_(?P<band>r).fits'}]
+"""
 
 
 def test_one_band_is_shown_in_grey(tmp_path):

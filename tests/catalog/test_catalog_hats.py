@@ -68,6 +68,7 @@ def test_a_cone_search_of_lsdb_counts_what_brute_force_counts(made):
     assert len(found) == (np.degrees(np.arccos(cosine)) * 3600 < 900).sum() > 100
 
 
+@pytest.mark.long
 def test_lsdb_matches_every_row_with_itself_and_loads_all_columns(tmp_path, rng):
     rows, root = entries_of(candidates(*on_sphere(600, rng), rng=rng)), tmp_path / "few"
     write_rows(rows, root, name="few", max_rows=300)

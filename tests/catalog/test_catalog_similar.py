@@ -12,21 +12,22 @@ from lenspipe.catalog.columns import HEALPIX, RUN_ID
 from lenspipe.catalog.gallery.likeness import likeness_of
 from lenspipe.catalog.hats import Pixel, write_metadata, write_pixel
 from lenspipe.catalog.index import build_index, facts_of, files_of, most_similar_by_index
-from lenspipe.catalog.similar import blocks_of, most_similar, nearest
+from lenspipe.catalog.similar import blocks_of, most_similar, nearest, vector_at
 from lenspipe.catalog.write import read_tree
 from lenspipe.cli.similar import command as similar_command
 from lenspipe.errors import ConfigError
 from lenspipe.schema import embedding_field, measured_fields
+from lenspipe.sky.healpix import healpix29
 
 SIZE, PER_PIXEL, PIXELS = 16, 700, (Pixel(1, 3), Pixel(1, 4), Pixel(1, 9))
 
 
-def write_catalogue(folder, vectors):
+def write_catalogue(folder, vectors, pixels=PIXELS):
     keys = [f for f in measured_fields(("r",)) if f.name in ("candidate_id", "ra", "dec", "score")]
     schema = pa.schema([pa.field(HEALPIX, pa.int64()), *keys, RUN_ID])
     with_vectors = schema.append(embedding_field(SIZE))
     for tree in ("hats", "hats_embedding"):
-        for k, pixel in enumerate(PIXELS):
+        for k, pixel in enumerate(pixels):
             n, first = PER_PIXEL, k * PER_PIXEL
             columns = {
                 HEALPIX: pixel.span[0] + np.arange(n),
@@ -41,7 +42,7 @@ def write_catalogue(folder, vectors):
                 flat = pa.array(vectors[first : first + n].ravel())
                 rows = rows.append_column(with_vectors.field(-1), pa.FixedSizeListArray.from_arrays(flat, SIZE))
             write_pixel(folder / tree / "dataset", pixel, rows)
-        write_metadata(folder / tree, with_vectors if "_" in tree else schema, list(PIXELS), name="t")
+        write_metadata(folder / tree, with_vectors if "_" in tree else schema, list(pixels), name="t")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_recall_is_that_of_a_graph_that_lacks_half_of_the_rows(sky, tmp_path, mo
     assert facts["recall"] == pytest.approx(0.5, abs=0.06)
 
 
-def test_an_index_of_other_vectors_is_refused_and_one_that_was_only_copied_is_not(sky, tmp_path):
+def test_an_index_of_other_vectors_is_refused_and_one_that_was_only_copied_is_read_once(sky, tmp_path, monkeypatch):
     folder, vectors, facts = sky
     write_catalogue(tmp_path / "cat", vectors)
     (tmp_path / "cat/hats_embedding_index").mkdir()
@@ -106,10 +107,25 @@ def test_an_index_of_other_vectors_is_refused_and_one_that_was_only_copied_is_no
             (folder / "hats_embedding_index" / file).read_bytes()
         )
     checksums = [{name: file["sha256"] for name, file in found.items()} for found in (facts["files"], files_of(folder))]
-    assert checksums[0] == checksums[1] and facts_of(tmp_path / "cat") == facts, "only the times differ"
+    assert checksums[0] == checksums[1], "only the times differ"
+    assert facts_of(tmp_path / "cat") == facts | {"files": files_of(tmp_path / "cat")}
+    with monkeypatch.context() as patched:
+        patched.setattr("lenspipe.catalog.index._sha256", lambda path: pytest.fail("read again"))
+        assert facts_of(tmp_path / "cat")["recall"] == facts["recall"]
     write_catalogue(tmp_path / "cat", np.where(np.arange(SIZE) == 3, np.float16(-0.5), vectors))
     with pytest.raises(ConfigError, match="of other vectors than the catalogue has now; build it anew by --reindex"):
         facts_of(tmp_path / "cat")
+
+
+def test_a_position_is_looked_for_in_the_pixels_around_it_alone(tmp_path):
+    pixels = (Pixel(1, 4), Pixel(1, 9), Pixel(1, 17))
+    assert (healpix29(np.array([10.0, 10.0]), np.array([-1.0, 1.0])) >> 56).tolist() == [17, 17]
+    write_catalogue(tmp_path / "cat", np.ones((PER_PIXEL * 3, SIZE), np.float16), pixels)
+    for pixel in pixels[:2]:
+        (tmp_path / "cat/hats_embedding/dataset" / pixel.path).write_bytes(b"not read")
+    assert vector_at(tmp_path / "cat", "10.0,0.0", radius_arcsec=6.0)[0] in ("c1749", "c1750")
+    with pytest.raises(ConfigError, match="no row within 6 arcsec"):
+        vector_at(tmp_path / "cat", "10.0,45.0", radius_arcsec=6.0)
 
 
 def test_a_page_knows_the_nearest_of_its_own_rows_and_where_they_lie_on_the_map(sky):

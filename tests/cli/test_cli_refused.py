@@ -37,6 +37,14 @@ def test_a_scan_that_searched_nothing_leaves_its_folder_to_the_corrected_one(tmp
     assert "holds a run already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [("--gpus", 1), ("--scorers-per-gpu", 2)])
+def test_the_plain_loop_refuses_what_is_asked_of_gpus_and_a_plan_is_shown_all_the_same(tiles, tmp_path, option, capsys):
+    assert scan(tiles, tmp_path / "run", *option) == 2
+    assert f"leave {option[0]} out, or take --runner ray" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+    assert scan(tiles, tmp_path / "run", *option, "--dry-run") == 0
+
+
 def test_a_resume_with_other_settings_says_which_were_and_are(tiles, tmp_path, capsys):
     assert scan(tiles, tmp_path / "run", "--limit", 1) == 0
     more = ["--resume", "--set", "detect.threshold_sigma=2.5", "--set", "survey.zero_point.ab=25"]

@@ -56,7 +56,7 @@ class Watching:
     break_after: int | None = None
 
     @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
+    def __call__(self, plain_s: float | None = None) -> Iterator[Any]:
         def run(tasks: Any, context: Any, parts: Path, **more: Any) -> None:
             self.contexts.append(context)
             scan_local(tasks[: self.break_after], context, parts, **more)

@@ -151,6 +151,16 @@ def test_a_users_file_of_the_name_of_the_lock_keeps_its_text(tmp_path):
     assert (tmp_path / ".lock").read_text() == "of another program"
 
 
+def test_a_disk_without_room_for_a_lock_ends_the_command_and_leaves_no_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"), locked_beside(tmp_path / "cat"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_lock_may_be_taken_again_by_who_holds_it(tmp_path):
     with locked_beside(tmp_path / "cat"), locked_beside(tmp_path / "cat"):
         pass

@@ -32,6 +32,10 @@ NAMES = ("__proto__", "constructor", "[/]", "[bold]", "=1+1", "@SUM(A1)", "-x", 
         "https://example.org/a_r.fits?sv=2024&sig=hunter2",
         "https://example.org/a_r.fits?X-Amz-Signature=hunter2",
         "https://example.org/a_r.fits?access_token=hunter2",
+        "https://hunter2@example.org/a_r.fits",
+        "https://example.org/a_r.fits?id=5&key=hunter2",
+        "http://example.org/a_r.fits?client%5Fsecret=hunter2",
+        "https://example.org/a_r.fits?auth=hunter2",
     ],
 )
 def test_a_url_with_credentials_is_refused_and_written_nowhere(tmp_path, url):
@@ -47,7 +51,12 @@ def test_a_url_with_credentials_is_refused_and_written_nowhere(tmp_path, url):
 
 
 def test_a_url_without_credentials_is_taken():
-    for url in ("abfs://box@account.dfs.core.windows.net/a.fits", "sftp://me@host/a.fits", "https://x.org/a?id=5"):
+    for url in (
+        "abfs://box@account.dfs.core.windows.net/a.fits",
+        "sftp://me@host/a.fits",
+        "https://x.org/a@b?id=5&ra=1",
+        "s3://box/a?key=5",
+    ):
         demand_no_secrets(url)
 
 

@@ -302,6 +302,14 @@ def test_one_class_mixed_tasks_and_a_full_folder_are_refused(
         run(str(models["three"]), "--data", str(data[0]), "--out", str(tmp_path / "three"))
 
 
+def test_scratch_of_a_killed_report_goes_with_the_next(data: Data, models: dict[str, Path], tmp_path: Path) -> None:
+    left = tmp_path / "out" / "plots" / ".scores.png.5ed8bcf7.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a picture")
+    run(str(models["sees"]), "--data", str(data[0]), "--out", str(tmp_path / "out"), "--overwrite")
+    assert not left.exists() and (left.parent / "scores.png").exists()
+
+
 class Halved:
     """Another kind of finder: half the score of a model, with a calibration of its own."""
 

@@ -13,7 +13,8 @@ from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
 from pictures import drawn
 
 from lenspipe.catalog.run_rows import open_run_folder
-from lenspipe.errors import ConfigError, DataError
+from lenspipe.errors import ConfigError, DataError, TileError
+from lenspipe.finder import places
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import read_graded
 from lenspipe.finder.known import write_known
@@ -121,6 +122,7 @@ KILLS = [
 """Moments of a finder's making, in or between its steps."""
 
 
+@pytest.mark.long
 def test_a_finder_killed_at_each_step_is_taken_up_and_ends_as_one_that_was_not(painted, tmp_path):
     run, out = painted[0] / "scan", tmp_path / "mine"
     few = {"stamps.count": 40, "train.optim.epochs": 2}
@@ -195,7 +197,7 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert np.array_equal(again.pixels_njy, once.pixels_njy) and any("have another" in note for note in again.notes)
 
 
-def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(survey, painted, tmp_path):
+def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(painted, tmp_path, monkeypatch):
     out, _ = painted
     hosts = StampSet.open(out / "hosts")
     k = int(np.flatnonzero(hosts.column("label") == "early")[0])
@@ -204,14 +206,21 @@ def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(sur
     stamps = StampSet.open(out / "stamps")
     lists = (str(tmp_path / "mine.csv"),)
     run = open_run_folder(out / "scan")
-    found = write_known(run, stamps, lists, tmp_path / "known", survey="generic")
-    assert found == [{"name": "ring", "list": "mine", "grade": "B"}]
+    found, failed = write_known(run, stamps, lists, tmp_path / "known", survey="generic")
+    assert found == [{"name": "ring", "list": "mine", "grade": "B"}] and not failed
     cut = StampSet.open(tmp_path / "known")
     assert cut.images == stamps.images and cut.column("kind").tolist() == ["known lens"]
     pixels, side = cut.read_images("image", [0])[0], stamps.images["image"].size_px
     host = hosts.read_images("image", [k])[0]
     edge = (host.shape[-1] - side) // 2
     np.testing.assert_allclose(pixels, host[:, edge : edge + side, edge : edge + side], atol=20)
+
+    def gone(*_, **__):
+        raise TileError("cannot be read")
+
+    monkeypatch.setattr(places, "read_shard", gone)
+    found, failed = write_known(run, stamps, lists, tmp_path / "known", survey="generic")
+    assert not found and list(failed.values()) == ["cannot be read"]
 
 
 def test_a_tile_without_hosts_is_one_clear_line(tmp_path):

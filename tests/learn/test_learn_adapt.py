@@ -109,6 +109,7 @@ def test_without_a_label_of_the_target_it_is_served(skies, method):
 
 
 @pytest.mark.parametrize("method", WITHOUT_LABELS)
+@pytest.mark.long
 def test_with_a_broken_loss_it_is_not(skies, monkeypatch, method):
     kind = type(objective_of("find", method).how)
     own = kind.alignment

@@ -98,7 +98,7 @@ def test_every_family_sees_them_and_none_with_a_broken_loss(rings, tmp_path, mon
     torch.set_num_threads(1)
     own = {"model": OTHERS[family]}
     assert run(rings, tmp_path / "out", family, tables=own).metrics["validation"]["auc"] > 0.9
-    monkeypatch.setattr(anomaly, "_mean", lambda outputs, batch: 0 * outputs.mean())
+    monkeypatch.setattr(anomaly, "mean_of", lambda outputs, batch: 0 * outputs.mean())
     once = own | {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": SETTINGS["sampling"] | {"steps_per_epoch": 2}}
     assert run(rings, tmp_path / "broken", family, tables=once).metrics["validation"]["auc"] < 0.75
 
@@ -126,7 +126,7 @@ def test_a_critic_learns_to_tell_drawn_from_encoded_and_the_encoder_to_be_taken_
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_a_broken_loss_anomalies_are_like_the_rest(rings, tmp_path, monkeypatch, family):
-    monkeypatch.setattr(anomaly, "_mean", lambda outputs, batch: 0 * outputs.mean())
+    monkeypatch.setattr(anomaly, "mean_of", lambda outputs, batch: 0 * outputs.mean())
     once = {"optim": SETTINGS["optim"] | {"epochs": 1}}
     assert run(rings, tmp_path / "out", family, tables=once).metrics["validation"]["auc"] < 0.75
 

@@ -150,7 +150,7 @@ def test_what_is_hidden_is_told_from_the_rest_and_not_with_a_broken_loss(bright,
     card = hidden(bright, tmp_path / "mae")
     learnt = pq.read_table(tmp_path / "mae/history.parquet")["val_loss"].to_pylist()
     assert card.metrics["validation"]["knn_auc"] > 0.9
-    monkeypatch.setattr(mae, "_mean", lambda outputs, batch: 0 * outputs.mean())
+    monkeypatch.setattr(mae, "mean_of", lambda outputs, batch: 0 * outputs.mean())
     once = {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": {"batch_size": 32, "steps_per_epoch": 2}}
     hidden(bright, tmp_path / "broken", **once)
     (nothing,) = pq.read_table(tmp_path / "broken/history.parquet")["val_loss"].to_pylist()

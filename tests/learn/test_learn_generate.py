@@ -20,10 +20,11 @@ from lenspipe.learn.generate.diffusion import Denoising
 from lenspipe.learn.generate.gan import NonSaturating
 from lenspipe.learn.generate.wgan import WassersteinPenalty
 from lenspipe.learn.job import make_job
-from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.settings import GenerateSettings, TrainSettings
 from lenspipe.learn.train import run_job, train
 from lenspipe.learn.world import World
 from lenspipe.nn.preprocess import stretch_inverse
+from lenspipe.nn.registry import build
 from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
 from lenspipe.stamps.joined import Source
 from lenspipe.stats.generated import wasserstein
@@ -125,6 +126,7 @@ def test_rings_have_the_radii_of_the_training(rings, family):
     ("family", "game", "part"),
     [("dcgan", NonSaturating, "made"), ("wgan", WassersteinPenalty, "made"), ("diffusion", Denoising, "apart")],
 )
+@pytest.mark.long
 def test_with_a_broken_loss_they_have_not(rings, monkeypatch, family, game, part):
     own = getattr(game, part)
     monkeypatch.setattr(game, part, lambda *given: 0 * own(*given))
@@ -201,3 +203,9 @@ def test_what_cannot_be_learnt_is_refused(rings, tmp_path):
         job("diffusion", method="gan")
     with pytest.raises(ModelError, match=r"not learnt so: leave --method out"):
         job(method="diffusion")
+    # of stamps so small that the critic has one layer it has no norm either
+    network = build("dcgan", 1, 16, 1, width=4)
+    for game, asked in ((WassersteinPenalty(), {}), (NonSaturating(), {"penalty": 1.0})):
+        with pytest.raises(ModelError, match=r"slopes are of single stamps.*batch norms.*generate.penalty = 0"):
+            game.check_network(network, GenerateSettings(**asked))
+    NonSaturating().check_network(network, GenerateSettings())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,36 @@ def test_one_flipped_bit_is_refused(folder: Path) -> None:
     raw[-1] ^= 1
     (folder / WEIGHTS_FILE).write_bytes(raw)
     with pytest.raises(ModelError, match="not the ones of the card"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("small-cnn", {"width": 8192}),
+        ("small-cnn", {"width": 1600, "dropout": 0.0}),
+        ("graph", {"width": 8192}),
+        ("patch-transformer", {"width": 8192, "patch": 11}),
+        ("acae", {"latent": 8192}),
+        ("kernel-logistic", {"n_landmark": 8000, "pool": 1}),
+    ],
+)
+def test_a_card_that_asks_for_far_more_than_its_weights_is_refused_before_it_is_allocated(
+    folder: Path, family: str, settings: dict[str, int]
+) -> None:
+    facts = json.loads((folder / CARD_FILE).read_text())
+    (folder / CARD_FILE).write_text(json.dumps(facts | {"family": family, "settings": settings}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match="far larger than its weights"):
+        load_model(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize("settings", [{"width": -1}, {"width": "x"}, {"width": 0}, {"width": 3.5}])
+def test_settings_that_are_no_sizes_are_one_error(folder: Path, settings: dict[str, object]) -> None:
+    facts = json.loads((folder / CARD_FILE).read_text())
+    (folder / CARD_FILE).write_text(json.dumps(facts | {"settings": settings}))
+    with pytest.raises(ModelError, match=r"no network can be built|do not have the tensors"):
         load_model(folder)
 
 

@@ -15,7 +15,8 @@ from lenspipe.nn import groups
 from lenspipe.nn.card import ModelCard, Stretch
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.nn.export import plain_card
-from lenspipe.nn.families.equivariant import Design, FieldNorm, n_multiply_adds, n_parameters, width_for
+from lenspipe.nn.families.equivariant import Design, FieldNorm
+from lenspipe.nn.families.equivariant_amounts import n_multiply_adds, n_parameters, width_for
 from lenspipe.nn.families.plain_equivariant import GatedField
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import build, family_facts

@@ -1,4 +1,4 @@
-"""The family that docs/models.md writes, installed as a package of its own: listed, trained, saved, scored."""
+"""The family that docs/own/family.md writes, installed as a package of its own: listed, trained, saved, scored."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from lenspipe.infer.score import Scorer
 from lenspipe.nn import registry
 from lenspipe.nn.registry import build, families
 
-DOCS = Path(__file__).parents[2] / "docs" / "models.md"
+DOCS = Path(__file__).parents[2] / "docs" / "own" / "family.md"
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What `pip install` of the package in the docs leaves: its file, and the entry points of its metadata."""
-    section = DOCS.read_text().split("## Write your own family")[1].split("\n## ")[0]
-    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL))
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", DOCS.read_text(), re.DOTALL))
     folder = tmp_path / "site-packages"
     metadata = folder / "ring_net-0.1.dist-info"
     metadata.mkdir(parents=True)

@@ -14,6 +14,9 @@ from lenspipe.distributed.pools import (
     worker_bytes,
 )
 from lenspipe.errors import ConfigError
+from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.context import ScanContext
+from lenspipe.survey.layout import read_layout
 
 HEAD = Machines({"CPU": 0, "memory": 8e9}, 1)
 CPU, GPU = {"CPU": 16, "memory": 64e9}, {"CPU": 8, "GPU": 2, "memory": 64e9}
@@ -77,3 +80,12 @@ def test_an_estimate_of_memory_keeps_no_work_from_a_machine_and_is_what_was_meas
     assert capped(READERS.each, [Machines({"CPU": 2, "memory": 1e9}, 1)]) == {"CPU": 1, "memory": 1e9}
     assert capped(READERS.each, [Machines({"CPU": 2}, 1)]) == {"CPU": 1}
     assert worker_bytes(2432**2, 4) / 2**20 == pytest.approx(908, rel=0.06) and worker_bytes(0, 4) == WORKER_BYTES
+
+
+def test_scorers_that_shall_share_a_gpu_are_refused_where_nothing_is_scored_on_one():
+    from lenspipe.distributed.scan import Resources, gpus_for
+
+    nothing = ScanContext(ScanConfig(), read_layout("generic"), ("r",), "attempts", ())
+    assert gpus_for(nothing, Resources()) is None
+    with pytest.raises(ConfigError, match="leave --scorers-per-gpu out.*scorers_per_gpu=2"):
+        gpus_for(nothing, Resources(scorers_per_gpu=2))

@@ -28,7 +28,7 @@ def ray_that_does_not_start(monkeypatch):
 
 
 def test_a_ray_that_does_not_start_is_one_line_that_says_what_to_do(ray_that_does_not_start, tmp_path, capsys):
-    ask = ["--recipe", "ground-gri", "--count", "1", "--out", str(tmp_path / "s")]
+    ask = ["--recipe", "ground-gri", "--count", "1", "--out", str(tmp_path / "s"), "--runner", "ray"]
     with pytest.raises(SystemExit) as ended:
         run_command(command, ask)
     assert ended.value.code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,11 @@ def test_clusters_fed_by_ray_data_have_the_weights_of_those_fed_by_the_plain_rea
     (plain, outputs), (ray, ray_outputs) = found
     assert all(torch.equal(plain[name], ray[name]) for name in plain)
     np.testing.assert_array_equal(outputs, ray_outputs)
+
+
+def test_ctrl_c_during_a_training_with_ray_is_ours_to_answer(ray_local):
+    from lenspipe.distributed.train import _trainer
+
+    before = signal.getsignal(signal.SIGINT)
+    _trainer(lambda config: None)._register_sigint_handler(None)  # Ray's would end the command with 1
+    assert signal.getsignal(signal.SIGINT) is before

@@ -116,7 +116,9 @@ def test_a_resumed_whole_run_makes_tables_again_only_where_what_they_are_made_of
     (run / "psf.parquet").unlink()
     assert resumed() and not resumed()
     (part,) = (run / "parts").iterdir()
-    os.utime(part, ns=(0, 0))
+    os.utime(part, ns=(0, 0))  # as in a copy
+    assert not resumed()
+    pq.write_table(pq.read_table(part), part)
     assert resumed() and not resumed()
     monkeypatch.setattr(finished, "versions", lambda: {"lenspipe": "another"})
     assert resumed()
@@ -320,19 +322,28 @@ def test_astropy_pandas_polars_and_duckdb_open_the_catalogue(tmp_path, tiny_mode
 def test_the_picture_of_the_best_shows_each_object_once(tmp_path, tiny_model):
     from PIL import Image
 
-    from lenspipe.scan.after.sheet import N_COLUMN, SIDE_PX, best_candidates
+    from lenspipe.scan.after.best import best_candidates, ranked_rows
+    from lenspipe.scan.after.catalog import catalog_run
+    from lenspipe.scan.after.sheet import N_COLUMN, SIDE_PX
 
     write_tile(tmp_path / "tiles", "a", shape=(300, 300), n_source=30)
     for band in "gri":
         path = tmp_path / f"tiles/a_{band}.fits"
         (tmp_path / f"tiles/twin_{band}.fits").write_bytes(path.read_bytes())
     scan(tmp_path / "tiles", tmp_path / "run", model=tiny_model)
-    best = best_candidates(pq.ParquetFile(tmp_path / "run/candidates.parquet"), 24)
+    best = best_candidates(tmp_path / "run", 24)
     apart = cKDTree(np.c_[best["ra"], best["dec"]]).query(np.c_[best["ra"], best["dec"]], k=2)[0][:, 1] * 3600
     assert apart.min() > 2.9
     picture = Image.open(tmp_path / "run/best.png")
     assert picture.width >= N_COLUMN * SIDE_PX
     assert np.asarray(picture).std() > 5
+    catalog_run(tmp_path / "run")  # numbers them alike, and so does a first part of the run
+    catalogue = pq.read_table(tmp_path / "run/catalog/candidates.parquet", columns=["candidate_id", "rank"]).to_pylist()
+    ranks = {row["candidate_id"]: row["rank"] for row in catalogue}
+    for n in (1000, 12):
+        rows = ranked_rows(tmp_path / "run", n).select(["candidate_id", "rank"]).to_pylist()
+        assert rows == catalogue[: len(rows)] and len(rows) >= min(n, len(catalogue)) // 4
+    assert [ranks[name] for name in best["candidate_id"].to_pylist()] == best["rank"].to_pylist()
 
 
 def test_an_unscored_run_has_no_picture(tmp_path):

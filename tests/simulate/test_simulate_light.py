@@ -3,6 +3,7 @@ import pytest
 from astropy.modeling.models import Sersic2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import gammainc, gammaincinv
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.light import Component, GalaxyImage, Sersic
@@ -29,6 +30,16 @@ def test_a_sersic_galaxy_has_its_flux_and_half_of_it_within_its_radius(n, radius
     r = np.hypot(*np.meshgrid(axis, axis))
     assert image.sum() == pytest.approx(2.0, rel=0.02 if n == 4 else 0.002)  # n = 4 reaches out of the image
     assert image[r < radius].sum() == pytest.approx(1.0, rel=0.04)
+
+
+@pytest.mark.parametrize(("n", "radius"), [(2.0, 0.3), (4.0, 1.0), (5.0, 1.25), (6.5, 0.6)])
+def test_the_pixel_on_a_cusp_has_the_flux_that_lies_in_it(n, radius):
+    """Of a square of side 2a, ``P(2n, b (r / R)^(1/n))`` up to ``r = a / cos phi`` (Graham & Driver 2005, eq. 2)."""
+    phi = np.linspace(0, np.pi / 4, 401)
+    b = gammaincinv(2 * n, 0.5)
+    inside = gammainc(2 * n, b * (0.1 / radius / np.cos(phi)) ** (1 / n))
+    image = render_galaxy([Component(Sersic(radius_arcsec=radius, n=n), np.array([1.0]))], Grid(5, 0.2, 4), 1)[0]
+    assert image[2, 2] == pytest.approx(np.trapezoid(inside, phi) / (np.pi / 4), rel=2e-3)
 
 
 def test_a_galaxy_image_keeps_its_flux_and_turns_from_x_towards_y():

@@ -33,7 +33,7 @@ def test_convert_describe_and_validate_end_well(arrays_folder, tmp_path, capsys)
     settings = ("--set", "pixel_scale_arcsec=0.05", "--set", "unit=electrons")
     assert run("convert", arrays_folder, "--from", "deeplense", "--out", out, *settings) == 0
     assert StampSet.open(out).images["image"].unit == "electrons"
-    assert sorted(p.name for p in out.iterdir()) == ["part-00000.parquet"]
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "part-00000.parquet"]
     capsys.readouterr()
     assert run("describe", out) == 0
     text = capsys.readouterr().out

@@ -355,7 +355,12 @@ def test_a_catalogue_with_a_key_twice_or_without_its_column_is_refused(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in READERS if n not in ("fits-folder", "fits-cubes", "deeplense", "colour-npz", "npz")]
+    "name",
+    [
+        n
+        for n in READERS
+        if n not in ("fits-folder", "fits-cubes", "deeplense", "colour-npz", "npz", "pictures", "hdf5")
+    ],
 )
 def test_an_empty_folder_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="no "):

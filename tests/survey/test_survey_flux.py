@@ -7,7 +7,9 @@ from astropy.io import fits
 from made_files import SCALE_ARCSEC, agrees, field, read, wcs_cards, with_cards, write, write_hdus
 
 from lenspipe.errors import TileError
-from lenspipe.survey.flux import ASINH_A, flux_scale, number, parse_bunit
+from lenspipe.survey.bunit import parse_bunit
+from lenspipe.survey.flux import ASINH_A, flux_scale
+from lenspipe.survey.keywords import number
 from lenspipe.survey.layout import FileRule, SurveyLayout, ZeroPoint, read_layout
 
 GENERIC = read_layout("generic").zero_point

@@ -234,6 +234,7 @@ def write(work: Path, space: Space, keep: bool) -> None:
                 "seeds": len(some),
                 "interval95": interval,
                 **means,
+                **of_all_classes(some),
                 **counts,
             }
         )
@@ -245,6 +246,20 @@ def write(work: Path, space: Space, keep: bool) -> None:
     seconds = round(sum(r["cpu_seconds"] for r in rows), 1)
     result = {"space": space.model_dump(mode="json"), "cells": len(rows), "cpu_seconds": seconds, "summary": summary}
     record.write("adaptation", result, keep=keep)
+
+
+def of_all_classes(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a task of three classes, the area of all pairs of stamp and class (micro average), and the accuracy."""
+    if "auc_3_classes" not in rows[0]:
+        return {}
+    found = {}
+    for key in ("auc", "accuracy"):
+        values = [json.loads(row[f"{key}_3_classes"]) for row in rows]
+        ends = np.mean([json.loads(row[f"{key}_interval95_3_classes"]) for row in rows], axis=0)
+        interval = [rounded(end) for end in ends]
+        found[f"{key}_3_classes"] = {"mean": rounded(np.mean(values)), "spread": rounded(np.std(values))}
+        found[f"{key}_3_classes_interval95"] = interval
+    return found
 
 
 def named_target(row: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ COMMON: dict[str, Any] = {
     "sampling": {"batch_size": 32, "steps_per_epoch": 30},
     "optim": {"epochs": 8, "learning_rate": 0.005, "ema_decay": 0.98, "threads": 1},
 }
+LONGER = {"optim": COMMON["optim"] | {"epochs": 20}}
+"""For classes of substructure, of which a small network has learnt half after 8 epochs."""
 METHODS = ("simclr", "umtra", "prototypical")
 KEPT = ("auc", "auroc", "auroc_micro", "auroc_interval95", "auroc_micro_interval95", "accuracy", "accuracy_interval95")
 
@@ -65,13 +67,17 @@ def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...
             for name, network in FAMILIES.items():
                 found["families"].append(compared(work, folders[task], task, name, network, seed))
                 print(json.dumps(found["families"][-1]), flush=True)
-    record.write("few_shot_networks", found | {"settings": COMMON, "networks": FAMILIES}, keep=keep)
+    record.write(
+        "few_shot_networks", found | {"settings": COMMON, "for classes": LONGER, "networks": FAMILIES}, keep=keep
+    )
 
 
 def embedded(work: Path, folder: Path, method: str) -> dict[str, Any]:
     """An embedding of the classes of substructure, and its episodes on the test split."""
     more = {"method": method, "model": {"width": 8, "dropout": 0.0}, "embed": {"size": 32, "projection": 32}}
-    settings = TrainSettings.model_validate(COMMON | more | ({} if method == "prototypical" else {"augment": None}))
+    settings = TrainSettings.model_validate(
+        COMMON | LONGER | more | ({} if method == "prototypical" else {"augment": None})
+    )
     with Clock() as clock:
         train(folder, model="small-cnn", task="embed", out=work / f"embed-{method}", settings=settings, seed=0)
     stamps = StampSet.open(folder)
@@ -87,7 +93,8 @@ def embedded(work: Path, folder: Path, method: str) -> dict[str, Any]:
 
 def compared(work: Path, folder: Path, task: str, name: str, network: dict[str, Any], seed: int) -> dict[str, Any]:
     """A network of a family on a task: its numbers on the test split, and how turns change it."""
-    settings = TrainSettings.model_validate(COMMON | {"model": network | {"dropout": 0.0}})
+    longer = LONGER if task == "classify" else {}
+    settings = TrainSettings.model_validate(COMMON | longer | {"model": network | {"dropout": 0.0}})
     out = work / f"family-{task}-{name}-{seed}"
     with Clock() as clock:
         card = train(folder, model=name, task=task, out=out, settings=settings, seed=seed)

@@ -58,13 +58,16 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for stamps and models.")
 @click.option("--count", default=COUNT, show_default=True, help="Stamps that are simulated.")
 @click.option("--shorter", default=1.0, show_default=True, help="Factor on all steps, for a trial.")
+@click.option(
+    "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
+)
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
-def main(out: Path, count: int, shorter: float, finished: bool, keep: bool) -> None:
+def main(out: Path, count: int, shorter: float, families: tuple[str, ...], finished: bool, keep: bool) -> None:
     """Simulate, train, judge, record."""
     out.mkdir(parents=True, exist_ok=True)
     if not finished:
-        _make(out, count, shorter)
+        _make(out, count, shorter, families)
     gates = {family: _kept(out / f"{family}.json") for family in FAMILIES if (out / f"{family}.json").exists()}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
     passed = sum(_follows(gate) for gate in gates.values())
@@ -72,14 +75,14 @@ def main(out: Path, count: int, shorter: float, finished: bool, keep: bool) -> N
     record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
 
 
-def _make(out: Path, count: int, shorter: float) -> None:
+def _make(out: Path, count: int, shorter: float, families: tuple[str, ...]) -> None:
     stamps = _stamps(out, count)
     finder = out / "finder"
     if not (finder / CARD_FILE).exists():
         _classify(stamps, finder, 150, shorter, seed=1)
-    for family in FAMILIES:
+    for family in families or FAMILIES:
         _once(out / f"{family}.json", lambda f=family: _gated(out, stamps, f, shorter))
-    for part in PARTS:
+    for part in () if families else PARTS:
         for seed in SEEDS:
             some = _part(out, stamps, part, seed)
             for given in ("nothing", *TOLD):
@@ -118,7 +121,7 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
 def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
     model, rate, _ = FAMILIES[family]
     labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
-    epochs = 4
+    epochs = 20
     settings = TrainSettings.model_validate(
         {
             "model": model,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.calibration import fit_on_halves, said_of
+from lenspipe.evaluate.extremes import Extremes, extremes_section
 from lenspipe.evaluate.finders import Finder, FindMember, Scored, Single, Together, Views, Weighed
 from lenspipe.evaluate.judges.contract import (
     Array,
@@ -62,6 +63,7 @@ class Entry:
     probe: SurveyProbe = field(default_factory=SurveyProbe)
     by_host: ByGroup = field(default_factory=ByGroup)
     by_tile: ByGroup = field(default_factory=ByGroup)
+    extremes: Extremes = field(default_factory=Extremes)
 
 
 class FindJudge(NumbersJudge[Find]):
@@ -131,6 +133,7 @@ class FindJudge(NumbersJudge[Find]):
         surveys = _first_named(table, self.surveys)
         hosts, tiles = _first_named(table, ["host", "stamp_id"]), _first_named(table, self.tile)
         batch = Scored(self.reading, table, pixels)
+        ids, (image, seen) = table["stamp_id"].to_pylist(), next(iter(pixels.items()))
         for finder in self._in_rows:
             score, entry = batch.of(finder), self.entries[finder.name]
             entry.tally.add(score, is_lens)
@@ -138,6 +141,7 @@ class FindJudge(NumbersJudge[Find]):
             entry.probe.add(score, is_lens, surveys)
             entry.by_host.add(score, is_lens, hosts)
             entry.by_tile.add(score, is_lens, tiles)
+            entry.extremes.add(score, is_lens, ids, list(kinds), seen, self.stamps.images[image].bands)
             n = table.num_rows
             stated = None if finder.calibration is None else probability(score, finder.calibration)
             yield pa.table(
@@ -178,12 +182,13 @@ class FindJudge(NumbersJudge[Find]):
         return found | entry.finder.facts(counts.n_lens + counts.n_other)
 
     def sections(self, metrics: Mapping[str, Metrics]) -> list[Section]:
-        """Rates, recall by quantity, kinds, false positives by host and tile, surveys, the confusion, reliability."""
+        """Rates, recall by quantity, kinds, the worst mistakes, false positives by host and tile, and the rest."""
         at = deepest_rate(next(iter(metrics.values())))
         return [
             self._rates(metrics),
             self._recall(metrics, at),
             _kinds(metrics, at),
+            extremes_section({name: entry.extremes for name, entry in self.entries.items()}),
             _by_group(metrics),
             *_surveys(metrics),
             self._confusion(metrics),

@@ -23,7 +23,7 @@ class Game(ABC):
 
     name: ClassVar[str]
 
-    def check_network(self, module: GeneratorNetwork) -> None:
+    def check_network(self, module: GeneratorNetwork, settings: GenerateSettings) -> None:
         """Raise `ModelError` where a family cannot be learnt so."""
         return None
 
@@ -55,9 +55,20 @@ class Adversarial(Game):
     betas: ClassVar[tuple[float, float]] = (0.5, 0.999)
     """Decays of Adam's moments."""
 
-    def check_network(self, module: GeneratorNetwork) -> None:
-        """Raise `ModelError` where the family has no opponent."""
-        module.critic()
+    def check_network(self, module: GeneratorNetwork, settings: GenerateSettings) -> None:
+        """Raise `ModelError` where the family has no opponent, or one whose slopes are not those of single stamps."""
+        norms = [one for one in module.critic().modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+        if norms and self.weight_of(settings):
+            raise ModelError(
+                "slopes are of single stamps, and this family's critic sees the batch (batch norms): choose "
+                "wgan, stylegan, conditional or gan, or generate.penalty = 0",
+                method=self.name,
+                penalty=self.weight_of(settings),
+            )
+
+    def weight_of(self, settings: GenerateSettings) -> float:
+        """Weight of the penalty that is asked for."""
+        return self.penalty if settings.penalty is None else settings.penalty
 
     @abstractmethod
     def made(self, said: Tensor) -> Tensor:
@@ -80,7 +91,7 @@ class Adversarial(Game):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             critic = module.critic().to(module.mean.device)
-        weight = self.penalty if settings.penalty is None else settings.penalty
+        weight = self.weight_of(settings)
 
         def drawn(turn: Turn) -> Tensors:
             return {OUT: turn.networks[MAIN](*_asked(module, turn))}

@@ -25,7 +25,7 @@ class Denoising(Game):
 
     name = "diffusion"
 
-    def check_network(self, module: GeneratorNetwork) -> None:
+    def check_network(self, module: GeneratorNetwork, settings: GenerateSettings) -> None:
         """Raise `ModelError` where the family takes no noise off."""
         demand_steps(module, ("steps",))
 

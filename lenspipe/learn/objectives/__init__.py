@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lenspipe import plugins
 from lenspipe.errors import ConfigError
 from lenspipe.learn.adapt import ADAPTATIONS
 from lenspipe.learn.generate import GAMES
@@ -122,6 +123,17 @@ METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "generate": {name: functools.partial(_generate, name) for name in GAMES},
 }
 """By the name of a task, the ways to learn it, the first where none is named."""
+
+
+def _of_package(name: str) -> Objective:
+    made: Objective = plugins.load(plugins.METHODS, name)()
+    return made
+
+
+for _name in plugins.entries(plugins.METHODS):  # TASK.METHOD
+    METHODS.setdefault(_name.partition(".")[0], {}).setdefault(
+        _name.partition(".")[2], functools.partial(_of_package, _name)
+    )
 
 
 def method_names() -> list[str]:

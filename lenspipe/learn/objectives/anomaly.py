@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.learn.augment_batch import VIEWS_ONLY
-from lenspipe.learn.losses import Loss, Tensors
+from lenspipe.learn.losses import Loss, Tensors, mean_of
 from lenspipe.learn.measure import bounded
 from lenspipe.learn.objectives.contract import Array, Chance, Objective, finite, no_targets
 from lenspipe.learn.players import MAIN, OUT, Player, Turn
@@ -53,7 +53,7 @@ class RebuildStamps(Objective):
             names = ",".join(settings.input.features)
             raise ConfigError("an autoencoder takes the image alone: leave out input.features", features=names)
 
-    def check_network(self, module: nn.Module) -> None:
+    def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Refuse a family that gives nothing back."""
         if not isinstance(module, RebuildNetwork):
             raise ModelError("this family gives no stamp back: choose ae, vae or another", got=type(module).__name__)
@@ -89,7 +89,7 @@ class RebuildStamps(Objective):
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """``rebuild``: the mean of what the network gives."""
-        return {"rebuild": _mean}
+        return {"rebuild": mean_of}
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
@@ -171,7 +171,7 @@ class FittedScore(RebuildStamps):
         """The network of the pretrained model, whole, and the score's name."""
         return fitted_on(self.task, self.method, model, settings, pretrained)
 
-    def check_network(self, module: nn.Module) -> None:
+    def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Nothing to refuse: `begun_from` chose it."""
         return None
 
@@ -206,7 +206,3 @@ def told(outputs: Tensors) -> Tensor:
     """What the critic minimises: the first half of the vectors was drawn, the second half encoded."""
     drawn, encoded = outputs["taken_for"].chunk(2)
     return (taken_for(drawn, 1.0) + taken_for(encoded, 0.0)) / 2
-
-
-def _mean(outputs: Tensor, batch: Tensors) -> Tensor:
-    return outputs.mean()

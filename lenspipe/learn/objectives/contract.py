@@ -142,7 +142,7 @@ class Objective(ABC):
         stamps = torch.zeros(2, card.n_channel, card.stamp_px, card.stamp_px)
         return (stamps, torch.zeros(2, len(card.features))) if card.features else (stamps,)
 
-    def check_network(self, module: nn.Module) -> None:
+    def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Raise `ModelError` where a family does not serve the task, before any step."""
         return None
 

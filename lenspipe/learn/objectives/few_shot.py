@@ -15,10 +15,10 @@ from lenspipe.learn.batches import weak_and_strong
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.losses import Loss, Tensors, own_tasks, prototypes
 from lenspipe.learn.objectives.contract import Array, Objective, no_targets
-from lenspipe.learn.objectives.embed import N_PAIR, EmbedStamps
+from lenspipe.learn.objectives.embed import N_PAIR, EmbedStamps, embed_settings
 from lenspipe.learn.order import Rows
 from lenspipe.learn.players import MAIN, Player, Turn
-from lenspipe.learn.settings import EmbedSettings, LabelSettings, TrainSettings
+from lenspipe.learn.settings import LabelSettings, TrainSettings
 from lenspipe.learn.truth import Answers, Truth
 from lenspipe.learn.world import World
 from lenspipe.stamps.format import StampSet
@@ -56,7 +56,7 @@ class Prototypical(EmbedStamps):
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """``prototypes``."""
-        return {"prototypes": prototypes(_asked(settings).temperature)}
+        return {"prototypes": prototypes(embed_settings(settings).temperature)}
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
@@ -84,7 +84,7 @@ class OwnTasks(EmbedStamps):
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """``own-tasks``."""
-        asked = _asked(settings)
+        asked = embed_settings(settings)
         return {"own-tasks": own_tasks(asked.temperature, asked.ways)}
 
     def prepare(self, job: TrainJob, world: World, stream: str, batch: Batch, epoch: int, step: int) -> Tensors:
@@ -110,7 +110,3 @@ class OwnTasks(EmbedStamps):
                 loss=lambda outputs, turn: loss(outputs["pairs"], turn.batch),
             )
         ]
-
-
-def _asked(settings: TrainSettings) -> EmbedSettings:
-    return settings.embed or EmbedSettings()

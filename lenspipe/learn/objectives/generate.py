@@ -16,7 +16,7 @@ from lenspipe.learn.augment_batch import VIEWS_ONLY, only_views
 from lenspipe.learn.batches import epoch_batches, shown_to_network
 from lenspipe.learn.fit import Batch, Stream
 from lenspipe.learn.generate.contract import Game
-from lenspipe.learn.losses import Loss, Tensors
+from lenspipe.learn.losses import Loss, mean_of
 from lenspipe.learn.objectives.contract import Array, Chance, Objective
 from lenspipe.learn.order import in_turn
 from lenspipe.learn.players import Player
@@ -118,13 +118,13 @@ class GenerateStamps(Objective):
         assert isinstance(module, GeneratorNetwork)
         return module.example(2)
 
-    def check_network(self, module: nn.Module) -> None:
+    def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Refuse a family that makes nothing, or is not learnt so."""
         if not isinstance(module, GeneratorNetwork):
             raise ModelError(
                 "this family makes no stamps: choose dcgan, diffusion or another", got=type(module).__name__
             )
-        self.game.check_network(module)
+        self.game.check_network(module, settings.generate or GenerateSettings())
 
     def shape(self, card: ModelCard) -> tuple[int, ...]:
         """A stamp."""
@@ -132,7 +132,7 @@ class GenerateStamps(Objective):
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """The game's own, by its name."""
-        return {self.game.name: _mean}
+        return {self.game.name: mean_of}
 
     def begin(
         self, stamps_njy: NDArray[np.float32], settings: TrainSettings, truth: Truth, spec: ImageSpec, seed: int
@@ -203,7 +203,3 @@ def _told(job: TrainJob, batches: Iterator[Batch]) -> Iterator[Batch]:
     assert isinstance(job.card.outputs, Generate)
     for batch in batches:
         yield batch | {"condition": job.card.outputs.condition(batch["label"], batch["target"])}
-
-
-def _mean(outputs: Tensor, batch: Tensors) -> Tensor:
-    return outputs.mean()

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lenspipe.errors import ModelError
 from lenspipe.learn.batches import per_stamp, shown_to_network
-from lenspipe.learn.losses import Loss, Tensors
+from lenspipe.learn.losses import Loss, Tensors, mean_of
 from lenspipe.learn.objectives.contract import Array, finite
 from lenspipe.learn.objectives.embed import EmbedStamps, embed_settings
 from lenspipe.learn.order import Rows
@@ -32,7 +32,7 @@ class MaskedPatches(EmbedStamps):
     method = "mae"
     n_view = 1
 
-    def check_network(self, module: nn.Module) -> None:
+    def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Refuse a family that does not see a stamp patch by patch."""
         if not isinstance(module, PatchNetwork):
             raise ModelError(
@@ -42,7 +42,7 @@ class MaskedPatches(EmbedStamps):
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """``hidden``: the mean square of what was hidden."""
-        return {"hidden": _mean}
+        return {"hidden": mean_of}
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
@@ -141,7 +141,3 @@ def patches_of(stamps: Tensor, patch: int) -> Tensor:
     """Patches of stamps filled up with empty sky, line by line: ``(n, channel, y, x)`` to ``(n, patch, number)``."""
     edge = -stamps.shape[-1] % patch
     return functional.unfold(functional.pad(stamps, (0, edge, 0, edge)), patch, stride=patch).transpose(1, 2)
-
-
-def _mean(outputs: Tensor, batch: Tensors) -> Tensor:
-    return outputs.mean()

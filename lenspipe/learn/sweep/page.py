@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lenspipe.learn.sweep.space import SweepSpace
-from lenspipe.report.page import document, image
+from lenspipe.report.page import document, image, table_html
 from lenspipe.report.picture import png_of, write_png
 from lenspipe.rundir import atomic_path
 
@@ -37,9 +37,8 @@ COLUMNS = (
     "audit_turns_90",
     "audit_any_angle",
 )
-STYLE = """body { max-width: 75rem; }
-table { font-size: 13px; }
-td, th { text-align: left; vertical-align: top; white-space: normal; }
+STYLE = """table { font-size: 13px; }
+td, th { text-align: left; padding: .2rem .5rem; }
 img { max-width: 100%; }
 .chance td, .error td, .stopped td, .unfinished td { color: var(--dim); }
 """
@@ -66,14 +65,15 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
     n_chance = sum(row["at_chance"] is True for row in rows)
     said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     note = f" {n_chance} no better than chance within their interval: not ranked." if n_chance else ""
-    head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in COLUMNS)
-    body = "".join(_row(row) for row in rows)
+    table_of_trials = table_html(
+        [name.replace("_", " ") for name in COLUMNS], [_cells(row) for row in rows], kinds=[_kind(row) for row in rows]
+    )
     text = (
         f"<h1>Sweep over {len({row['family'] for row in rows})} families</h1>"
         f"<p>{len(rows)} trials: {said}.{note} {html.escape(space.metric_name)} on the validation split, which chose "
         f"the epochs and the ranks: report another split for the winner. Intervals are 95 %.</p>"
         f"{image('plots of the trials', picture)}"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"{table_of_trials}"
     )
     with atomic_path(folder / PAGE) as temporary:
         temporary.write_text(document("Sweep", text, style=STYLE), encoding="utf-8")
@@ -164,8 +164,11 @@ def _point(axes: Axes, x: float, row: dict[str, Any], colour: dict[str, str]) ->
     axes.errorbar(x, metric, error, color=colour[row["family"]], marker="x" if row["at_chance"] else "o", capsize=2)
 
 
-def _row(row: dict[str, Any]) -> str:
-    kind = "chance" if row["at_chance"] and row["status"] == "done" else row["status"]
+def _kind(row: dict[str, Any]) -> str:
+    return "chance" if row["at_chance"] and row["status"] == "done" else str(row["status"])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
     shown = dict(row)
     low, high = row["metric_low"], row["metric_high"]
     shown["interval"] = None if low is None or high is None else f"{low:.4f} to {high:.4f}"
@@ -174,8 +177,7 @@ def _row(row: dict[str, Any]) -> str:
         shown["settings"] += f" ({row['error']})"
     if row["at_chance"]:
         shown["rank"] = "chance"
-    cells = "".join(f"<td>{html.escape(_text(shown[name]))}</td>" for name in COLUMNS)
-    return f'<tr class="{kind}">{cells}</tr>'
+    return [_text(shown[name]) for name in COLUMNS]
 
 
 def _text(value: Any) -> str:

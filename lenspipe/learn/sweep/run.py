@@ -29,6 +29,7 @@ from lenspipe.learn.sweep.trials import (
     trial_table,
 )
 from lenspipe.nn.card import CHECKPOINT_FILES, files_of, read_card
+from lenspipe.readme import README, write_readme
 from lenspipe.rundir import atomic_path, open_run, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.stamps.joined import Data, absolute, asked_for, digest_of_data, open_stamps
@@ -106,6 +107,7 @@ def sweep(
         resume=resume,
         command="--out",
         own=(TRIALS, JOURNAL, TABLE_FILE, CSV_FILE, PAGE, PLOTS, BEST),
+        readme="sweep",
         has_work=lambda: any((folder / TRIALS).glob(f"*/{MODEL_FOLDER}")),
     ):
         search = search_of(space, folder, seed=seed)
@@ -132,7 +134,8 @@ def collect(folder: Path, space: SweepSpace) -> pa.Table:
     write_page(folder, table, {path.name: trial_history(path) for path in folders}, space)
     if table.num_rows and table["rank"][0].as_py() == 1:
         best = folder / TRIALS / table["trial"][0].as_py() / MODEL_FOLDER
-        with replaced_folder(folder / BEST, replace=True, ours=CHECKPOINT_FILES.__contains__) as new:
+        with replaced_folder(folder / BEST, replace=True, ours=(*CHECKPOINT_FILES, README).__contains__) as new:
+            write_readme(new, "model")
             for name in files_of(read_card(best)):
                 shutil.copy2(best / name, new / name)
     return table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lenspipe.nn.families.equivariant import PREFIX, Design, EquivariantNet, n_parameters, width_for
+from lenspipe.nn.families.equivariant import PREFIX, Design, EquivariantNet
+from lenspipe.nn.families.equivariant_amounts import n_parameters, width_for
 from lenspipe.nn.groups import GROUPS, group_order
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register

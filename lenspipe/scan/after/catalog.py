@@ -18,6 +18,7 @@ from lenspipe.catalog.records import catalog_record
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.catalog.write import write_catalog
 from lenspipe.disk import locked_beside
+from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json, write_json
 from lenspipe.scan.after.known import examine_absent
 from lenspipe.scan.config import CatalogSettings
@@ -89,6 +90,26 @@ def catalog_run(run: Path, lists: Sequence[str] = ()) -> dict[str, Any] | None:
         return None
     with locked_beside(out):
         return _catalog(opened, out, settings)
+
+
+def catalogue_of(folder: Path) -> Path:
+    """
+    The catalogue that a folder is, or that a run has; of a finished run without one it is written by the defaults.
+
+    Raises
+    ------
+    ConfigError
+        The run has not ended, or holds more candidates than `MAX_ROWS_IN_MEMORY` and no catalogue.
+    """
+    if not (folder / RUN).exists() or (folder / FOLDER / PROVENANCE).exists():
+        return folder / FOLDER if (folder / RUN).exists() else folder
+    if catalog_run(folder) is None:
+        raise ConfigError(
+            "the run has no catalogue and is too large to make one of here; give `lenspipe catalog RUN --out CATALOGUE "
+            "--distributed`, then the page of that",
+            run=str(folder),
+        )
+    return folder / FOLDER
 
 
 def _catalog(opened: Run, out: Path, settings: CatalogSettings) -> dict[str, Any]:

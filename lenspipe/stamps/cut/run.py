@@ -231,7 +231,7 @@ def cut_stamps(
     begun = time.perf_counter()
     _demand_one_side(located, task)
     asked = {"command": "stamps cut", **request, "places": digest_of(located.tiles)}
-    with open_run(out, asked, resume=resume, command="--out"):
+    with open_run(out, asked, resume=resume, command="--out", readme="stamps"):
         if (out / RECORD).exists():  # a resume of what is whole
             return _stored(out, time.perf_counter() - begun)
         parts, done = list(plan_parts(located.tiles, task)), parts_done(out)

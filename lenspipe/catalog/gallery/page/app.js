@@ -8,7 +8,8 @@ LENSPIPE.say = text => {
   clearTimeout(LENSPIPE.toastTimer);
   LENSPIPE.toastTimer = setTimeout(() => toast.classList.remove("shown"), 3000);
 };
-LENSPIPE.sheet = (number, url) => LENSPIPE.stamps.loaded(number, url);
+LENSPIPE.sheet = (number, group, url, mask) => LENSPIPE.stamps.loaded(number, group, url, mask);
+LENSPIPE.PRESETS = {standard: [0, 0, false], "faint arcs": [0.65, 0.35, false], "bright cores": [-0.8, -0.5, false], negative: [0.35, 0, true]};
 
 LENSPIPE.load = data => {
   const $ = id => document.getElementById(id);
@@ -21,48 +22,52 @@ LENSPIPE.load = data => {
   const magBand = meta.bands.includes("i") ? "i" : meta.bands[meta.bands.length - 1];
   const queued = Boolean(columns.queue);
   if (queued) columns.place = columns.queue.map((_, i) => i);     // rows of a queue come in its order
-  const has = name => name in columns;
+  const sure = columns.probability.some(p => p !== null) ? columns.probability : columns.score;
+  columns.undecided = sure.map(p => p === null ? null : Math.abs(p - 0.5));
+  const has = name => name in columns && columns[name].some(value => value !== null);
+  const phone = () => matchMedia("(max-width: 900px)").matches;
+  const START = {brightness: 0, softening: 0, size: phone() ? 84 : 160};
   const view = {within: null,           // what was chosen by the lasso or by likeness: {rows, place: row -> place, text}
-    filtered: [], sort: queued ? "place" : "rank", ascending: true, shown: [], chosen: 0, size: 160, zoom: 1};
-  const START = {brightness: 0, softening: 0, size: 160};
+    filtered: [], sort: queued ? "place" : "rank", ascending: true, shown: [], chosen: 0, size: START.size, zoom: 1, mode: "colour", big: "colour"};
+  const chosen = () => view.shown[view.chosen];
   const text = columns.name.map((name, i) =>
     [name, columns.candidate_id[i], columns.tile[i], columns.known_lens[i] || ""].join(" ").toLowerCase());
 
   // ---- order and filters
-  const SORTS = {...(queued ? {place: "queue"} : {}), rank: "rank", score: "score", probability: "probability", known_lens_separation_arcsec: "distance to known lens",
-    ["mag_" + magBand]: "mag " + magBand, ...(has("anomaly_score") ? {anomaly_score: "anomaly"} : {}), ...(has("ood_quantile") ? {ood_quantile: "unlike the training"} : {}), half_light_radius_arcsec: "half-light radius", n_detection: "detections", ra: "RA", dec: "Dec",
-    my_grade: "my grade", mean_grade: "mean grade"};
+  const SORTS = {...(queued ? {place: "queue"} : {}), rank: "rank", score: "score", probability: "probability", undecided: "undecided",
+    ...(has("score_spread") ? {score_spread: "members differ"} : {}), ...(has("anomaly_score") ? {anomaly_score: "anomaly"} : {}),
+    ...(has("ood_quantile") ? {ood_quantile: "unlike the training"} : {}), known_lens_separation_arcsec: "distance to known lens",
+    ["mag_" + magBand]: "mag " + magBand, half_light_radius_arcsec: "half-light radius", n_detection: "detections", ra: "RA", dec: "Dec",
+    my_grade: "my grade", mean_grade: "mean grade", dispute: "disputed"};
+  const DOWN = ["score", "probability", "score_spread", "anomaly_score", "ood_quantile", "n_detection", "my_grade", "mean_grade", "dispute"];
   for (const [name, label] of Object.entries(SORTS)) $("sort").append(new Option(label, name));
-  const VALUE = {A: 3, B: 2, C: 1, N: 0};
   const meanGrade = i => {
     const all = grades.all(keys[i]);
-    return all.length ? all.reduce((sum, entry) => sum + VALUE[entry.grade], 0) / all.length : null;
+    return all.length ? all.reduce((sum, entry) => sum + LENSPIPE.VALUE[entry.grade], 0) / all.length : null;
   };
-  const sortValue = i => view.sort === "my_grade" ? (VALUE[grades.of(keys[i])] ?? null)
-    : view.sort === "mean_grade" ? meanGrade(i) : columns[view.sort][i];
+  const sortValue = i => view.sort === "my_grade" ? (LENSPIPE.VALUE[grades.of(keys[i])] ?? null)
+    : view.sort === "mean_grade" ? meanGrade(i) : view.sort === "dispute" ? LENSPIPE.dispute(grades.all(keys[i])) : columns[view.sort][i];
+  const sortBy = (name, ascending = !DOWN.includes(name)) => { $("sort").value = view.sort = name; view.ascending = ascending; arrange(); };
   const classOf = i => {           // of dark matter: what the scan says, none known, or not asked
     const name = has("substructure_class") ? columns.substructure_class[i] : null;
     return name === null ? (has("anomaly_score") && columns.anomaly_score[i] !== null ? "abstained" : "not asked") : name;
   };
-  const passes = i => {
-    const words = $("search").value.trim().toLowerCase();
-    if (words && !text[i].includes(words)) return false;
-    const least = parseFloat($("score-min").value), faintest = parseFloat($("mag-max").value);
-    if (!Number.isNaN(least) && !(columns.score[i] >= least && columns.score[i] !== null)) return false;
-    const mag = columns["mag_" + magBand][i];
-    if (!Number.isNaN(faintest) && !(mag !== null && mag <= faintest)) return false;
-    const kind = $("filter-class").value;
-    if (kind && kind !== classOf(i)) return false;
-    const known = $("filter-known").value;
-    if (known && (known === "yes") !== (columns.known_lens[i] !== null)) return false;
-    const wanted = $("filter-grade").value;
-    if (wanted === "none") return grades.of(keys[i]) === "";
-    if (wanted === "differ") return new Set(grades.all(keys[i]).map(entry => entry.grade)).size > 1;
-    return !wanted || grades.of(keys[i]) === wanted;
+  const filter = () => {           // what the controls say now, as a function of a row
+    const words = $("search").value.trim().toLowerCase(), least = parseFloat($("score-min").value), faintest = parseFloat($("mag-max").value);
+    const kind = $("filter-class").value, known = $("filter-known").value, wanted = $("filter-grade").value, mag = columns["mag_" + magBand];
+    return i => {
+      if (words && !text[i].includes(words)) return false;
+      if (!Number.isNaN(least) && !(columns.score[i] >= least && columns.score[i] !== null)) return false;
+      if (!Number.isNaN(faintest) && !(mag[i] !== null && mag[i] <= faintest)) return false;
+      if (kind && kind !== classOf(i)) return false;
+      if (known && (known === "yes") !== (columns.known_lens[i] !== null)) return false;
+      if (wanted === "none") return grades.of(keys[i]) === "";
+      if (wanted === "differ") return LENSPIPE.dispute(grades.all(keys[i])) > 0;
+      return !wanted || (grades.of(keys[i]) !== "" && wanted.includes(grades.of(keys[i])));
+    };
   };
   const arrange = () => {
-    const kept = view.shown[view.chosen];
-    const rows = [];
+    const kept = chosen(), passes = filter(), rows = [];
     view.filtered = [];
     for (let i = 0; i < n; i++) if (passes(i)) view.filtered.push(i);
     for (const i of view.filtered) if (!view.within || view.within.place.has(i)) rows.push(i);
@@ -76,20 +81,22 @@ LENSPIPE.load = data => {
     view.shown = order.map(i => rows[i]);
     view.chosen = Math.max(0, view.shown.indexOf(kept));
     $("direction").textContent = view.ascending ? "↑" : "↓";
+    $("direction").setAttribute("aria-label", view.ascending ? "Order: rising" : "Order: falling");
     $("within").hidden = !view.within;
     if (view.within) $("within").firstChild.textContent = `${view.within.text} (${rows.length.toLocaleString("en")})`;
     layout();
     choose(view.chosen);
-    drawMap();
+    likes.drawMap();
   };
 
   // ---- the grid: a pool of cards, of which only those in sight exist
   const pool = new Map();
-  let columnsAcross = 1, rowHeight = 1;
-  const layout = () => {
+  let columnsAcross = 1, rowHeight = 1, cardSide = START.size;
+  const layout = () => {           // cards are as large as asked for, or larger, to fill the row
     const width = $("scroll").clientWidth - 16;
-    columnsAcross = Math.max(1, Math.floor(width / (view.size + 8)));
-    rowHeight = view.size + 24 + 8;
+    columnsAcross = Math.max(1, Math.floor((width + 8) / (view.size + 8)));
+    cardSide = Math.max(view.size, Math.floor((width + 8) / columnsAcross) - 8);
+    rowHeight = cardSide + 24 + 8;
     $("grid").style.height = Math.ceil(view.shown.length / columnsAcross) * rowHeight + 16 + "px";
     $("nothing").hidden = view.shown.length > 0;
     for (const card of pool.values()) card.remove();
@@ -106,16 +113,19 @@ LENSPIPE.load = data => {
   const newCard = position => {
     const i = view.shown[position], card = document.createElement("div");
     card.className = "card" + (position === view.chosen ? " chosen" : "");
+    card.id = "card-" + position;
     card.dataset.key = keys[i];
-    card.style.cssText = `left:${8 + (position % columnsAcross) * (view.size + 8)}px;top:${8 + Math.floor(position / columnsAcross) * rowHeight}px;width:${view.size}px`;
+    card.style.cssText = `left:${8 + (position % columnsAcross) * (cardSide + 8)}px;top:${8 + Math.floor(position / columnsAcross) * rowHeight}px;width:${cardSide}px`;
+    const about = {role: "option", "aria-posinset": position + 1, "aria-setsize": view.shown.length, "aria-selected": position === view.chosen};
+    for (const [name, value] of Object.entries(about)) card.setAttribute(name, value);
     const canvas = document.createElement("canvas");
-    canvas.style.height = view.size - 4 + "px";
+    canvas.style.height = cardSide - 4 + "px";
     const caption = document.createElement("div"), badge = document.createElement("span");
     caption.className = "caption";
     const rank = document.createElement("span"), score = document.createElement("span");
     rank.textContent = columns.rank[i] === null ? "–" : "#" + columns.rank[i];
     if (columns.known_lens[i] !== null) { score.className = "known"; score.textContent = columns.known_lens[i]; }
-    else score.textContent = columns.score[i] === null ? "" : columns.score[i].toPrecision(4);
+    else score.textContent = columns.score[i] === null ? "" : columns.score[i].toPrecision(view.size < 100 ? 2 : 4);
     caption.append(rank, score);
     badge.className = "badge";
     card.append(canvas, badge, caption);
@@ -128,8 +138,9 @@ LENSPIPE.load = data => {
     const badge = card.querySelector(".badge"), grade = grades.of(keys[i]);
     badge.textContent = grade === "N" ? "✕" : grade;
     badge.dataset.grade = grade;
+    card.setAttribute("aria-label", LENSPIPE.spoken(i, app));
     const canvas = card.querySelector("canvas");
-    card.dataset.drawn = columns.has_stamp[i] ? stamps.draw(i, canvas) : blank(canvas);
+    card.dataset.drawn = columns.has_stamp[i] ? stamps.draw(i, canvas, view.mode) : blank(canvas);
   };
   const blank = canvas => {
     canvas.width = canvas.height = 128;
@@ -142,13 +153,13 @@ LENSPIPE.load = data => {
   const redraw = () => {
     for (const [position, card] of pool) drawCard(card, view.shown[position]);
     showDetail();
-    drawAlike();
+    likes.draw();
   };
 
   // ---- the chosen candidate
   const choose = (position, scroll = true) => {
     const before = pool.get(view.chosen);
-    if (before) before.classList.remove("chosen");
+    if (before) { before.classList.remove("chosen"); before.setAttribute("aria-selected", "false"); }
     view.chosen = Math.min(Math.max(0, position), Math.max(0, view.shown.length - 1));
     if (scroll) {
       const y = Math.floor(view.chosen / columnsAcross) * rowHeight, box = $("scroll");
@@ -157,75 +168,73 @@ LENSPIPE.load = data => {
       place();
     }
     const now = pool.get(view.chosen);
-    if (now) now.classList.add("chosen");
+    if (now) { now.classList.add("chosen"); now.setAttribute("aria-selected", "true"); $("scroll").setAttribute("aria-activedescendant", now.id); }
+    else $("scroll").removeAttribute("aria-activedescendant");
     showDetail();
-    showAlike();
-    if (map) map.drawOver();
+    likes.show();
+    likes.drawOver();
   };
   const small = document.createElement("canvas");
+  const VIEW = {colour: meta.channels.length === 1 ? meta.channels[0] : "colour"};
   const showDetail = () => {
-    const i = view.shown[view.chosen], big = $("big"), context = big.getContext("2d");
+    const i = chosen(), big = $("big"), context = big.getContext("2d");
     context.clearRect(0, 0, big.width, big.height);
     $("detail").style.visibility = i === undefined ? "hidden" : "visible";
     $("counts").textContent = `${view.shown.length.toLocaleString("en")} of ${n.toLocaleString("en")} shown` +
       (meta.total_rows > n ? ` (${queued ? "to look at next" : "the best"} of ${meta.total_rows.toLocaleString("en")})` : "") + ` · ${grades.count().toLocaleString("en")} graded`;
     if (i === undefined) return;
-    if (columns.has_stamp[i] && stamps.draw(i, small)) {
+    if (columns.has_stamp[i] && stamps.draw(i, small, view.big)) {
       const side = meta.stamp_px / view.zoom, from = (meta.stamp_px - side) / 2;
       context.imageSmoothingEnabled = view.zoom < 2;
       context.drawImage(small, from, from, side, side, 0, 0, big.width, big.height);
+    } else if (!columns.has_stamp[i]) {
+      context.fillStyle = "#9aa1ad";
+      context.font = "18px system-ui, sans-serif";
+      context.textAlign = "center";
+      context.fillText("no picture: its tile was not there", big.width / 2, big.height / 2);
     }
+    big.setAttribute("aria-label", `${VIEW[view.big] ?? view.big} picture of ${columns.candidate_id[i]}`);
+    LENSPIPE.drawCompass($("compass"), columns.north_deg[i], columns.east_deg[i]);
     const perArcsec = big.clientWidth * view.zoom / meta.stamp_arcsec, bar = [10, 5, 2, 1, 0.5, 0.2].find(a => a * perArcsec < big.clientWidth / 3) || 0.1;
+    const colours = meta.channels.length === 1 ? meta.channels[0] : "R G B = " + meta.channels.join(" ");
     $("scalebar").firstChild.style.width = bar * perArcsec + "px";
-    $("scalebar").lastChild.textContent = `${bar}″ · ${meta.channels.length === 1 ? meta.channels[0] : "R G B = " + meta.channels.join(" ")}` +
+    $("scalebar").lastChild.textContent = `${bar}″ · ${view.big === "colour" ? colours : view.big === "residual" ? `${colours}, less the median of its ellipses` : view.big}` +
       (view.zoom > 1 ? ` · ${view.zoom.toFixed(1)}×` : "");
-    for (const button of document.querySelectorAll(".grades button")) button.setAttribute("aria-pressed", String(button.dataset.grade === grades.of(keys[i])));
+    for (const button of document.querySelectorAll("[data-grade]:is(button)")) button.setAttribute("aria-pressed", String(button.dataset.grade === grades.of(keys[i])));
+    for (const button of $("panels").children) {
+      button.setAttribute("aria-pressed", String(button.dataset.view === view.big));
+      if (columns.has_stamp[i]) stamps.draw(i, button.firstChild, button.dataset.view);
+      else button.firstChild.getContext("2d").clearRect(0, 0, button.firstChild.width, button.firstChild.height);
+    }
     $("name").textContent = columns.name[i];
-    $("links").replaceChildren(...links(columns.ra[i], columns.dec[i]));
-    $("facts").replaceChildren(...facts(i).map(([name, value]) => {
-      const line = document.createElement("tr");
-      for (const word of [name, value]) line.insertCell().textContent = word;
-      return line;
-    }));
+    $("links").replaceChildren(...LENSPIPE.links(meta.viewers, columns.ra[i], columns.dec[i]));
+    $("facts").replaceChildren();
+    for (const words of LENSPIPE.facts(i, app)) LENSPIPE.row($("facts"), words);
   };
-  const number = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
-  const facts = i => {
-    const at = name => columns[name][i];
-    const rows = [...(queued ? [["Here because", at("queue")]] : []), ["Rank", at("rank") ?? "–"], ["Score (raw)", at("score") === null ? "–" : at("score").toPrecision(6)],
-      ["Probability", at("probability") === null ? "none" : at("probability").toPrecision(3) +
-        (at("prior") === null ? "" : `, at a prior of ${at("prior").toPrecision(2)}`)],
-      ["RA, Dec (ICRS)", `${number(at("ra"), 6)}  ${number(at("dec"), 6)}`]];
-    rows.push(["Known lens", at("known_lens") === null ? "none near"
-      : `${at("known_lens")} (${at("known_lens_grade") || "no grade"}), ${number(at("known_lens_separation_arcsec"), 2)}″`]);
-    if (at("known_lens_reference")) rows.push(["Reference", at("known_lens_reference")]);
-    if (has("anomaly_score") && at("anomaly_score") !== null) rows.push(["Anomaly", at("anomaly_score").toPrecision(4) + (at("anomaly_false_positive_rate") === null ? "" : `, as much in ${(100 * at("anomaly_false_positive_rate")).toPrecision(3)} % of normal stamps`)]);
-    if (has("ood_quantile") && at("ood_quantile") !== null) rows.push(["Unlike the training", `more than ${(100 * at("ood_quantile")).toFixed(1)} % of its stamps`]);
-    if (has("substructure_class") && at("substructure_class") !== null) rows.push(["Dark matter", at("substructure_class").replace(/_/g, " ")]);
-    rows.push(["mag (AB)", meta.bands.map(band => `${band} ${number(at("mag_" + band), 2)} ± ${number(at("mag_err_" + band), 2)}`).join("  ")]);
-    rows.push(["Half-light radius", number(at("half_light_radius_arcsec"), 2) + "″"], ["Axis ratio", number(at("axis_ratio"), 2)],
-      ["Detections", at("n_detection")], ["Flags", flagWords(at("flags"))], ["Masked, covered", `${number(at("mask_fraction"), 2)}  ${number(at("covered_fraction"), 2)}`]);
-    const others = grades.all(keys[i]);
-    if (others.length) rows.push(["Grades", others.map(entry => `${entry.grader}: ${entry.grade === "N" ? "not a lens" : entry.grade}`).join(", ")]);
-    rows.push(["Tile", at("tile")], ["Candidate", at("candidate_id")], ["Run", at("run_id")]);
-    return rows;
-  };
-  const flagWords = flags => ["blended", "edge", "masked pixels", "no flux in a band"].filter((_, bit) => flags >> bit & 1).join(", ") || "none";
-  const links = (ra, dec) => Object.entries({
-    "Legacy Surveys": `https://www.legacysurvey.org/viewer?ra=${ra}&dec=${dec}&layer=ls-dr10&zoom=16`,
-    "Aladin": `https://aladin.cds.unistra.fr/AladinLite/?target=${encodeURIComponent(ra + " " + dec)}&fov=0.02`,
-    "ESASky": `https://sky.esa.int/esasky/?target=${encodeURIComponent(ra + " " + dec)}&fov=0.02&cooframe=J2000`,
-    "SIMBAD": `https://simbad.cds.unistra.fr/simbad/sim-coo?Coord=${encodeURIComponent(ra + " " + dec)}&CooFrame=ICRS&Radius=5&Radius.unit=arcsec`,
-  }).map(([name, url]) => Object.assign(document.createElement("a"), {textContent: name, href: url, target: "_blank", rel: "noopener noreferrer"}));
+  const show = name => { view.big = name; showDetail(); };
+  $("panels").replaceChildren(...stamps.views.map(name => {
+    const button = document.createElement("button");
+    button.dataset.view = name;
+    button.append(document.createElement("canvas"), Object.assign(document.createElement("span"), {textContent: VIEW[name] ?? name}));
+    button.onclick = () => show(name);
+    $("view").append(new Option(VIEW[name] ?? name, name));
+    return button;
+  }));
 
   // ---- grading
   const grade = name => {
-    const i = view.shown[view.chosen];
+    const i = chosen();
     if (i === undefined) return;
+    if (!grades.grader) {
+      LENSPIPE.say("Type your name first: each grade is kept under the name of its grader.");
+      return $("grader").focus();
+    }
     grades.set(keys[i], name);
     const card = pool.get(view.chosen);
     if (card) drawCard(card, i);
     choose(view.chosen + 1);
-    if ($("map-colour").value === "my_grade") drawMap();
+    $("spoken").textContent = `Graded ${name === "N" ? "not a lens" : name}. ` + (chosen() === i ? "That was the last." : `Next: ${LENSPIPE.spoken(chosen(), app)}.`);
+    if (likes.coloursGrades()) likes.drawMap();
   };
   const undo = () => {
     const key = grades.undo();
@@ -233,16 +242,13 @@ LENSPIPE.load = data => {
     const position = view.shown.indexOf(rowOfKey.get(key));
     if (position >= 0) { choose(position); redraw(); } else arrange();
   };
-  const exportGrades = () => {
+  const exportGrades = only => {
+    if (only === "") { LENSPIPE.say("Type your name first: the file is named after its grader."); return $("grader").focus(); }
     const rowOf = key => {
       const i = rowOfKey.get(key);
       return i === undefined ? null : {name: columns.name[i], ra: columns.ra[i], dec: columns.dec[i]};
     };
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([grades.toCsv(rowOf)], {type: "text/csv"}));
-    link.download = `grades-${meta.catalogue}.csv`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    LENSPIPE.download(`grades-${LENSPIPE.fileWord(meta.catalogue)}-${only === null ? "all" : LENSPIPE.fileWord(only)}.csv`, grades.toCsv(rowOf, only));
   };
   const importGrades = async file => {
     try {
@@ -253,85 +259,17 @@ LENSPIPE.load = data => {
       LENSPIPE.say(`${file.name}: ${error.message}`);
     }
   };
+  const openGraders = () => { LENSPIPE.showGraders(grades, $); $("graders").showModal(); };
+  const openSave = () => {
+    $("save-title").textContent = `Save the ${view.shown.length.toLocaleString("en")} candidates shown`;
+    const runs = new Set(view.shown.map(i => columns.run_id[i])).size;
+    $("save-command").textContent = `lenspipe stamps cut ${runs > 1 ? "EACH_RUN" : "RUN"} --ids ${listName()} --format fits --size 101 --out cutouts`;
+    $("save").showModal();
+  };
+  const listName = () => `candidates-${LENSPIPE.fileWord(meta.catalogue)}.csv`;
 
-  // ---- likeness: the most alike of the chosen candidate, and the map
-  let likeness = null, map = null;
-  LENSPIPE.likeness = told => {
-    likeness = new LENSPIPE.Likeness(told);
-    $("map-open").hidden = false;
-    document.documentElement.dataset.alike = "yes";
-    showAlike();
-  };
-  const N_ALIKE = 8;
-  const showAlike = () => {
-    const i = view.shown[view.chosen], near = likeness && i !== undefined ? likeness.near(i).slice(0, N_ALIKE) : [];
-    $("alike").hidden = !near.length;
-    $("alike-some").replaceChildren(...near.map(row => {
-      const canvas = document.createElement("canvas");
-      Object.assign(canvas.dataset, {key: keys[row], row});
-      canvas.title = columns.name[row] + (columns.score[row] === null ? "" : `, score ${columns.score[row].toPrecision(4)}`);
-      canvas.onclick = () => goTo(row);
-      return canvas;
-    }));
-    drawAlike();
-  };
-  const drawAlike = () => { for (const canvas of $("alike-some").children) if (columns.has_stamp[canvas.dataset.row]) stamps.draw(Number(canvas.dataset.row), canvas); };
-  const goTo = row => {
-    let position = view.shown.indexOf(row);
-    if (position < 0) { leaveWithin(); position = view.shown.indexOf(row); }
-    if (position < 0) return LENSPIPE.say("The filters hide this candidate.");
-    choose(position);
-  };
-  const keepWithin = (rows, text, ordered) => {
-    view.within = {place: new Map(rows.map((row, k) => [row, k])), text, ordered};
-    arrange();
-    if (view.shown.length) choose(0);
-  };
-  const leaveWithin = () => { if (view.within) { view.within = null; arrange(); } };
-  const moreLikeThis = () => {
-    const i = view.shown[view.chosen];
-    if (!likeness || i === undefined || !likeness.near(i).length) return LENSPIPE.say("There is no vector of this candidate.");
-    openMap(false);
-    keepWithin([i, ...likeness.near(i)], `Most like ${columns.name[i]}`, true);
-  };
-  const COLOURS = {score: "score", my_grade: "my grade", ["mag_" + magBand]: "mag " + magBand,
-    ...(has("anomaly_score") ? {anomaly_score: "anomaly"} : {}), ...(has("ood_quantile") ? {ood_quantile: "unlike the training"} : {}), known: "known lens"};
-  for (const [name, label] of Object.entries(COLOURS)) $("map-colour").append(new Option(label, name));
-  const openMap = open => {
-    if (!likeness || open === !$("map-view").hidden) return;
-    $("map-view").hidden = !open;
-    $("scroll").hidden = open;
-    $("map-open").setAttribute("aria-pressed", String(open));
-    if (open && !map) {
-      map = new LENSPIPE.Map($("map"), likeness, {chosen: () => view.shown[view.chosen], choose: goTo, tip: showTip,
-        lasso: rows => rows.length ? keepWithin(rows, "Inside the lasso", false) : LENSPIPE.say("No candidate lies inside.")});
-      $("map-said").textContent = likeness.said + ". The grid shows what the lasso holds.";
-    }
-    if (open) drawMap(); else { layout(); choose(view.chosen); }
-  };
-  const drawMap = () => {
-    if (!map || $("map-view").hidden) return;
-    colourMap();
-    map.show(view.filtered, view.within && Uint8Array.from({length: n}, (_, i) => view.within.place.has(i)));
-  };
-  const colourMap = () => {
-    const by = $("map-colour").value, hex = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-    const key = by === "my_grade" ? map.paintWords({A: hex("A"), B: hex("B"), C: hex("C"), N: hex("N")}, i => grades.of(keys[i]), "not graded")
-      : by === "known" ? map.paintWords({"known lens": "#ffb347"}, i => columns.known_lens[i] !== null ? "known lens" : "", "not known")
-      : map.paintNumbers(columns[by]);
-    $("map-key").replaceChildren(...key.map(([colour, word]) => {
-      const dot = document.createElement("i"), label = document.createElement("span");
-      dot.style.background = colour;
-      label.append(dot, word === "N" ? "not a lens" : word);
-      return label;
-    }));
-  };
-  const showTip = (i, x, y) => {
-    const tip = $("map-tip");
-    tip.hidden = i === null || !columns.has_stamp[i] || !stamps.draw(i, tip);
-    if (!tip.hidden) tip.style.cssText = `left:${Math.min(x + 14, $("map").clientWidth - 110)}px;top:${Math.min(y + 14, $("map").clientHeight - 110)}px`;
-  };
-  if (meta.likeness) document.head.append(Object.assign(document.createElement("script"), {src: "likeness.js"}));
+  const app = {$, meta, columns, keys, grades, stamps, view, n, magBand, arrange, choose, chosen, layout, radiusArcsec: meta.stamp_arcsec / 4};
+  const likes = LENSPIPE.alike(app);
   if (has("anomaly_score") || columns.substructure_class?.some(name => name !== null)) {
     $("filter-class-label").hidden = false;
     for (const name of [...new Set(columns.rank.map((_, i) => classOf(i)))].sort()) $("filter-class").append(new Option(name === "abstained" ? "no known class" : name.replace(/_/g, " "), name));
@@ -343,54 +281,105 @@ LENSPIPE.load = data => {
     if (name === "size") { view.size = Number($(name).value); layout(); choose(view.chosen); }
     else { stamps[name] = Number($(name).value); redraw(); }
   };
+  const setPreset = name => {
+    const [brightness, softening, negative] = LENSPIPE.PRESETS[name];
+    $("preset").value = name;
+    stamps.negative = negative;
+    setView("brightness", brightness);
+    setView("softening", softening);
+  };
+  const setMode = name => { $("view").value = view.mode = view.big = name; redraw(); };
+  const cycle = (list, set) => set(list.options[(list.selectedIndex + 1) % list.options.length].value);
+  const zoomBig = factor => { view.zoom = Math.min(12, Math.max(1, view.zoom * factor)); showDetail(); };
   for (const name of ["search", "score-min", "mag-max"]) $(name).oninput = arrange;
   for (const name of ["filter-grade", "filter-known", "filter-class"]) $(name).onchange = arrange;
-  $("sort").onchange = () => { view.sort = $("sort").value; view.ascending = !["score", "probability", "anomaly_score", "ood_quantile", "n_detection", "my_grade", "mean_grade"].includes(view.sort); arrange(); };
-  for (const list of document.querySelectorAll("select")) list.addEventListener("change", () => list.blur());  // keys go to the grid again
+  $("sort").onchange = () => sortBy($("sort").value);
+  for (const name of Object.keys(LENSPIPE.PRESETS)) $("preset").append(new Option(name, name));
+  $("preset").onchange = () => setPreset($("preset").value);
+  $("view").onchange = () => setMode($("view").value);
   $("direction").onclick = () => { view.ascending = !view.ascending; arrange(); };
   for (const name of Object.keys(START)) { $(name).value = START[name]; $(name).oninput = () => setView(name, $(name).value); }
-  $("reset-view").onclick = () => { for (const [name, value] of Object.entries(START)) setView(name, value); view.zoom = 1; showDetail(); };
+  $("reset-view").onclick = () => { setPreset("standard"); setView("size", START.size); view.zoom = 1; setMode("colour"); };
   $("grader").value = grades.grader;
-  $("grader").oninput = () => { grades.grader = $("grader").value.trim(); grades.keep(); redraw(); };
-  $("undo").onclick = undo;
-  $("map-open").onclick = () => openMap($("map-view").hidden);
-  $("map-colour").onchange = drawMap;
-  $("map-all").onclick = () => map.over.ondblclick();
-  for (const mode of ["lasso", "move"]) $("map-" + mode).onclick = () => {
-    map.mode = mode;
-    for (const other of ["lasso", "move"]) $("map-" + other).setAttribute("aria-pressed", String(other === mode));
+  $("grader").oninput = () => { grades.grader = $("grader").value.trim(); grades.keep(); redraw(); offer(); };
+  let declined = false;
+  const offer = () => {            // grades that older pages kept without a name
+    const found = declined ? 0 : grades.nameless().length;
+    const moves = $("nameless").hidden === found > 0;
+    $("nameless").hidden = !found;
+    if (found) $("nameless").firstChild.textContent = `${found.toLocaleString("en")} grades of this catalogue were given in this browser without a name. Take them over as ${grades.grader}?`;
+    if (moves) layout();
   };
-  $("within-leave").onclick = leaveWithin;
-  $("alike-all").onclick = moreLikeThis;
-  $("export").onclick = exportGrades;
+  $("nameless-take").onclick = () => { LENSPIPE.say(`${grades.adopt()} grades are now those of ${grades.grader}.`); offer(); arrange(); };
+  $("nameless-leave").onclick = () => { declined = true; offer(); };
+  addEventListener("storage", event => {   // another tab of this page has graded
+    if (event.key !== grades.storageKey) return;
+    grades.refresh();
+    redraw();
+    offer();
+    if (likes.coloursGrades()) likes.drawMap();
+  });
+  $("undo").onclick = undo;
+  $("export").onclick = () => exportGrades(grades.grader);
+  $("export-all").onclick = () => exportGrades(null);
+  $("import-open").onclick = () => $("import").click();
   $("import").onchange = event => { if (event.target.files[0]) importGrades(event.target.files[0]); event.target.value = ""; };
+  $("graders-open").onclick = openGraders;
+  $("disputed").onclick = () => { $("filter-grade").value = "differ"; sortBy("dispute"); };
+  $("save-open").onclick = openSave;
+  $("save-regions").onclick = () => LENSPIPE.download(listName().replace(".csv", ".reg"), LENSPIPE.regions(view.shown, app), "text/plain");
+  $("save-list").onclick = () => LENSPIPE.download(listName(), LENSPIPE.listCsv(view.shown, app));
   $("help-open").onclick = () => $("help").showModal();
-  for (const button of document.querySelectorAll(".grades button")) button.onclick = () => grade(button.dataset.grade);
+  $("tools-open").onclick = () => {
+    const open = document.body.classList.toggle("tools");
+    $("tools-open").setAttribute("aria-expanded", String(open));
+    layout();
+  };
+  for (const button of document.querySelectorAll("button[data-grade]")) button.onclick = () => grade(button.dataset.grade);
+  $("before").onclick = () => choose(view.chosen - 1);
+  $("next").onclick = () => choose(view.chosen + 1);
   $("scroll").onscroll = () => requestAnimationFrame(place);
-  $("big").onwheel = event => {
-    event.preventDefault();
-    view.zoom = Math.min(12, Math.max(1, view.zoom * (event.deltaY < 0 ? 1.25 : 0.8)));
-    showDetail();
+  $("big").onwheel = event => { event.preventDefault(); zoomBig(event.deltaY < 0 ? 1.25 : 0.8); };
+  let touched = null;
+  $("big").ontouchstart = event => { touched = event.touches.length === 1 ? event.touches[0].clientX : null; };
+  $("big").ontouchend = event => {         // a swipe goes on
+    const moved = touched === null ? 0 : event.changedTouches[0].clientX - touched;
+    if (Math.abs(moved) > 50) choose(view.chosen + (moved < 0 ? 1 : -1));
   };
   addEventListener("resize", () => { layout(); choose(view.chosen); });
+  // Lists that were used by the pointer give the keys back to the candidates; who tabs through the controls stays in them.
+  let byKey = false;
+  addEventListener("keydown", () => { byKey = true; }, true);
+  addEventListener("mousedown", () => { byKey = false; }, true);
+  for (const control of document.querySelectorAll("select, input[type=range]")) control.addEventListener("change", () => { if (!byKey) toGrid(); });
+  const toGrid = () => { document.activeElement.blur(); $("scroll").focus({preventScroll: true}); };
+
+  const go = (dx, dy, by) => () => likes.isOpen() && by === undefined ? likes.step(dx, dy) : choose(view.chosen + (by ?? dx + dy * columnsAcross));
+  const larger = sign => () => likes.isOpen() ? likes.zoom(1.3 ** sign) : setView("size", view.size + 16 * sign);
   const KEYS = {
-    ArrowRight: () => choose(view.chosen + 1), ArrowLeft: () => choose(view.chosen - 1), j: () => choose(view.chosen + 1), k: () => choose(view.chosen - 1),
-    ArrowDown: () => choose(view.chosen + columnsAcross), ArrowUp: () => choose(view.chosen - columnsAcross), Home: () => choose(0), End: () => choose(view.shown.length),
+    ArrowRight: go(1, 0), ArrowLeft: go(-1, 0), ArrowDown: go(0, 1), ArrowUp: go(0, -1), j: go(0, 0, 1), k: go(0, 0, -1), Home: () => choose(0), End: () => choose(view.shown.length),
     PageDown: () => choose(view.chosen + columnsAcross * 3), PageUp: () => choose(view.chosen - columnsAcross * 3),
     a: () => grade("A"), b: () => grade("B"), c: () => grade("C"), n: () => grade("N"), 1: () => grade("A"), 2: () => grade("B"), 3: () => grade("C"), 0: () => grade("N"),
-    u: undo, e: exportGrades, "[": () => setView("brightness", Number($("brightness").value) - 0.1), "]": () => setView("brightness", Number($("brightness").value) + 0.1),
-    "-": () => setView("size", view.size - 16), "+": () => setView("size", view.size + 16), "=": () => setView("size", view.size + 16), "?": () => $("help").showModal(),
-    l: moreLikeThis, m: () => openMap($("map-view").hidden), Escape: leaveWithin,
+    u: undo, e: () => exportGrades(grades.grader), i: () => $("import").click(), w: openGraders, d: openSave, v: () => cycle($("view"), setMode), p: () => cycle($("preset"), setPreset),
+    "[": () => setView("brightness", Number($("brightness").value) - 0.1), "]": () => setView("brightness", Number($("brightness").value) + 0.1), z: () => zoomBig(1.25), x: () => zoomBig(0.8),
+    "-": larger(-1), "+": larger(1), "=": larger(1), "?": () => $("help").showModal(), "/": () => { document.body.classList.add("tools"); $("search").focus(); },
+    l: likes.moreLikeThis, m: () => likes.openMap(!likes.isOpen()), o: likes.around, Escape: likes.leaveWithin,
   };
   addEventListener("keydown", event => {
-    const typing = ["INPUT", "SELECT"].includes(event.target.tagName) && event.target.type !== "range";
+    const {tagName, type} = event.target, ranged = type === "range", typing = ["INPUT", "SELECT"].includes(tagName) && !ranged;
+    if (typing && (event.key === "Escape" || (event.key === "Enter" && tagName === "INPUT"))) { event.preventDefault(); return toGrid(); }
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing) { event.preventDefault(); return undo(); }
-    if (typing || $("help").open || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (typing || document.querySelector("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (ranged && (event.key.startsWith("Arrow") || ["Home", "End", "PageUp", "PageDown"].includes(event.key))) return;
     const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (action) { event.preventDefault(); action(); }
+    if (!action) return;
+    event.preventDefault();
+    if (document.activeElement === document.body) $("scroll").focus({preventScroll: true});
+    action();
   });
   document.title = `${meta.catalogue}: lens candidates`;
   $("title").textContent = meta.catalogue;
   document.documentElement.dataset.ready = "yes";
   arrange();
+  offer();
 };

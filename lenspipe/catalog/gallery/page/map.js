@@ -164,6 +164,22 @@ LENSPIPE.Map = class {
     return found;
   }
 
+  // The drawn row that is next in a direction of the screen (+x right, +y down): near, and not far off it.
+  beside(i, dx, dy) {
+    let best = Infinity, found;
+    for (const k of this.rows) {
+      const x = this.x[k] - this.x[i], y = this.y[k] - this.y[i], along = x * dx + y * dy, off = Math.abs(x * dy - y * dx);
+      if (k !== i && along > off && along + 2 * off < best) { best = along + 2 * off; found = k; }
+    }
+    return found;
+  }
+
+  // The n drawn rows that lie nearest to a row, itself first.
+  around(i, n) {
+    const away = k => (this.x[k] - this.x[i]) ** 2 + (this.y[k] - this.y[i]) ** 2;
+    return [...this.rows].map(k => [away(k), k]).sort((a, b) => a[0] - b[0]).slice(0, n).map(([, k]) => k);
+  }
+
   // Drawn rows inside a closed path on the screen (even-odd).
   inside(path) {
     return this.rows.filter(i => {

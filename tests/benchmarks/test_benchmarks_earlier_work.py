@@ -1,0 +1,41 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
+
+
+def result(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())["result"]
+
+
+def adapted(method):
+    with (RESULTS / "adaptation.csv").open() as stream:
+        (row,) = (
+            row
+            for row in csv.DictReader(stream)
+            if (row["gap"], row["family"], row["method"]) == ("sim-to-real", "small-cnn", method)
+        )
+    return float(row["auroc"])
+
+
+NUMBERS = {
+    "finding lenses": lambda: [
+        result("real_sky_ground-gri_reserved")["models"][0]["ground"]["auc_spacewarps_good_against_kids"]["value"]
+    ],
+    "equivariant networks": lambda: [result("substructure_1")["classifiers"][0]["metrics"]["auroc_micro"]],
+    "the same with": lambda: [result("substructure_strong")["classifiers"][0]["metrics"]["auroc_micro"]],
+    "adaptation without": lambda: [adapted("wdgrl"), adapted("source-only")],
+    "anomalies": lambda: [max(row["auc"] for row in result("anomalies_substructure_strong")["rows"] if "auc" in row)],
+}
+
+
+@pytest.mark.parametrize("subject", NUMBERS)
+def test_our_numbers_beside_earlier_work_are_those_of_the_records(subject):
+    lines = (ROOT / "docs/results/earlier-work.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| {subject}"))
+    for number in NUMBERS[subject]():
+        assert f"{number:.3f}".lstrip("0") in line.split("|")[3], number
