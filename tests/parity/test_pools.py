@@ -87,5 +87,5 @@ def test_scorers_that_shall_share_a_gpu_are_refused_where_nothing_is_scored_on_o
 
     nothing = ScanContext(ScanConfig(), read_layout("generic"), ("r",), "attempts", ())
     assert gpus_for(nothing, Resources()) is None
-    with pytest.raises(ConfigError, match="leave --scorers-per-gpu out.*scorers_per_gpu=2"):
+    with pytest.raises(ConfigError, match=r"leave --scorers-per-gpu out.*scorers_per_gpu=2"):
         gpus_for(nothing, Resources(scorers_per_gpu=2))
