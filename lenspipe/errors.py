@@ -79,3 +79,7 @@ class StoreError(LenspipeError):
 
 class ForbiddenError(StoreError):
     """The credentials are good, but an object or folder of a store is not theirs to read or write."""
+
+
+class NoProgressError(LenspipeError):
+    """Workers of a cluster that neither begin nor answer; what was committed is kept (exit code 2)."""

@@ -14,7 +14,8 @@ import ray
 from ray import cloudpickle
 
 from lenspipe.catalog.executor import BATCH_ROWS, AnswerT, ItemT
-from lenspipe.distributed.data import MAX_BLOCKS, NO_PROGRESS_S, data_context
+from lenspipe.distributed.data import MAX_BLOCKS, data_context
+from lenspipe.distributed.pools import NO_PROGRESS_S
 from lenspipe.errors import ConfigError
 from lenspipe.scan.attempts import MAX_DEATHS, begin, clear, deaths
 

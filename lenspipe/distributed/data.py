@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import ray
 from ray.data import DataContext, ExecutionResources
 
-NO_PROGRESS_S = 900.0
-"""Seconds without an answer after which a scan or a catalogue is stuck."""
+logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import says otherwise; the rest is in Ray's own log files
+
 MAX_BLOCKS = 10_000
 """Blocks of a data set at most."""
 

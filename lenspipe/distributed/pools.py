@@ -12,6 +12,8 @@ MIB = 2**20
 WORKER_BYTES, BYTES_PER_PX = 480 * MIB, 20.0
 """Memory of a worker's own: of one that has its programs and a model loaded, and per pixel of a window and band.
 Measured: 908 MiB with four bands of 2432 x 2432 pixels (`benchmarks/scan_memory.py`)."""
+NO_PROGRESS_S = 900.0
+"""Seconds without an answer after which a scan or a catalogue is stuck."""
 GROWS_TO = "LENSPIPE_GROWS_TO"
 """Environment variable that says which machines a cluster can have in the end; Ray's autoscaler tells nobody."""
 

@@ -1,21 +1,21 @@
-"""A scan by Ray Data: actors take shards from pixels to the ledger, or, with GPUs, read, score and commit in pools."""
+"""A scan with Ray: actors take shards from pixels to the ledger, or, with GPUs, read, score and commit in pools."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy
 
-from lenspipe.distributed.data import MAX_BLOCKS, NO_PROGRESS_S, data_context
+from lenspipe.distributed.actors import in_actors
 from lenspipe.distributed.pools import (
     GROWS_TO,
+    NO_PROGRESS_S,
     Machines,
     Pool,
     capped,
@@ -30,14 +30,11 @@ from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
-from lenspipe.scan.plan import table_of, tasks_of
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
 CALLS_A_WORKER = 4
 """Fewest calls that a worker gets, where there are shards enough."""
-CALLS_AT_ONCE = 2
-"""Of a scorer on a GPU: one is prepared on the CPU while the other is on the GPU."""
 SEEN = 256
 """Shards whose windows say how much memory a worker takes."""
 COMMITTER_CPU, SCORER_BYTES = 0.1, 1536 << 20
@@ -99,12 +96,15 @@ def scan_ray(
     Returns
     -------
     dict
-        ``pools``, and ``stats``: what Ray Data says of its operators.
+        ``pools``, and ``workers``: calls, how many began and died; of pools apart ``stats``, what Ray Data says of its
+        operators.
 
     Raises
     ------
     ConfigError
         GPUs are asked for and Ray has none and can have none, or the job can never run for another reason.
+    NoProgressError
+        Nothing is done for 15 minutes.
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
@@ -120,12 +120,16 @@ def scan_ray(
     if not own_ray():
         for line in lines(rows):
             say(line)
-    with data_context(n_worker if gpus is None else None, no_progress_s=NO_PROGRESS_S):
-        dataset = (_apart if apart else _whole)(tasks, context, parts, session, pools)
-        for counts in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in counts.to_pylist():
-                on_part(row)
-        return {"pools": [asdict(pool) for pool in pools], "stats": dataset.stats().splitlines()}
+    told: dict[str, Any] = {"pools": [asdict(pool) for pool in pools]}
+    if apart:
+        from lenspipe.distributed.scan_pools import scan_apart
+
+        limit = n_worker if gpus is None else None
+        return told | {"stats": scan_apart(tasks, context, parts, session, pools, on_part, n_worker=limit)}
+    (pool,) = pools
+    calls = Calls(tasks, shards_per_call(tasks, context, pool.most))
+    went = in_actors(ScanShards, (context, parts, session), calls, pool, on_part, no_progress_s=NO_PROGRESS_S)
+    return told | {"workers": went._asdict()}
 
 
 def gpus_for(context: ScanContext, resources: Resources) -> Workers | None:
@@ -207,66 +211,29 @@ def machines_later() -> list[Machines] | None:
     return machines_now() if own_ray() else None
 
 
-def _whole(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path | str, session: str, pools: Sequence[Pool]
-) -> ray.data.Dataset:
-    """Shards from pixels to committed rows in each of a pool of actors."""
-    (pool,) = pools
-    per_call, blocks = _blocks(tasks, context, pool.most)
-    return _in_pool(
-        ray.data.from_arrow(blocks), pool, ScanShards, (context, parts, session), per_call, at_first=len(blocks)
-    )
+def shards_per_call(tasks: Sequence[ShardTask], context: ScanContext, n_worker: int) -> int:
+    """Shards of a call: as many as are committed together, fewer where there are few, so that workers end together."""
+    return max(1, min(context.config.score.shards_per_call, len(tasks) // (CALLS_A_WORKER * n_worker)))
 
 
-def _apart(
-    tasks: Sequence[ShardTask], context: ScanContext, parts: Path | str, session: str, pools: Sequence[Pool]
-) -> ray.data.Dataset:
-    """Shards read and measured in one pool, scored in a second, committed in a third."""
-    readers, scorers, committers = pools
-    per_call, blocks = _blocks(tasks, context, readers.most)
-    read = _in_pool(ray.data.from_arrow(blocks), readers, ReadShards, (context,), per_call, at_first=len(blocks))
-    at_once = CALLS_AT_ONCE if scorers.each.get("GPU") else None
-    scored = _in_pool(
-        read, scorers, ScoreCutouts, (context,), context.config.score.shards_per_call, at_first=1, at_once=at_once
-    )
-    return _in_pool(scored, committers, CommitRows, (parts, session), None, at_first=1)
+class Calls(Sequence[list[ShardTask]]):
+    """Tasks, so many to a call; each is made when it is given."""
 
+    def __init__(self, tasks: Sequence[ShardTask], per_call: int) -> None:
+        self._tasks, self._step = tasks, per_call
 
-def _blocks(tasks: Sequence[ShardTask], context: ScanContext, n_worker: int) -> tuple[int, list[pa.Table]]:
-    """Shards of a call, and tasks in blocks of whole calls."""
-    most = len(tasks) // (CALLS_A_WORKER * n_worker)  # few shards: short calls, so that the workers end together
-    per_call = max(1, min(context.config.score.shards_per_call, most))
-    # blocks from the driver, not read tasks: tasks of a fraction of a CPU make Ray start a process for each
-    per_block = per_call * -(-len(tasks) // (per_call * MAX_BLOCKS))
-    return per_call, [table_of(tasks[start : start + per_block]) for start in range(0, len(tasks), per_block)]
+    def __len__(self) -> int:
+        return -(-len(self._tasks) // self._step)
 
-
-def _in_pool(
-    rows: ray.data.Dataset,
-    pool: Pool,
-    work: type,
-    settings: tuple[Any, ...],
-    batch_size: int | None,
-    *,
-    at_first: int,
-    at_once: int | None = None,
-) -> ray.data.Dataset:
-    """Rows that actors of a pool have worked on; what they need to know travels once per actor."""
-    return rows.map_batches(
-        work,
-        fn_constructor_args=settings,
-        batch_size=batch_size,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(
-            min_size=1,
-            max_size=pool.most,
-            initial_size=min(pool.most, at_first),
-            **({} if at_once is None else {"max_concurrent_calls_per_actor": at_once}),
-        ),
-        num_cpus=pool.each["CPU"],
-        num_gpus=pool.each.get("GPU"),
-        memory=pool.each.get("memory"),
-    )
+    @overload
+    def __getitem__(self, index: int) -> list[ShardTask]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[ShardTask]]: ...
+    def __getitem__(self, index: int | slice) -> list[ShardTask] | list[list[ShardTask]]:
+        """Tasks of one call, or of some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return list(self._tasks[index * self._step : (index + 1) * self._step])
 
 
 class ScanShards:
@@ -278,50 +245,14 @@ class ScanShards:
         self._context, self._parts, self._session = context, parts, session
         self._finish = ScoreShards(context)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, tasks: Sequence[ShardTask]) -> dict[str, int]:
         """Scan one call's shards, each to its end before the next is read, and commit them as one part."""
-        rows = pa.concat_tables([self._finish(self.scan(task, self._context)) for task in tasks_of(table)])
-        return _commit(rows, self._parts, self._session)
+        rows = pa.concat_tables([self._finish(self.scan(task, self._context)) for task in tasks])
+        return commit(rows, self._parts, self._session)
 
 
-class ReadShards:
-    """Actor: read and measure shards, one row with cutouts each."""
-
-    scan = staticmethod(scan_shard)
-
-    def __init__(self, context: ScanContext) -> None:
-        self._context = context
-
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        """Rows of one call's shards, each as it is done."""
-        for task in tasks_of(table):
-            yield self.scan(task, self._context)
-
-
-class ScoreCutouts:
-    """Actor: show cutouts to all models of a scan; rows come back without them."""
-
-    def __init__(self, context: ScanContext) -> None:
-        self._finish = ScoreShards(context)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Score one call's rows together."""
-        return self._finish(table)
-
-
-class CommitRows:
-    """Actor: commit rows to the ledger, answer with the counts."""
-
-    def __init__(self, parts: Path | str, session: str) -> None:
-        self._parts, self._session = parts, session
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Commit one call's rows as one part."""
-        return _commit(table, self._parts, self._session)
-
-
-def _commit(rows: pa.Table, parts: Path | str, session: str) -> pa.Table:
+def commit(rows: pa.Table, parts: Path | str, session: str) -> dict[str, int]:
     """Write a call's rows as one part; a retried call replaces the part it may have written."""
     ids = "\n".join(sorted(rows["shard_id"].to_pylist()))
     name = f"part-{session}-{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
-    return pa.Table.from_pylist([write_part(parts, name, rows)])
+    return write_part(parts, name, rows)

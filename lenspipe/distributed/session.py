@@ -104,10 +104,8 @@ def ray_session(*, n_worker: int | Workers | None = None, keep_idle: bool = Fals
     """
     prepare_environment(keep_idle=keep_idle)
     import ray
-    import ray.data
 
-    for name in ("ray", "ray.data"):  # what matters is raised; the rest is in Ray's own log files
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what matters is raised; the rest is in Ray's own log files
     least, most = n_worker if isinstance(n_worker, Workers) else (n_worker, n_worker)
     joined = ray.is_initialized()
     address = os.environ.get("RAY_ADDRESS")

@@ -90,7 +90,7 @@ def busy_workers():
     for process in psutil.Process(os.getpid()).children(recursive=True):
         with contextlib.suppress(psutil.Error, IndexError):
             title = process.cmdline()[0]
-            if title.startswith("ray::") and "map" in title.lower():
+            if title.startswith(("ray::PoolWorker.call", "ray::Map")):
                 yield process
 
 
@@ -101,6 +101,7 @@ DEADLY = "a_x128y256c128"
 def deadly_shard(monkeypatch):
     """A pixel value that ends the process: planted where a worker begins a shard."""
     from lenspipe.distributed import scan as dist_scan
+    from lenspipe.distributed import scan_pools
 
     real = dist_scan.scan_shard
 
@@ -113,12 +114,12 @@ def deadly_shard(monkeypatch):
                 os._exit(139)
         return real(task, settings)
 
-    for name in ("ScanShards", "ReadShards"):  # pickled by value, so they reach the workers
+    for module, name in ((dist_scan, "ScanShards"), (scan_pools, "ReadShards")):  # pickled by value: workers get them
 
-        class Deadly(getattr(dist_scan, name)):
+        class Deadly(getattr(module, name)):
             scan = staticmethod(deadly)
 
-        monkeypatch.setattr(dist_scan, name, Deadly)
+        monkeypatch.setattr(module, name, Deadly)
 
 
 @contextlib.contextmanager
