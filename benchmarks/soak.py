@@ -53,6 +53,12 @@ COMMANDS = {
         "completeness with Ray", (*_COMPLETENESS, "--runner", "ray", "--workers", "2"), ("--resume",), ray=True
     ),
     "sweep with Ray": _LOCAL["sweep with Ray"],
+    "scan with Ray to a store": Writer(
+        "scan with Ray to a store",
+        (*_SCAN[: _SCAN.index("--out")], "--out", URL, "--runner", "ray", "--workers", "2"),
+        ("--resume",),
+        ray=True,
+    ),
 }
 FAULTS = {
     "driver": lambda name: True,
@@ -64,7 +70,10 @@ FAULTS = {
     "worker": lambda name: "Ray" in name or "distributed" in name,
     "node": lambda name: "Ray" in name or "distributed" in name,
 }
-PLAIN = {"scan with Ray": "scan", "scan to a store": "scan", "completeness with Ray": "completeness"}
+PLAIN = {
+    **dict.fromkeys(("scan with Ray", "scan to a store", "scan with Ray to a store"), "scan"),
+    "completeness with Ray": "completeness",
+}
 """Whose tables must be those of another command."""
 
 
