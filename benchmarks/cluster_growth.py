@@ -50,7 +50,7 @@ def configuration(most: int) -> dict[str, Any]:
         "cluster_name": "growth",
         "max_workers": 2 * most,
         "idle_timeout_minutes": 1,
-        "provider": {"type": "fake_multinode"},
+        "provider": {"type": "fake_multinode", "disable_node_updaters": True},
         "available_node_types": {
             "ray.head.default": {"node_config": {}, "resources": {"CPU": 0}, "max_workers": 0},
             "cpu": node | {"resources": {"CPU": 1}, "max_workers": most},
