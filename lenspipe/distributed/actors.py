@@ -1,27 +1,33 @@
 """
 A pool of actors for work of which only tasks and counts travel.
 
-Ray Data would start three processes of its own beside the workers, and each worker would import it: on two cores a
-third of a short scan (`benchmarks/scan_ray_speed.py`). Here a call goes to an actor that waits for one, so that none
-waits behind a machine that has not come; and what an actor had as its process or machine died goes to the next that is
-free.
+Ray Data would start processes of its own beside the workers, and each worker would import it. Here a call goes to an
+actor that waits for one, so that none waits behind a machine that has not come; and what an actor had as its process or
+machine died goes to the next that is free.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
 from lenspipe.distributed.pools import Pool
-from lenspipe.errors import LenspipeError, NoProgressError
+from lenspipe.errors import Fact, LenspipeError, NoProgressError
 
 LOOK_S = 5.0
 """Between two looks at the clock while nothing is answered."""
+FRUITLESS, FRUITLESS_S = 3, 60.0
+"""So many deaths, and not before so many seconds, end work of which no worker has begun."""
+DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, WorkerCrashedError)
+"""As Ray tells of a process or machine that died: the first who is free takes the call."""
+SAID = 300
+"""Letters of Ray's own words in an error."""
 
 
 class Told(NamedTuple):
@@ -31,7 +37,9 @@ class Told(NamedTuple):
     first_worker_s: float | None
     """Seconds until the first worker had loaded what it needs."""
     workers: int
-    """That were started, those in place of dead ones included."""
+    """That have begun, those in place of dead ones included."""
+    asked: int
+    """That Ray was asked for, those in place of dead ones included; fewer begin where machines do not come."""
     died: int
 
 
@@ -86,6 +94,8 @@ def in_actors(
     Raises
     ------
     NoProgressError
+        Nothing began or was answered for too long, workers died before any began, or Ray cannot make one; with Ray's
+        words.
     LenspipeError
         As a worker raised it.
     ray.exceptions.RayTaskError
@@ -102,7 +112,7 @@ def in_actors(
             for actor, call, death, answer in crew.heard(min(LOOK_S, no_progress_s)):
                 if death is not None:
                     again.extend(() if call is None else (call,))
-                    crew.replace(actor)
+                    crew.replace(actor, death)
                     continue
                 last = time.monotonic()
                 if call is None:
@@ -118,17 +128,29 @@ def in_actors(
             while again and crew.resting:  # of one that died when there was nothing left to give
                 number = again.popleft()
                 crew.give(crew.resting.pop(), number, calls[number])
-            if time.monotonic() - last > no_progress_s:
-                raise NoProgressError(
-                    "no shard was done and no worker began for too long: look whether the cluster's machines have what "
-                    "a worker takes, then give the same command with --resume",
-                    minutes=round(no_progress_s / 60, 1),
-                    done=answered,
-                    calls=len(calls),
-                )
+            now = time.monotonic()
+            _demand_progress(crew, now - begun, now - last, no_progress_s, done=answered, calls=len(calls))
     finally:
         crew.end()
-    return Told(len(calls), None if first is None else round(first, 2), crew.started, crew.died)
+    return Told(len(calls), None if first is None else round(first, 2), crew.begun, crew.asked, crew.died)
+
+
+def _demand_progress(crew: _Crew, since_start_s: float, since_last_s: float, no_progress_s: float, **done: int) -> None:
+    if not crew.begun and crew.died >= FRUITLESS and since_start_s > FRUITLESS_S:
+        raise NoProgressError(
+            "workers die before any of them has begun: mend what Ray says of the last one, then give the same command "
+            "with --resume",
+            **done,
+            **crew.facts(),
+        )
+    if since_last_s > no_progress_s:
+        raise NoProgressError(
+            "no shard was done and no worker began for too long: look whether the cluster's machines have what a "
+            "worker takes, then give the same command with --resume",
+            minutes=round(no_progress_s / 60, 1),
+            **done,
+            **crew.facts(),
+        )
 
 
 class _Crew:
@@ -146,15 +168,23 @@ class _Crew:
         )
         self._work, self._settings = ray.put(work), ray.put(settings)
         self._doing: dict[ray.ObjectRef[Any], tuple[Any, int | None]] = {}
+        self._living: set[Any] = set()
         self.resting: list[Any] = []
-        self.started = self.died = 0
+        self.asked = self.begun = self.died = 0
+        self._last_death: str | None = None
+
+    def facts(self) -> dict[str, Fact]:
+        """What an error says of the workers."""
+        died = {} if self._last_death is None else {"died": self.died, "last_death": self._last_death}
+        return {"workers": self.begun, "asked": self.asked, **died}
 
     def grow(self, n: int) -> None:
         """Ask for so many more actors; each is heard of when it has begun."""
         for _ in range(n):
             actor = self._made.remote()
+            self._living.add(actor)
             self._doing[actor.begin.remote(self._work, self._settings)] = actor, None
-            self.started += 1
+            self.asked += 1
 
     def give(self, actor: Any, number: int, call: Any) -> None:
         """Let an actor carry out a call."""
@@ -164,30 +194,76 @@ class _Crew:
         """Nothing is left to give: it waits, should another die."""
         self.resting.append(actor)
 
-    def replace(self, actor: Any) -> None:
+    def replace(self, actor: Any, death: RayError) -> None:
         """Ask for another actor in the place of a dead one."""
-        ray.kill(actor)  # one that does not answer may live
+        self._kill(actor)  # one that does not answer may live
         self.died += 1
+        self._last_death = said_by_ray(death)
         self.grow(1)
 
-    def heard(self, wait_s: float) -> Iterator[tuple[Any, int | None, RayActorError | None, Any]]:
-        """What is answered within a time: the actor, the number of its call (None: it began), its death, the answer."""
+    def heard(self, wait_s: float) -> Iterator[tuple[Any, int | None, RayError | None, Any]]:
+        """
+        What is answered within a time: the actor, the number of its call (None: it began), its death, the answer.
+
+        Raises
+        ------
+        NoProgressError
+            Ray cannot make a worker, whatever is tried again.
+        LenspipeError, ray.exceptions.RayTaskError
+            As of `in_actors`.
+        """
         refs = list(self._doing)
         ready, _ = ray.wait(refs, num_returns=1, timeout=wait_s)
         if ready:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
             actor, number = self._doing.pop(ref)
+            death = answer = None
             try:
-                yield actor, number, None, ray.get(ref)
-            except RayActorError as death:
-                yield actor, number, death, None
+                answer = ray.get(ref)
+                self.begun += number is None
             except RayTaskError as error:
                 if isinstance(error.cause, LenspipeError):
                     raise error.cause from error
                 raise
+            except DEATHS as error:
+                if isinstance(error, RayActorError) and error.actor_init_failed:
+                    raise _cannot_make(error) from error
+                death = error
+            except RayError as error:
+                raise _cannot_make(error) from error
+            yield actor, number, death, answer
 
     def end(self) -> None:
         """End all of them."""
-        for actor in [*self.resting, *(actor for actor, _ in self._doing.values())]:
+        if ray.is_initialized():
+            for actor in list(self._living):
+                self._kill(actor)
+
+    def _kill(self, actor: Any) -> None:
+        self._living.discard(actor)
+        with contextlib.suppress(Exception):  # one that is dead, or Ray with it: what went wrong is raised already
             ray.kill(actor)
+
+
+def _cannot_make(error: RayError) -> NoProgressError:
+    return NoProgressError(
+        "Ray cannot make a worker, or lost what it was told: mend what Ray says, then give the same command with "
+        "--resume",
+        kind=type(error).__name__,
+        ray=said_by_ray(error),
+    )
+
+
+def said_by_ray(error: BaseException) -> str:
+    """
+    Ray's words in one line, the ends of long ones: the beginning says what, the end why.
+
+    Examples
+    --------
+    >>> said_by_ray(ValueError("a\\n  b"))
+    'a b'
+    """
+    words = " ".join(str(error).split())
+    half = SAID // 2
+    return words if len(words) <= SAID else f"{words[:half]} ... {words[-half:]}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lenspipe.errors import ConfigError
 
 MIB = 2**20
 WORKER_BYTES, BYTES_PER_PX = 480 * MIB, 20.0
-"""Memory of a worker's own: of one that has its programs and a model loaded, and per pixel of a window and band.
-Measured: 908 MiB with four bands of 2432 x 2432 pixels (`benchmarks/scan_memory.py`)."""
+"""Memory of a worker's own: of one that has its programs and a model loaded, and per pixel of a window and band. How the
+908 MiB with four bands of 2432 x 2432 pixels that were measured (`benchmarks/scan_memory.py`) divide is an estimate."""
 NO_PROGRESS_S = 900.0
 """Seconds without an answer after which a scan or a catalogue is stuck."""
 GROWS_TO = "LENSPIPE_GROWS_TO"
@@ -168,7 +169,7 @@ def demand_possible(
             each=asked,
             can_hold=most,
         )
-    fixed = {"CPU": 0.0, "GPU": 0.0}
+    fixed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
     for row in rows:
         for name in fixed:
             fixed[name] += row.pool.least * row.pool.each.get(name, 0.0)
@@ -180,12 +181,58 @@ def demand_possible(
             continue
         there = sum(kind.each.get(name, 0.0) * (kind.count or 0) for kind in in_the_end)
         if least > there + 1e-9:
+            what = "memory" if name == "memory" else f"{name}s"
             raise ConfigError(
-                f"the pools together need more {name}s than the cluster can have, for one process of each must run",
+                f"the pools together need more {what} than the cluster can have, for the least of each must run",
                 least=round(least, 2),
                 cluster=there,
                 pools=", ".join(row.pool.name for row in rows),
             )
+    if memory_share([row.pool for row in rows], now if later is None else later) is None:
+        raise ConfigError(
+            "one process of each pool must run, and the machines cannot hold them together, however they are shared "
+            "out: ask for less, or add a machine",
+            pools="; ".join(f"{row.pool.name}: {said(row.pool.each)}" for row in rows),
+        )
+
+
+def memory_share(pools: Sequence[Pool], machines: Sequence[Machines]) -> float | None:
+    """
+    Largest part of what pools declare of memory with which one process of each fits onto the machines together.
+
+    Returns
+    -------
+    float or None
+        At most 1; None where their CPUs and GPUs do not fit, whatever they declare.
+
+    Examples
+    --------
+    >>> two = [Pool("readers", {"CPU": 1, "memory": 3e9}, 1, 4), Pool("scorers", {"CPU": 1, "memory": 5e9}, 1, 1)]
+    >>> memory_share(two, [Machines({"CPU": 2, "memory": 4e9}, 1)]), memory_share(two, [Machines({"CPU": 1}, 2)])
+    (0.5, 0.0)
+    >>> memory_share(two, [Machines({"CPU": 1, "memory": 8e9}, 1)]) is None
+    True
+    """
+    n = len(pools)
+    single = [kind.each for kind in machines for _ in range(n if kind.count is None else min(kind.count, n))]
+    single.sort(key=lambda each: each.get("memory", 0.0), reverse=True)
+    # of the machines that hold a process, the largest as many as there are pools do: the others never take them all
+    choices = [
+        [m for m, each in enumerate(single) if fitting({**pool.each, "memory": 0.0}, each)][:n] for pool in pools
+    ]
+    best: float | None = None
+    for chosen in itertools.product(*choices):
+        share = 1.0
+        for m in set(chosen):
+            taken = [pool.each for pool, at in zip(pools, chosen, strict=True) if at == m]
+            total = {name: sum(each.get(name, 0.0) for each in taken) for name in ("CPU", "GPU", "memory")}
+            if not fitting({**total, "memory": 0.0}, single[m]):
+                break
+            if total["memory"]:
+                share = min(share, single[m].get("memory", 0.0) / total["memory"])
+        else:
+            best = share if best is None else max(best, share)
+    return best
 
 
 def said(each: Mapping[str, float]) -> str:
@@ -219,6 +266,28 @@ def lines(rows: Sequence[Row]) -> list[str]:
         later = str(row.later) if row.later is not None else "not bounded" if row.known else "not said"
         told.append(form.format(pool.name, said(pool.each), asked, row.now, later))
     return told
+
+
+def fitted(
+    pools: Sequence[Pool], now: Sequence[Machines], later: Sequence[Machines] | None, *, grows: bool
+) -> list[Pool]:
+    """
+    Pools whose memory, an estimate, keeps no work from the machines: neither one process alone, nor one of each.
+
+    Parameters
+    ----------
+    pools : sequence of Pool
+    now, later, grows
+        As of `demand_possible`.
+    """
+    alone = [replace(pool, each=capped(pool.each, [*now, *(later or ())])) for pool in pools]
+    share = None if later is None and grows else memory_share(alone, now if later is None else later)
+    if not share or share == 1.0:  # where they do not fit, `demand_possible` says so
+        return alone
+    return [
+        replace(pool, each={name: n * share if name == "memory" else n for name, n in pool.each.items()})
+        for pool in alone
+    ]
 
 
 def capped(each: Mapping[str, float], machines: Sequence[Machines]) -> dict[str, float]:

@@ -50,7 +50,8 @@ def answers(calls, folder, *, deadly=(), each=None, n=2, no_progress_s=60.0):
 def test_each_call_is_answered_once_though_workers_die_as_they_begin_and_at_first_and_last_calls(tmp_path):
     found, n, told = answers(range(6), tmp_path, deadly=(0, 5))
     assert (found, n) == ({i: i * i for i in range(6)}, 6)
-    assert (told.calls, told.died, told.workers) == (6, 3, 5)
+    assert (told.calls, told.died, told.asked) == (6, 3, 5)
+    assert 1 <= told.workers <= 4, "one died as it began"
 
 
 def test_an_error_that_a_worker_raises_on_purpose_is_itself_and_a_bug_is_rays(tmp_path):
