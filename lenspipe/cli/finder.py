@@ -161,7 +161,7 @@ def _runners(name: RunnerName, workers: int | Workers | None, say: Callable[[str
 
     alone = name == "auto" and not is_cluster_named()  # one worker trains no faster with Ray
     return Runners(
-        scan=of(scan_local, _scan),
+        scan=of(scan_local, partial(_scan, say)),
         executor=of(Here(), _tasks),
         simulate=of(simulate_local, _simulate),
         train=PLAIN if alone else on_ray(_train, n_worker=workers, keep_idle=True),
@@ -169,10 +169,10 @@ def _runners(name: RunnerName, workers: int | Workers | None, say: Callable[[str
     )
 
 
-def _scan(n_worker: int) -> Any:
+def _scan(say: Callable[[str], None], n_worker: int) -> Any:
     from lenspipe.distributed.scan import scan_ray
 
-    return partial(scan_ray, n_worker=n_worker)
+    return partial(scan_ray, n_worker=n_worker, say=say)
 
 
 def _tasks(n_worker: int) -> Any:

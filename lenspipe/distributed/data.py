@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 import ray
 from ray.data import DataContext, ExecutionResources
+from ray.data.exceptions import ExecutionTimeoutError
+
+from lenspipe.errors import NoProgressError
 
 logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import says otherwise; the rest is in Ray's own log files
 
@@ -30,6 +33,11 @@ def data_context(
         Blocks come in their order, not as they are done.
     no_progress_s : float, optional
         Seconds without an answer after which Ray Data raises; its own where not given.
+
+    Raises
+    ------
+    NoProgressError
+        Ray Data says that nothing has moved for so long.
     """
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -41,4 +49,14 @@ def data_context(
     if n_worker is not None and n_worker < ray.cluster_resources().get("CPU", 0):
         context.execution_options.resource_limits = ExecutionResources.for_limits(cpu=n_worker)
     with DataContext.current(context):
-        yield
+        try:
+            yield
+        except ExecutionTimeoutError as error:
+            raise NoProgressError(
+                "nothing was done for too long: look whether the cluster's machines have what the work takes, then "
+                "give the same command again, with --resume where it has that",
+                minutes=round(context.execution_no_progress_timeout_s / 60, 1),
+                still_running="; ".join(
+                    word.strip(" -") for word in str(error).splitlines() if word.startswith("  - ")
+                ),
+            ) from error

@@ -11,8 +11,9 @@ from lenspipe.errors import ConfigError
 
 MIB = 2**20
 WORKER_BYTES, BYTES_PER_PX = 480 * MIB, 20.0
-"""Memory of a worker's own: of one that has its programs and a model loaded, and per pixel of a window and band. How the
-908 MiB with four bands of 2432 x 2432 pixels that were measured (`benchmarks/scan_memory.py`) divide is an estimate."""
+"""Memory of a worker's own: of one that has its programs and a model loaded, and per pixel of a window and band.
+Measured are 908 MiB with four bands of 2432 x 2432 pixels (`benchmarks/scan_memory.py`); how they divide is an
+estimate."""
 NO_PROGRESS_S = 900.0
 """Seconds without an answer after which a scan or a catalogue is stuck."""
 GROWS_TO = "LENSPIPE_GROWS_TO"
@@ -179,6 +180,8 @@ def demand_possible(
         in_the_end = now if later is None else later
         if any(kind.count is None and kind.each.get(name) for kind in in_the_end):
             continue
+        if name == "memory" and any("memory" not in kind.each for kind in in_the_end):
+            continue  # nobody says what it has
         there = sum(kind.each.get(name, 0.0) * (kind.count or 0) for kind in in_the_end)
         if least > there + 1e-9:
             what = "memory" if name == "memory" else f"{name}s"
@@ -188,17 +191,26 @@ def demand_possible(
                 cluster=there,
                 pools=", ".join(row.pool.name for row in rows),
             )
-    if memory_share([row.pool for row in rows], now if later is None else later) is None:
+    share = _in_the_end([row.pool for row in rows], now, later)
+    if share is None or share < 1 - 1e-9:
         raise ConfigError(
-            "one process of each pool must run, and the machines cannot hold them together, however they are shared "
-            "out: ask for less, or add a machine",
-            pools="; ".join(f"{row.pool.name}: {said(row.pool.each)}" for row in rows),
+            "one process of each pool must run, and no machines hold one of each together: ask for less, or add a "
+            "machine",
+            pools="; ".join(f"{row.pool.name} {said(row.pool.each)}" for row in rows),
         )
+
+
+def _in_the_end(pools: Sequence[Pool], now: Sequence[Machines], later: Sequence[Machines] | None) -> float | None:
+    """`memory_share` of the machines that are there or of those that there can be."""
+    shares = [memory_share(pools, machines) for machines in (now, later or ())]
+    return max((share for share in shares if share is not None), default=None)
 
 
 def memory_share(pools: Sequence[Pool], machines: Sequence[Machines]) -> float | None:
     """
     Largest part of what pools declare of memory with which one process of each fits onto the machines together.
+
+    A machine of which nobody says what memory it has holds any.
 
     Returns
     -------
@@ -209,14 +221,14 @@ def memory_share(pools: Sequence[Pool], machines: Sequence[Machines]) -> float |
     --------
     >>> two = [Pool("readers", {"CPU": 1, "memory": 3e9}, 1, 4), Pool("scorers", {"CPU": 1, "memory": 5e9}, 1, 1)]
     >>> memory_share(two, [Machines({"CPU": 2, "memory": 4e9}, 1)]), memory_share(two, [Machines({"CPU": 1}, 2)])
-    (0.5, 0.0)
+    (0.5, 1.0)
     >>> memory_share(two, [Machines({"CPU": 1, "memory": 8e9}, 1)]) is None
     True
     """
     n = len(pools)
     single = [kind.each for kind in machines for _ in range(n if kind.count is None else min(kind.count, n))]
-    single.sort(key=lambda each: each.get("memory", 0.0), reverse=True)
-    # of the machines that hold a process, the largest as many as there are pools do: the others never take them all
+    single.sort(key=lambda each: each.get("memory", math.inf), reverse=True)
+    # of the machines that hold a process the n largest are enough: the other n - 1 processes leave one of them free
     choices = [
         [m for m, each in enumerate(single) if fitting({**pool.each, "memory": 0.0}, each)][:n] for pool in pools
     ]
@@ -229,7 +241,7 @@ def memory_share(pools: Sequence[Pool], machines: Sequence[Machines]) -> float |
             if not fitting({**total, "memory": 0.0}, single[m]):
                 break
             if total["memory"]:
-                share = min(share, single[m].get("memory", 0.0) / total["memory"])
+                share = min(share, single[m].get("memory", math.inf) / total["memory"])
         else:
             best = share if best is None else max(best, share)
     return best
@@ -268,6 +280,24 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return told
 
 
+def fewer(rows: Sequence[Row]) -> list[str]:
+    """
+    A line where fewer processes fit now than are asked for; no line where all do.
+
+    Examples
+    --------
+    >>> pool = Pool("workers", {"CPU": 1, "memory": 2**30}, 1, 8)
+    >>> fewer(preflight([pool], [Machines({"CPU": 8, "memory": 3e9}, 1)], None))
+    ['Fewer fit now than are asked for: 2 of 8 workers (each 1 CPU, 1.0 GiB).']
+    """
+    short = [
+        f"{row.now} of {row.pool.most} {row.pool.name} (each {said(row.pool.each)})"
+        for row in rows
+        if row.now < row.pool.most
+    ]
+    return [f"Fewer fit now than are asked for: {', '.join(short)}."] if short else []
+
+
 def fitted(
     pools: Sequence[Pool], now: Sequence[Machines], later: Sequence[Machines] | None, *, grows: bool
 ) -> list[Pool]:
@@ -281,13 +311,15 @@ def fitted(
         As of `demand_possible`.
     """
     alone = [replace(pool, each=capped(pool.each, [*now, *(later or ())])) for pool in pools]
-    share = None if later is None and grows else memory_share(alone, now if later is None else later)
-    if not share or share == 1.0:  # where they do not fit, `demand_possible` says so
+    share = None if later is None and grows else _in_the_end(alone, now, later)
+    if share is None or share == 1.0:  # None: `demand_possible` says so
         return alone
-    return [
-        replace(pool, each={name: n * share if name == "memory" else n for name, n in pool.each.items()})
-        for pool in alone
-    ]
+    return [replace(pool, each=_with_memory(pool.each, share)) for pool in alone]
+
+
+def _with_memory(each: Mapping[str, float], share: float) -> dict[str, float]:
+    scaled = {name: math.floor(n * share) if name == "memory" else n for name, n in each.items()}
+    return {name: n for name, n in scaled.items() if n}
 
 
 def capped(each: Mapping[str, float], machines: Sequence[Machines]) -> dict[str, float]:
@@ -302,6 +334,6 @@ def capped(each: Mapping[str, float], machines: Sequence[Machines]) -> dict[str,
     largest = max(
         (kind.each.get("memory", 0.0) for kind in machines if fitting({**each, "memory": 0}, kind.each)), default=0.0
     )
-    if not largest:
+    if not largest or not each.get("memory"):
         return {name: n for name, n in each.items() if name != "memory"}
-    return {**each, "memory": min(each.get("memory", 0.0), largest)}
+    return {**each, "memory": min(each["memory"], largest)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,8 +18,9 @@ from lenspipe.distributed.pools import (
     NO_PROGRESS_S,
     Machines,
     Pool,
-    capped,
     demand_possible,
+    fewer,
+    fitted,
     lines,
     parse_machines,
     preflight,
@@ -30,6 +31,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
+from lenspipe.scan.plan import PX_PER_S
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
@@ -38,7 +40,10 @@ CALLS_A_WORKER = 4
 SEEN = 256
 """Shards whose windows say how much memory a worker takes."""
 COMMITTER_CPU, SCORER_BYTES = 0.1, 1536 << 20
-"""What commits takes next to nothing; a scorer on a GPU holds CUDA's libraries, a model, and cutouts of two calls."""
+"""What commits takes next to nothing; a scorer on a GPU holds CUDA's libraries, a model, and cutouts of two calls: an
+estimate, not measured."""
+CALLS_LONG = 10
+"""So many times as long as the plan says may a call take before it counts as stuck: the plan is right within three."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,9 @@ def scan_ray(
     Scan shards on the Ray that runs.
 
     Without a GPU each worker takes shards from pixels to committed rows: nothing but the tasks and the counts travels.
-    (Measured: with scoring in actors of its own two cores gained 1.28 over one, because cutouts cross the object store
-    and three processes share two cores; two plain processes gain 1.68.) With GPUs there are three pools: readers take
-    a window's pixels to rows with cutouts, so that pixels never enter the object store; scorers hold all models, share
-    a GPU where they are asked to, and prepare one call while another is on it; committers write the ledger.
+    With GPUs there are three pools: readers take
+    a window's pixels to rows with cutouts, so that pixels never enter the object store; scorers hold all models and
+    share a GPU where they are asked to, each with one call at a time on it; committers write the ledger.
 
     Parameters
     ----------
@@ -91,44 +95,46 @@ def scan_ray(
         Score in actors of their own; where not given, where there is a GPU to score on.
     resources : Resources
     say : callable
-        Is told what the job asks and what the cluster has, where it is not this machine alone.
+        Is told what the job asks and what the cluster has, where it is not this machine alone, and where fewer
+        processes fit now than are asked for.
 
     Returns
     -------
     dict
-        ``pools``, and ``workers``: calls, how many began and died; of pools apart ``stats``, what Ray Data says of its
-        operators.
+        ``pools``, and ``workers``: calls, how many were asked for, began and died; of pools apart ``stats``, what Ray
+        Data says of its operators.
 
     Raises
     ------
     ConfigError
         GPUs are asked for and Ray has none and can have none, or the job can never run for another reason.
     NoProgressError
-        Nothing is done for 15 minutes.
+        Nothing is done for `patience`, or no worker can begin.
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
     gpus = gpus_for(context, resources)
     apart = gpus is not None if separate_scorers is None else separate_scorers
     now, later = machines_now(), machines_later()
-    pools = [
-        replace(pool, each=capped(pool.each, [*now, *(later or ())]))
-        for pool in pools_of(tasks, context, n_worker, gpus if apart else None, resources, apart=apart)
-    ]
+    asked = pools_of(tasks, context, n_worker, gpus if apart else None, resources, apart=apart)
+    pools = fitted(asked, now, later, grows=resources.grows)
     rows = preflight(pools, now, later)
     demand_possible(rows, now, later, grows=resources.grows)
-    if not own_ray():
-        for line in lines(rows):
-            say(line)
+    for line in [*([] if own_ray() else lines(rows)), *fewer(rows)]:
+        say(line)
     told: dict[str, Any] = {"pools": [asdict(pool) for pool in pools]}
+    per_call = shards_per_call(tasks, context, pools[0].most)
+    patience_s = patience(tasks, context, context.config.score.shards_per_call if apart else per_call)
     if apart:
         from lenspipe.distributed.scan_pools import scan_apart
 
         limit = n_worker if gpus is None else None
-        return told | {"stats": scan_apart(tasks, context, parts, session, pools, on_part, n_worker=limit)}
+        stats = scan_apart(tasks, context, parts, session, pools, on_part, n_worker=limit, no_progress_s=patience_s)
+        return told | {"stats": stats}
     (pool,) = pools
-    calls = Calls(tasks, shards_per_call(tasks, context, pool.most))
-    went = in_actors(ScanShards, (context, parts, session), calls, pool, on_part, no_progress_s=NO_PROGRESS_S)
+    went = in_actors(
+        ScanShards, (context, parts, session), Calls(tasks, per_call), pool, on_part, no_progress_s=patience_s
+    )
     return told | {"workers": went._asdict()}
 
 
@@ -200,20 +206,26 @@ def pools_of(
 
 def machines_now() -> list[Machines]:
     """Machines of the cluster that are alive."""
-    return [Machines(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+    return [Machines({"memory": 0.0, **node["Resources"]}, 1) for node in ray.nodes() if node["Alive"]]
 
 
 def machines_later() -> list[Machines] | None:
     """Machines that the cluster can have in the end, as `GROWS_TO` says; a Ray of our own does not grow."""
+    if own_ray():
+        return machines_now()
     said = os.environ.get(GROWS_TO)
-    if said:
-        return parse_machines(said)
-    return machines_now() if own_ray() else None
+    return parse_machines(said) if said else None
 
 
 def shards_per_call(tasks: Sequence[ShardTask], context: ScanContext, n_worker: int) -> int:
     """Shards of a call: as many as are committed together, fewer where there are few, so that workers end together."""
     return max(1, min(context.config.score.shards_per_call, len(tasks) // (CALLS_A_WORKER * n_worker)))
+
+
+def patience(tasks: Sequence[ShardTask], context: ScanContext, per_call: int) -> float:
+    """Seconds without an answer after which a scan is stuck: longer where a call itself takes long."""
+    px = max(task.shard.window.n_px for task in tasks[:SEEN])
+    return max(NO_PROGRESS_S, CALLS_LONG * per_call * px * len(context.bands) / PX_PER_S)
 
 
 class Calls(Sequence[list[ShardTask]]):

@@ -19,7 +19,8 @@ from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
 CALLS_AT_ONCE = 2
-"""Of a scorer on a GPU: one is prepared on the CPU while the other is on the GPU."""
+"""Of a scorer on a GPU: rows of the second are fetched while the first is scored. Two are never scored side by side, as
+a call tries shards that killed a scorer alone."""
 
 
 def scan_apart(
@@ -31,6 +32,7 @@ def scan_apart(
     on_part: Callable[[dict[str, int]], None],
     *,
     n_worker: int | None,
+    no_progress_s: float = NO_PROGRESS_S,
 ) -> list[str]:
     """
     Read and measure shards in one pool, score them in a second, commit them in a third.
@@ -41,15 +43,21 @@ def scan_apart(
         Readers, scorers, committers.
     n_worker : int or None
         CPUs of all pools together; no bound where None.
+    no_progress_s : float
+        Longest time in which nothing moves between the pools.
 
     Returns
     -------
     list of str
         What Ray Data says of its operators.
+
+    Raises
+    ------
+    NoProgressError
     """
     readers, scorers, committers = pools
     per_call, blocks = _blocks(tasks, context, readers.most)
-    with data_context(n_worker, no_progress_s=NO_PROGRESS_S):
+    with data_context(n_worker, no_progress_s=no_progress_s):
         read = _in_pool(ray.data.from_arrow(blocks), readers, ReadShards, (context,), per_call, at_first=len(blocks))
         at_once = CALLS_AT_ONCE if scorers.each.get("GPU") else None
         scored = _in_pool(

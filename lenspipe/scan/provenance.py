@@ -109,7 +109,8 @@ def stage_rates(shards: pa.Table, bands: tuple[str, ...]) -> dict[str, Any]:
     -------
     dict
         Seconds of all workers together to read, to detect and to score; pixels of the cores, counted in each band, per
-        second of the first two; candidates per second of the last. None where nothing was done.
+        second of the first two; candidates per second of the last. None where nothing was done. On a CPU a worker
+        computes in one thread; loading its models is not counted.
     """
     seconds = {name: float(pc.sum(shards[name]).as_py() or 0.0) for name in ("read_s", "detect_s", "score_s")}
     ok = shards.filter(pc.equal(shards["status"], "ok"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -31,7 +30,6 @@ class ScoreShards:
         self.context = context
         self._schema = part_schema(context.bands, context.added)
         self._work: dict[int, Work] = {}
-        self._loading = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Read a table of `wire_schema` rows; returns `part_schema` rows in the same order."""
@@ -50,6 +48,7 @@ class ScoreShards:
                 continue
             for i in group:
                 attempts.begin(folder, "score", ids[i])
+            self._load(table, group)  # once per process, and not what a shard takes
             started = time.perf_counter()
             read = [self._read(table.slice(i, 1)) for i in group]
             elapsed = (time.perf_counter() - started) / len(group)
@@ -69,17 +68,17 @@ class ScoreShards:
             part = {key: pixels[start : start + PART] for key, pixels in cutouts.items()}
             candidates = Candidates(min(PART, n - start), scale, rms, part, {})
             for k in asked:
-                said = self._loaded(k)(candidates)
+                said = self._work[k](candidates)
                 candidates.said.update(said)
                 for f in self.context.models[k].fields():
                     columns.setdefault(f.name, []).append(_as_array(said[f.name], f.type))
         return set_columns(row, {name: pa.concat_arrays(parts) for name, parts in columns.items()})
 
-    def _loaded(self, k: int) -> Work:
-        with self._loading:  # calls of one process may run at the same time
+    def _load(self, table: pa.Table, group: list[int]) -> None:
+        """Load the readers that these shards have candidates for."""
+        for k in sorted({k for i in group if table["n_candidate"][i].as_py() for k in table[ASKED.name][i].as_py()}):
             if k not in self._work:
                 self._work[k] = self.context.models[k].load(self.context.config.score.device)
-        return self._work[k]
 
     def _give_up(self, row: pa.Table, died: int) -> pa.Table:
         """A failed row in place of a shard that kills the scorer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sky import write_tile
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.errors import ConfigError
 from lenspipe.runner import Silent, here
-from lenspipe.scan import models
+from lenspipe.scan import models, scoring
 from lenspipe.scan.after.explain import explain
 from lenspipe.scan.after.partial import finalize_partial
 from lenspipe.scan.config import ScanConfig
@@ -148,3 +149,33 @@ def test_a_run_without_such_readers_has_todays_columns(tiles: Path, tiny_model: 
     from lenspipe.schema import candidates_schema
 
     assert scan(tiles, tmp_path / "run", tiny_model).schema.equals(candidates_schema(("g", "r", "i")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Slow(Peak):
+    """A hundred seconds to load, one for each time that it is shown candidates, of a clock that is told so."""
+
+    clock_s: tuple[list[float], ...] = ()
+
+    def load(self, device: str) -> Work:
+        self.clock_s[0][0] += 100.0
+        work = super().load(device)
+
+        def read(candidates: Candidates) -> dict[str, Any]:
+            self.clock_s[0][0] += 1.0
+            return work(candidates)
+
+        return read
+
+
+def test_loading_a_model_is_no_part_of_the_time_to_score(
+    tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_s = [0.0]
+    monkeypatch.setattr(scoring, "time", SimpleNamespace(perf_counter=lambda: clock_s[0]))
+    monkeypatch.setattr(models, "CHOOSERS", (lambda asked: Slow("r", needs_score=False, clock_s=(clock_s,)),))
+    scan(tiles, tmp_path / "run", "none")
+    shards = pq.read_table(tmp_path / "run/shards.parquet").to_pylist()
+    of_a = [row["score_s"] for row in shards if row["tile"] == "a" and row["n_candidate"]]
+    assert of_a and of_a == [1.0] * len(of_a)
+    assert clock_s[0] == 100.0 + len(of_a)
