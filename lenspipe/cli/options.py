@@ -111,7 +111,7 @@ def gpus_options(command: CommandT) -> CommandT:
         default=None,
         metavar="N|LEAST:MOST",
         help="GPUs that score, there when the scan begins or not; LEAST:MOST on a cluster that grows with the work. "
-        "[default: those there when it begins]",
+        "One must come in the end, even of 0:MOST. [default: those there when it begins]",
     )
     return asked(shared(command))
 

@@ -1,27 +1,35 @@
 """
 A pool of actors for work of which only tasks and counts travel.
 
-Ray Data would start three processes of its own beside the workers, and each worker would import it: on two cores a
-third of a short scan (`benchmarks/scan_ray_speed.py`). Here a call goes to an actor that waits for one, so that none
-waits behind a machine that has not come; and what an actor had as its process or machine died goes to the next that is
-free.
+Ray Data would start three processes of its own beside the workers, and each worker would import it. Here a call goes to
+an actor that waits for one, so that none waits behind a machine that has not come; and what an actor had as its process
+or machine died goes to the next that is free.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
-from lenspipe.distributed.pools import Pool
-from lenspipe.errors import LenspipeError, NoProgressError
+from lenspipe.distributed.pools import STUCK, Pool
+from lenspipe.errors import ClusterError, LenspipeError
 
 LOOK_S = 5.0
 """Between two looks at the clock while nothing is answered."""
+DEATHS = RayActorError, OutOfMemoryError, NodeDiedError, WorkerCrashedError
+"""The process is gone, or out of reach; its call is given again."""
+DEAD_AT_BEGIN = 3
+"""Deaths per worker asked for after which none will begin."""
+
+
+NOT_MADE = "Ray cannot make a worker, or has lost what it needs: mend what it says, then give the command with --resume"
+ALL_DIE = "the workers die as they begin: look at their memory and at Ray's logs, then give the command with --resume"
 
 
 class Told(NamedTuple):
@@ -30,8 +38,9 @@ class Told(NamedTuple):
     calls: int
     first_worker_s: float | None
     """Seconds until the first worker had loaded what it needs."""
-    workers: int
-    """That were started, those in place of dead ones included."""
+    asked: int
+    """Workers asked for, those in place of dead ones included."""
+    began: int
     died: int
 
 
@@ -85,27 +94,31 @@ def in_actors(
 
     Raises
     ------
-    NoProgressError
+    ClusterError
+        No worker can be made, all die as they begin, or nothing is heard for ``no_progress_s``.
     LenspipeError
         As a worker raised it.
     ray.exceptions.RayTaskError
         A bug in a worker.
     """
-    crew = _Crew(work, settings, pool)
+    crew, n_first = _Crew(work, settings, pool), min(pool.most, len(calls))
     left, again = iter(range(len(calls))), deque[int]()
     begun = last = time.monotonic()
     first: float | None = None
-    answered = 0
+    answered = began = 0
     try:
-        crew.grow(min(pool.most, len(calls)))
+        crew.grow(n_first)
         while answered < len(calls):
             for actor, call, death, answer in crew.heard(min(LOOK_S, no_progress_s)):
                 if death is not None:
                     again.extend(() if call is None else (call,))
-                    crew.replace(actor)
+                    if not began and crew.died >= DEAD_AT_BEGIN * n_first:
+                        raise ClusterError(ALL_DIE, died=crew.died, last=said_of(death)) from death
+                    crew.replace(actor, death)
                     continue
                 last = time.monotonic()
                 if call is None:
+                    began += 1
                     first = first if first is not None else last - begun
                 else:
                     answered += 1
@@ -119,16 +132,11 @@ def in_actors(
                 number = again.popleft()
                 crew.give(crew.resting.pop(), number, calls[number])
             if time.monotonic() - last > no_progress_s:
-                raise NoProgressError(
-                    "no shard was done and no worker began for too long: look whether the cluster's machines have what "
-                    "a worker takes, then give the same command with --resume",
-                    minutes=round(no_progress_s / 60, 1),
-                    done=answered,
-                    calls=len(calls),
-                )
+                minutes = round(no_progress_s / 60, 1)
+                raise ClusterError(STUCK, minutes=minutes, done=answered, calls=len(calls), last_death=crew.last_death)
     finally:
         crew.end()
-    return Told(len(calls), None if first is None else round(first, 2), crew.started, crew.died)
+    return Told(len(calls), None if first is None else round(first, 2), crew.asked, began, crew.died)
 
 
 class _Crew:
@@ -147,14 +155,17 @@ class _Crew:
         self._work, self._settings = ray.put(work), ray.put(settings)
         self._doing: dict[ray.ObjectRef[Any], tuple[Any, int | None]] = {}
         self.resting: list[Any] = []
-        self.started = self.died = 0
+        self._living: set[Any] = set()
+        self.asked = self.died = 0
+        self.last_death: str | None = None
 
     def grow(self, n: int) -> None:
         """Ask for so many more actors; each is heard of when it has begun."""
         for _ in range(n):
             actor = self._made.remote()
             self._doing[actor.begin.remote(self._work, self._settings)] = actor, None
-            self.started += 1
+            self._living.add(actor)
+            self.asked += 1
 
     def give(self, actor: Any, number: int, call: Any) -> None:
         """Let an actor carry out a call."""
@@ -164,13 +175,19 @@ class _Crew:
         """Nothing is left to give: it waits, should another die."""
         self.resting.append(actor)
 
-    def replace(self, actor: Any) -> None:
+    def replace(self, actor: Any, death: RayError) -> None:
         """Ask for another actor in the place of a dead one."""
-        ray.kill(actor)  # one that does not answer may live
+        self._kill(actor)  # one that does not answer may live
         self.died += 1
+        self.last_death = said_of(death)
         self.grow(1)
 
-    def heard(self, wait_s: float) -> Iterator[tuple[Any, int | None, RayActorError | None, Any]]:
+    def _kill(self, actor: Any) -> None:
+        self._living.discard(actor)
+        with contextlib.suppress(Exception):  # Ray may be gone, or the actor
+            ray.kill(actor)
+
+    def heard(self, wait_s: float) -> Iterator[tuple[Any, int | None, RayError | None, Any]]:
         """What is answered within a time: the actor, the number of its call (None: it began), its death, the answer."""
         refs = list(self._doing)
         ready, _ = ray.wait(refs, num_returns=1, timeout=wait_s)
@@ -180,14 +197,24 @@ class _Crew:
             actor, number = self._doing.pop(ref)
             try:
                 yield actor, number, None, ray.get(ref)
-            except RayActorError as death:
+            except DEATHS as death:
+                if getattr(death, "actor_init_failed", False):
+                    raise ClusterError(NOT_MADE, ray=said_of(death)) from death
                 yield actor, number, death, None
             except RayTaskError as error:
                 if isinstance(error.cause, LenspipeError):
                     raise error.cause from error
                 raise
+            except RayError as error:
+                raise ClusterError(NOT_MADE, ray=said_of(error)) from error
 
     def end(self) -> None:
         """End all of them."""
-        for actor in [*self.resting, *(actor for actor, _ in self._doing.values())]:
-            ray.kill(actor)
+        if ray.is_initialized():
+            for actor in list(self._living):
+                self._kill(actor)
+
+
+def said_of(error: BaseException) -> str:
+    """What Ray says, in one line of bounded length."""
+    return " ".join(str(error).split())[:300]

@@ -11,9 +11,13 @@ from lenspipe.errors import ConfigError
 MIB = 2**20
 WORKER_BYTES, BYTES_PER_PX = 480 * MIB, 20.0
 """Memory of a worker's own: of one that has its programs and a model loaded, and per pixel of a window and band.
-Measured: 908 MiB with four bands of 2432 x 2432 pixels (`benchmarks/scan_memory.py`)."""
+An estimate that gives the 908 MiB measured with four bands of 2432 x 2432 pixels (`benchmarks/scan_memory.py`)."""
 NO_PROGRESS_S = 900.0
 """Seconds without an answer after which a scan or a catalogue is stuck."""
+STUCK = (
+    "no shard was done and no worker began for too long: look whether the cluster's machines have what a worker takes, "
+    "then give the same command with --resume"
+)
 GROWS_TO = "LENSPIPE_GROWS_TO"
 """Environment variable that says which machines a cluster can have in the end; Ray's autoscaler tells nobody."""
 
@@ -168,7 +172,7 @@ def demand_possible(
             each=asked,
             can_hold=most,
         )
-    fixed = {"CPU": 0.0, "GPU": 0.0}
+    fixed = {"CPU": 0.0, "GPU": 0.0, "memory": 0.0}
     for row in rows:
         for name in fixed:
             fixed[name] += row.pool.least * row.pool.each.get(name, 0.0)
@@ -180,10 +184,11 @@ def demand_possible(
             continue
         there = sum(kind.each.get(name, 0.0) * (kind.count or 0) for kind in in_the_end)
         if least > there + 1e-9:
+            what = "memory" if name == "memory" else f"{name}s"
             raise ConfigError(
-                f"the pools together need more {name}s than the cluster can have, for one process of each must run",
+                f"the pools together need more {what} than the cluster can have, for one process of each must run",
                 least=round(least, 2),
-                cluster=there,
+                cluster=round(there, 2),
                 pools=", ".join(row.pool.name for row in rows),
             )
 

@@ -23,6 +23,7 @@ from lenspipe.distributed.pools import (
     lines,
     parse_machines,
     preflight,
+    said,
     worker_bytes,
 )
 from lenspipe.distributed.session import own_ray
@@ -30,6 +31,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.runner import Workers
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.ledger import write_part
+from lenspipe.scan.plan import plain_s
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
@@ -70,10 +72,10 @@ def scan_ray(
     Scan shards on the Ray that runs.
 
     Without a GPU each worker takes shards from pixels to committed rows: nothing but the tasks and the counts travels.
-    (Measured: with scoring in actors of its own two cores gained 1.28 over one, because cutouts cross the object store
+    (With scoring in actors of its own two cores were seen to gain 1.28 over one, because cutouts cross the object store
     and three processes share two cores; two plain processes gain 1.68.) With GPUs there are three pools: readers take
     a window's pixels to rows with cutouts, so that pixels never enter the object store; scorers hold all models, share
-    a GPU where they are asked to, and prepare one call while another is on it; committers write the ledger.
+    a GPU where they are asked to, and have the next call beside them as one ends; committers write the ledger.
 
     Parameters
     ----------
@@ -103,8 +105,8 @@ def scan_ray(
     ------
     ConfigError
         GPUs are asked for and Ray has none and can have none, or the job can never run for another reason.
-    NoProgressError
-        Nothing is done for 15 minutes.
+    ClusterError
+        No worker can be started, or nothing is done for 15 minutes and ten times what a call takes by the plan.
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.
     """
@@ -120,6 +122,8 @@ def scan_ray(
     if not own_ray():
         for line in lines(rows):
             say(line)
+    elif rows[0].now < (pool := rows[0].pool).most:
+        say(f"This machine holds {rows[0].now} of {pool.most} {pool.name} ({said(pool.each)} each).")
     told: dict[str, Any] = {"pools": [asdict(pool) for pool in pools]}
     if apart:
         from lenspipe.distributed.scan_pools import scan_apart
@@ -128,7 +132,8 @@ def scan_ray(
         return told | {"stats": scan_apart(tasks, context, parts, session, pools, on_part, n_worker=limit)}
     (pool,) = pools
     calls = Calls(tasks, shards_per_call(tasks, context, pool.most))
-    went = in_actors(ScanShards, (context, parts, session), calls, pool, on_part, no_progress_s=NO_PROGRESS_S)
+    patience_s = max(NO_PROGRESS_S, 10 * plain_s(calls[0]))
+    went = in_actors(ScanShards, (context, parts, session), calls, pool, on_part, no_progress_s=patience_s)
     return told | {"workers": went._asdict()}
 
 
@@ -205,10 +210,10 @@ def machines_now() -> list[Machines]:
 
 def machines_later() -> list[Machines] | None:
     """Machines that the cluster can have in the end, as `GROWS_TO` says; a Ray of our own does not grow."""
-    said = os.environ.get(GROWS_TO)
-    if said:
-        return parse_machines(said)
-    return machines_now() if own_ray() else None
+    if own_ray():
+        return machines_now()
+    text = os.environ.get(GROWS_TO)
+    return parse_machines(text) if text else None
 
 
 def shards_per_call(tasks: Sequence[ShardTask], context: ScanContext, n_worker: int) -> int:

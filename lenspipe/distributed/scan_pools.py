@@ -9,17 +9,20 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 
 from lenspipe.distributed.data import MAX_BLOCKS, data_context
-from lenspipe.distributed.pools import NO_PROGRESS_S, Pool
+from lenspipe.distributed.pools import NO_PROGRESS_S, STUCK, Pool
 from lenspipe.distributed.scan import commit, shards_per_call
+from lenspipe.errors import ClusterError
 from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.plan import table_of, tasks_of
 from lenspipe.scan.scoring import ScoreShards
 from lenspipe.scan.shard import scan_shard
 
 CALLS_AT_ONCE = 2
-"""Of a scorer on a GPU: one is prepared on the CPU while the other is on the GPU."""
+"""Of a scorer on a GPU: the next has come when one ends. They run one after the other, so that a shard which ends its
+process is known by its marker."""
 
 
 def scan_apart(
@@ -56,9 +59,12 @@ def scan_apart(
             read, scorers, ScoreCutouts, (context,), context.config.score.shards_per_call, at_first=1, at_once=at_once
         )
         committed = _in_pool(scored, committers, CommitRows, (parts, session), None, at_first=1)
-        for counts in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in counts.to_pylist():
-                on_part(row)
+        try:
+            for counts in committed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for row in counts.to_pylist():
+                    on_part(row)
+        except ExecutionTimeoutError as error:
+            raise ClusterError(STUCK, minutes=round(NO_PROGRESS_S / 60, 1)) from error
         return list(committed.stats().splitlines())
 
 

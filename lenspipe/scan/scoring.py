@@ -50,6 +50,8 @@ class ScoreShards:
                 continue
             for i in group:
                 attempts.begin(folder, "score", ids[i])
+            for k in {k for i in group if table["n_candidate"][i].as_py() for k in table[ASKED.name][i].as_py()}:
+                self._loaded(k)  # which is no shard's time
             started = time.perf_counter()
             read = [self._read(table.slice(i, 1)) for i in group]
             elapsed = (time.perf_counter() - started) / len(group)
