@@ -99,10 +99,15 @@ def _write_shards(folder: Path, ids: list[str], n_row: int) -> None:
     counts = {"tiles": len(ids), "shards": len(ids), "shards_ok": len(ids), "sources": n_row, "candidates": n_row}
     run = {
         "status": "done",
+        "started": "2026-01-01T00:00:00+00:00",
         "bands": list(BANDS),
         "model": None,
         "versions": {"lenspipe": "0"},
-        "request": {"synthetic": n_row},
+        "request": {
+            "synthetic": n_row,
+            "survey": {"name": "synthetic"},
+            "config": {"zero_point_ab": None, "background": {"mesh_px": 64, "filter_mesh": 3}},
+        },
         "inputs": [{"file": "f", "checksum": "sha256:0"}],
         "counts": counts,
     }

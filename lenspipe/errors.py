@@ -81,5 +81,5 @@ class ForbiddenError(StoreError):
     """The credentials are good, but an object or folder of a store is not theirs to read or write."""
 
 
-class NoProgressError(LenspipeError):
-    """Workers of a cluster that neither begin nor answer; what was committed is kept (exit code 2)."""
+class ClusterError(LenspipeError):
+    """A cluster whose workers do not start or do not answer; what was committed is kept (exit code 2)."""

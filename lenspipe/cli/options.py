@@ -110,8 +110,8 @@ def gpus_options(command: CommandT) -> CommandT:
         type=WorkersType(),
         default=None,
         metavar="N|LEAST:MOST",
-        help="GPUs that score, there when the scan begins or not; LEAST:MOST on a cluster that grows with the work "
-        "(with 0:N too one must come in the end). [default: those there when it begins]",
+        help="GPUs that score, there when the scan begins or not; LEAST:MOST on a cluster that grows with the work. "
+        "One must come in the end, even of 0:MOST. [default: those there when it begins]",
     )
     return asked(shared(command))
 

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
 from lenspipe.distributed.pools import Pool
-from lenspipe.errors import Fact, LenspipeError, NoProgressError
+from lenspipe.errors import Fact, LenspipeError, ClusterError
 
 LOOK_S = 5.0
 """Between two looks at the clock while nothing is answered."""
@@ -36,10 +36,9 @@ class Told(NamedTuple):
     calls: int
     first_worker_s: float | None
     """Seconds until the first worker had loaded what it needs."""
-    workers: int
-    """That have begun, those in place of dead ones included."""
     asked: int
-    """That Ray was asked for, those in place of dead ones included; fewer begin where machines do not come."""
+    """Workers asked for, those in place of dead ones included; fewer begin where machines do not come."""
+    began: int
     died: int
 
 
@@ -93,7 +92,7 @@ def in_actors(
 
     Raises
     ------
-    NoProgressError
+    ClusterError
         Nothing began or was answered for too long, workers died before any began, or Ray cannot make one; with Ray's
         words.
     LenspipeError
@@ -132,19 +131,19 @@ def in_actors(
             _demand_progress(crew, now - begun, now - last, no_progress_s, done=answered, calls=len(calls))
     finally:
         crew.end()
-    return Told(len(calls), None if first is None else round(first, 2), crew.begun, crew.asked, crew.died)
+    return Told(len(calls), None if first is None else round(first, 2), crew.asked, crew.began, crew.died)
 
 
 def _demand_progress(crew: _Crew, since_start_s: float, since_last_s: float, no_progress_s: float, **done: int) -> None:
-    if not crew.begun and crew.died >= FRUITLESS and since_start_s > FRUITLESS_S:
-        raise NoProgressError(
+    if not crew.began and crew.died >= FRUITLESS and since_start_s > FRUITLESS_S:
+        raise ClusterError(
             "workers die before any of them has begun: mend what Ray says of the last one, then give the same command "
             "with --resume",
             **done,
             **crew.facts(),
         )
     if since_last_s > no_progress_s:
-        raise NoProgressError(
+        raise ClusterError(
             "no shard was done and no worker began for too long: look whether the cluster's machines have what a "
             "worker takes, then give the same command with --resume",
             minutes=round(no_progress_s / 60, 1),
@@ -170,13 +169,13 @@ class _Crew:
         self._doing: dict[ray.ObjectRef[Any], tuple[Any, int | None]] = {}
         self._living: set[Any] = set()
         self.resting: list[Any] = []
-        self.asked = self.begun = self.died = 0
+        self.asked = self.began = self.died = 0
         self._last_death: str | None = None
 
     def facts(self) -> dict[str, Fact]:
         """What an error says of the workers."""
         died = {} if self._last_death is None else {"died": self.died, "last_death": self._last_death}
-        return {"workers": self.begun, "asked": self.asked, **died}
+        return {"asked": self.asked, "began": self.began, **died}
 
     def grow(self, n: int) -> None:
         """Ask for so many more actors; each is heard of when it has begun."""
@@ -207,7 +206,7 @@ class _Crew:
 
         Raises
         ------
-        NoProgressError
+        ClusterError
             Ray cannot make a worker, whatever is tried again.
         LenspipeError, ray.exceptions.RayTaskError
             As of `in_actors`.
@@ -221,7 +220,7 @@ class _Crew:
             death = answer = None
             try:
                 answer = ray.get(ref)
-                self.begun += number is None
+                self.began += number is None
             except RayTaskError as error:
                 if isinstance(error.cause, LenspipeError):
                     raise error.cause from error
@@ -246,8 +245,8 @@ class _Crew:
             ray.kill(actor)
 
 
-def _cannot_make(error: RayError) -> NoProgressError:
-    return NoProgressError(
+def _cannot_make(error: RayError) -> ClusterError:
+    return ClusterError(
         "Ray cannot make a worker, or lost what it was told: mend what Ray says, then give the same command with "
         "--resume",
         kind=type(error).__name__,

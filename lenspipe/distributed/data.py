@@ -10,7 +10,7 @@ import ray
 from ray.data import DataContext, ExecutionResources
 from ray.data.exceptions import ExecutionTimeoutError
 
-from lenspipe.errors import NoProgressError
+from lenspipe.errors import ClusterError
 
 logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import says otherwise; the rest is in Ray's own log files
 
@@ -36,7 +36,7 @@ def data_context(
 
     Raises
     ------
-    NoProgressError
+    ClusterError
         Ray Data says that nothing has moved for so long.
     """
     context = DataContext.get_current().copy()
@@ -52,7 +52,7 @@ def data_context(
         try:
             yield
         except ExecutionTimeoutError as error:
-            raise NoProgressError(
+            raise ClusterError(
                 "nothing was done for too long: look whether the cluster's machines have what the work takes, then "
                 "give the same command again, with --resume where it has that",
                 minutes=round(context.execution_no_progress_timeout_s / 60, 1),

@@ -108,7 +108,7 @@ def scan_ray(
     ------
     ConfigError
         GPUs are asked for and Ray has none and can have none, or the job can never run for another reason.
-    NoProgressError
+    ClusterError
         Nothing is done for `patience`, or no worker can begin.
     ray.exceptions.RayTaskError
         A bug in a worker; what was committed stays.

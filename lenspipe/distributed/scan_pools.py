@@ -53,7 +53,7 @@ def scan_apart(
 
     Raises
     ------
-    NoProgressError
+    ClusterError
     """
     readers, scorers, committers = pools
     per_call, blocks = _blocks(tasks, context, readers.most)

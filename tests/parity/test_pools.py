@@ -186,7 +186,7 @@ class Scan:
 
     def in_actors(self, work, settings, calls, pool, on_part, *, no_progress_s):
         self.limit_s = no_progress_s
-        return Told(len(calls), None, 0, 0, 0)
+        return Told(len(calls), None, asked=0, began=0, died=0)
 
     def run(self):
         from lenspipe.distributed.scan import scan_ray

@@ -1,14 +1,13 @@
 # What a run was told of its inputs can be seen: in shards.parquet, run.json and the summary.
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sky import write_tile
 from test_scan_run import scan
 
 from lenspipe.rundir import read_json
-from lenspipe.scan.provenance import flux_line, overlap_lines, stage_rates
+from lenspipe.scan.provenance import flux_line, overlap_lines
 
 
 def test_zero_points_their_source_and_bunit_are_in_the_tables_of_a_run(tmp_path):
@@ -57,28 +56,3 @@ def test_shifts_sentinels_and_files_left_out_are_notes_of_the_run(tmp_path, caps
     assert any("band r lies up to 0.30 px off" in note for note in notes)
     assert any("960 pixels of band r held a number in place of no data" in note for note in notes)
     assert np.isfinite(pq.read_table(tmp_path / "run/shards.parquet")["masked_r"].to_numpy()).all()
-
-
-def test_rates_are_pixels_of_the_cores_in_each_band_and_scored_candidates_per_second_of_all_workers():
-    def shard(status, x1, n, read_s, detect_s, score_s):
-        box = {"x0_px": 100, "x1_px": x1, "y0_px": 0, "y1_px": 50}
-        times = {"read_s": read_s, "detect_s": detect_s, "score_s": score_s}
-        return {"status": status, **box, "n_candidate": n, **times}
-
-    shards = pa.Table.from_pylist(
-        [
-            shard("ok", 200, 30, 0.5, 2.0, 1.5),
-            shard("ok", 140, 12, 0.5, 1.0, None),  # nothing scored them
-            shard("failed", 900, 99, 1.0, None, None),  # cost time and gave nothing
-        ]
-    )
-    assert stage_rates(shards, ("g", "r")) == {
-        "read_s": 2.0,
-        "detect_s": 3.0,
-        "score_s": 1.5,
-        "read_px_per_s": (100 + 40) * 50 * 2 / 2.0,
-        "detect_px_per_s": round((100 + 40) * 50 * 2 / 3.0),
-        "scored_per_s": 20.0,
-    }
-    nothing = stage_rates(shards.slice(0, 0), ("g",))
-    assert (nothing["read_px_per_s"], nothing["detect_px_per_s"], nothing["scored_per_s"]) == (None, None, None)
