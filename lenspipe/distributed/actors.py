@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
 from lenspipe.distributed.pools import Pool
-from lenspipe.errors import Fact, LenspipeError, ClusterError
+from lenspipe.errors import ClusterError, Fact, LenspipeError
 
 LOOK_S = 5.0
 """Between two looks at the clock while nothing is answered."""

@@ -15,12 +15,11 @@ def squares():
     """A class that is pickled by value, so that it reaches the workers."""
 
     class Squares:
-        """Squares of numbers; the process ends so many times as it begins, and once at each of some numbers."""
+        """Squares of numbers; the process ends once as it begins, and once at each of some numbers."""
 
-        def __init__(self, folder: Path, deadly: tuple[int, ...], begins: int) -> None:
+        def __init__(self, folder: Path, deadly: tuple[int, ...]) -> None:
             self._folder, self._deadly = folder, deadly
-            for k in range(begins):
-                self._die_once(f"begin{k}")
+            self._die_once("begin")
 
         def _die_once(self, name: str) -> None:
             try:
@@ -39,23 +38,24 @@ def squares():
     return Squares
 
 
-def answers(calls, folder, *, deadly=(), each=None, n=2, no_progress_s=60.0, begins=1):
+def answers(calls, folder, *, deadly=(), each=None, n=2, no_progress_s=60.0):
     from lenspipe.distributed.actors import in_actors
 
     found = []
     pool = Pool("workers", {"CPU": 0.5, **(each or {})}, 1, n)
-    told = in_actors(squares(), (folder, deadly, begins), calls, pool, found.append, no_progress_s=no_progress_s)
+    told = in_actors(squares(), (folder, deadly), calls, pool, found.append, no_progress_s=no_progress_s)
     return dict(found), len(found), told
 
 
 def test_each_call_is_answered_once_though_workers_die_as_they_begin_and_at_first_and_last_calls(tmp_path):
     found, n, told = answers(range(6), tmp_path, deadly=(0, 5))
     assert (found, n) == ({i: i * i for i in range(6)}, 6)
-    assert (told.calls, told.died, told.asked) == (6, 3, 5) and told.began in (3, 4)  # the last may come too late
+    assert (told.calls, told.died, told.asked) == (6, 3, 5)
+    assert 1 <= told.began <= 4, "one died as it began"
 
 
 def test_an_error_that_a_worker_raises_on_purpose_is_itself_and_a_bug_is_rays(tmp_path):
-    (tmp_path / "begin0").touch()
+    (tmp_path / "begin").touch()
     with pytest.raises(ModelError, match="number=-1"):
         answers([-1], tmp_path)
     with pytest.raises(TypeError, match="not supported between"):
@@ -67,27 +67,19 @@ def test_work_that_no_machine_takes_ends_with_a_line(tmp_path):
         answers([1], tmp_path, each={"GPU": 1}, no_progress_s=0.2)
 
 
-def test_workers_that_all_die_as_they_begin_end_it_with_what_ray_says(tmp_path, monkeypatch):
-    from lenspipe.distributed import actors
+class Nothing:
+    """What has no work to do."""
 
-    monkeypatch.setattr(actors, "FRUITLESS_S", 0.0)
-    with pytest.raises(ClusterError, match=r"die before any of them has begun.*died=3, last_death='The actor died"):
-        answers([1, 2], tmp_path, begins=9, n=1)
+    def __call__(self, batch):
+        return batch
 
 
-@pytest.mark.parametrize("death", ["OutOfMemoryError", "NodeDiedError", "WorkerCrashedError"])
-def test_what_ray_calls_a_death_is_one(death, monkeypatch, tmp_path):
+def test_ray_data_that_stands_still_ends_with_a_line():
     import ray
 
-    (tmp_path / "begin0").touch()
-    kind, real, seen = getattr(ray.exceptions, death), ray.get, []
+    from lenspipe.distributed.data import data_context
 
-    def get(ref):
-        if not seen:
-            seen.append(ref)
-            raise kind("the machine is short of memory") if death != "WorkerCrashedError" else kind()
-        return real(ref)
-
-    monkeypatch.setattr(ray, "get", get)
-    found, n, told = answers(range(3), tmp_path)
-    assert (found, n, told.died) == ({i: i * i for i in range(3)}, 3, 1)
+    rows = ray.data.from_items([1])
+    with pytest.raises(ClusterError, match=r"nothing was done for too long.*still_running='.*Nothing"):
+        with data_context(no_progress_s=0.5):
+            list(rows.map_batches(Nothing, num_gpus=1, concurrency=1).iter_batches(prefetch_batches=0))

@@ -18,7 +18,7 @@ from ray.exceptions import (
 
 from lenspipe.distributed import actors
 from lenspipe.distributed.pools import Pool
-from lenspipe.errors import ModelError, ClusterError
+from lenspipe.errors import ClusterError, ModelError
 
 BEGIN, NEVER = "begin", object()
 
