@@ -2,6 +2,7 @@
 Beside the others, the same inputs and outputs on one core: ratios of processor seconds.
 
     python -m benchmarks.peers --tiles ../shared/data/tiles/kids_viking --envs FOLDER
+    python -m benchmarks.peers_page        # docs/peers.md, from the record
 
 Each is a whole process from its start to its files, kept on one core; what counts is the processor time of it and of
 all that it starts, the fastest of some rounds, so other work on the machine disturbs little. Peers from PyPI live in

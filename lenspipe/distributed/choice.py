@@ -11,7 +11,7 @@ from lenspipe.distributed.address import has_joined
 from lenspipe.runner import RunnerName, RunnerT, Start, Workers, here
 
 RAY_START_S = 12.0
-"""What a local Ray and its first tasks take (`benchmarks/scan_ray_speed.py`)."""
+"""What a local Ray and its first tasks took when scans ran in Ray Data (`scan_ray_speed`, November 2026)."""
 
 
 def is_cluster_named() -> bool:
