@@ -67,7 +67,15 @@ def stamps_of(data: DataTable, rung: Rung, work: Path) -> Path:
     return folder
 
 
-def climb(trial: Trial, stamps: Path, rung: Rung, out: Path, before: Path | None, seed: int) -> dict[str, Any]:
+def climb(
+    trial: Trial,
+    stamps: Path,
+    rung: Rung,
+    out: Path,
+    before: Path | None,
+    seed: int,
+    more: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Train on a rung, from the network of the one before, and judge."""
     clock = Clock()
     changes = {
@@ -78,6 +86,7 @@ def climb(trial: Trial, stamps: Path, rung: Rung, out: Path, before: Path | None
         "optim.patience": None,
         "sampling.curriculum": None,
         "sampling.steps_per_epoch": None,
+        **(more or {}),
     }
     card = train(
         stamps,
