@@ -4,17 +4,18 @@ Grades teach a finder, over several settings and seeds: every candidate is judge
     python -m benchmarks.studies.finder_survey.teach benchmarks/studies/finder_survey/teach.toml \
         --real ../shared/data --stamps . --work taught --beside fresh --seeds 2026 --seeds 2027
 
-A table of the TOML is a setting: painted stamps (a folder below ``--stamps``), steps, share of graded stamps, peak rate.
-For each setting and seed a training of `benchmarks.studies.finder_survey.grades` per fold, and one with all candidates.
-Each is judged alone, averaged with its base and with those of ``--beside``, and as one network with the mean of the
-weights of base and training ("soup"). ``--only`` takes some of the settings. A training that is there is kept, so are
-its scores. Besides areas there is the difference to the base on the same candidates, its interval by drawing candidates
-again, and its sign for each seed.
+A table of the TOML is a setting: painted stamps (a folder below ``--stamps``), steps, share of graded ones, peak rate.
+Per setting and seed there is a training of `benchmarks.studies.finder_survey.grades` for each fold, and one with all
+candidates. Each is judged alone, averaged with its base and with those of ``--beside``, and as one network with the
+mean of the weights of base and training ("soup"); "soup of seeds" is the mean of the base and of the mean of all
+seeds. ``--only`` takes some of the settings. A training that is there is kept, so are its scores. Besides areas there
+is the difference to the base on the same candidates, with an interval by drawing candidates again.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from benchmarks.studies.real_sky.ground import CFHTLS_SCALE_ARCSEC, area
 from benchmarks.timing import Clock
 from lenspipe.finder.graded import Graded
 from lenspipe.finder.settings import FinderSettings
-from lenspipe.nn.card import find_model
+from lenspipe.nn.card import CARD_FILE, find_model
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.simulate.on_hosts import to_grid
 from lenspipe.stamps.format import StampSet
@@ -112,19 +113,20 @@ def _area(score: NDArray[np.float64], good: NDArray[np.int64], poor: NDArray[np.
     return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
-def soup(base: str, model: Path) -> Path:
-    """A checkpoint with the mean of the weights of a finder and of one that was trained on from it."""
-    out = model.parent / "soup"
-    if not (out / "card.json").exists():
-        one, _ = load_model(find_model(base))
-        two, card = load_model(model)
-        begun = one.state_dict()
-        mean = {
-            name: (tensor + begun[name]) / 2 if tensor.is_floating_point() else tensor
-            for name, tensor in two.state_dict().items()
+def soup(base: str, models: Sequence[Path], out: Path) -> Path:
+    """A checkpoint half of whose weights are a finder's and half the mean of those that were trained on from it."""
+    if not (out / CARD_FILE).exists():
+        begun = load_model(find_model(base))[0].state_dict()
+        network, card = load_model(models[0])
+        states = [load_model(model)[0].state_dict() for model in models]
+        half = {
+            name: (begun[name] + sum(state[name] for state in states) / len(states)) / 2
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in network.state_dict().items()
         }
-        two.load_state_dict(mean)
-        save_model(out, two, card.model_copy(update={"name": f"{card.name}-soup"}))
+        network.load_state_dict(half)
+        save_model(out, network, card.model_copy(update={"name": f"{card.name}-soup"}))
     return out
 
 
@@ -143,7 +145,14 @@ def mean_of(*scores: Scores) -> Scores:
 
 
 def judged(
-    setting: Setting, seeds: tuple[int, ...], judge: Judge, others: dict[str, Scores], *, stamps: Path, work: Path, tag: str
+    setting: Setting,
+    seeds: tuple[int, ...],
+    judge: Judge,
+    others: dict[str, Scores],
+    *,
+    stamps: Path,
+    work: Path,
+    tag: str,
 ) -> dict[str, Any]:
     """What a setting gives: areas of held-out candidates by seed, KiDS by fold and seed."""
     painted = stamps / setting.painted
@@ -155,6 +164,7 @@ def judged(
     held: dict[str, list[NDArray[np.float64]]] = {}
     kids: dict[str, list[dict[str, Any]]] = {}
     final: dict[str, list[dict[str, Any]]] = {}
+    trained: dict[int | str, list[Path]] = {}
     for seed in seeds:
         own: dict[str, NDArray[np.float64]] = {}
         for number in (*range(int(fold.max()) + 1), ALL):
@@ -163,8 +173,9 @@ def judged(
             graded = Graded(grid[sure], judge.good[sure], names, ("cfhtls",) * len(sure), split)
             out = work / setting.name / f"seed-{seed}" / f"fold-{number}"
             model = taught(painted, setting.base, graded, out, setting.finder_settings(), seed)
+            trained.setdefault(number, []).append(model)
             alone = scores_of(model, sky, tag)
-            ways = {"taught": alone, "soup": scores_of(soup(setting.base, model), sky, tag)}
+            ways = {"taught": alone, "soup": scores_of(soup(setting.base, [model], model.parent / "soup"), sky, tag)}
             ways |= {f"taught and {name}": mean_of(alone, other) for name, other in others.items()}
             if len(others) > 1:
                 ways[f"taught and {' and '.join(others)}"] = mean_of(alone, *others.values())
@@ -176,6 +187,16 @@ def judged(
                 own.setdefault(way, np.full(len(fold), np.nan))[fold == number] = scores["warps"][fold == number]
         for way, scores_ in own.items():
             held.setdefault(way, []).append(scores_)
+    whole = "soup of seeds"
+    held[whole], kids[whole], final[whole] = [np.full(len(fold), np.nan)], [], []
+    for number, models in trained.items():
+        out = work / setting.name / f"seeds-{'-'.join(map(str, seeds))}" / f"fold-{number}" / "soup"
+        scores = scores_of(soup(setting.base, models, out), sky, tag)
+        if number == ALL:
+            final[whole].append(kids_of(scores, sky))
+        else:
+            kids[whole].append(kids_of(scores, sky))
+            held[whole][0][fold == number] = scores["warps"][fold == number]
     out_: dict[str, Any] = {"setting": setting.model_dump(), "ways": {}}
     for way, by_seed in held.items():
         mean = np.mean(by_seed, axis=0)
@@ -197,7 +218,8 @@ def table(result: dict[str, Any]) -> str:
         for key in ("painted_arcs_where_1_percent_pass", "kids_above_what_80_percent_of_arcs_pass")
     )
     lines = [
-        f"| | AUC, by seed | gain of the mean [95 %] | arcs, of {n_arc} | KiDS, of {n_galaxy} | taught by all: arcs | KiDS |",
+        f"| | AUC, by seed | gain of the mean [95 %] | arcs, of {n_arc} | KiDS, of {n_galaxy} "
+        "| taught by all: arcs | KiDS |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, one in result["alone"].items():
@@ -227,7 +249,9 @@ def _counts(rows: list[dict[str, Any]]) -> list[str]:
 @click.command()
 @click.argument("settings", type=click.Path(path_type=Path, exists=True))
 @click.option("--real", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of real pixels.")
-@click.option("--stamps", type=click.Path(path_type=Path, exists=True), required=True, help="Folder above painted sets.")
+@click.option(
+    "--stamps", type=click.Path(path_type=Path, exists=True), required=True, help="Folder above painted sets."
+)
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the trainings.")
 @click.option("--only", multiple=True, help="Setting to take; repeatable. [default: all]")
 @click.option("--beside", multiple=True, help="Model that is judged alone and beside each training; repeatable.")
