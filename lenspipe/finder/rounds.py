@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,42 @@ def with_bands(card: ModelCard, replaced: dict[str, str]) -> ModelCard:
     bands = tuple(replaced.get(band, band) for band in card.bands)
     if len(set(bands)) < len(bands):
         raise ConfigError("a band would stand in two places of the model", bands=" ".join(bands))
-    return card.model_copy(update={"bands": bands})
+    neighbours = {band: more for band, more in card.neighbours.items() if band not in replaced}
+    return card.model_copy(update={"bands": bands, "neighbours": neighbours})
+
+
+def stand_ins(card: ModelCard, replaced: Mapping[str, str], survey_bands: Sequence[str]) -> dict[str, str]:
+    """
+    What stands in for the bands of a finder that a survey lacks: what was asked for, else what the card declares.
+
+    Parameters
+    ----------
+    card : ModelCard
+        As it was read, with its own bands.
+    replaced : mapping
+        Asked for: the card's band to the survey's. A pair that the card does not declare is the user's own choice.
+    survey_bands : sequence of str
+
+    Returns
+    -------
+    dict
+        The card's band to the survey's; a band that neither has nor is replaced is left to who checks bands.
+
+    Examples
+    --------
+    >>> from lenspipe.nn.card import read_card, find_model
+    >>> card = read_card(find_model("ground-gri"))
+    >>> stand_ins(card, {}, "grz"), stand_ins(card, {}, "gri"), stand_ins(card, {}, "gr")
+    ({'i': 'z'}, {}, {})
+    """
+    found = dict(replaced)
+    for band in card.bands:
+        if band in found or band in survey_bands:
+            continue
+        free = [one for one in card.neighbours.get(band, ()) if one in survey_bands and one not in found.values()]
+        if free:
+            found[band] = free[0]
+    return found
 
 
 def settings_for(settings: FinderSettings, name: str, bands: Sequence[str], base: Base | None) -> TrainSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Maker:
     bases: tuple[Base, ...]
     runners: Runners
     progress: Progress
+    replaced: dict[str, str] = field(default_factory=dict)
+    """Band of the base's card to the survey's that stands in for it."""
 
     @property
     def name(self) -> str:
@@ -274,6 +276,7 @@ class Maker:
             progress=self.progress,
         )
         facts = {"survey": self.survey, "round": number, "graded": joined, "run_id": self.run.run_id}
+        facts |= {"stand_ins": self.replaced} if self.replaced else {}
         for member in members:
             write_facts(member, facts)
         if n_member > 1:

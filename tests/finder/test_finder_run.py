@@ -25,7 +25,8 @@ from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
 from lenspipe.finder.shots import EVERYWHERE
 from lenspipe.learn.train import train
-from lenspipe.runner import SILENT
+from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
+from lenspipe.runner import SILENT, Silent
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.survey.layout import read_layout
@@ -243,6 +244,54 @@ def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_i
     with pytest.raises(ConfigError, match=r"--replace-band z=BAND"):
         make_finder(asked(run, pretrained="ground-gri", replaced={"i": "z"}), tmp_path / "b", progress=SILENT)
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_a_survey_of_g_r_z_learns_on_from_g_r_i_where_the_card_declares_z(painted, tmp_path):
+    bands = ("g", "r", "z")
+    tiles = write_tile(tmp_path / "t", drawn_tile()[0], bands)  # z as bright as i
+    few = {"stamps.count": 40, "go_on.epochs": 1, "train.sampling.steps_per_epoch": 2}
+    psf = {f"psf_fwhm_arcsec.{band}": FWHM for band in bands}
+    request = asked(tiles, few, pretrained="ground-gri")
+    request = replace(request, layout=put_over(read_layout("generic"), psf, origin="test"))
+    told = Told()
+    result = make_finder(request, tmp_path / "grz", progress=told, until="page")
+    assert any(
+        "Band z of the survey stands in for i: the card of ground-gri declares it" in line for line in told.lines
+    )
+    card, base = read_card(tmp_path / "grz"), read_card(find_model("ground-gri"))
+    assert card.bands == bands and card.training["stand_ins"] == result.record["stand_ins"] == {"i": "z"}
+    assert card.stretch == base.stretch and card.neighbours == {}
+    assert "z stands in for i" in (tmp_path / "grz" / "finder.html").read_text()
+    run = tmp_path / "grz" / "scan"
+    with pytest.raises(ConfigError, match=r"declares none that may stand in.*--replace-band z=BAND.*missing='z'"):
+        make_finder(asked(painted[0] / "scan", pretrained=str(tmp_path / "grz")), tmp_path / "c", progress=SILENT)
+    # not declared and not asked for: refused; asked for: the user's own choice, and said to be
+    undeclared = tmp_path / "undeclared"
+    shutil.copytree(find_model("ground-gri"), undeclared)
+    write_card(undeclared, base.model_copy(update={"neighbours": {}}))
+    with pytest.raises(ConfigError, match=r"declares none that may stand in.*missing='i'"):
+        make_finder(asked(run, pretrained=str(undeclared)), tmp_path / "d", progress=SILENT)
+    told = Told()
+    own = asked(run, pretrained=str(undeclared), replaced={"i": "z"})
+    make_finder(own, tmp_path / "e", progress=told, until="scan")
+    assert any("as you say, though the card of ground-gri does not declare it" in line for line in told.lines)
+
+
+def test_a_neighbour_is_no_band_of_the_card_and_stands_in_for_one_that_is():
+    facts = read_card(find_model("ground-gri")).model_dump()
+    for wrong in ({"z": ["y"]}, {"i": ["r"]}):
+        with pytest.raises(ValueError, match=r"not among the bands|is among the bands"):
+            ModelCard.model_validate(facts | {"neighbours": wrong})
 
 
 def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
