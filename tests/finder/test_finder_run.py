@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
 from pictures import drawn
 
 from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.completeness.config import HostConfig
+from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
 from lenspipe.finder import places
 from lenspipe.finder.areas import Areas
@@ -87,6 +90,22 @@ def test_hosts_are_the_red_galaxies_and_stars_are_refused(survey, painted):
     assert {"early", "source", "star", "sky"} <= set(label)
     assert record["stars_on_locus"] > 30
     assert not any(refused[early])
+
+
+def test_completeness_paints_on_the_hosts_that_a_finder_learns_from(survey, painted):
+    """One choice: colour and threshold of both, and hosts that are the drawn red galaxies."""
+    run = open_run_folder(painted[0] / "scan")
+    wanted = HostConfig(mag=tuple(painted[1]["host_mag"]), axis_ratio_min=0.4)
+    choice, n_host = measure_cuts(run, wanted, dict.fromkeys(BANDS, FWHM))
+    said = re.match(r"g - i > ([\d.]+) \(two modes", painted[1]["red_sequence"])
+    assert choice.colour == ("g", "i") and said
+    assert choice.cuts.colour_min == pytest.approx(float(said[1]), abs=0.1)
+    n_early = painted[1]["sources"]["early"]
+    assert abs(n_host - n_early) <= 0.2 * n_early
+    part, n_part = measure_cuts(run, wanted.model_copy(update={"red_part": 1.0}), dict.fromkeys(BANDS, FWHM))
+    assert part.cuts.colour_min == -np.inf and n_part > n_host
+    given, _ = measure_cuts(run, wanted.model_copy(update={"colour_min": 1.0}), dict.fromkeys(BANDS, FWHM))
+    assert given.cuts.colour_min == 1.0
 
 
 def test_no_pixel_serves_two_splits(painted):
