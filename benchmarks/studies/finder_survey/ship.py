@@ -6,7 +6,7 @@ The checkpoint of `ground-gri-graded`: half the weights of `ground-gri`, half th
     python -m benchmarks.studies.finder_survey.teach benchmarks/studies/finder_survey/teach.toml --real ../shared/data \
         --stamps . --work taught --beside fresh --only half-200 --seeds 2026 --seeds 2027 --seeds 2028
     python -m benchmarks.studies.finder_ground.make_stamps --real ../shared/data --out ground --train 0
-    python -m benchmarks.studies.finder_survey.ship taught/half-200 --data ground --out lenspipe/weights/ground-gri-graded
+    python -m benchmarks.studies.finder_survey.ship taught/half-200 --data ground --out ground-gri-graded
 
 Calibrated by Platt's line on the validation split of ``--data``, as `ground-gri` is; the card says what it saw.
 """
@@ -27,8 +27,8 @@ from lenspipe.runner import SILENT
 from lenspipe.stamps.format import StampSet
 
 NOTE = (
-    "Space Warps grades (44 lenses, 65 look-alikes of CFHTLS) beside painted KiDS stamps. It tells people's look-alikes "
-    "better than ground-gri and is near it on all else that was measured (docs/results/finder_survey.md); its score "
+    "Space Warps grades (44 lenses, 65 look-alikes of CFHTLS) beside painted KiDS stamps. It tells people's "
+    "look-alikes better than ground-gri and is near it on all else that was measured (docs/results/finder_survey.md); its score "
     "ranks, its probability is that of painted stamps."
 )
 
