@@ -4,8 +4,8 @@ Ordinary galaxies of five surveys under finders of g r i: do scores depend on th
     python -m benchmarks.studies.finder_survey.others ground-gri ground-gri-graded --real ../shared/data
 
 KiDS rows 1690 on, DES early types and luminous red galaxies, HSC luminous galaxies and blends, objects of CFHTLS
-fields, and Pan-STARRS galaxies that are lenses whose arcs are below the noise. ``early`` are those red and bright enough
-to carry arcs: surveys are compared with each other (`lenspipe.stats.survey_probe`) on these too, as the others differ
+fields, and Pan-STARRS galaxies that are lenses whose arcs are below the noise. ``early`` are red and bright enough to
+carry arcs: surveys are compared with each other (`lenspipe.stats.survey_probe`) on these too, as the others differ
 in kind. `ground-gri` has seen some of these DES galaxies, no finder here those of HSC or Pan-STARRS.
 """
 
