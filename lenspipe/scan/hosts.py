@@ -188,7 +188,7 @@ def red_sequence(pair: tuple[str, str], colour: Numbers, *, colour_min: float | 
     known = colour[np.isfinite(colour)]
     if len(known) < 2 * LEAST:
         raise DataError(
-            "too few resolved galaxies to measure a red sequence on: scan more sky, or set hosts.colour_min, hosts.mag",
+            "too few resolved galaxies to measure a red sequence on: scan more sky, or give hosts.colour_min",
             galaxies=len(known),
             needed=2 * LEAST,
         )

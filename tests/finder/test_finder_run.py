@@ -23,12 +23,13 @@ from lenspipe.finder.graded import read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
-from lenspipe.finder.rounds import settings_for
+from lenspipe.finder.rounds import keep_of_base, settings_for
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
 from lenspipe.finder.shots import EVERYWHERE
 from lenspipe.learn.train import train
 from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
+from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.runner import SILENT, Silent
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.format import ImageSpec, StampSet
@@ -249,6 +250,23 @@ def test_a_tile_without_hosts_is_one_clear_line(tmp_path):
         make_finder(asked(tiles), tmp_path / "out", progress=SILENT, until="hosts")
 
 
+def test_the_cfhtls_tile_of_82_arcsec_has_too_few_galaxies_for_a_finder_and_each_step_says_so(real_data, tmp_path):
+    """8 resolved galaxies, where a red sequence needs 24; 6 hosts of a given colour; no room for three splits."""
+    layout = read_layout("cfhtls")
+    request = FinderRequest((str(real_data / "tiles" / "cfhtls"),), layout, FinderSettings())
+    with pytest.raises(DataError, match=r"too few resolved galaxies.*galaxies=8, needed=24"):
+        make_finder(request, tmp_path / "a", progress=SILENT, until="hosts")
+    run = (str(tmp_path / "a" / "scan"),)
+    given = {"hosts.colour_min": 1.2}
+    with pytest.raises(DataError, match=r"hardly any source.*hosts=6, needed=8"):
+        asked_too = FinderRequest(run, layout, put_over(FinderSettings(), given, origin="test"))
+        make_finder(asked_too, tmp_path / "b", progress=SILENT, until="hosts")
+    deeper = {"hosts.colour_min": 0.8, "hosts.mag_max": 23.0}
+    with pytest.raises(DataError, match=r"no host lies in the sky of a split: scan more sky"):
+        asked_too = FinderRequest(run, layout, put_over(FinderSettings(), deeper, origin="test"))
+        make_finder(asked_too, tmp_path / "c", progress=SILENT, until="hosts")
+
+
 def test_a_survey_of_one_band_tells_early_types_by_concentration(tmp_path):
     tiles = write_tile(tmp_path / "t", drawn_tile(bands=("i",))[0], ("i",))
     record = make_finder(asked(tiles), tmp_path / "out", progress=SILENT, until="hosts").record
@@ -278,7 +296,7 @@ class Told(Silent):
 def test_a_survey_of_g_r_z_learns_on_from_g_r_i_where_the_card_declares_z(painted, tmp_path):
     bands = ("g", "r", "z")
     tiles = write_tile(tmp_path / "t", drawn_tile()[0], bands)  # z as bright as i
-    few = {"stamps.count": 40, "go_on.epochs": 1, "train.sampling.steps_per_epoch": 2}
+    few = {"stamps.count": 40, "go_on.epochs": 1, "train.sampling.steps_per_epoch": 2, "go_on.base_part": 0.5}
     psf = {f"psf_fwhm_arcsec.{band}": FWHM for band in bands}
     request = asked(tiles, few, pretrained="ground-gri")
     request = replace(request, layout=put_over(read_layout("generic"), psf, origin="test"))
@@ -289,7 +307,8 @@ def test_a_survey_of_g_r_z_learns_on_from_g_r_i_where_the_card_declares_z(painte
     )
     card, base = read_card(tmp_path / "grz"), read_card(find_model("ground-gri"))
     assert card.bands == bands and card.training["stand_ins"] == result.record["stand_ins"] == {"i": "z"}
-    assert card.stretch == base.stretch and card.neighbours == {}
+    assert card.stretch == base.stretch and card.neighbours == {} and card.training["base_part"] == 0.5
+    assert card.outputs.calibration != base.outputs.calibration
     assert "z stands in for i" in (tmp_path / "grz" / "finder.html").read_text()
     run = tmp_path / "grz" / "scan"
     with pytest.raises(ConfigError, match=r"declares none that may stand in.*--replace-band z=BAND.*missing='z'"):
@@ -311,6 +330,30 @@ def test_a_neighbour_is_no_band_of_the_card_and_stands_in_for_one_that_is():
     for wrong in ({"z": ["y"]}, {"i": ["r"]}):
         with pytest.raises(ValueError, match=r"not among the bands|is among the bands"):
             ModelCard.model_validate(facts | {"neighbours": wrong})
+
+
+def test_a_part_of_the_weights_stays_the_bases_and_a_cut_off_is_made_good(tmp_path):
+    base, member = find_model("ground-gri"), tmp_path / "member"
+    network, card = load_model(base)
+    begun = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    rng = np.random.default_rng(3)
+    moved = {
+        name: tensor + rng.normal(0, 0.01) if tensor.is_floating_point() else tensor for name, tensor in begun.items()
+    }
+    network.load_state_dict(moved)
+    save_model(member, network, card)
+    mixed = keep_of_base(member, base, 0.25)
+    assert mixed.training["base_part"] == 0.25 and mixed.outputs.calibration is None
+    found = load_model(member)[0].state_dict()
+    for name, tensor in found.items():
+        if tensor.is_floating_point():
+            np.testing.assert_allclose(tensor, 0.25 * begun[name] + 0.75 * moved[name], atol=1e-6)
+    # killed after the weights and before the card
+    write_card(member, read_card(member / "trained"))
+    keep_of_base(member, base, 0.25)
+    again = load_model(member)[0].state_dict()
+    assert all(np.array_equal(found[name], again[name]) for name in found)
+    assert keep_of_base(member, base, 0.25) == read_card(member)
 
 
 def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
