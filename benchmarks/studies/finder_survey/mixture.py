@@ -22,7 +22,7 @@ import pyarrow as pa
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from benchmarks.studies.data import CUTS
+from benchmarks.studies.data import CUTS, cfhtls_tile
 from benchmarks.studies.finder_ground.hosts import LEAST_SCALE_ARCSEC, hosts_by_scene, split_hosts
 from benchmarks.studies.finder_ground.make_stamps import CARD, SHARES
 from benchmarks.studies.real_sky.ground import CFHTLS_SCALE_ARCSEC, HUMVI_ALPHA, HUMVI_Q, HUMVI_SCALES, NJY_PER_COUNT
@@ -88,8 +88,9 @@ def _cfhtls(real: Path) -> list[Host]:
         image_array(table, "image") / np.float32(255), band_scales=HUMVI_SCALES, alpha=HUMVI_ALPHA, q=HUMVI_Q
     )
     njy = np.ascontiguousarray(counts[:, ::-1]) * np.float32(NJY_PER_COUNT)
+    rms = robust_sigma(cfhtls_tile(real), (1, 2))  # of a tile in flux: pictures have lost their negative noise
     return [
-        _host(f"cfhtls-{name}", stamp, robust_sigma(stamp, (1, 2)), CFHTLS_SCALE_ARCSEC, CFHTLS_FWHM_ARCSEC)
+        _host(f"cfhtls-{name}", stamp, rms, CFHTLS_SCALE_ARCSEC, CFHTLS_FWHM_ARCSEC)
         for name, stamp in zip(table["stamp_id"].to_pylist(), njy, strict=True)
     ]
 
