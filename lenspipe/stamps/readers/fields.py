@@ -138,7 +138,7 @@ def _planes(file: Path, options: FieldsOptions) -> NDArray[np.float32]:
 def _objects(file: Path, options: FieldsOptions) -> list[_Object]:
     """Objects of a field that lie whole in it, the largest first."""
     planes = _planes(file, options)
-    lost = ~np.isfinite(planes).all(axis=0)
+    lost = np.asarray(~np.isfinite(planes).all(axis=0))
     mean = np.where(lost, 0, np.nan_to_num(planes).mean(axis=0, dtype=np.float64)).astype(np.float32)
     if lost.all():
         return []
