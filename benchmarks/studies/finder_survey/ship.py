@@ -29,7 +29,8 @@ from lenspipe.stamps.format import StampSet
 NOTE = (
     "Space Warps grades (44 lenses, 65 look-alikes of CFHTLS) beside painted KiDS stamps. It tells people's "
     "look-alikes better than ground-gri, and is a little worse at painted arcs: 0.928 of them against 0.960 where 1 % "
-    "of ordinary stamps pass (docs/results/finder_survey.md). Its score ranks, its probability is that of painted stamps."
+    "of ordinary stamps pass (docs/results/finder_survey.md). Its score ranks, its probability is that of painted "
+    "stamps."
 )
 
 
