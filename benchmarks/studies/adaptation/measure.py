@@ -239,7 +239,8 @@ def write(work: Path, space: Space, keep: bool) -> None:
             }
         )
     if keep:
-        table = pa.Table.from_pylist(rows)
+        columns = dict.fromkeys(key for row in rows for key in row)
+        table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
         pq.write_table(table, record.RESULTS / "adaptation.parquet")
         pa.csv.write_csv(table, record.RESULTS / "adaptation.csv")
         pq.write_table(pa.Table.from_pylist(list(lines(made))), record.RESULTS / "adaptation_curves.parquet")

@@ -11,7 +11,8 @@ of the same part is given as well. Writes `results/generators.json`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,16 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
 @click.option(
     "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
 )
+@click.option("--minutes", default=None, type=float, help="Begin no training after so many. [default: no limit]")
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
-def main(out: Path, count: int, shorter: float, families: tuple[str, ...], finished: bool, keep: bool) -> None:
+def main(
+    out: Path, count: int, shorter: float, families: tuple[str, ...], minutes: float | None, finished: bool, keep: bool
+) -> None:
     """Simulate, train, judge, record."""
     out.mkdir(parents=True, exist_ok=True)
     if not finished:
-        _make(out, count, shorter, families)
+        _make(out, count, shorter, families, minutes)
     gates = {family: _kept(out / f"{family}.json") for family in FAMILIES if (out / f"{family}.json").exists()}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
     passed = sum(_follows(gate) for gate in gates.values())
@@ -75,19 +79,33 @@ def main(out: Path, count: int, shorter: float, families: tuple[str, ...], finis
     record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
 
 
-def _make(out: Path, count: int, shorter: float, families: tuple[str, ...]) -> None:
-    stamps = _stamps(out, count)
+def _make(out: Path, count: int, shorter: float, families: tuple[str, ...], minutes: float | None) -> None:
+    stamps, clock = _stamps(out, count), Clock()
     finder = out / "finder"
     if not (finder / CARD_FILE).exists():
         _classify(stamps, finder, 150, shorter, seed=1)
+    for file, make in _pieces(out, stamps, shorter, families):
+        if not file.exists():
+            if minutes is not None and clock.wall_s > 60 * minutes:
+                break
+            write_json(file, make())
+            print(file.stem, "done", flush=True)
+
+
+def _pieces(
+    out: Path, stamps: Path, shorter: float, families: tuple[str, ...]
+) -> Iterator[tuple[Path, Callable[[], dict[str, Any]]]]:
+    """Each file, and what makes its content."""
     for family in families or FAMILIES:
-        _once(out / f"{family}.json", lambda f=family: _gated(out, stamps, f, shorter))
+        yield out / f"{family}.json", partial(_gated, out, stamps, family, shorter)
     for part in () if families else PARTS:
         for seed in SEEDS:
             some = _part(out, stamps, part, seed)
             for given in ("nothing", *TOLD):
-                name = out / f"help-{part:g}-{seed}-{given}.json"
-                _once(name, lambda s=some, g=given, p=part, k=seed: _helped(out, s, g, p, k, shorter))
+                yield (
+                    out / f"help-{part:g}-{seed}-{given}.json",
+                    partial(_helped, out, some, given, part, seed, shorter),
+                )
 
 
 def _follows(gate: dict[str, Any]) -> bool:
@@ -97,12 +115,6 @@ def _follows(gate: dict[str, Any]) -> bool:
 def _kept(file: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(file.read_text())
     return found
-
-
-def _once(file: Path, make: Callable[[], dict[str, Any]]) -> None:
-    if not file.exists():
-        write_json(file, make())
-        print(file.stem, "done", flush=True)
 
 
 def _stamps(out: Path, count: int) -> Path:
