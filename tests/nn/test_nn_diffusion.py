@@ -11,7 +11,7 @@ SIDE = 64
 
 
 def seen_from(x: int, y: int) -> torch.Tensor:
-    """How much each pixel of a noisy stamp counts for one pixel of what is found beneath the noise, ``(SIDE, SIDE)``."""
+    """How much each noisy pixel counts for one pixel of what is found beneath the noise, ``(SIDE, SIDE)``."""
     torch.manual_seed(0)
     module = build("diffusion", 1, SIDE, 1, width=8)
     for weight in module.parameters():

@@ -48,10 +48,10 @@ class Diffusion(Generating):
     """
     Elucidated diffusion (Karras et al. 2022): ``D(x; sigma)`` is the stamp without the noise, scaled as their table 1.
 
-    The U-Net has two levels on blocks of ``fold`` pixels. It sees how far a block is from the middle, and its lower level
-    sees each map turned by half a turn as well: a galaxy looks the same there, and an arc has its counter-image. A stamp
-    is made by their algorithm 1 without churn, which is
-    Heun's second-order steps: the same noise gives the same stamp.
+    The U-Net has two levels on blocks of ``fold`` pixels. It sees how far a block is from the middle, and its lower
+    level sees each map turned by half a turn as well: a galaxy looks the same there, and an arc has its counter-image.
+    A stamp is made by their algorithm 1 without churn, which is Heun's second-order steps: the same noise gives the same
+    stamp.
     """
 
     def __init__(
