@@ -13,9 +13,10 @@ from lenspipe.nn.families.generating import Generating
 from lenspipe.nn.network import GeneratorNetwork
 from lenspipe.nn.registry import register
 
-SIGMA_LEAST, SIGMA_MOST, RHO = 0.01, 30.0, 7.0
+SIGMA_LEAST, SIGMA_MOST, RHO = 0.01, 80.0, 7.0
 """Range and spacing of the noise in units of the stamps' spread (Karras et al. 2022, table 1; theirs reach from .002 to
-80 for images whose spread is .5)."""
+80 for images whose spread is .5). The flux of a stamp of 32 px is hidden only where the noise is more than 30 times its
+spread, so what begins at 30 is told a flux that it was not asked for."""
 
 
 class Block(nn.Module):
@@ -50,8 +51,8 @@ class Diffusion(Generating):
 
     The U-Net has two levels on blocks of ``fold`` pixels. It sees how far a block is from the middle, and its lower
     level sees each map turned by half a turn as well: a galaxy looks the same there, and an arc has its counter-image.
-    A stamp is made by their algorithm 1 without churn, which is Heun's second-order steps: the same noise gives the same
-    stamp.
+    A stamp is made by their algorithm 1 without churn, which is Heun's second-order steps: the same noise gives the
+    same stamp.
     """
 
     def __init__(
