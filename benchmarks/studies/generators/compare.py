@@ -10,6 +10,7 @@ of the same part is given as well. Writes `results/generators.json`.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -39,7 +40,7 @@ from lenspipe.stamps.joined import Source
 
 COUNT = 3000
 FAMILIES = {
-    "diffusion": ({"width": 20}, 3e-3, 2000),
+    "diffusion": ({"width": 16}, 3e-3, 4500),
     "gan": ({"width": 128}, 2e-4, 2400),
     "conditional": ({"width": 12}, 5e-4, 1200),
     "dcgan": ({"width": 12}, 5e-4, 1200),
@@ -51,7 +52,7 @@ TOLD = ("diffusion", "conditional")
 """Families that are told the class and the Einstein radius; the others learn lenses alone."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
 N_MADE = 600
-HELP_STEPS = {"diffusion": 600, "conditional": 480}
+HELP_STEPS = {"diffusion": 1500, "conditional": 480}
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
 
@@ -98,14 +99,10 @@ def _pieces(
     """Each file, and what makes its content."""
     for family in families or FAMILIES:
         yield out / f"{family}.json", partial(_gated, out, stamps, family, shorter)
-    for part in () if families else PARTS:
-        for seed in SEEDS:
-            some = _part(out, stamps, part, seed)
-            for given in ("nothing", *TOLD):
-                yield (
-                    out / f"help-{part:g}-{seed}-{given}.json",
-                    partial(_helped, out, some, given, part, seed, shorter),
-                )
+    for given in () if families else ("nothing", *TOLD):
+        for part, seed in itertools.product(PARTS, SEEDS):
+            file = out / f"help-{part:g}-{seed}-{given}.json"
+            yield file, partial(_helped, out, stamps, given, part, seed, shorter)
 
 
 def _follows(gate: dict[str, Any]) -> bool:
@@ -182,8 +179,9 @@ def _part(out: Path, stamps: Path, part: float, seed: int) -> Path:
     return folder
 
 
-def _helped(out: Path, some: Path, given: str, part: float, seed: int, shorter: float) -> dict[str, Any]:
+def _helped(out: Path, stamps: Path, given: str, part: float, seed: int, shorter: float) -> dict[str, Any]:
     """Area under the ROC curve on the test split of a classifier of a part, alone or with a generator's stamps."""
+    some = _part(out, stamps, part, seed)
     data: Any = some
     if given != "nothing":
         steps = int(HELP_STEPS[given] * shorter)
@@ -194,9 +192,9 @@ def _helped(out: Path, some: Path, given: str, part: float, seed: int, shorter: 
         data = (Source(str(some), 1.0), Source(str(made), 1.0))
     model = out / f"{some.name}-{given}-finder"
     _classify(data, model, 60, shorter, seed)
-    stamps = StampSet.open(out / "stamps")
-    members = open_members((str(model),), stamps)
-    metrics = judged(members, stamps, JudgeSettings(split="test")).metrics()[members[0].name]
+    judge = StampSet.open(stamps)
+    members = open_members((str(model),), judge)
+    metrics = judged(members, judge, JudgeSettings(split="test")).metrics()[members[0].name]
     kept = {key: metrics[key] for key in ("n", "auroc", "auroc_interval95")}
     return {"part": part, "seed": seed, "given": given} | kept
 

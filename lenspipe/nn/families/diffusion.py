@@ -15,8 +15,8 @@ from lenspipe.nn.registry import register
 
 SIGMA_LEAST, SIGMA_MOST, RHO = 0.01, 80.0, 7.0
 """Range and spacing of the noise in units of the stamps' spread (Karras et al. 2022, table 1; theirs reach from .002 to
-80 for images whose spread is .5). The flux of a stamp of 32 px is hidden only where the noise is more than 30 times its
-spread, so what begins at 30 is told a flux that it was not asked for."""
+80 for images whose spread is .5). The mean of 32 x 32 pixels shows through noise of up to 30 times the spread: a start
+there would draw the flux of a stamp wrongly."""
 
 
 class Block(nn.Module):
