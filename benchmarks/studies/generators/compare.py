@@ -63,16 +63,24 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
 @click.option(
     "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
 )
+@click.option("--helping", is_flag=True, help="What a classifier gains alone, and no gates.")
 @click.option("--minutes", default=None, type=float, help="Begin no training after so many. [default: no limit]")
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
 def main(
-    out: Path, count: int, shorter: float, families: tuple[str, ...], minutes: float | None, finished: bool, keep: bool
+    out: Path,
+    count: int,
+    shorter: float,
+    families: tuple[str, ...],
+    helping: bool,
+    minutes: float | None,
+    finished: bool,
+    keep: bool,
 ) -> None:
     """Simulate, train, judge, record."""
     out.mkdir(parents=True, exist_ok=True)
     if not finished:
-        _make(out, count, shorter, families, minutes)
+        _make(out, count, shorter, () if helping else families or tuple(FAMILIES), helping or not families, minutes)
     gates = {family: _kept(out / f"{family}.json") for family in FAMILIES if (out / f"{family}.json").exists()}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
     passed = sum(_follows(gate) for gate in gates.values())
@@ -80,12 +88,14 @@ def main(
     record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
 
 
-def _make(out: Path, count: int, shorter: float, families: tuple[str, ...], minutes: float | None) -> None:
+def _make(
+    out: Path, count: int, shorter: float, families: tuple[str, ...], helping: bool, minutes: float | None
+) -> None:
     stamps, clock = _stamps(out, count), Clock()
     finder = out / "finder"
     if not (finder / CARD_FILE).exists():
         _classify(stamps, finder, 150, shorter, seed=1)
-    for file, make in _pieces(out, stamps, shorter, families):
+    for file, make in _pieces(out, stamps, shorter, families, helping):
         if not file.exists():
             if minutes is not None and clock.wall_s > 60 * minutes:
                 break
@@ -94,12 +104,12 @@ def _make(out: Path, count: int, shorter: float, families: tuple[str, ...], minu
 
 
 def _pieces(
-    out: Path, stamps: Path, shorter: float, families: tuple[str, ...]
+    out: Path, stamps: Path, shorter: float, families: tuple[str, ...], helping: bool
 ) -> Iterator[tuple[Path, Callable[[], dict[str, Any]]]]:
     """Each file, and what makes its content."""
-    for family in families or FAMILIES:
+    for family in families:
         yield out / f"{family}.json", partial(_gated, out, stamps, family, shorter)
-    for given in () if families else ("nothing", *TOLD):
+    for given in ("nothing", *TOLD) if helping else ():
         for part, seed in itertools.product(PARTS, SEEDS):
             file = out / f"help-{part:g}-{seed}-{given}.json"
             yield file, partial(_helped, out, stamps, given, part, seed, shorter)
