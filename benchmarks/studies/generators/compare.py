@@ -205,7 +205,7 @@ def _helped(out: Path, stamps: Path, given: str, part: float, seed: int, shorter
     judge = StampSet.open(stamps)
     members = open_members((str(model),), judge)
     metrics = judged(members, judge, JudgeSettings(split="test")).metrics()[members[0].name]
-    kept = {key: metrics[key] for key in ("n", "auroc", "auroc_interval95")}
+    kept = {key: metrics[key] for key in ("n_lens", "n_other", "auroc", "auroc_interval95")}
     return {"part": part, "seed": seed, "given": given} | kept
 
 
