@@ -22,7 +22,7 @@ from benchmarks.studies.dark_matter.figures import IMAGES, picture
 from lenspipe.report.picture import write_png
 from lenspipe.report.plots import COLOURS
 
-GAPS = ("instruments", "candidates", "sim-to-real")
+GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented")
 ENDS = ("source-only", "target-trained")
 DRAWN = ("source-only", "coral", "dann", "adda", "adamatch", "target-trained")
 Rows = list[dict[str, Any]]

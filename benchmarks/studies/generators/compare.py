@@ -1,5 +1,5 @@
 """
-Generators of six families on small simulated stamps: their gates, and the same classifier without and with what they make.
+Generators of six families on small stamps: their gates, and the same classifier without and with what they make.
 
     python -m benchmarks.studies.generators.compare --out WORK
 
