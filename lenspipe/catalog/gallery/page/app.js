@@ -111,6 +111,10 @@ LENSPIPE.load = data => {
     for (const [position, card] of pool) if (position < first || position >= last) { drop(card); pool.delete(position); }
     for (let position = first; position < last; position++) if (!pool.has(position)) pool.set(position, newCard(position));
   };
+  const short = (score, digits) => {             // a score below 1 never reads as 1
+    const text = score.toPrecision(digits);
+    return score < 1 && Number(text) >= 1 ? "0." + "9".repeat(digits) : text;
+  };
   const newCard = position => {
     const i = view.shown[position], card = document.createElement("div");
     card.className = "card" + (position === view.chosen ? " chosen" : "");
@@ -126,7 +130,7 @@ LENSPIPE.load = data => {
     const rank = document.createElement("span"), score = document.createElement("span");
     rank.textContent = columns.rank[i] === null ? "–" : "#" + columns.rank[i];
     if (columns.known_lens[i] !== null) { score.className = "known"; score.textContent = columns.known_lens[i]; }
-    else score.textContent = columns.score[i] === null ? "" : columns.score[i].toPrecision(view.size < 100 ? 2 : 4);
+    else score.textContent = columns.score[i] === null ? "" : short(columns.score[i], view.size < 100 ? 2 : 4);
     caption.append(rank, score);
     badge.className = "badge";
     card.append(canvas, badge, caption);
