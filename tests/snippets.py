@@ -31,7 +31,7 @@ FENCE = re.compile(
     r"(?:<!-- (?:not run: (?P<needs>[^\n]*?)|file: (?P<file>\S+)) -->\n)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$",
     re.M | re.S,
 )
-LANGUAGES = {"sh", "python", "toml", "text", "csv", "{code-cell} ipython3"}
+LANGUAGES = {"sh", "python", "toml", "text", "csv", "{code-cell} ipython3", "{eval-rst}"}
 JOBS = ROOT / "jobs"
 
 

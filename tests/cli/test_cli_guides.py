@@ -24,7 +24,7 @@ from lenspipe.scan.sample import make_sample
 
 SHORTER = {
     "train": {"--epochs": "1", "--batch-size": "8", "--workers": None},
-    "simulate": {"--count": "24", "--workers": None},
+    "simulate": {"--count": "120", "--workers": None},
     "generate": {"--count": "4"},
 }
 """Options that take the place of those shown, so that a proof of the words does not take the hours of the work."""
@@ -102,6 +102,10 @@ def shelf(tmp_path_factory):
         "run": lambda name: scan("tiles", name),
         "another run": lambda name: scan("more tiles", name),
         "stamps": lambda name: make_stamps(folder / name, 60, bands=("g", "r", "i"), size=45),
+        "wide stamps": lambda name: make_stamps(folder / name, 60, bands=("g", "r", "i"), size=93),
+        "galaxies": lambda name: make_stamps(
+            folder / name, 90, labels=("lens", "early_type", "spiral"), bands=("g", "r", "i"), size=45
+        ),
         "substructure": lambda name: make_stamps(
             folder / name, 90, labels=("no_substructure", "subhalo", "vortex"), bands=("F814W",), size=33
         ),
@@ -203,28 +207,47 @@ def only_tiles(r):
     r.has("tiles", "tiles")
 
 
-def stamps_and_run(r):
-    for name in ("stamps", "labelled", "simulated", "survey", "kids", "cfhtls", "spacewarps", "kids_negatives", "s"):
-        r.has("stamps", name)
-    for name in ("sub",):
-        r.has("substructure", name)
-    r.has("run", "RUN")
+def sets(**made):
+    """A reader who has data sets, by what they are called."""
+
+    def prepare(r):
+        for name, what in made.items():
+            r.has(what, name)
+
+    return prepare
+
+
+def simulations(r):
     shutil.copy(ROOT / "lenspipe/simulate/recipes/ground-gri.toml", r.here / "my_recipe.toml")
 
 
+def training(r):
+    r.has("substructure", "sub")
+    r.has("stamps", "spacewarps")
+    r.has("stamps", "kids_negatives")
+    (r.here / "train.toml").write_text("[optim]\nwarmup_fraction = 0.1\n")
+
+
+def anomaly(r):
+    sets(sub="substructure", stamps="galaxies", RUN="run")(r)
+    r.has("embedding", "models/embed")
+    (r.here / "classes.toml").write_text("[augment]\naffine_fraction = 0.0\n")
+
+
+def evaluation(r):
+    r.has("tiles", "tiles")
+    r.has("wide stamps", "stamps")
+
+
 LONG = {
-    "docs/stamps.md": stamps_and_run,
-    "docs/guides/other-tools.md": lambda r: None,
-    "docs/simulations.md": stamps_and_run,
-    "docs/training.md": stamps_and_run,
-    "docs/embedding.md": stamps_and_run,
-    "docs/clustering.md": stamps_and_run,
-    "docs/anomaly.md": stamps_and_run,
-    "docs/adaptation.md": stamps_and_run,
-    "docs/generators.md": stamps_and_run,
-    "docs/substructure.md": stamps_and_run,
-    "docs/sweeps.md": stamps_and_run,
-    "docs/evaluation.md": stamps_and_run,
+    "docs/stamps.md": sets(stamps="stamps"),
+    "docs/guides/other-tools.md": sets(),
+    "docs/simulations.md": simulations,
+    "docs/training.md": training,
+    "docs/embedding.md": sets(stamps="stamps", labelled="stamps", RUN="run"),
+    "docs/clustering.md": sets(stamps="stamps", labelled="stamps"),
+    "docs/anomaly.md": anomaly,
+    "docs/evaluation.md": evaluation,
     "docs/denoiser.md": only_tiles,
 }
 
