@@ -34,7 +34,7 @@ from lenspipe.survey.read import read_facts, read_window
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import Tile, group_tiles
 
-ROUNDS = 3
+ROUNDS = 9
 CHECKS = ("none", "damage", "any")
 AIM = 0.05
 

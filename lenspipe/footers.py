@@ -46,13 +46,6 @@ def check_seal(path: str | Path) -> None:
         raise DataError("its footer differs from its checksum", file=str(path))
 
 
-def footer_digest(path: str | Path) -> str:
-    """What its seal says of a Parquet file's footer, which a copy keeps; of one without, a digest of the footer."""
-    with open(path, "rb") as stream:
-        start, footer = _footer(stream)
-        return (_stated(stream, start) or hashlib.sha256(footer).digest()).hex()
-
-
 def _footer(stream: IO[bytes]) -> tuple[int, bytes]:
     """Where the footer begins, and its bytes with its length; what is no Parquet has none."""
     size = stream.seek(0, os.SEEK_END)

@@ -9,7 +9,6 @@ from typing import Any
 
 from lenspipe.catalog.vectors import EMBEDDINGS
 from lenspipe.errors import ConfigError
-from lenspipe.footers import footer_digest
 from lenspipe.image.psf_table import PSF_FILE
 from lenspipe.rundir import read_json, versions
 from lenspipe.scan.after.sheet import SHEET
@@ -42,7 +41,7 @@ def unchanged(folder: Path, plan: Path, run: Path) -> dict[str, Any] | None:
     """
     ``run.json`` of a run that ended, every shard done, where its ledger, plan, tables and program are the same since.
 
-    Parts are known by name, size and footer, which a copy keeps (its time it does not); tables are read whole.
+    Every file is read whole: a time is not that of a copy, and a footer says nothing of a bit in a page.
     """
     found = recorded(run)
     counts = found.get("counts", {})
@@ -54,7 +53,7 @@ def unchanged(folder: Path, plan: Path, run: Path) -> dict[str, Any] | None:
 
 
 def _ledger(folder: Path, plan: Path) -> str:
-    parts = [(path.name, path.stat().st_size, footer_digest(path)) for path in part_files(folder / PARTS)]
+    parts = [(path.name, _digest(path)) for path in part_files(folder / PARTS)]
     return hashlib.sha256(json.dumps([parts, _digest(plan)]).encode()).hexdigest()
 
 

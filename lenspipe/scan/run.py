@@ -157,8 +157,7 @@ def run_scan(
             return ScanResult(folder, Totals(**whole["counts"]), finder, chosen.no_model, seconds, whole["exit_code"])
         if whole is not None:
             done = _done(folder, progress)
-        # Parts are read in order of name: a later session's word on a failure is the last.
-        session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        session = _session(folder / PARTS)
         attempts = location(folder / ATTEMPTS / session)
         context = ScanContext(request.config, request.layout, bands, attempts, chosen.readers)
         if chosen.no_model:
@@ -274,6 +273,17 @@ def _plan(
         plan = plan_tiles(tiles, request.layout, request.config, on_tile=progress.advance)
     write_plan(path, plan, bands=bands)
     return plan, bands, True
+
+
+def _session(parts: Path) -> str:
+    """
+    Name of a session, after those of all earlier ones, whatever the clocks of their machines said.
+
+    Parts are read in order of name: a later session's word on a failure is the last.
+    """
+    stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S%f}"
+    last = max((path.name.partition("-")[2].partition("-")[0] for path in part_files(parts)), default="")
+    return f"{stamp if stamp > last else last + '0'}-{uuid.uuid4().hex[:6]}"
 
 
 def _scan(

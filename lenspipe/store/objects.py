@@ -36,6 +36,9 @@ _CREDENTIALS = (
     *("401, message", "Access Key Id you provided", "provided token"),
 )
 """In what is said of credentials that are absent, expired or not known: of all objects, not of one."""
+_FORBIDDEN = (403, 451)
+_PASSING = (408, 421, 423, 425, 429)
+"""What web servers answer for a while; their other answers from 400 to 499 do not change by asking again."""
 MERGE_BYTES = 32 << 10
 """Two ranges with less than this between them are one request, which takes as long as this many bytes or more."""
 RANGES_AT_ONCE = 32
@@ -102,12 +105,15 @@ def _refusal(error: BaseException, url: str) -> StoreError | None:
                 url=url,
             )
         at = at.__cause__ or at.__context__
-    if isinstance(error, PermissionError):
+    status = getattr(error, "status", None)  # of a web server
+    if isinstance(error, PermissionError) or status in _FORBIDDEN:
         return ForbiddenError(
             "the store forbids it: ask its owner for the permission to list, read and write there, or take other "
             f"credentials ({said(error)})",
             url=url,
         )
+    if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
+        return StoreError(f"the server refuses what was asked of it ({said(error)})", url=url)
     return None
 
 

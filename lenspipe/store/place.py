@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lenspipe.errors import ConfigError, DataError
+from lenspipe.errors import ConfigError, DataError, StoreError
 from lenspipe.store.lease import LOCK, Lease, leased
 from lenspipe.store.objects import Version, listed, patiently, remove
 from lenspipe.store.urls import demand_no_secrets, joined, url_filesystem
@@ -134,11 +134,14 @@ def place_at(url: str, *, writes: bool) -> Iterator[Path]:
     ------
     ConfigError
         Another process writes there; with ``writes`` not set, there is nothing.
+    StoreError
+        What was made cannot be put into the store. Where the work had ended, it is kept in the folder that is named.
     """
     demand_no_secrets(url)
     scratch = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     folder = scratch / (url.rstrip("/").rpartition("/")[2] or "folder")
     _names[str(folder)] = url.rstrip("/")
+    kept = False
     try:
         with leased(url) if writes else contextlib.nullcontext() as lease:
             place = Place(url, folder, lease)
@@ -146,14 +149,28 @@ def place_at(url: str, *, writes: bool) -> Iterator[Path]:
             if not writes and not folder.exists():
                 raise ConfigError("there is nothing at this URL", url=url)
             _open[str(folder)] = place
+            whole = False
             try:
                 yield folder
+                whole = True
             finally:
                 del _open[str(folder)]
                 if writes:
-                    place.push()
+                    try:
+                        place.push()
+                    except StoreError as error:
+                        if not whole or not folder.exists():
+                            raise
+                        kept = True
+                        del _names[str(folder)]  # from here on it stands for itself
+                        raise StoreError(
+                            f"{error.message}; what was made is kept here until you copy or remove it",
+                            **error.facts,
+                            folder=str(folder),
+                        ) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def place_of(folder: Path) -> Place | None:

@@ -15,34 +15,26 @@ from astropy.wcs.utils import skycoord_to_pixel
 from numpy.typing import NDArray
 
 from lenspipe.errors import LenspipeError, TileError
-from lenspipe.robust import robust_sigma
 from lenspipe.sky.wcs import celestial_wcs, pixel_scale_arcsec, sky_position
 from lenspipe.store.objects import version_of
 from lenspipe.store.urls import is_remote
-from lenspipe.survey.files import (
-    PlaneHeader,
-    Role,
-    image_hdu,
-    open_file,
-    open_fits,
-    plane_header,
-    plane_shape,
-    read_header,
-)
+from lenspipe.survey.files import PlaneHeader, Role, image_hdu, open_file, open_fits, plane_header, plane_shape
 from lenspipe.survey.flux import FluxScale, check_scaling, flux_scale, linear
 from lenspipe.survey.keywords import number
 from lenspipe.survey.layout import SurveyLayout
+from lenspipe.survey.masks import (
+    bad_bits,
+    demand_meaning_of_zeros,
+    flagged_pixels,
+    inverse_variance,
+    saturated,
+    sentinels,
+    zero_patches,
+)
 from lenspipe.survey.ranges import bytes_of_window
 from lenspipe.survey.shards import Box
 from lenspipe.survey.tile import BandFiles, Plane, Tile
 
-NO_DATA_RMS = 1e15
-"""An RMS above this is a survey's way to say that there are no data (Euclid writes 1e16)."""
-ONE_PIXEL_MAX_NJY = 3.631e12
-"""No pixel is as bright as magnitude 0."""
-NO_DATA_VALUES = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0, -2147483648.0)
-SATURATED_MAX = 0.5
-PHOTON_PATCHES_MIN, PHOTON_MEDIAN_MAX, PHOTON_LONELY_MIN = 0.005, 10, 0.3
 SCALE_TOLERANCE = 0.02
 GRID_TOLERANCE_PX = 0.5
 
@@ -141,7 +133,7 @@ def read_facts(tile: Tile, layout: SurveyLayout, *, assumed_zero_point_ab: float
         except TileError as error:
             error.facts = {"file": files.image.file, "band": files.band, **error.facts}
             raise
-        bits[files.band] = _bad_bits(files.mask, layout)
+        bits[files.band] = bad_bits(files.mask, layout)
     assert shape is not None and wcs is not None  # a tile has at least one band
     return TileFacts(shape, wcs, scale, flux, asinh, shift, saturation, bits)
 
@@ -237,24 +229,26 @@ def read_window(tile: Tile, facts: TileFacts, layout: SurveyLayout, window: Box,
         np.isfinite(counts, out=mask[b])
         np.logical_not(mask[b], out=mask[b])
         if layout.zeros_are_no_data is not False:
-            empty = _no_data(counts)
-            _ask_about_zeros(counts, empty, files, layout)
+            empty = zero_patches(counts)
+            demand_meaning_of_zeros(counts, empty, files, layout)
             mask[b] |= empty
         odd = sentinels(counts, mask[b], njy_per_count)
         n_sentinel.append(int(odd[inside].sum()))
         mask[b] |= odd
         level = facts.saturation[files.band]
         if level is not None:
-            mask[b] |= _saturated(counts, mask[b], level, files, layout)
+            mask[b] |= saturated(counts, mask[b], level, files, layout)
         with np.errstate(over="ignore", invalid="ignore"):  # sentinels; they are masked
             np.multiply(counts, njy_per_count, out=image[b], casting="unsafe")
         weight = None
         if files.weight is not None:
             plane = _section(files.weight, window, facts.shape, layout, "weight")
-            weight, no_data = _invvar(plane, layout.weight_kind, njy_per_count)
+            weight, no_data = inverse_variance(plane, layout.weight_kind, njy_per_count)
             mask[b] |= no_data
         if files.mask is not None:
-            mask[b] |= _flagged(_section(files.mask, window, facts.shape, layout, "mask"), facts.mask_bits[files.band])
+            mask[b] |= flagged_pixels(
+                _section(files.mask, window, facts.shape, layout, "mask"), facts.mask_bits[files.band]
+            )
         image[b][mask[b]] = 0
         if weight is not None:
             weight[mask[b]] = 0
@@ -305,138 +299,6 @@ def _other_shape(plane: Plane, got: tuple[int, ...], want: tuple[int, int]) -> T
         shape=str(got),
         image=str(want),
     )
-
-
-def _invvar(
-    weight: NDArray[Any], kind: str | None, njy_per_count: float
-) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
-    values = weight.astype(np.float64)  # variances of maggies, 1e-24, underflow in float32
-    good = np.isfinite(values) & (values > 0)
-    if kind == "rms":
-        good &= values < NO_DATA_RMS
-    if kind is None or kind == "relative":
-        return None, ~good
-    power = {"invvar": 1, "variance": -1, "rms": -2}[kind]
-    invvar = np.where(good, np.where(good, values, 1.0) ** power, 0.0) / njy_per_count**2
-    return invvar.astype(np.float32), ~good
-
-
-def _no_data(counts: NDArray[Any]) -> NDArray[np.bool_]:
-    """Patches of exact zeros, 3 x 3 and larger; single zeros come out of quantised compression."""
-    zero = counts == 0
-    if not zero.any():
-        return zero
-    from scipy import ndimage  # half a second, for images with zeros only
-
-    patches: NDArray[np.bool_] = ndimage.binary_opening(zero, np.ones((3, 3), bool))
-    return patches
-
-
-def _ask_about_zeros(counts: NDArray[Any], empty: NDArray[np.bool_], files: BandFiles, layout: SurveyLayout) -> None:
-    """Refuse photon counts, whose zeros are data, until the layout says what zeros are."""
-    if layout.zeros_are_no_data is not None or empty.mean() < PHOTON_PATCHES_MIN:
-        return
-    seen = counts[counts != 0]
-    seen = seen[np.isfinite(seen)]
-    if not seen.size or np.median(seen) > PHOTON_MEDIAN_MAX or (seen != np.round(seen)).any() or seen.min() < 0:
-        return
-    from scipy import ndimage
-
-    beside = ndimage.binary_dilation(counts == 0)
-    if beside[counts != 0].mean() < PHOTON_LONELY_MIN:  # an empty border touches few pixels, photons are alone
-        return
-    raise TileError(
-        f"{(counts == 0).mean():.0%} of the pixels are exact zeros among small whole numbers, as in an image of photon "
-        "counts; say in the survey's layout whether they are data (zeros_are_no_data = false) or not (true)",
-        file=files.image.file,
-        band=files.band,
-    )
-
-
-def _saturated(
-    counts: NDArray[Any], masked: NDArray[np.bool_], level: float, files: BandFiles, layout: SurveyLayout
-) -> NDArray[np.bool_]:
-    saturated: NDArray[np.bool_] = counts >= level
-    n_good = int((~masked).sum())
-    if n_good and (saturated & ~masked).sum() > SATURATED_MAX * n_good:
-        raise TileError(
-            f"more than {SATURATED_MAX:.0%} of the pixels are above the saturation level; correct "
-            f"{layout.saturation_keyword or 'saturation in the survey layout'}",
-            file=files.image.file,
-            band=files.band,
-            level=level,
-        )
-    return saturated
-
-
-def sentinels(counts: NDArray[Any], masked: NDArray[np.bool_], njy_per_unit: float) -> NDArray[np.bool_]:
-    """
-    Pixels that hold a number in place of "no data": 1e30, -999, -32768.
-
-    Those are pixels brighter than magnitude 0, or as far below it; the customary negative numbers where three pixels or
-    more have one and it lies 10 sigma below the sky; and the lowest value, where nine pixels or more have exactly this
-    one and it lies 50 sigma below.
-
-    Parameters
-    ----------
-    counts : array (y, x)
-    masked : array (y, x), bool
-        Pixels that are bad already; they do not count.
-    njy_per_unit : float
-
-    Returns
-    -------
-    bool array (y, x)
-    """
-    odd: NDArray[np.bool_] = np.zeros(counts.shape, bool)
-    if masked.all():
-        return odd
-    values = np.where(masked, 0, counts).astype(np.float64)
-    odd |= np.abs(values) > ONE_PIXEL_MAX_NJY / njy_per_unit
-    usual = [(value, 3, 10.0) for value in NO_DATA_VALUES]
-    values[odd] = 0
-    lowest = float(values.min())
-    if lowest > max(NO_DATA_VALUES):
-        usual = []
-    good = ~(masked | odd)
-    for value, n_min, n_sigma in (*usual, (lowest, 9, 50.0)):
-        hit = good & (values == value)
-        if lowest < 0 and hit.sum() >= n_min:
-            rest = values[good & ~hit]
-            if not rest.size:
-                continue
-            middle = float(np.median(rest))
-            sigma = float(robust_sigma(rest, around=middle))
-            if sigma > 0 and value < middle - n_sigma * sigma:
-                odd |= hit
-                good &= ~hit
-    return odd
-
-
-def _flagged(mask: NDArray[Any], bits: tuple[int, ...]) -> NDArray[np.bool_]:
-    nothing: NDArray[np.bool_] = ~np.isfinite(mask) if mask.dtype.kind == "f" else np.zeros(mask.shape, bool)
-    if not bits:
-        flagged: NDArray[np.bool_] = (mask != 0) | nothing
-        return flagged
-    values = np.where(nothing, 0, mask).astype(np.int64)
-    bad = sum(1 << bit for bit in bits)
-    flagged = ((values & bad) != 0) | nothing
-    return flagged
-
-
-def _bad_bits(plane: Plane | None, layout: SurveyLayout) -> tuple[int, ...]:
-    if plane is None or not layout.mask_planes:
-        return layout.mask_bits
-    header = read_header(plane.file, plane.hdu, role="mask", unpacked_gb_max=layout.unpacked_gb_max)
-    named = [header.get(f"MP_{name}") for name in layout.mask_planes]
-    known = [int(bit) for bit in named if isinstance(bit, int)]
-    if not known:
-        raise TileError(
-            "the mask's header names none of the survey's bad planes (MP_...)",
-            file=plane.file,
-            wanted=" ".join(layout.mask_planes),
-        )
-    return (*layout.mask_bits, *known)
 
 
 def _check_scale(tile: Tile, files: BandFiles, scale_arcsec: float) -> None:

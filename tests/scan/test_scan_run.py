@@ -19,7 +19,7 @@ from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.finalize import finalize
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.request import ScanRequest
-from lenspipe.scan.run import run_scan
+from lenspipe.scan.run import _session, run_scan
 from lenspipe.survey.layout import read_layout
 
 local = here(scan_local)
@@ -372,3 +372,15 @@ def test_tasks_are_the_same_again_after_they_travelled(tmp_path):
     tasks = tasks_of(plan_tiles(find_tiles(request)[0], request.layout, config))
     assert len(tasks) > 3
     assert tasks_of(table_of(tasks)) == tasks
+
+
+@pytest.mark.parametrize("last", ["20991231T235959-ffffff", "20991231T235959123456-ffffff", "20991231T2359590-ffffff"])
+def test_a_session_comes_after_all_earlier_ones_whatever_the_clock_says(tmp_path, last):
+    names = [f"part-{last}-000000.parquet", "part-20200101T000000-000000-000009.parquet", "another.parquet"]
+    for name in names:
+        (tmp_path / name).touch()
+    for _ in range(3):
+        name = f"part-{_session(tmp_path)}-000000.parquet"
+        assert name > max(n for n in names if n.startswith("part-"))
+        (tmp_path / name).touch()
+        names.append(name)

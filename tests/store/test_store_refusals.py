@@ -1,5 +1,10 @@
 """What a store says of credentials: one line that stops the work, but for one object that is not to be read."""
 
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import fsspec
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
@@ -10,6 +15,7 @@ from s3fs.errors import translate_boto_error
 from lenspipe.cli import group
 from lenspipe.errors import ForbiddenError, StoreError, TileError
 from lenspipe.store.objects import listed, read_bytes
+from lenspipe.store.place import place_at, shown
 from lenspipe.survey.files import open_fits, size_bytes
 
 
@@ -72,3 +78,73 @@ def test_a_listed_object_has_the_version_of_the_object_by_its_time_too():
     first = listed("timed://box")
     facts["mtime"] = 6.0
     assert first["a"].size == 3 and listed("timed://box") != first
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A web server that answers with one status, and counts."""
+    asked = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(int(self.path.split("/")[1]))
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *words):
+            pass
+
+    monkeypatch.setenv("LENSPIPE_STORE_PATIENCE_S", "1.5")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (403, ForbiddenError, "the store forbids it"),
+        (410, StoreError, "the server refuses what was asked"),
+        (401, StoreError, "takes no credentials"),
+    ],
+)
+def test_what_a_web_server_will_not_change_is_not_waited_for(web, status, kind, words):
+    url, asked = web
+    with pytest.raises(kind, match=words):
+        read_bytes(f"{url}/{status}/a.fits")
+    assert len(asked) == 1
+
+
+def test_a_web_server_that_is_busy_is_asked_again(web):
+    url, asked = web
+    with pytest.raises(StoreError, match="the store fails"):
+        read_bytes(f"{url}/503/a.fits")
+    assert len(asked) > 1
+
+
+class Closing(MemoryFileSystem):
+    """A store that takes the lease, and no file."""
+
+    protocol = "closing"
+    store, pseudo_dirs = {}, [""]
+
+    def put_file(self, *words, **kwargs):
+        raise said("AccessDenied")
+
+
+fsspec.register_implementation("closing", Closing, clobber=True)
+
+
+def test_work_that_a_store_refuses_at_the_end_is_kept_and_named():
+    with (
+        pytest.raises(StoreError, match="is kept here") as found,
+        place_at("closing://box/model", writes=True) as folder,
+    ):
+        folder.mkdir()
+        (folder / "card.json").write_text("{}")
+    kept = Path(found.value.facts["folder"])
+    assert (kept / "card.json").read_text() == "{}"
+    assert str(kept) in shown(str(found.value))
+    shutil.rmtree(kept.parent)

@@ -9,7 +9,7 @@ from made_files import agrees, field, read, wcs_cards, write, write_hdus
 from lenspipe.cli.scan import command
 from lenspipe.errors import TileError
 from lenspipe.survey.layout import FileRule, SurveyLayout, ZeroPoint
-from lenspipe.survey.read import sentinels
+from lenspipe.survey.masks import sentinels
 
 TRUTH = field()
 INSIDE = np.s_[:6, :]

@@ -13,6 +13,16 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.calibration import fit_on_halves, said_of
 from lenspipe.evaluate.extremes import Extremes, extremes_section
+from lenspipe.evaluate.finder_report import (
+    by_group_section,
+    deepest_rate,
+    kinds_section,
+    numbers_of,
+    recalled,
+    reliability_section,
+    survey_lines,
+    survey_sections,
+)
 from lenspipe.evaluate.finders import Finder, FindMember, Scored, Single, Together, Views, Weighed
 from lenspipe.evaluate.judges.contract import (
     Array,
@@ -38,7 +48,7 @@ from lenspipe.stats.clusters import ByGroup
 from lenspipe.stats.counts import Tally
 from lenspipe.stats.groups import Groups, quantity_columns
 from lenspipe.stats.metrics import finder_metrics, thresholds_of
-from lenspipe.stats.survey_probe import AREA_MAX, SurveyProbe, warning_of
+from lenspipe.stats.survey_probe import SurveyProbe
 
 TILE = "tile"
 SCORES = pa.schema(
@@ -187,12 +197,12 @@ class FindJudge(NumbersJudge[Find]):
         return [
             self._rates(metrics),
             self._recall(metrics, at),
-            _kinds(metrics, at),
+            kinds_section(metrics, at),
             extremes_section({name: entry.extremes for name, entry in self.entries.items()}),
-            _by_group(metrics),
-            *_surveys(metrics),
+            by_group_section(metrics),
+            *survey_sections(metrics),
             self._confusion(metrics),
-            _reliability(metrics),
+            reliability_section(metrics),
         ]
 
     def _rates(self, metrics: Mapping[str, Metrics]) -> Section:
@@ -222,7 +232,7 @@ class FindJudge(NumbersJudge[Find]):
         for quantity, bins in next(iter(metrics.values()))["recall_by"].items():
             rows = [
                 [f"{b['low']:g} to {b['high']:g}", str(b["n"])]
-                + [_recalled(m["recall_by"][quantity][k], at) for m in metrics.values()]
+                + [recalled(m["recall_by"][quantity][k], at) for m in metrics.values()]
                 for k, b in enumerate(bins)
             ]
             section.tables.append(([quantity, "lenses", *metrics], rows))
@@ -279,7 +289,7 @@ class FindJudge(NumbersJudge[Find]):
         return Printed(
             ["model", "AUROC", *(f"TPR at {r}" for r in rates), "TPR0", "TPR10", "ECE"],
             rows,
-            "\n".join([f"{_numbers_of(first)}; - where a rate is not measurable.", *_survey_lines(metrics)]),
+            "\n".join([f"{numbers_of(first)}; - where a rate is not measurable.", *survey_lines(metrics)]),
         )
 
     @classmethod
@@ -316,120 +326,3 @@ def _first_named(table: pa.Table, columns: Sequence[str]) -> NDArray[np.object_]
         said = words(table, name)
         found = np.where([bool(word) for word in said], said, found)
     return found
-
-
-def _numbers_of(first: Metrics) -> str:
-    hosts = first["false_positives"]["by_host"]
-    text = f"{first['n_lens']} lenses, {first['n_other']} others"
-    if hosts is None:
-        return text
-    part = f" (counted on {hosts['part']:.1%} of them)" if hosts["part"] < 1 else ""
-    return f"{text} of {round(hosts['n_group'] / hosts['part'])} hosts{part}"
-
-
-def _survey_lines(metrics: Mapping[str, Metrics]) -> list[str]:
-    """The survey probe in words: the worst pair of each finder, as a warning where it is too far apart."""
-    lines = []
-    for name, found in metrics.items():
-        probe = found["survey_probe"]
-        if (warning := warning_of(name, probe)) is not None:
-            lines.append(f"Warning: {warning}.")
-        elif probe is not None:
-            worst = probe["worst"]
-            lines.append(
-                f"Survey probe of {name}: AUC {with_interval(worst['auroc'], worst['interval95'])} at most between "
-                f"ordinary galaxies of two of {len(probe['n'])} surveys ({worst['higher']}, {worst['lower']})."
-            )
-    return lines
-
-
-def _by_group(metrics: Mapping[str, Metrics]) -> Section:
-    section = Section(
-        "False positives by host and by tile",
-        "Stamps of one host, and those of one tile, are not independent: intervals are over hosts, and over tiles, and "
-        "say how many they rest on.",
-    )
-    for what in ("host", "tile"):
-        known = {name: m["false_positives"][f"by_{what}"] for name, m in metrics.items()}
-        first = next(iter(known.values()))
-        if first is None:
-            continue
-        heading = ["model", "at", f"{what}s", "stamps", "false positive rate", f"{what}s of which a stamp passes"]
-        rows = [
-            [
-                name,
-                at,
-                str(found["n_group"]),
-                f"{row['k']}/{found['n_stamp']}",
-                with_interval(row["value"], row["interval95"]),
-                with_interval(row["groups"]["value"], row["groups"]["interval95"]),
-            ]
-            for name, found in known.items()
-            for at, row in found.items()
-            if isinstance(row, dict)
-        ]
-        section.tables.append((heading, rows))
-    return section
-
-
-def _surveys(metrics: Mapping[str, Metrics]) -> list[Section]:
-    """Table of the survey probe; none where the stamps name fewer than two surveys."""
-    rows = [
-        [
-            name,
-            pair["higher"],
-            pair["lower"],
-            f"{pair['n'][0]}, {pair['n'][1]}",
-            with_interval(pair["auroc"], pair["interval95"]),
-        ]
-        for name, found in metrics.items()
-        for pair in (found["survey_probe"] or {"pairs": []})["pairs"]
-    ]
-    if not rows:
-        return []
-    warnings = [warning for name, m in metrics.items() if (warning := warning_of(name, m["survey_probe"]))]
-    text = (
-        "Area under the curve of the score alone between ordinary galaxies of two surveys: 0.5 where the finder does "
-        f"not see which survey a galaxy is from; above {AREA_MAX:g} scores of the two must not be compared. "
-    )
-    heading = ["model", "scores higher", "scores lower", "stamps", "AUC"]
-    return [Section("Survey probe", text + " ".join(f"Warning: {w}." for w in warnings), [(heading, rows)])]
-
-
-def deepest_rate(metrics: Metrics) -> str:
-    """Name of the lowest false positive rate down to 1e-3 that was measured; the threshold on the score if none."""
-    rates = [name for name, found in metrics["tpr_at_fpr"].items() if found["value"] is not None and name != "1e-4"]
-    return f"fpr {rates[-1]}" if rates else f"score {metrics['threshold']:g}"
-
-
-def _kinds(metrics: Mapping[str, Metrics], at: str) -> Section:
-    rows = [
-        [kind, row["class"], str(row["n"]), *(_recalled(m["by_kind"][kind], at) for m in metrics.values())]
-        for kind, row in next(iter(metrics.values()))["by_kind"].items()
-    ]
-    text = f"Part of each kind with a score above the threshold of {at}."
-    return Section("Which kinds pass", text, [(["kind", "class", "n", *metrics], rows)])
-
-
-def _recalled(row: dict[str, Any], at: str) -> str:
-    return with_interval(row[at]["value"], row[at]["interval95"]) if at in row else "-"
-
-
-def _reliability(metrics: Mapping[str, Metrics]) -> Section:
-    heading = ["model", "ECE of the score", "Brier score", "calibration", "ECE calibrated", "Brier calibrated"]
-    rows = [
-        [name, number(m["ece"]), number(m["reliability"]["brier"]), *_calibrated(m["calibrated"])]
-        for name, m in metrics.items()
-    ]
-    stated = {name: m["reliability"] for name, m in metrics.items()}
-    stated |= {f"{name}, calibrated": m["calibrated"] for name, m in metrics.items() if m["calibrated"]}
-    return Section(
-        "Reliability",
-        "Probabilities are at the fraction of lenses in these data.",
-        [(heading, rows)],
-        [("reliability.png", plots.reliability_plot(stated))],
-    )
-
-
-def _calibrated(found: dict[str, Any] | None) -> tuple[str, str, str]:
-    return (found["method"], number(found["ece"]), number(found["brier"])) if found else ("none", "-", "-")
