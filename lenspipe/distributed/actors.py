@@ -174,8 +174,7 @@ class _Crew:
 
     def facts(self) -> dict[str, Fact]:
         """What an error says of the workers."""
-        died = {} if self._last_death is None else {"died": self.died, "last_death": self._last_death}
-        return {"asked": self.asked, "began": self.began, **died}
+        return {"asked": self.asked, "began": self.began, "died": self.died, "last_death": self._last_death}
 
     def grow(self, n: int) -> None:
         """Ask for so many more actors; each is heard of when it has begun."""

@@ -83,5 +83,5 @@ def test_ray_data_that_stands_still_ends_with_a_line():
         pytest.raises(ClusterError, match=r"nothing was done for too long.*still_running='.*Nothing"),
         data_context(no_progress_s=0.5),
     ):
-        rows = ray.data.from_items([1]).map_batches(Nothing, num_gpus=1, concurrency=1)
+        rows = ray.data.from_items([1]).map_batches(Nothing, num_gpus=1, batch_size=1, concurrency=1)
         list(rows.iter_batches(prefetch_batches=0))
