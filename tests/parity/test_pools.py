@@ -100,6 +100,13 @@ def test_one_process_of_each_pool_is_held_together_machine_by_machine_memory_inc
             asked(*ONE_OF_EACH, later=machines)
 
 
+def test_memory_that_lies_on_a_machine_without_room_for_the_process_is_not_counted():
+    machines = [machine(4, 6e9, gpu=1), machine(0.1, 9e9)]
+    with pytest.raises(ConfigError, match=r"no machines hold one of each together.*readers 1 CPU, 5.6 GiB; scorers"):
+        asked(*ONE_OF_EACH, later=machines)
+    asked(*fitted(ONE_OF_EACH, (), machines, grows=False), later=machines)
+
+
 def test_memory_is_scaled_for_all_pools_alike_and_not_where_larger_machines_come():
     small = [machine(4, 4e9, gpu=1)]
     pools = fitted(ONE_OF_EACH, small, None, grows=False)
