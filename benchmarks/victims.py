@@ -93,7 +93,7 @@ class Rays:
         return node
 
     def second(self) -> subprocess.Popen[bytes]:
-        """Start the second node, and wait until the cluster has it: a command that asks for two CPUs is refused before."""
+        """Start the second node, and wait until the cluster has it: who asks for two CPUs is refused before."""
         before = self._alive()
         node = self._start("node", f"--address={self.address}", "--num-cpus=1")
         while not self._alive() - before:
