@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from benchmarks.cluster_growth import free_port
 from benchmarks.forks import fork, in_fork
 from benchmarks.timing import Clock
 
+ALIVE = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print(*(node["NodeID"] for node in ray.nodes() if node["Alive"]))
+"""
 URL = "s3://survey/run"
 """A place in the store."""
 
@@ -87,8 +93,16 @@ class Rays:
         return node
 
     def second(self) -> subprocess.Popen[bytes]:
-        """Start the second node."""
-        return self._start("node", f"--address={self.address}", "--num-cpus=1")
+        """Start the second node, and wait until the cluster has it: who asks for two CPUs is refused before."""
+        before = self._alive()
+        node = self._start("node", f"--address={self.address}", "--num-cpus=1")
+        while not self._alive() - before:
+            time.sleep(0.5)
+        return node
+
+    def _alive(self) -> set[str]:
+        asked = [sys.executable, "-c", ALIVE, self.address]
+        return set(subprocess.run(asked, env=self._env, capture_output=True, text=True, check=True).stdout.split())
 
     def kill_node(self) -> None:
         """The second node dies with all its processes; another comes."""

@@ -17,5 +17,5 @@ if __name__ == "__main__":
     with torch.no_grad():
         for start in range(0, len(cutouts), 64):
             batch = prepare_stamps(cutouts[start : start + 64], cutout_scale_arcsec=0.2, card=card)
-            scores.append(torch.sigmoid(module(torch.from_numpy(batch)).double()[:, 0]).numpy())
+            scores.append(torch.sigmoid(module(torch.from_numpy(batch)).double().reshape(-1)).numpy())
     np.save(out, np.concatenate(scores))
