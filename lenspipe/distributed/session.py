@@ -27,8 +27,11 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # else the driver shows lines of Ray that alarm and mean nothing (github.com/ray-project/ray/issues/53727)
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's would end a sweep as if it were done, with 0 and the trials so far
     # of 60 s by default: on a busy machine a process takes longer, and Ray ends it and starts the next, for ever
     "RAY_worker_register_timeout_seconds": "600",
+    # of 15 by default, which beside six busy processes leaves a worker a hundredth of a core: scans stood still
+    "RAY_worker_niceness": "5",
 }
 
 _OWN = "LENSPIPE_OWN_RAY"

@@ -1,5 +1,6 @@
-# What is written stands before the referees of its formats: HEASARC's fitsverify and votlint of STILTS.
+# What is written stands before the referees of its formats: fitsverify of HEASARC, votlint of STILTS, Astropy.
 
+import io
 import shutil
 import subprocess
 import warnings
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from astropy.io.votable import validate
 from astropy.table import Table
 from catalog_runs import scan, write_overlapping_tiles
 from denoisers import write_denoiser
@@ -59,10 +61,12 @@ def fits_complaints(*files):
 
 
 def votable_complaints(header, folder):
-    """What votlint has against a VOTable."""
+    """What votlint and astropy.io.votable.validate have against a VOTable."""
     (folder / "header.xml").write_text(header)
     done = subprocess.run([tool("stilts"), "votlint", folder / "header.xml"], capture_output=True, text=True)
-    return (done.stdout + done.stderr).splitlines()
+    said = io.StringIO()
+    valid = validate(io.BytesIO(header.encode()), output=said, xmllint=False)
+    return (done.stdout + done.stderr).splitlines() + ([] if valid else [said.getvalue()])
 
 
 def made(n):
@@ -96,6 +100,16 @@ def test_both_pass_tables_of_every_type_also_without_rows(n, tmp_path):
     assert fits_complaints(tmp_path / "t.fits") == []
     header = votable_header(made(n), name="letter", description="d", facts=FACTS)  # the name is a column's too
     assert votable_complaints(header, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [('datatype="double"', 'datatype="real"'), ('unit="deg"', 'unit="degrees of arc"'), ("TABLE", "TABEL")],
+)
+def test_astropy_has_something_against_a_table_that_is_not_valid(good, bad):
+    header = votable_header(made(1), name="model", description="d", facts=FACTS)
+    assert good in header
+    assert not validate(io.BytesIO(header.replace(good, bad).encode()), output=io.StringIO(), xmllint=False)
 
 
 def test_fitsverify_passes_denoised_tiles(tmp_path):

@@ -17,7 +17,7 @@ def record(name):
     ("name", "said"),
     [
         ("kills", lambda r: f"{r['hit']} kills of {r['commands']} commands"),
-        ("kills", lambda r: f"{r['rounds_with_faults']} of {r['rounds']} ends differed"),
+        ("kills", lambda r: f"{r['rounds_with_faults']} of {r['rounds']} results differed"),
         ("full_disks", lambda r: f"{r['tries']} tries of {r['commands']} commands"),
         ("fuzz", lambda r: f"{r['inputs']:,} damaged inputs"),
         ("checksum_cost", lambda r: f"{r['files']['lossless, both']['damage']['added_part']:.0%} for one that was"),

@@ -114,6 +114,19 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
         assert all(torch.equal(ours[name], its[name]) for name in ours)
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_ctrl_c_during_a_sweep_with_ray_is_ours_to_answer():
+    from ray.tune.tune import _setup_signal_catching
+
+    before, other = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
+    try:
+        _setup_signal_catching()  # as Tune does when a sweep begins
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGUSR1, other)
+
+
 def test_a_sweep_in_which_no_trial_can_begin_ends_with_what_to_do(monkeypatch):
     from lenspipe.distributed import search
 

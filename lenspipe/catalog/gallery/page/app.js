@@ -90,7 +90,8 @@ LENSPIPE.load = data => {
   };
 
   // ---- the grid: a pool of cards, of which only those in sight exist
-  const pool = new Map();
+  const pool = new Map(), spare = [];            // a canvas that is made anew costs more than the picture on it
+  const drop = card => { spare.push(card.querySelector("canvas")); card.remove(); };
   let columnsAcross = 1, rowHeight = 1, cardSide = START.size;
   const layout = () => {           // cards are as large as asked for, or larger, to fill the row
     const width = $("scroll").clientWidth - 16;
@@ -99,7 +100,7 @@ LENSPIPE.load = data => {
     rowHeight = cardSide + 24 + 8;
     $("grid").style.height = Math.ceil(view.shown.length / columnsAcross) * rowHeight + 16 + "px";
     $("nothing").hidden = view.shown.length > 0;
-    for (const card of pool.values()) card.remove();
+    for (const card of pool.values()) drop(card);
     pool.clear();
     place();
   };
@@ -107,8 +108,12 @@ LENSPIPE.load = data => {
     const top = $("scroll").scrollTop, height = $("scroll").clientHeight;
     const first = Math.max(0, Math.floor(top / rowHeight) - 1) * columnsAcross;
     const last = Math.min(view.shown.length, (Math.ceil((top + height) / rowHeight) + 1) * columnsAcross);
-    for (const [position, card] of pool) if (position < first || position >= last) { card.remove(); pool.delete(position); }
+    for (const [position, card] of pool) if (position < first || position >= last) { drop(card); pool.delete(position); }
     for (let position = first; position < last; position++) if (!pool.has(position)) pool.set(position, newCard(position));
+  };
+  const short = (score, digits) => {             // a score below 1 never reads as 1
+    const text = score.toPrecision(digits);
+    return score < 1 && Number(text) >= 1 ? "0." + "9".repeat(digits) : text;
   };
   const newCard = position => {
     const i = view.shown[position], card = document.createElement("div");
@@ -118,20 +123,21 @@ LENSPIPE.load = data => {
     card.style.cssText = `left:${8 + (position % columnsAcross) * (cardSide + 8)}px;top:${8 + Math.floor(position / columnsAcross) * rowHeight}px;width:${cardSide}px`;
     const about = {role: "option", "aria-posinset": position + 1, "aria-setsize": view.shown.length, "aria-selected": position === view.chosen};
     for (const [name, value] of Object.entries(about)) card.setAttribute(name, value);
-    const canvas = document.createElement("canvas");
+    const canvas = spare.pop() ?? document.createElement("canvas");
     canvas.style.height = cardSide - 4 + "px";
     const caption = document.createElement("div"), badge = document.createElement("span");
     caption.className = "caption";
     const rank = document.createElement("span"), score = document.createElement("span");
     rank.textContent = columns.rank[i] === null ? "–" : "#" + columns.rank[i];
     if (columns.known_lens[i] !== null) { score.className = "known"; score.textContent = columns.known_lens[i]; }
-    else score.textContent = columns.score[i] === null ? "" : columns.score[i].toPrecision(view.size < 100 ? 2 : 4);
+    else score.textContent = columns.score[i] === null ? "" : short(columns.score[i], view.size < 100 ? 2 : 4);
     caption.append(rank, score);
     badge.className = "badge";
     card.append(canvas, badge, caption);
     card.onclick = () => choose(position);
     $("grid").append(card);
     drawCard(card, i);
+    if (card.dataset.drawn === "false") canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);   // of another before
     return card;
   };
   const drawCard = (card, i) => {
