@@ -13,8 +13,12 @@ class HostConfig(Table):
 
     mag: Range = (16.0, 21.0)
     """AB magnitude in the band of the scan's selection between these."""
-    red_part: float = Field(default=0.5, gt=0, le=1)
-    """The reddest part of the galaxies of these magnitudes and sizes is taken; of a survey of one band, all."""
+    colour_bands: tuple[str, ...] = Field(default=(), max_length=2)
+    """Two bands, blue first, whose colour tells early types; where empty g and i, else the widest of the optical."""
+    colour_min: float | None = None
+    """Bluest colour of a host; where the two modes of the run's own galaxies part where null, as for a finder."""
+    red_part: float | None = Field(default=None, gt=0, le=1)
+    """The reddest part of the galaxies of these magnitudes and sizes, instead of a colour."""
     radius_min_psf: float = Field(default=1.4, ge=0)
     """Smallest half-light radius, in units of the PSF's (half its FWHM)."""
     axis_ratio_min: float = Field(default=0.5, ge=0, le=1)

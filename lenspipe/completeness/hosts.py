@@ -8,25 +8,27 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.bands import by_wavelength, selection_band
+from lenspipe.bands import selection_band
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.config import HostConfig
-from lenspipe.completeness.places import HOST, HostCuts, is_host
+from lenspipe.completeness.places import HOST, HostChoice
 from lenspipe.errors import ConfigError
+from lenspipe.scan.hosts import LEAST, REDDEST, HostCuts, colour_bands_of, is_host, red_sequence
 from lenspipe.sky.sphere import nearest
 from lenspipe.tables import open_parquet
 
 COLOUR_BINS = np.arange(-3.0, 7.0, 0.01)
+N_SAMPLE = 20_000
 NEAR_KNOWN_ARCSEC = 5.0
 
 
-def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]) -> tuple[HostCuts, int]:
+def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]) -> tuple[HostChoice, int]:
     """
-    Cuts in numbers, and how many rows of the run lie within them.
+    The choice of hosts that `lenspipe finder` makes too (`lenspipe.scan.hosts`), and how many rows of the run it has.
 
-    The colour is that of the bluest band from g on (of any, where there is no other) against the band of the selection;
-    the reddest part is counted among rows within all other cuts.
+    Where neither a colour nor a part is given, hosts are redder than where the two modes of the colours of galaxies
+    within all other cuts part.
 
     Parameters
     ----------
@@ -41,13 +43,14 @@ def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]
         No row of the run is within the cuts.
     """
     band = selection_band(run.bands)
-    others = sorted((b for b in run.bands if b != band), key=by_wavelength)
-    bluest = next((b for b in others if b != "u"), others[0] if others else None)
-    colour = None
-    if bluest is not None:
-        colour = (bluest, band) if by_wavelength(bluest) < by_wavelength(band) else (band, bluest)
+    colour = colour_bands_of(run.bands, config.colour_bands)
     least = config.radius_min_psf * psf_fwhm_arcsec.get(band, 0.0) / 2
-    cuts = HostCuts(band, config.mag, colour, -np.inf, least, config.axis_ratio_min)
+    cuts = HostCuts(
+        mag=config.mag,
+        half_light_radius_arcsec=(least, np.inf),
+        axis_ratio_min=config.axis_ratio_min,
+        mask_fraction_max=0.0,
+    )
     counts, n_row = np.zeros(len(COLOUR_BINS) + 1, np.int64), 0
     names = [
         "half_light_radius_arcsec",
@@ -78,11 +81,26 @@ def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]
             mag=f"{config.mag[0]:g} to {config.mag[1]:g}",
             half_light_radius_min_arcsec=round(least, 3),
         )
+    choice = HostChoice(band, colour, cuts)
     if colour is None or config.red_part == 1:
-        return cuts, n_row
-    above = np.cumsum(counts[::-1])[::-1]  # rows in this bin and redder ones
-    edge = int(np.flatnonzero(above >= config.red_part * n_row)[-1])
-    return dataclasses.replace(cuts, colour_min=float(COLOUR_BINS[max(0, edge - 1)])), int(above[edge])
+        return choice, n_row
+    threshold = config.colour_min
+    if threshold is None and config.red_part is None and counts.sum() >= 2 * LEAST:
+        threshold = red_sequence(colour, _sample(counts)).threshold_mag
+    if threshold is None:  # the reddest part, which is also what a few galaxies with one mode give
+        above = np.cumsum(counts[::-1])[::-1]  # rows in this bin and redder ones
+        edge = int(np.flatnonzero(above >= (config.red_part or REDDEST) * counts.sum())[-1])
+        threshold = float(COLOUR_BINS[max(0, edge - 1)])
+    cuts = dataclasses.replace(cuts, colour_min=threshold)
+    n_host = int(counts[int(np.digitize(threshold, COLOUR_BINS)) :].sum())
+    return HostChoice(band, colour, cuts), n_host
+
+
+def _sample(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Colours at equal steps of their cumulative counts: as good as all of them for two modes, and never many."""
+    n = int(min(N_SAMPLE, counts.sum()))
+    at = np.searchsorted(np.cumsum(counts), (np.arange(n) + 0.5) * counts.sum() / n)
+    return np.asarray(np.r_[COLOUR_BINS, COLOUR_BINS[-1]][at] - (COLOUR_BINS[1] - COLOUR_BINS[0]) / 2)
 
 
 def _numbers(column: pa.Array) -> NDArray[np.float64]:

@@ -62,13 +62,13 @@ def measure_completeness(
     """
     setting = Setting.of(run, model, config, seed)
     painted = paint_run(setting, model, folder, runner=runner, progress=progress, resume=resume)
-    cuts = setting.bare_change.cuts
+    hosts = setting.bare_change.hosts
     return finish(
         painted,
         run,
         config,
-        band=cuts.band,
-        colour=cuts.colour,
+        band=hosts.band,
+        colour=hosts.colour,
         models=checkpoints_of(painted.finder),
         device=setting.context.config.score.device,
         stamp_px=setting.bare_change.stamp_px,

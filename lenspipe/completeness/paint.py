@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lenspipe.completeness.draw import Injection, Lensing, choose_places, draw_arcs_of
 from lenspipe.completeness.passes import home_and_pass
-from lenspipe.completeness.places import SKY, HostCuts, find_places
+from lenspipe.completeness.places import SKY, HostChoice, find_places
 from lenspipe.completeness.seeds import share_of
 from lenspipe.errors import TileError
 from lenspipe.image.cutouts import extract_cutouts
@@ -38,7 +38,7 @@ TRUTH = ("theta_e_arcsec", "shear", "shear_angle_rad", "source_z", "magnificatio
 class Bare:
     """The pass that looks for places; picklable."""
 
-    cuts: HostCuts
+    hosts: HostChoice
     seed: int
     n_sky: dict[str, int]
     """Empty places wanted, by shard."""
@@ -60,7 +60,7 @@ class Bare:
         places, is_host = find_places(
             read,
             found,
-            self.cuts,
+            self.hosts,
             seed=self.seed,
             n_sky=self.n_sky[home],
             clear_arcsec=self.clear_arcsec,

@@ -15,7 +15,7 @@ from lenspipe.completeness.passes import home_and_pass
 from lenspipe.completeness.seeds import rng_of, share_of
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.photometry import ab_magnitude
-from lenspipe.image.sources import FLAG_EDGE
+from lenspipe.scan.hosts import HostCuts, is_host
 from lenspipe.scan.read import ReadShard
 from lenspipe.scan.search import Found
 from lenspipe.sky.wcs import sky_position
@@ -30,17 +30,14 @@ N_SKY = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class HostCuts:
-    """Which candidates may be hosts, in numbers."""
+class HostChoice:
+    """Which candidates may be hosts, and the bands that their magnitude and colour are of."""
 
     band: str
     """Of the magnitude."""
-    mag: tuple[float, float]
     colour: tuple[str, str] | None
     """Blue and red band; None in a survey of one band."""
-    colour_min: float
-    half_light_radius_min_arcsec: float
-    axis_ratio_min: float
+    cuts: HostCuts
 
 
 def places_schema(bands: Sequence[str]) -> pa.Schema:
@@ -69,7 +66,7 @@ def places_schema(bands: Sequence[str]) -> pa.Schema:
 def find_places(
     read: ReadShard,
     found: Found,
-    cuts: HostCuts,
+    choice: HostChoice,
     *,
     seed: int,
     n_sky: int,
@@ -87,7 +84,7 @@ def find_places(
     read : ReadShard
     found : Found
         What the search finds in it.
-    cuts : HostCuts
+    choice : HostChoice
     seed : int
     n_sky : int
         Empty places that are wanted; `N_SKY` times as many are offered.
@@ -108,7 +105,7 @@ def find_places(
     window, core, flat = shard.window, shard.core, found.flat
     candidates, all_px = found.candidates, np.stack([found.sources.sources.x_px, found.sources.sources.y_px], axis=1)
     mag = {band: ab_magnitude(candidates.flux_njy[b]) for b, band in enumerate(bands)}
-    is_host = _hosts(found, cuts, mag, all_px, scale, clear_arcsec)
+    is_host = _hosts(found, choice, mag, all_px, scale, clear_arcsec)
     rows: list[dict[str, object]] = []
     home, _ = home_and_pass(shard.shard_id)
     side = 2 * int(np.ceil(LIGHT_ARCSEC / 2 / scale)) + 1
@@ -186,7 +183,7 @@ def _empty_px(
 
 def _hosts(
     found: Found,
-    cuts: HostCuts,
+    choice: HostChoice,
     mag: dict[str, NDArray[np.float64]],
     all_px: NDArray[np.float64],
     scale: float,
@@ -194,33 +191,15 @@ def _hosts(
 ) -> NDArray[np.bool_]:
     of = found.candidates
     keep = is_host(
-        mag[cuts.band],
-        mag[cuts.colour[0]] - mag[cuts.colour[1]] if cuts.colour else None,
+        mag[choice.band],
+        mag[choice.colour[0]] - mag[choice.colour[1]] if choice.colour else None,
         of.apertures.half_light_radius_px * scale,
         of.sources.b_px / of.sources.a_px,
         of.flags,
         of.apertures.mask_fraction,
-        cuts,
+        choice.cuts,
     )
     for k in np.flatnonzero(keep):
         apart = np.hypot(all_px[:, 0] - of.sources.x_px[k], all_px[:, 1] - of.sources.y_px[k]) * scale
         keep[k] = (apart < clear_arcsec / 2).sum() <= 1
     return keep
-
-
-def is_host(
-    mag: NDArray[np.floating],
-    colour: NDArray[np.floating] | None,
-    half_light_radius_arcsec: NDArray[np.floating],
-    axis_ratio: NDArray[np.floating],
-    flags: NDArray[np.integer],
-    mask_fraction: NDArray[np.floating],
-    cuts: HostCuts,
-) -> NDArray[np.bool_]:
-    """Which candidates lie within the cuts, arrays (n,); NaN does not."""
-    keep = (mag >= cuts.mag[0]) & (mag <= cuts.mag[1])
-    keep &= half_light_radius_arcsec >= cuts.half_light_radius_min_arcsec
-    keep &= (axis_ratio >= cuts.axis_ratio_min) & (flags & FLAG_EDGE == 0) & (mask_fraction == 0)
-    if colour is not None:
-        keep &= colour >= cuts.colour_min
-    return np.asarray(keep)

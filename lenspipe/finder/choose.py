@@ -85,7 +85,7 @@ def choose(
     if is_host.sum() < LEAST_HOSTS:
         why = "; ".join(f"{n} {text}" for text, n in roles.counts().items())
         raise DataError(
-            "hardly any source of the run can carry arcs: scan more sky, or widen hosts.mag, hosts.colour_min or "
+            "hardly any source of the run can carry arcs: scan more sky, or widen hosts.mag_max, hosts.colour_min or "
             "hosts.radius_min_arcsec",
             hosts=int(is_host.sum()),
             needed=LEAST_HOSTS,

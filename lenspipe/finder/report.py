@@ -32,6 +32,10 @@ def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
         f"Scan with it: lenspipe scan TILES --model {folder.name}",
         "Its scores and rates hold within this survey; a threshold of another survey means nothing here.",
     ]
+    intro += [
+        f"The survey's {other} stands in for {band}, which the finder that this one began from had learned from."
+        for band, other in record.get("stand_ins", {}).items()
+    ]
     with atomic_path(path) as temporary:
         temporary.write_text(page(f"Finder {folder.name}", intro, sections), encoding="utf-8")
 

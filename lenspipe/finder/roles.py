@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenspipe.errors import ConfigError, DataError
-from lenspipe.finder.loci import LEAST, RedSequence, StarLocus, colour_of, red_threshold, star_locus
+from lenspipe.finder.loci import StarLocus, star_locus
 from lenspipe.finder.settings import HostSettings
 from lenspipe.image.sources import FLAG_EDGE
+from lenspipe.scan.hosts import HostCuts, RedSequence, colour_bands_of, is_host, red_sequence
 from lenspipe.sky.sphere import nearest
 
 BELOW_DEPTH_MAG = 3.0
@@ -22,6 +22,8 @@ HOST, STAR, GALAXY, ARTEFACT = "early", "star", "source", "artefact"
 """Roles; ``early`` carries arcs. `lenspipe.simulate.paint.host` names the same."""
 NONE = "none"
 """Role of a source that serves nothing: near a known lens or contaminant, or without a magnitude."""
+MASKED_MAX = 0.02
+"""Largest masked part of a host's Kron ellipse."""
 UNLIKE_STARS = 0.93
 """A host's concentration is below this part of the stars'."""
 
@@ -89,16 +91,32 @@ def assign_roles(
     if stars and np.isfinite(stars.concentration):
         resolved &= shape < UNLIKE_STARS * stars.concentration
     right_mag = (mag >= limits[0]) & (mag <= limits[1])
-    red = _red_sequence(get, bands, settings, resolved & right_mag)
-    if red is None:
+    pair = colour_bands_of(bands, settings.colour_bands)
+    colour = get[f"mag_{pair[0]}"] - get[f"mag_{pair[1]}"] if pair else None
+    red = (
+        None
+        if pair is None or colour is None
+        else red_sequence(pair, colour[resolved & right_mag], colour_min=settings.colour_min)
+    )
+    if colour is None or red is None:
         looks_early = (
-            shape >= np.nanquantile(shape[resolved & right_mag], 0.5) if (resolved & right_mag).any() else False
+            shape >= np.nanquantile(shape[resolved & right_mag], 0.5)
+            if (resolved & right_mag).any()
+            else np.zeros(len(mag), bool)
         )
     else:
-        looks_early = get[f"mag_{red.blue}"] - get[f"mag_{red.red}"] >= red.threshold_mag
-    candidate = right_mag & looks_early
+        looks_early = colour >= red.threshold_mag
+    cuts = HostCuts(
+        mag=limits,
+        half_light_radius_arcsec=(least, settings.radius_max_arcsec),
+        axis_ratio_min=settings.axis_ratio_min,
+        mask_fraction_max=MASKED_MAX,
+        colour_min=red.threshold_mag if red else -np.inf,
+    )
     saturated = get["flat_top_px"] >= settings.flat_top_px
-    masked = (get["mask_fraction"] > 0.02) | ((get["flags"] & FLAG_EDGE) != 0)
+    masked = (get["mask_fraction"] > MASKED_MAX) | ((get["flags"] & FLAG_EDGE) != 0)
+    within = is_host(mag, colour, radius, get["axis_ratio"], get["flags"], get["mask_fraction"], cuts)
+    hosts = within & looks_early & resolved & ~saturated
     reasons = {
         "a star, by size and concentration": ~resolved,
         "saturated": saturated,
@@ -108,37 +126,14 @@ def assign_roles(
     }
     refused = np.full(len(mag), "", object)
     for text, holds in reasons.items():
-        refused[candidate & holds & (refused == "")] = text
+        refused[right_mag & looks_early & ~hosts & holds & (refused == "")] = text
     role = np.full(len(mag), GALAXY, object)
     role[~resolved] = STAR
     role[masked | saturated & ~resolved] = ARTEFACT
-    role[candidate & (refused == "")] = HOST
+    role[hosts] = HOST
     role[~np.isfinite(mag)] = NONE
     if avoid is not None and len(avoid[0]):
         near = nearest(get["ra"], get["dec"], *avoid, radius_arcsec=settings.known_radius_arcsec)[0] >= 0
         refused[near & (role == HOST)] = "near a known lens or contaminant"
         role[near] = NONE
     return Roles(role, refused, stars, red, limits)
-
-
-def _red_sequence(
-    get: dict[str, NDArray[np.float64]], bands: Sequence[str], settings: HostSettings, galaxies: NDArray[np.bool_]
-) -> RedSequence | None:
-    pair = colour_of(bands)
-    if settings.colour_bands:
-        pair = settings.colour_bands[0], settings.colour_bands[1]
-        if missing := [band for band in pair if band not in bands]:
-            raise ConfigError("hosts.colour_bands names a band that the run lacks", missing=" ".join(missing))
-    if pair is None:
-        return None
-    if settings.colour_min is not None:
-        return RedSequence(*pair, settings.colour_min, float("nan"), 0)
-    colour = (get[f"mag_{pair[0]}"] - get[f"mag_{pair[1]}"])[galaxies]
-    colour = colour[np.isfinite(colour)]
-    if len(colour) < 2 * LEAST:
-        raise DataError(
-            "too few resolved galaxies to measure a red sequence on: scan more sky, or set hosts.colour_min, hosts.mag",
-            galaxies=len(colour),
-            needed=2 * LEAST,
-        )
-    return RedSequence(*pair, *red_threshold(colour), len(colour))

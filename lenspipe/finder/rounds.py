@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from lenspipe.finder.graded import Graded
 from lenspipe.finder.settings import FinderSettings
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import PLAIN, Runner, train
-from lenspipe.nn.card import WEIGHTS_FILE, ModelCard, find_model, read_card, write_card
+from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, ModelCard, find_model, read_card, write_card
+from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.nn.committee import Committee, committee_of, is_committee, open_committee
 from lenspipe.nn.outputs import Find
 from lenspipe.runner import Progress, Start
@@ -29,6 +30,8 @@ from lenspipe.stamps.format import ImageSpec, StampSet, image_column, write_part
 
 GRADED_PART = "graded"
 """Name of the part of graded stamps, and of what ``recipe`` says of its rows."""
+TRAINED = "trained"
+"""Folder, in a member's, of the weights before those of its base were put in."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,42 @@ def with_bands(card: ModelCard, replaced: dict[str, str]) -> ModelCard:
     bands = tuple(replaced.get(band, band) for band in card.bands)
     if len(set(bands)) < len(bands):
         raise ConfigError("a band would stand in two places of the model", bands=" ".join(bands))
-    return card.model_copy(update={"bands": bands})
+    neighbours = {band: more for band, more in card.neighbours.items() if band not in replaced}
+    return card.model_copy(update={"bands": bands, "neighbours": neighbours})
+
+
+def stand_ins(card: ModelCard, replaced: Mapping[str, str], survey_bands: Sequence[str]) -> dict[str, str]:
+    """
+    What stands in for the bands of a finder that a survey lacks: what was asked for, else what the card declares.
+
+    Parameters
+    ----------
+    card : ModelCard
+        As it was read, with its own bands.
+    replaced : mapping
+        Asked for: the card's band to the survey's. A pair that the card does not declare is the user's own choice.
+    survey_bands : sequence of str
+
+    Returns
+    -------
+    dict
+        The card's band to the survey's; a band that neither has nor is replaced is left to who checks bands.
+
+    Examples
+    --------
+    >>> from lenspipe.nn.card import read_card, find_model
+    >>> card = read_card(find_model("ground-gri"))
+    >>> stand_ins(card, {}, "grz"), stand_ins(card, {}, "gri"), stand_ins(card, {}, "gr")
+    ({'i': 'z'}, {}, {})
+    """
+    found = dict(replaced)
+    for band in card.bands:
+        if band in found or band in survey_bands:
+            continue
+        free = [one for one in card.neighbours.get(band, ()) if one in survey_bands and one not in found.values()]
+        if free:
+            found[band] = free[0]
+    return found
 
 
 def settings_for(settings: FinderSettings, name: str, bands: Sequence[str], base: Base | None) -> TrainSettings:
@@ -213,10 +251,50 @@ def train_members(
             keep_head=base is not None,
             progress=progress,
         )
+        if base is not None and settings.go_on.base_part:
+            card = keep_of_base(out, base.folder, settings.go_on.base_part)
         if isinstance(card.outputs, Find) and card.outputs.calibration is None:
             calibrate_member(out, stamps, progress)
         members.append(out)
     return tuple(members)
+
+
+def keep_of_base(folder: Path, base: Path, part: float) -> ModelCard:
+    """
+    Put the mean of a base's weights and of those trained on from it into a member's folder.
+
+    A finder between the two knows what both know better than either where they are near each other, as one training of
+    a few hundred steps leaves them (Wortsman et al. 2022, CVPR, arXiv 2109.01903). What was trained stays in `TRAINED`
+    of the folder, so that a cut-off is made good by calling again.
+
+    Parameters
+    ----------
+    folder : path
+        Checkpoint that was trained on from ``base``.
+    base : path
+    part : float
+        Weight of the base.
+
+    Returns
+    -------
+    ModelCard
+        The member's, without a calibration.
+    """
+    trained = folder / TRAINED
+    if not (trained / CARD_FILE).exists():
+        save_model(trained, *load_model(folder))
+    card = read_card(folder)
+    if card.training.get("base_part") == part:
+        return card
+    begun = load_model(base)[0].state_dict()
+    network, card = load_model(trained)
+    mean = {
+        name: part * begun[name] + (1 - part) * tensor if tensor.is_floating_point() else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    network.load_state_dict(mean)
+    facts = card.training | {"base_part": part}
+    return save_model(folder, network, card.with_outputs(calibration=None).model_copy(update={"training": facts}))
 
 
 def calibrate_member(folder: Path, stamps: Path, progress: Progress) -> None:

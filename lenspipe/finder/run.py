@@ -16,7 +16,7 @@ from lenspipe.errors import ConfigError
 from lenspipe.finder.recipe import finder_bands
 from lenspipe.finder.report import write_page
 from lenspipe.finder.request import PLAIN, FinderRequest, Runners
-from lenspipe.finder.rounds import Base, open_bases
+from lenspipe.finder.rounds import Base, open_bases, stand_ins
 from lenspipe.finder.sources import source_schema, write_sources
 from lenspipe.finder.steps import PAGE, RECORD, Maker
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
@@ -67,7 +67,7 @@ def make_finder(
         What is wrong with the request, the run, the grades, in a line; steps that were done stay.
     """
     out = out.absolute()
-    bases = open_bases(request.pretrained, request.replaced) if request.pretrained else ()
+    bases = open_bases(request.pretrained, request.replaced) if request.pretrained else ()  # wrong ones end here
     if request.replaced and not bases:
         raise ConfigError("--replace-band is about the bands of a finder that is named by --pretrained")
     if bases and len({(b.card.bands, b.card.stamp_px, b.card.pixel_scale_arcsec) for b in bases}) > 1:
@@ -76,19 +76,23 @@ def make_finder(
         )
     is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
     if is_run:  # a wrong run is refused before the folder is claimed
-        _bands_of(open_run_folder(Path(request.tiles[0])).bands, request, bases)
+        _with_stand_ins(open_run_folder(Path(request.tiles[0])).bands, request)
     with open_run(out, request.fixed(), resume=True, command="--out", readme="finder"):
         seconds: dict[str, float] = {}
         step = partial(_timed, seconds)
         run = step("scan", lambda: _scanned(request, out, runners, progress, is_run))
-        bands = _bands_of(run.bands, request, bases)
+        bands, bases, replaced = _with_stand_ins(run.bands, request)
+        for line in _said_of(replaced, request):
+            progress.say(line)
         if until == "scan":
             return FinderResult(out, {"run": str(run.folder)})
         sources, troubles = step("sources", lambda: _sources(run, out, runners, progress))
         if until == "sources":
             return FinderResult(out, {"run": str(run.folder), "sources": sources.num_rows, "failures": troubles})
-        maker = Maker(request, run, out, bands, bases, runners, progress)
+        maker = Maker(request, run, out, bands, bases, runners, progress, replaced)
         record = step("hosts", lambda: maker.hosts(sources, troubles))
+        if replaced:
+            record["stand_ins"] = replaced
         if until == "hosts":
             return FinderResult(out, record)
         record |= step("stamps", maker.stamps)
@@ -112,6 +116,35 @@ def _timed(seconds: dict[str, float], name: str, work: Any) -> Any:
     return done
 
 
+def _with_stand_ins(
+    run_bands: tuple[str, ...], request: FinderRequest
+) -> tuple[tuple[str, ...], tuple[Base, ...], dict[str, str]]:
+    """Bands of the finder, the bases with the survey's bands in their places, and which band stands in for which."""
+    if request.pretrained is None:
+        return finder_bands(run_bands, request.bands), (), {}
+    card = open_bases(request.pretrained, {})[0].card
+    replaced = stand_ins(card, request.replaced, run_bands)
+    bases = open_bases(request.pretrained, replaced)
+    return _bands_of(run_bands, request, bases), bases, replaced
+
+
+def _said_of(replaced: dict[str, str], request: FinderRequest) -> list[str]:
+    """Which band stands in for which, and who said so."""
+    if request.pretrained is None or not replaced:
+        return []
+    card = open_bases(request.pretrained, {})[0].card
+    lines = []
+    for band, other in replaced.items():
+        if other in card.neighbours.get(band, ()):
+            why = f"the card of {card.name} declares it"
+        else:
+            why = f"as you say, though the card of {card.name} does not declare it"
+        lines.append(
+            f"Band {other} of the survey stands in for {band}: {why}. The finder is one of this survey's bands."
+        )
+    return lines
+
+
 def _bands_of(run_bands: tuple[str, ...], request: FinderRequest, bases: Sequence[Base]) -> tuple[str, ...]:
     if not bases:
         return finder_bands(run_bands, request.bands)
@@ -125,8 +158,8 @@ def _bands_of(run_bands: tuple[str, ...], request: FinderRequest, bases: Sequenc
         )
     if missing := [band for band in bands if band not in run_bands]:
         raise ConfigError(
-            "the survey lacks a band of the finder that is to learn on; name a neighbour by --replace-band "
-            f"{missing[0]}=BAND, or train from fresh weights",
+            "the survey lacks a band of the finder that is to learn on, and its card declares none that may stand in; "
+            f"name one by --replace-band {missing[0]}=BAND, or train from fresh weights",
             missing=" ".join(missing),
             survey=" ".join(run_bands),
             finder=" ".join(bands),

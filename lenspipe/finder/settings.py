@@ -90,6 +90,9 @@ class ContinueSettings(Table):
     """Epochs."""
     learning_rate: float = Field(default=5e-4, gt=0)
     """Peak learning rate."""
+    base_part: float = Field(default=0.0, ge=0, lt=1)
+    """Part of the weights that stays the base's: the network is the mean of base and training by it. Half keeps most of
+    what the base knew of other surveys' arcs and galaxies while grades teach (`docs/results/finder_survey.md`)."""
 
 
 class FinderSettings(Table):

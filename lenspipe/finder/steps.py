@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Maker:
     bases: tuple[Base, ...]
     runners: Runners
     progress: Progress
+    replaced: dict[str, str] = field(default_factory=dict)
+    """Band of the base's card to the survey's that stands in for it."""
 
     @property
     def name(self) -> str:
@@ -224,6 +226,8 @@ class Maker:
             "grades": digest_of_files(self.request.grades),
             "train": self.request.settings.model_dump(mode="json", include={"train", "go_on", "grades"}),
         }
+        if not asked["train"]["go_on"]["base_part"]:  # came later: older folders can be taken up
+            del asked["train"]["go_on"]["base_part"]
         if records and all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
             if (had := records[-1]["asked"]["families"]) != asked["families"]:
                 raise ConfigError(
@@ -274,6 +278,7 @@ class Maker:
             progress=self.progress,
         )
         facts = {"survey": self.survey, "round": number, "graded": joined, "run_id": self.run.run_id}
+        facts |= {"stand_ins": self.replaced} if self.replaced else {}
         for member in members:
             write_facts(member, facts)
         if n_member > 1:

@@ -20,6 +20,7 @@ from lenspipe.learn.job import TrainJob
 from lenspipe.learn.network import fresh_network
 from lenspipe.learn.players import MAIN
 from lenspipe.learn.world import World
+from lenspipe.nn.layout import kernels_channels_last
 from lenspipe.nn.network import Network
 from lenspipe.rundir import read_json, write_json
 
@@ -62,7 +63,7 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[Network, Fi
 
     module = module.to(device)
     if channels_last(job, device):
-        _kernels_channels_last(module)
+        kernels_channels_last(module)
     state = fit(
         objective.players(job, module, wrap=wrap, loaded=loaded),
         objective.streams(job, world),
@@ -98,13 +99,6 @@ def threads_of(out: Path, world: World) -> int:
     threads = max(1, (os.cpu_count() or 1) if begun else free_cores())
     write_json(path, {"threads": threads})
     return threads
-
-
-def _kernels_channels_last(module: nn.Module) -> None:
-    # not module.to(memory_format=...), which refuses tensors of five axes (steerable kernels before they are expanded)
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 class _Watch:

@@ -76,6 +76,10 @@ class TrainingSet(Table):
     """SHA-256 of the file."""
 
 
+ADDED = ("training_set", "neighbours")
+"""Fields that came later."""
+
+
 class ModelCard(Table):
     """The facts of one checkpoint; ``card.json`` beside ``weights.safetensors``."""
 
@@ -91,6 +95,8 @@ class ModelCard(Table):
     """What comes out (`lenspipe.nn.outputs`); its fields stand beside the others in the file."""
     bands: tuple[str, ...] = Field(min_length=1)
     """Bands in the order of the input."""
+    neighbours: dict[str, tuple[str, ...]] = {}
+    """Bands of a survey that may stand in for one of `bands` where a finder learns on from this one, best first."""
     pixel_scale_arcsec: float = Field(gt=0)
     """Pixel scale of the input."""
     scale_tolerance: float = Field(ge=0, lt=1)
@@ -154,7 +160,7 @@ class ModelCard(Table):
         return {
             key: value
             for name, whole in handler(self).items()
-            if name != "training_set" or whole is not None  # left out, so that older cards keep their digests
+            if name not in ADDED or whole  # left out where empty, so that older cards keep their digests
             for key, value in (whole.items() if name == "outputs" else [(name, whole)])
         }
 
@@ -165,6 +171,10 @@ class ModelCard(Table):
             raise ValueError(f"a size above {MAX_SIZE}, which no network here has: {large[0]}")
         if len(self.stretch.band_scales) != len(self.bands):
             raise ValueError("stretch.band_scales needs one value per band")
+        if unknown := [band for band in self.neighbours if band not in self.bands]:
+            raise ValueError(f"neighbours names {unknown[0]}, which is not among the bands")
+        if doubled := [one for more in self.neighbours.values() for one in more if one in self.bands]:
+            raise ValueError(f"a neighbour stands in for a band of others: {doubled[0]} is among the bands")
         if any(len(row) != len(self.bands) for row in self.stretch.mix or ()):
             raise ValueError("each row of stretch.mix needs one weight a band")
         if not self.min_scale_arcsec <= self.pixel_scale_arcsec <= self.max_scale_arcsec:

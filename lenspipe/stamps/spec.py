@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,3 +166,15 @@ def image_specs(schema: pa.Schema, where: str) -> dict[str, ImageSpec]:
         what = ",".join(missing) or "an image column"
         raise DataError("not a data set of stamps: columns are missing", where=where, missing=what)
     return images
+
+
+def mask_fraction_fields(bands: Iterable[str]) -> list[pa.Field]:
+    """Columns ``mask_fraction_<band>``: the fraction of a stamp's pixels that were masked and set to 0."""
+    return [
+        pa.field(
+            f"mask_fraction_{band}",
+            pa.float32(),
+            metadata={"unit": "1", "description": f"fraction of masked pixels in band {band}; they are 0 in the image"},
+        )
+        for band in bands
+    ]

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from lenspipe.finder.areas import deal_areas
-from lenspipe.finder.loci import red_threshold, star_locus
+from lenspipe.finder.loci import star_locus
 from lenspipe.finder.shape import asymmetry
 from lenspipe.finder.sources import flat_top_px
+from lenspipe.scan.hosts import red_threshold
 from lenspipe.sky.sphere import separation_arcsec
 
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
 from pictures import drawn
 
 from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.completeness.config import HostConfig
+from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
 from lenspipe.finder import places
 from lenspipe.finder.areas import Areas
@@ -20,12 +23,14 @@ from lenspipe.finder.graded import read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
-from lenspipe.finder.rounds import settings_for
+from lenspipe.finder.rounds import keep_of_base, settings_for
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
 from lenspipe.finder.shots import EVERYWHERE
 from lenspipe.learn.train import train
-from lenspipe.runner import SILENT
+from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
+from lenspipe.nn.checkpoint import load_model, save_model
+from lenspipe.runner import SILENT, Silent
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.survey.layout import read_layout
@@ -86,6 +91,22 @@ def test_hosts_are_the_red_galaxies_and_stars_are_refused(survey, painted):
     assert {"early", "source", "star", "sky"} <= set(label)
     assert record["stars_on_locus"] > 30
     assert not any(refused[early])
+
+
+def test_completeness_paints_on_the_hosts_that_a_finder_learns_from(survey, painted):
+    """One choice: colour and threshold of both, and hosts that are the drawn red galaxies."""
+    run = open_run_folder(painted[0] / "scan")
+    wanted = HostConfig(mag=tuple(painted[1]["host_mag"]), axis_ratio_min=0.4)
+    choice, n_host = measure_cuts(run, wanted, dict.fromkeys(BANDS, FWHM))
+    said = re.match(r"g - i > ([\d.]+) \(two modes", painted[1]["red_sequence"])
+    assert choice.colour == ("g", "i") and said
+    assert choice.cuts.colour_min == pytest.approx(float(said[1]), abs=0.1)
+    n_early = painted[1]["sources"]["early"]
+    assert abs(n_host - n_early) <= 0.2 * n_early
+    part, n_part = measure_cuts(run, wanted.model_copy(update={"red_part": 1.0}), dict.fromkeys(BANDS, FWHM))
+    assert part.cuts.colour_min == -np.inf and n_part > n_host
+    given, _ = measure_cuts(run, wanted.model_copy(update={"colour_min": 1.0}), dict.fromkeys(BANDS, FWHM))
+    assert given.cuts.colour_min == 1.0
 
 
 def test_no_pixel_serves_two_splits(painted):
@@ -229,6 +250,23 @@ def test_a_tile_without_hosts_is_one_clear_line(tmp_path):
         make_finder(asked(tiles), tmp_path / "out", progress=SILENT, until="hosts")
 
 
+def test_the_cfhtls_tile_of_82_arcsec_has_too_few_galaxies_for_a_finder_and_each_step_says_so(real_data, tmp_path):
+    """8 resolved galaxies, where a red sequence needs 24; 6 hosts of a given colour; no room for three splits."""
+    layout = read_layout("cfhtls")
+    request = FinderRequest((str(real_data / "tiles" / "cfhtls"),), layout, FinderSettings())
+    with pytest.raises(DataError, match=r"too few resolved galaxies.*galaxies=8, needed=24"):
+        make_finder(request, tmp_path / "a", progress=SILENT, until="hosts")
+    run = (str(tmp_path / "a" / "scan"),)
+    given = {"hosts.colour_min": 1.2}
+    with pytest.raises(DataError, match=r"hardly any source.*hosts=6, needed=8"):
+        asked_too = FinderRequest(run, layout, put_over(FinderSettings(), given, origin="test"))
+        make_finder(asked_too, tmp_path / "b", progress=SILENT, until="hosts")
+    deeper = {"hosts.colour_min": 0.8, "hosts.mag_max": 23.0}
+    with pytest.raises(DataError, match=r"no host lies in the sky of a split: scan more sky"):
+        asked_too = FinderRequest(run, layout, put_over(FinderSettings(), deeper, origin="test"))
+        make_finder(asked_too, tmp_path / "c", progress=SILENT, until="hosts")
+
+
 def test_a_survey_of_one_band_tells_early_types_by_concentration(tmp_path):
     tiles = write_tile(tmp_path / "t", drawn_tile(bands=("i",))[0], ("i",))
     record = make_finder(asked(tiles), tmp_path / "out", progress=SILENT, until="hosts").record
@@ -243,6 +281,79 @@ def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_i
     with pytest.raises(ConfigError, match=r"--replace-band z=BAND"):
         make_finder(asked(run, pretrained="ground-gri", replaced={"i": "z"}), tmp_path / "b", progress=SILENT)
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_a_survey_of_g_r_z_learns_on_from_g_r_i_where_the_card_declares_z(painted, tmp_path):
+    bands = ("g", "r", "z")
+    tiles = write_tile(tmp_path / "t", drawn_tile()[0], bands)  # z as bright as i
+    few = {"stamps.count": 40, "go_on.epochs": 1, "train.sampling.steps_per_epoch": 2, "go_on.base_part": 0.5}
+    psf = {f"psf_fwhm_arcsec.{band}": FWHM for band in bands}
+    request = asked(tiles, few, pretrained="ground-gri")
+    request = replace(request, layout=put_over(read_layout("generic"), psf, origin="test"))
+    told = Told()
+    result = make_finder(request, tmp_path / "grz", progress=told, until="page")
+    assert any(
+        "Band z of the survey stands in for i: the card of ground-gri declares it" in line for line in told.lines
+    )
+    card, base = read_card(tmp_path / "grz"), read_card(find_model("ground-gri"))
+    assert card.bands == bands and card.training["stand_ins"] == result.record["stand_ins"] == {"i": "z"}
+    assert card.stretch == base.stretch and card.neighbours == {} and card.training["base_part"] == 0.5
+    assert card.outputs.calibration != base.outputs.calibration
+    assert "z stands in for i" in (tmp_path / "grz" / "finder.html").read_text()
+    run = tmp_path / "grz" / "scan"
+    with pytest.raises(ConfigError, match=r"declares none that may stand in.*--replace-band z=BAND.*missing='z'"):
+        make_finder(asked(painted[0] / "scan", pretrained=str(tmp_path / "grz")), tmp_path / "c", progress=SILENT)
+    # not declared and not asked for: refused; asked for: the user's own choice, and said to be
+    undeclared = tmp_path / "undeclared"
+    shutil.copytree(find_model("ground-gri"), undeclared)
+    write_card(undeclared, base.model_copy(update={"neighbours": {}}))
+    with pytest.raises(ConfigError, match=r"declares none that may stand in.*missing='i'"):
+        make_finder(asked(run, pretrained=str(undeclared)), tmp_path / "d", progress=SILENT)
+    told = Told()
+    own = asked(run, pretrained=str(undeclared), replaced={"i": "z"})
+    make_finder(own, tmp_path / "e", progress=told, until="scan")
+    assert any("as you say, though the card of ground-gri does not declare it" in line for line in told.lines)
+
+
+def test_a_neighbour_is_no_band_of_the_card_and_stands_in_for_one_that_is():
+    facts = read_card(find_model("ground-gri")).model_dump()
+    for wrong in ({"z": ["y"]}, {"i": ["r"]}):
+        with pytest.raises(ValueError, match=r"not among the bands|is among the bands"):
+            ModelCard.model_validate(facts | {"neighbours": wrong})
+
+
+def test_a_part_of_the_weights_stays_the_bases_and_a_cut_off_is_made_good(tmp_path):
+    base, member = find_model("ground-gri"), tmp_path / "member"
+    network, card = load_model(base)
+    begun = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    rng = np.random.default_rng(3)
+    moved = {
+        name: tensor + rng.normal(0, 0.01) if tensor.is_floating_point() else tensor for name, tensor in begun.items()
+    }
+    network.load_state_dict(moved)
+    save_model(member, network, card)
+    mixed = keep_of_base(member, base, 0.25)
+    assert mixed.training["base_part"] == 0.25 and mixed.outputs.calibration is None
+    found = load_model(member)[0].state_dict()
+    for name, tensor in found.items():
+        if tensor.is_floating_point():
+            np.testing.assert_allclose(tensor, 0.25 * begun[name] + 0.75 * moved[name], atol=1e-6)
+    # killed after the weights and before the card
+    write_card(member, read_card(member / "trained"))
+    keep_of_base(member, base, 0.25)
+    again = load_model(member)[0].state_dict()
+    assert all(np.array_equal(found[name], again[name]) for name in found)
+    assert keep_of_base(member, base, 0.25) == read_card(member)
 
 
 def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):

@@ -109,6 +109,24 @@ SAMPLES: dict[str, tuple[str, dict[str, Any], int, dict[str, int], str, int, flo
         201,
         0.05,
     ),
+    "hsc_cosmos": (
+        "blends",
+        {"bands": ["g", "r", "i", "z", "y"], "pixel_scale_arcsec": 0.168, "zero_point_ab": 27},
+        147,
+        {},
+        "g r i z y",
+        65,
+        0.168,
+    ),
+    "cfhtls_fields": (
+        "fields",
+        {"pixel_scale_arcsec": 0.186, "label": "nonlens"},
+        236,
+        {"nonlens": 236},
+        "i r g",
+        101,
+        0.186,
+    ),
     "des_lrg/sources": (
         "fits-folder",
         {"bands": GRI, "size_px": 334, "unit": "arbitrary", "sky_position": "none", "pixel_scale_arcsec": 0.03},
@@ -120,6 +138,8 @@ SAMPLES: dict[str, tuple[str, dict[str, Any], int, dict[str, int], str, int, flo
     ),
 }
 
+UNITS = {"spacewarps": "uint8 stretch", "cfhtls_fields": "uint8 stretch", "des_lrg/sources": "arbitrary"}
+
 
 def read(stamps_dir: Path, sample: str, **more: Any) -> pa.Table:
     name, options, *_ = SAMPLES[sample]
@@ -130,16 +150,9 @@ def read(stamps_dir: Path, sample: str, **more: Any) -> pa.Table:
     return table
 
 
-# what no reader takes as it lies there, and why
-NOT_READ = {
-    "cfhtls_fields": "fields with objects to be cut out, not stamps",
-    "hsc_cosmos": "images of many sizes, one file per blend",
-}
-
-
 def test_no_sample_is_left_out(stamps_dir):
     folders = {path.relative_to(stamps_dir).parts[0] for path in stamps_dir.rglob("*") if path.is_file()}
-    assert folders == {sample.split("/")[0] for sample in SAMPLES} | set(NOT_READ)
+    assert folders == {sample.split("/")[0] for sample in SAMPLES}
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -156,7 +169,7 @@ def test_every_sample_becomes_a_sound_data_set(sample, stamps_dir, tmp_path):
     spec = stamps.images["image"]
     assert (spec.bands, spec.size_px) == (tuple(bands.split()), size_px)
     assert spec.pixel_scale_arcsec == pytest.approx(scale, rel=1e-4)
-    assert spec.unit == {"spacewarps": "uint8 stretch", "des_lrg/sources": "arbitrary"}.get(sample, "nJy")
+    assert spec.unit == UNITS.get(sample, "nJy")
     pixels = stamps.read_images()
     assert pixels.shape == (n, *spec.shape)
     assert np.isfinite(pixels).all()
@@ -295,3 +308,42 @@ def test_ps1_hosts_have_the_position_of_their_name_and_the_pixels_of_their_row(s
         assert table["stamp_id"].to_pylist() == archive["name"].tolist()
     row = table["stamp_id"].to_pylist().index("ACSJ001423.02-302109.8")
     assert (table["ra_deg"][row].as_py(), table["dec_deg"][row].as_py()) == (3.59592, -30.35273)
+
+
+def test_blends_are_cut_around_their_brightest_peak_and_masked_beyond_their_edge(stamps_dir):
+    table = read(stamps_dir, "hsc_cosmos")
+    for row, name in list(enumerate(table["stamp_id"].to_pylist()))[::4]:
+        with np.load(stamps_dir / "hsc_cosmos" / f"{name}.npz") as archive:
+            raw, weights, peaks = archive["images"], archive["weights"], archive["peaks"]
+        stamp = image_array(table, "image")[row]
+        assert table["n_peak"][row].as_py() == len(peaks)
+        kept = np.where(weights > 0, raw * 10 ** (0.4 * (31.4 - 27)), 0)
+        places = [(int(x), int(y)) for x, y in peaks]
+        sums = [kept[:, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].sum() for x, y in places]
+        at = places[int(np.argmax(sums))]
+        in_band = np.pad(kept, ((0, 0), (32, 32), (32, 32)))[:, at[1] : at[1] + 65, at[0] : at[0] + 65]
+        np.testing.assert_allclose(stamp, in_band, rtol=1e-6)
+        beyond = np.pad(weights > 0, ((0, 0), (32, 32), (32, 32)))[:, at[1] : at[1] + 65, at[0] : at[0] + 65]
+        assert table["mask_fraction_i"][row].as_py() == pytest.approx(1 - beyond[2].mean(), abs=1e-6)
+
+
+def test_all_peaks_of_a_blend_share_their_host(stamps_dir):
+    table = read(stamps_dir, "hsc_cosmos", peaks="all")
+    n_peak = dict(zip(table["host"].to_pylist(), table["n_peak"].to_pylist(), strict=True))
+    assert len(table) == sum(n_peak.values()) > 147 == len(n_peak)
+    assert len(set(table["stamp_id"].to_pylist())) == len(table)
+
+
+def test_objects_of_a_field_lie_in_the_middle_of_their_stamps(stamps_dir):
+    from PIL import Image
+
+    table = read(stamps_dir, "cfhtls_fields")
+    assert set(table["field_class"].to_pylist()) == {"lightweights", "loners", "spirals-rings"}
+    stamps = image_array(table, "image")
+    for row in range(0, len(table), 9):
+        name = table["host"][row].as_py()
+        picture = np.asarray(Image.open(stamps_dir / "cfhtls_fields" / f"{name}.png").convert("RGB"))[::-1]
+        x, y = (int(np.floor(table[column][row].as_py() + 0.5)) for column in ("x_px", "y_px"))
+        np.testing.assert_array_equal(stamps[row].transpose(1, 2, 0), picture[y - 50 : y + 51, x - 50 : x + 51])
+    middle = stamps[:, :, 48:53, 48:53].mean(axis=(1, 2, 3))
+    assert (middle > 2 * np.median(stamps, axis=(1, 2, 3))).mean() > 0.9

@@ -22,7 +22,7 @@ from benchmarks.studies.dark_matter.figures import IMAGES, picture
 from lenspipe.report.picture import write_png
 from lenspipe.report.plots import COLOURS
 
-GAPS = ("instruments", "candidates", "sim-to-real")
+GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented")
 ENDS = ("source-only", "target-trained")
 DRAWN = ("source-only", "coral", "dann", "adda", "adamatch", "target-trained")
 Rows = list[dict[str, Any]]
@@ -124,6 +124,9 @@ def features(curves: Rows, gaps: list[str], after: dict[str, str]) -> Figure:
     for column, gap in enumerate(gaps):
         for row, method in enumerate((ENDS[0], after[gap])):
             axes = figure.add_subplot(2, len(gaps), row * len(gaps) + column + 1)
+            of_gap = [c for c in curves if c["gap"] == gap and c["curve"].startswith("features")]
+            # a label has one colour in both domains
+            colour_of = dict(zip(sorted({str(c["label"]) for c in of_gap}), COLOURS, strict=False))
             for marker, domain in ((".", "source"), ("x", "target")):
                 some = [
                     c
@@ -131,9 +134,16 @@ def features(curves: Rows, gaps: list[str], after: dict[str, str]) -> Figure:
                     if (c["gap"], c["method"], c["family"]) == (gap, method, "small-cnn")
                     and c["curve"] == f"features of the {domain}"
                 ]
-                for colour, name in zip(COLOURS, sorted({str(c["label"]) for c in some}), strict=False):
+                for name in sorted({str(c["label"]) for c in some}):
                     at = [(c["x"], c["y"]) for c in some if str(c["label"]) == name]
-                    axes.plot(*zip(*at, strict=True), marker, ms=4, color=colour, alpha=0.6, label=f"{domain}, {name}")
+                    axes.plot(
+                        *zip(*at, strict=True),
+                        marker,
+                        ms=4,
+                        color=colour_of[name],
+                        alpha=0.6,
+                        label=f"{domain}, {name}",
+                    )
             axes.set(title=f"{gap}: {method}", xticks=[], yticks=[])
             axes.legend(fontsize=5)
     return figure

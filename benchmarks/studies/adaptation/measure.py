@@ -4,9 +4,10 @@ Methods of adaptation over three gaps, each judged on stamps of the target that 
     python -m benchmarks.studies.adaptation.measure --real ../shared/data --work FOLDER --minutes 15
 
 ``instruments``: classes of substructure between two cameras; ``candidates``: arcs painted on KiDS and DES galaxies to
-Space Warps candidates; ``sim-to-real``: simulated stamps to painted ones. A cell is a method, family, gap and seed;
-finished ones stay in ``--work``, so that the same command goes on where it stopped. Each call writes what there is to
-`results/adaptation.json`, `.csv` and `.parquet`, and curves and features to `results/adaptation_curves.parquet`.
+Space Warps candidates; ``sim-to-real``: simulated stamps to painted ones; ``sim-to-real-augmented``: the same with a
+finder's augmentation. A cell is a method, family, gap and seed; finished ones stay in ``--work``, so that the same
+command goes on where it stopped. Each call writes what there is to `results/adaptation.json`, `.csv` and `.parquet`,
+and curves and features to `results/adaptation_curves.parquet`.
 """
 
 from __future__ import annotations
@@ -239,7 +240,8 @@ def write(work: Path, space: Space, keep: bool) -> None:
             }
         )
     if keep:
-        table = pa.Table.from_pylist(rows)
+        columns = dict.fromkeys(key for row in rows for key in row)
+        table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
         pq.write_table(table, record.RESULTS / "adaptation.parquet")
         pa.csv.write_csv(table, record.RESULTS / "adaptation.csv")
         pq.write_table(pa.Table.from_pylist(list(lines(made))), record.RESULTS / "adaptation_curves.parquet")

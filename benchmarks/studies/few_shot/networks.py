@@ -4,7 +4,8 @@ Small networks on small stamps: k-shot accuracy of embeddings, and graph network
     python -m benchmarks.studies.few_shot.networks --work FOLDER
 
 Data are those of the study of adaptations (`benchmarks.studies.adaptation.data`): classes of substructure, and
-simulated finder stamps. Finished trainings stay in ``--work``. Writes `results/few_shot_networks.json`.
+simulated finder stamps, on which the same embeddings show that the code tells what can be told. Finished trainings stay
+in ``--work``. Writes `results/few_shot_networks.json`.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ KEPT = ("auc", "auroc", "auroc_micro", "auroc_interval95", "auroc_micro_interval
 def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...], keep: bool) -> None:
     """Train what is not there, and record all."""
     made = {"find": lambda: data.simulated(work), "classify": lambda: data.instruments(work)[0]}
-    needed = {*tasks, *(() if methods == ("none",) else ("classify",))}
-    folders = {task: made[task]() for task in sorted(needed)}
+    folders = {task: made[task]() for task in sorted(set(tasks))}
     found: dict[str, Any] = {"embeddings": [], "families": []}
-    for method in () if methods == ("none",) else methods:
-        found["embeddings"].append(embedded(work, folders["classify"], method))
+    for task in tasks if methods != ("none",) else ():
+        for method in methods:
+            found["embeddings"].append(embedded(work, folders[task], task, method))
+            print(json.dumps(found["embeddings"][-1]), flush=True)
     for seed in range(seeds):
         for task in tasks:
             for name, network in FAMILIES.items():
@@ -72,18 +74,19 @@ def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...
     )
 
 
-def embedded(work: Path, folder: Path, method: str) -> dict[str, Any]:
-    """An embedding of the classes of substructure, and its episodes on the test split."""
+def embedded(work: Path, folder: Path, task: str, method: str) -> dict[str, Any]:
+    """An embedding of a task's stamps, and its episodes on the test split."""
     more = {"method": method, "model": {"width": 8, "dropout": 0.0}, "embed": {"size": 32, "projection": 32}}
     settings = TrainSettings.model_validate(
         COMMON | LONGER | more | ({} if method == "prototypical" else {"augment": None})
     )
     with Clock() as clock:
-        train(folder, model="small-cnn", task="embed", out=work / f"embed-{method}", settings=settings, seed=0)
+        train(folder, model="small-cnn", task="embed", out=work / f"embed-{task}-{method}", settings=settings, seed=0)
     stamps = StampSet.open(folder)
-    members = open_members([work / f"embed-{method}"], stamps)
+    members = open_members([work / f"embed-{task}-{method}"], stamps)
     (metrics,) = judged(members, stamps, JudgeSettings(split="test")).metrics().values()
     return {
+        "task": task,
         "method": method,
         "few_shot": metrics["few_shot"],
         "linear": metrics["parts"][-1]["linear"],

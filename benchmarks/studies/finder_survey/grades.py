@@ -40,7 +40,7 @@ from lenspipe.finder.rounds import open_bases, settings_for, write_round_stamps
 from lenspipe.finder.settings import FinderSettings
 from lenspipe.infer.predict import Predictor
 from lenspipe.learn.train import train
-from lenspipe.nn.card import WEIGHTS_FILE, find_model
+from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, find_model
 from lenspipe.simulate.on_hosts import to_grid
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.intervals import fraction
@@ -111,6 +111,8 @@ def kids_of(scores: dict[str, NDArray[np.float64]], sky: Sky) -> dict[str, Any]:
 
 def taught(painted: Path, base: str, graded: Graded, out: Path, settings: FinderSettings, seed: int) -> Path:
     """A training that goes on from a finder with painted and graded stamps."""
+    if (out / "model" / CARD_FILE).exists():
+        return out / "model"
     (begun,) = open_bases(base, {})
     spec = StampSet.open(painted).images["image"]
     share, most = settings.grades.share, settings.grades.most_repeats

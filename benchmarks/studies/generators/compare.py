@@ -1,5 +1,5 @@
 """
-Six generators on small simulated stamps: their gates, and the same classifier without and with what they make.
+Generators of six families on small stamps: their gates, and the same classifier without and with what they make.
 
     python -m benchmarks.studies.generators.compare --out WORK
 
@@ -10,8 +10,10 @@ of the same part is given as well. Writes `results/generators.json`.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +40,21 @@ from lenspipe.stamps.joined import Source
 
 COUNT = 3000
 FAMILIES = {
-    "diffusion": ({"width": 20}, 3e-3, 2000),
+    "diffusion": ({"width": 16}, 3e-3, 4500),
+    "diffusion-wide": ({"width": 32, "steps": 32}, 2e-3, 4500),
     "gan": ({"width": 128}, 2e-4, 2400),
     "conditional": ({"width": 12}, 5e-4, 1200),
     "dcgan": ({"width": 12}, 5e-4, 1200),
     "wgan": ({"width": 12}, 5e-4, 2400),
     "stylegan": ({"width": 12}, 2e-3, 500),
 }
-"""Settings of the network, learning rate and steps: a few minutes of one core each."""
+"""Settings of the network, learning rate and steps: a few minutes of one core each. What follows a hyphen tells apart
+settings of one family."""
 TOLD = ("diffusion", "conditional")
 """Families that are told the class and the Einstein radius; the others learn lenses alone."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
 N_MADE = 600
-HELP_STEPS = {"diffusion": 600, "conditional": 480}
+HELP_STEPS = {"diffusion": 800, "conditional": 480}
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
 
@@ -61,33 +65,56 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
 @click.option(
     "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
 )
+@click.option("--helping", is_flag=True, help="What a classifier gains alone, and no gates.")
+@click.option("--minutes", default=None, type=float, help="Begin no training after so many. [default: no limit]")
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
-def main(out: Path, count: int, shorter: float, families: tuple[str, ...], finished: bool, keep: bool) -> None:
+def main(
+    out: Path,
+    count: int,
+    shorter: float,
+    families: tuple[str, ...],
+    helping: bool,
+    minutes: float | None,
+    finished: bool,
+    keep: bool,
+) -> None:
     """Simulate, train, judge, record."""
     out.mkdir(parents=True, exist_ok=True)
     if not finished:
-        _make(out, count, shorter, families)
-    gates = {family: _kept(out / f"{family}.json") for family in FAMILIES if (out / f"{family}.json").exists()}
+        _make(out, count, shorter, () if helping else families or tuple(FAMILIES), helping or not families, minutes)
+    gates = {file.stem: _kept(file) for file in sorted(out.glob("*.json")) if not file.stem.startswith("help-")}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
     passed = sum(_follows(gate) for gate in gates.values())
     aims = [record.at_least("generators that pass memorisation and physics", passed, 1)]
     record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
 
 
-def _make(out: Path, count: int, shorter: float, families: tuple[str, ...]) -> None:
-    stamps = _stamps(out, count)
+def _make(
+    out: Path, count: int, shorter: float, families: tuple[str, ...], helping: bool, minutes: float | None
+) -> None:
+    stamps, clock = _stamps(out, count), Clock()
     finder = out / "finder"
     if not (finder / CARD_FILE).exists():
         _classify(stamps, finder, 150, shorter, seed=1)
-    for family in families or FAMILIES:
-        _once(out / f"{family}.json", lambda f=family: _gated(out, stamps, f, shorter))
-    for part in () if families else PARTS:
-        for seed in SEEDS:
-            some = _part(out, stamps, part, seed)
-            for given in ("nothing", *TOLD):
-                name = out / f"help-{part:g}-{seed}-{given}.json"
-                _once(name, lambda s=some, g=given, p=part, k=seed: _helped(out, s, g, p, k, shorter))
+    for file, make in _pieces(out, stamps, shorter, families, helping):
+        if not file.exists():
+            if minutes is not None and clock.wall_s > 60 * minutes:
+                break
+            write_json(file, make())
+            print(file.stem, "done", flush=True)
+
+
+def _pieces(
+    out: Path, stamps: Path, shorter: float, families: tuple[str, ...], helping: bool
+) -> Iterator[tuple[Path, Callable[[], dict[str, Any]]]]:
+    """Each file, and what makes its content."""
+    for family in families:
+        yield out / f"{family}.json", partial(_gated, out, stamps, family, shorter)
+    for given in ("nothing", *TOLD) if helping else ():
+        for part, seed in itertools.product(PARTS, SEEDS):
+            file = out / f"help-{part:g}-{seed}-{given}.json"
+            yield file, partial(_helped, out, stamps, given, part, seed, shorter)
 
 
 def _follows(gate: dict[str, Any]) -> bool:
@@ -97,12 +124,6 @@ def _follows(gate: dict[str, Any]) -> bool:
 def _kept(file: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(file.read_text())
     return found
-
-
-def _once(file: Path, make: Callable[[], dict[str, Any]]) -> None:
-    if not file.exists():
-        write_json(file, make())
-        print(file.stem, "done", flush=True)
 
 
 def _stamps(out: Path, count: int) -> Path:
@@ -120,6 +141,7 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
 
 def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
     model, rate, _ = FAMILIES[family]
+    family = family.partition("-")[0]
     labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
     epochs = 20
     settings = TrainSettings.model_validate(
@@ -170,8 +192,9 @@ def _part(out: Path, stamps: Path, part: float, seed: int) -> Path:
     return folder
 
 
-def _helped(out: Path, some: Path, given: str, part: float, seed: int, shorter: float) -> dict[str, Any]:
+def _helped(out: Path, stamps: Path, given: str, part: float, seed: int, shorter: float) -> dict[str, Any]:
     """Area under the ROC curve on the test split of a classifier of a part, alone or with a generator's stamps."""
+    some = _part(out, stamps, part, seed)
     data: Any = some
     if given != "nothing":
         steps = int(HELP_STEPS[given] * shorter)
@@ -182,10 +205,10 @@ def _helped(out: Path, some: Path, given: str, part: float, seed: int, shorter: 
         data = (Source(str(some), 1.0), Source(str(made), 1.0))
     model = out / f"{some.name}-{given}-finder"
     _classify(data, model, 60, shorter, seed)
-    stamps = StampSet.open(out / "stamps")
-    members = open_members((str(model),), stamps)
-    metrics = judged(members, stamps, JudgeSettings(split="test")).metrics()[members[0].name]
-    kept = {key: metrics[key] for key in ("n", "auroc", "auroc_interval95")}
+    judge = StampSet.open(stamps)
+    members = open_members((str(model),), judge)
+    metrics = judged(members, judge, JudgeSettings(split="test")).metrics()[members[0].name]
+    kept = {key: metrics[key] for key in ("n_lens", "n_other", "auroc", "auroc_interval95")}
     return {"part": part, "seed": seed, "given": given} | kept
 
 

@@ -6,6 +6,7 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lenspipe.nn.families.generating import (
     SLOPE,
@@ -29,8 +30,8 @@ class ConvolutionGenerator(Generating):
     Parameters
     ----------
     pixel_noise : bool
-        Whether noise of every pixel comes in before the last two layers: the noise of a sky, which no latent vector of
-        a hundred numbers can hold.
+        Whether noise of every pixel is added, as strong as the maps say: that of a sky, which no latent vector of a
+        hundred numbers can hold. It goes through no convolution, so what is white stays white.
     critic_norm : str
         Of the opponent (`ConvolutionCritic`).
     """
@@ -66,16 +67,18 @@ class ConvolutionGenerator(Generating):
                 for a, b in itertools.pairwise(widths)
             )
         )
-        n_last = widths[-1] + (n_channel if pixel_noise else 0)
         self.last = nn.Sequential(
-            nn.Conv2d(n_last, width, 3, padding=1), nn.LeakyReLU(SLOPE), nn.Conv2d(width, n_channel, 3, padding=1)
+            nn.Conv2d(widths[-1], width, 3, padding=1), nn.LeakyReLU(SLOPE), nn.Conv2d(width, n_channel, 3, padding=1)
         )
+        self.strength = nn.Conv2d(widths[-1], n_channel, 3, padding=1) if pixel_noise else None
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         """``(n, n_noise)`` and ``(n, n_condition)`` to scaled stamps."""
         latent, *planes = parts_of(noise, self.sizes)
         maps = middle(self.up(self.first(torch.cat([latent, condition], dim=1))), self.stamp_px)
-        made: Tensor = self.last(torch.cat([maps, *planes], dim=1))
+        made: Tensor = self.last(maps)
+        if self.strength is not None:
+            made = made + functional.softplus(self.strength(maps)) * planes[0]
         return made
 
     def critic(self) -> nn.Module:

@@ -13,9 +13,10 @@ from lenspipe.nn.families.generating import Generating
 from lenspipe.nn.network import GeneratorNetwork
 from lenspipe.nn.registry import register
 
-SIGMA_LEAST, SIGMA_MOST, RHO = 0.01, 30.0, 7.0
+SIGMA_LEAST, SIGMA_MOST, RHO = 0.01, 80.0, 7.0
 """Range and spacing of the noise in units of the stamps' spread (Karras et al. 2022, table 1; theirs reach from .002 to
-80 for images whose spread is .5)."""
+80 for images whose spread is .5). The mean of 32 x 32 pixels shows through noise of up to 30 times the spread: a start
+there would draw the flux of a stamp wrongly."""
 
 
 class Block(nn.Module):
@@ -38,12 +39,20 @@ class Block(nn.Module):
         return out
 
 
+def _radius(maps: Tensor) -> Tensor:
+    """Distance from the middle of maps ``(n, map, y, x)``, as a map ``(n, 1, y, x)`` that is 1 half a side away."""
+    y, x = (torch.linspace(-1, 1, side, dtype=maps.dtype, device=maps.device) for side in maps.shape[2:])
+    return torch.hypot(y[:, None], x[None]).expand(len(maps), 1, -1, -1)
+
+
 class Diffusion(Generating):
     """
     Elucidated diffusion (Karras et al. 2022): ``D(x; sigma)`` is the stamp without the noise, scaled as their table 1.
 
-    The U-Net has two levels on blocks of ``fold`` pixels. A stamp is made by their algorithm 1 without churn, which is
-    Heun's second-order steps: the same noise gives the same stamp.
+    The U-Net has two levels on blocks of ``fold`` pixels. It sees how far a block is from the middle, and its lower
+    level sees each map turned by half a turn as well: a galaxy looks the same there, and an arc has its counter-image.
+    A stamp is made by their algorithm 1 without churn, which is Heun's second-order steps: the same noise gives the
+    same stamp.
     """
 
     def __init__(
@@ -54,9 +63,9 @@ class Diffusion(Generating):
         n_told = 2 * width
         self.edge = -stamp_px % (2 * fold)
         self.told = nn.Sequential(nn.Linear(8 + n_condition, n_told), nn.SiLU(), nn.Linear(n_told, n_told), nn.SiLU())
-        self.enter = nn.Conv2d(n_channel * fold**2, width, 3, padding=1)
+        self.enter = nn.Conv2d(n_channel * fold**2 + 1, width, 3, padding=1)
         self.down = Block(width, width, n_told)
-        self.low = nn.ModuleList([Block(width, 2 * width, n_told), Block(2 * width, 2 * width, n_told)])
+        self.low = nn.ModuleList([Block(2 * width, 2 * width, n_told), Block(4 * width, 2 * width, n_told)])
         self.join = Block(3 * width, width, n_told)
         self.up = Block(2 * width, width, n_told)
         self.leave = nn.Sequential(
@@ -75,11 +84,12 @@ class Diffusion(Generating):
         waves = level[:, None] * torch.tensor([1.0, 2.0, 4.0, 8.0], device=level.device)
         told = self.told(torch.cat([torch.cos(waves), torch.sin(waves), condition], dim=1))
         images = functional.pad(images, (0, self.edge, 0, self.edge))
-        first = self.enter(functional.pixel_unshuffle(images, self.fold))
+        folded = functional.pixel_unshuffle(images, self.fold)
+        first = self.enter(torch.cat([folded, _radius(folded)], dim=1))
         fine = self.down(first, told)
         low = functional.avg_pool2d(fine, 2)
         for block in self.low:
-            low = block(low, told)
+            low = block(torch.cat([low, low.flip(2, 3)], dim=1), told)
         maps = self.join(torch.cat([functional.interpolate(low, scale_factor=2.0), fine], dim=1), told)
         maps = self.up(torch.cat([maps, first], dim=1), told)
         found = functional.pixel_shuffle(self.leave(maps), self.fold)

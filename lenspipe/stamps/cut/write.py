@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from lenspipe.disk import scratch_beside
 from lenspipe.stamps.cut.pixels import Stamps
 from lenspipe.stamps.format import part_writer
-from lenspipe.stamps.readers.stream import mask_fraction_fields
-from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
+from lenspipe.stamps.spec import ImageSpec, image_column, mask_fraction_fields, stamp_schema
 from lenspipe.survey.read import TileFacts
 from lenspipe.tables import safe_cell
 from lenspipe.units import NANOJANSKY_ZERO_POINT_AB

@@ -9,11 +9,13 @@ from typing import Any
 
 from lenspipe import plugins
 from lenspipe.errors import ConfigError
+from lenspipe.stamps.readers.blends import BlendsOptions, read_blends
 from lenspipe.stamps.readers.bologna1 import Bologna1Options, read_bologna1
 from lenspipe.stamps.readers.bologna2 import Bologna2Options, read_bologna2
 from lenspipe.stamps.readers.colour_npz import ColourNpzOptions, read_colour_npz
 from lenspipe.stamps.readers.deeplense import DeeplenseOptions, read_deeplense
 from lenspipe.stamps.readers.euclid_q1 import EuclidQ1Options, read_euclid_q1
+from lenspipe.stamps.readers.fields import FieldsOptions, read_fields
 from lenspipe.stamps.readers.fits_cubes import FitsCubesOptions, read_fits_cubes
 from lenspipe.stamps.readers.fits_folder import FitsFolderOptions, read_fits_folder
 from lenspipe.stamps.readers.hdf5 import Hdf5Options, read_hdf5
@@ -34,11 +36,13 @@ class Reader:
 
 
 READERS: dict[str, Reader] = {
+    "blends": Reader("one .npz per blend: pixels, weights and peaks (scarlet)", BlendsOptions, read_blends),
     "bologna1": Reader("Bologna Lens Challenge 1, ground or space", Bologna1Options, read_bologna1),
     "bologna2": Reader("Bologna Lens Challenge 2, VIS and J Y H with its CSV", Bologna2Options, read_bologna2),
     "colour-npz": Reader("one .npz of uint8 colour stamps and a CSV (Space Warps)", ColourNpzOptions, read_colour_npz),
     "deeplense": Reader("DeepLense class folders of .npy or .npz files", DeeplenseOptions, read_deeplense),
     "euclid-q1": Reader("Euclid Q1 lens candidates, multi-extension FITS", EuclidQ1Options, read_euclid_q1),
+    "fields": Reader("pictures of fields, a stamp around each object", FieldsOptions, read_fields),
     "fits-cubes": Reader("one FITS cube a band (deeplenstronomy)", FitsCubesOptions, read_fits_cubes),
     "fits-folder": Reader("a folder of FITS stamps and a CSV of labels", FitsFolderOptions, read_fits_folder),
     "hdf5": Reader("one HDF5 file of stamps in flux units (needs lenspipe[hdf5])", Hdf5Options, read_hdf5),

@@ -87,7 +87,7 @@ def read_pictures(folder: Path, options: PicturesOptions) -> StampStream:
     def read(path: Path) -> LabelledStamp:
         inside = path.relative_to(folder)
         name = inside.with_suffix("").as_posix()
-        planes = _planes(path, len(options.bands), deep=deep)
+        planes = picture_planes(path, len(options.bands), deep=deep)
         planes = planes[:, ::-1] if options.flip_y else planes
         if options.size_px is not None:
             planes = np.stack([central_crop(plane, options.size_px, file=path.name) for plane in planes])
@@ -136,7 +136,7 @@ def _refuse_deep_colour(path: Path) -> None:
         )
 
 
-def _planes(path: Path, n_band: int, *, deep: bool) -> NDArray[np.float32]:
+def picture_planes(path: Path, n_band: int, *, deep: bool) -> NDArray[np.float32]:
     """Pixels ``(band, y, x)`` of a picture, rows from the top; NaN where it is transparent."""
     try:
         _refuse_deep_colour(path)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.errors import DataError, TileError
-from lenspipe.stamps.spec import ImageSpec, image_column, stamp_schema
+from lenspipe.stamps.spec import ImageSpec, image_column, mask_fraction_fields, stamp_schema
 
 TABLE_BYTES = 32 << 20
 """Image bytes a table: the memory of a conversion, whatever the size of the data set."""
@@ -49,18 +49,6 @@ class StampStream:
     """``(stamp, reason)`` of stamps that cannot be read; grows while the tables are read."""
     n: int | None
     """Number of stamps that the reader will try, where it is known beforehand."""
-
-
-def mask_fraction_fields(bands: Iterable[str]) -> list[pa.Field]:
-    """Columns ``mask_fraction_<band>``: the fraction of a stamp's pixels that were masked and set to 0."""
-    return [
-        pa.field(
-            f"mask_fraction_{band}",
-            pa.float32(),
-            metadata={"unit": "1", "description": f"fraction of masked pixels in band {band}; they are 0 in the image"},
-        )
-        for band in bands
-    ]
 
 
 def stream_stamps(

@@ -1,0 +1,85 @@
+"""
+Ordinary galaxies of five surveys under finders of g r i: do scores depend on the survey, and how many pass KiDS's 1 %?
+
+    python -m benchmarks.studies.finder_survey.others ground-gri ground-gri-graded --real ../shared/data
+
+KiDS rows 1690 on, DES early types and luminous red galaxies, HSC luminous galaxies and blends, objects of CFHTLS
+fields, and Pan-STARRS galaxies that are lenses whose arcs are below the noise. ``early`` are red and bright enough to
+carry arcs: surveys are compared with each other (`lenspipe.stats.survey_probe`) on these too, as the others differ
+in kind. `ground-gri` has seen some of these DES galaxies, no finder here those of HSC or Pan-STARRS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from scipy.special import expit
+
+from benchmarks import record
+from benchmarks.studies.data import des_hosts
+from benchmarks.studies.finder_ground.hosts import LEAST_SCALE_ARCSEC
+from benchmarks.studies.finder_ground.make_stamps import CARD
+from benchmarks.studies.finder_survey.mixture import other_hosts
+from benchmarks.studies.real_sky.ground import host_logits, kids_test, logits, ordinary
+from lenspipe.infer.predict import Predictor
+from lenspipe.nn.card import find_model
+from lenspipe.simulate.paint.host import Host
+from lenspipe.simulate.paint.scene import host_size_px
+from lenspipe.stats.intervals import fraction
+from lenspipe.stats.recall import threshold_passed_by
+from lenspipe.stats.survey_probe import SurveyProbe
+
+PS1_SCALE_ARCSEC = 0.25
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("--real", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of real pixels.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the noise beyond small cutouts.")
+@click.option("--name", default="finders_survey_others", show_default=True, help="Name of the record.")
+@record.keep_option
+def main(models: tuple[str, ...], real: Path, seed: int, name: str, keep: bool) -> None:
+    """Score ordinary galaxies of several surveys by MODELs."""
+    rng = np.random.default_rng([seed, 9])
+    of_survey: dict[str, list[Host]] = {"des": des_hosts(real, host_size_px(CARD, 0.263, LEAST_SCALE_ARCSEC), rng)}
+    for host in other_hosts(real, rng):
+        of_survey.setdefault(host.name.split("-")[0], []).append(host)
+    with np.load(real / "stamps/ps1_lens_hosts/ps1_hosts_gri_njy.npz") as archive:
+        ps1 = archive["images"].astype(np.float32)
+    ps1 -= np.median(ps1, axis=(2, 3), keepdims=True)
+    found: dict[str, Any] = {}
+    for model in models:
+        predictor = Predictor(find_model(model))
+        tile = kids_test(real, predictor)
+        kids = ordinary(tile)
+        scores = {"kids": (host_logits(predictor, kids), np.array([host.kind == "early" for host in kids]))}
+        for survey, hosts in of_survey.items():
+            one = np.concatenate([logits(predictor, h.pixels_njy[None], h.pixel_scale_arcsec) for h in hosts])
+            scores[survey] = one, np.array([host.kind == "early" for host in hosts])
+        scores["ps1"] = logits(predictor, ps1, PS1_SCALE_ARCSEC), np.ones(len(ps1), bool)
+        at = threshold_passed_by(scores["kids"][0], 0.01)
+        probes = {kind: SurveyProbe() for kind in ("all", "early")}
+        for survey, (logit, early) in scores.items():
+            for kind, probe in probes.items():
+                rows = early if kind == "early" else np.ones(len(early), bool)
+                n = int(rows.sum())
+                probe.add(expit(logit[rows]), np.zeros(n, bool), np.full(n, survey, object))
+        found[Path(model).name] = {
+            "above_the_1_percent_of_kids": {
+                survey: {
+                    "all": fraction(int((logit > at).sum()), len(logit)),
+                    "early": fraction(int((logit[early] > at).sum()), int(early.sum())),
+                    "median_logit": float(np.median(logit)),
+                }
+                for survey, (logit, early) in scores.items()
+            },
+            "survey_probe": {kind: probe.found() for kind, probe in probes.items()},
+        }
+    record.write(name, {"models": found}, keep=keep)
+
+
+if __name__ == "__main__":
+    main()
