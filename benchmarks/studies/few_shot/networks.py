@@ -54,8 +54,9 @@ KEPT = ("auc", "auroc", "auroc_micro", "auroc_interval95", "auroc_micro_interval
 @click.option("--seeds", default=2, show_default=True)
 @click.option("--task", "tasks", multiple=True, default=("find", "classify"), show_default=True)
 @click.option("--method", "methods", multiple=True, default=METHODS, show_default=True, help="Embeddings; 'none'.")
+@click.option("--name", default="few_shot_networks", show_default=True, help="Of the record.")
 @record.keep_option
-def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...], keep: bool) -> None:
+def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...], name: str, keep: bool) -> None:
     """Train what is not there, and record all."""
     made = {"find": lambda: data.simulated(work), "classify": lambda: data.instruments(work)[0]}
     folders = {task: made[task]() for task in sorted(set(tasks))}
@@ -66,12 +67,11 @@ def main(work: Path, seeds: int, tasks: tuple[str, ...], methods: tuple[str, ...
             print(json.dumps(found["embeddings"][-1]), flush=True)
     for seed in range(seeds):
         for task in tasks:
-            for name, network in FAMILIES.items():
-                found["families"].append(compared(work, folders[task], task, name, network, seed))
+            for family, network in FAMILIES.items():
+                found["families"].append(compared(work, folders[task], task, family, network, seed))
                 print(json.dumps(found["families"][-1]), flush=True)
-    record.write(
-        "few_shot_networks", found | {"settings": COMMON, "for classes": LONGER, "networks": FAMILIES}, keep=keep
-    )
+    settings = {"settings": COMMON, "for classes": LONGER, "networks": FAMILIES}
+    record.write(name, found | settings, keep=keep)
 
 
 def embedded(work: Path, folder: Path, task: str, method: str) -> dict[str, Any]:

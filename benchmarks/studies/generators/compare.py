@@ -42,6 +42,7 @@ COUNT = 3000
 FAMILIES = {
     "diffusion": ({"width": 16}, 3e-3, 4500),
     "diffusion-wide": ({"width": 32, "steps": 32}, 2e-3, 4500),
+    "diffusion-long": ({"width": 32, "steps": 32}, 2e-3, 9000),
     "gan": ({"width": 128}, 2e-4, 2400),
     "conditional": ({"width": 12}, 5e-4, 1200),
     "dcgan": ({"width": 12}, 5e-4, 1200),
