@@ -32,6 +32,7 @@ ROUNDS, ROUNDS_SCARCE, ROUNDS_RAY = 8, 4, 2
 FINISHED = (
     "the folder of the calibrated copy exists",
     "holds a run already",
+    "holds a model already",
     "the folder exists",
     "the output exists",
     "is in it already",

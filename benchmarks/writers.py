@@ -149,6 +149,9 @@ WRITERS = (
         ("catalog", "{stock}/run", "--out", "{here}/cat", *_LISTS, "--distributed", "--workers", "2"),
         ray=True,
     ),
+    Writer("generate", ("generate", "{stock}/generator", "--count", "40", "--seed", "2", "--out", "{here}/set")),
+    Writer("shots", ("shots", "{stock}/model", "--shots", "{stock}/graded", "--out", "{here}/mine")),
+    Writer("catalog --back", ("catalog", "--out", "{here}/cat", "--back", "1", *_LISTS), begins_with={"cat3": "cat"}),
 )
 """Every command that writes. The two of `lenspipe` that write nothing but a file that is named are not here: `similar
 --out` and `settings`."""
@@ -173,6 +176,14 @@ def make_stock(stock: Path) -> None:
     _lenspipe("catalog", f"{stock}/run", "--out", f"{stock}/cat", "--match", f"{stock}/lenses.csv")
     shutil.copytree(stock / "cat", stock / "cat2")
     _lenspipe("catalog", f"{stock}/run2", "--out", f"{stock}/cat2", "--append", "--match", f"{stock}/lenses.csv")
+    shutil.copytree(stock / "cat", stock / "cat3")
+    _lenspipe(
+        "catalog", "--out", f"{stock}/cat3", "--remove-rows", f"{stock}/rows.csv", "--match", f"{stock}/lenses.csv"
+    )
+    _lenspipe("train", "--data", f"{stock}/stamps", "--task", "generate", "--model", "conditional", "--out",
+              f"{stock}/generator", *_SMALL, *LOCAL)  # fmt: skip
+    _lenspipe("grades", f"{stock}/grades.csv", "--run", f"{stock}/run", "--out", f"{stock}/g.parquet", "--stamps",
+              f"{stock}/graded")  # fmt: skip
     (stock / "done").touch()
 
 
@@ -272,7 +283,7 @@ table is) and what a calibration says of its data, which do: it has the digest o
 """
 _DATES = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(\+00:00|Z)?")
 _SAID_IN_CARDS = {"DATE", "CHECKSUM", "DATASUM"}
-_NOT_THE_END = re.compile(r"(^|/)(parts/|\.lock$|\.[^/]+\.lock$|\.training/|attempts/|part-\d{8}T\d{6}-)")
+_NOT_THE_END = re.compile(r"(^|/)(parts/|\.lock$|\.[^/]+\.lock$|\.training/|attempts/|part-\d{8}T\d+-)")
 """A run's ledger holds one part or another by when it was cut off; its tables are what it comes to."""
 
 

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from lenspipe.stamps.spec import ImageSpec
 
 READER_NAMES = (
+    "blends",
     "bologna1",
     "bologna2",
     "colour-npz",
     "deeplense",
     "euclid-q1",
+    "fields",
     "fits-cubes",
     "fits-folder",
     "hdf5",

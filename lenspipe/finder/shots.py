@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.disk import locked
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import read_graded
@@ -119,8 +120,7 @@ def finder_of_shots(
     ConfigError, DataError, ModelError
         The folder holds a model; an example cannot be read; there are none of a class; the model has no such layer.
     """
-    if (out / CARD_FILE).exists():
-        raise ConfigError("the folder holds a model already", out=str(out))
+    _demand_new(out)
     folder = find_model(model)
     module, card = load_model(folder)
     if card.features or card.sees != "raw":
@@ -155,9 +155,16 @@ def finder_of_shots(
             "created": "",
         }
     )
-    card = save_model(out, taught, made)
-    write_readme(out, "model")
+    with locked(out):
+        _demand_new(out)
+        card = save_model(out, taught, made)
+        write_readme(out, "model")
     return card
+
+
+def _demand_new(out: Path) -> None:
+    if (out / CARD_FILE).exists():
+        raise ConfigError("the folder holds a model already", out=str(out))
 
 
 def read_by_last(module: Network, images: NDArray[np.float32]) -> Array:

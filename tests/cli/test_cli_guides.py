@@ -51,7 +51,8 @@ class Reader:
             if snippet.language == "python":
                 exec(compile(snippet.text, where, "exec"), self.names)
             elif snippet.language == "toml":
-                (self.here / snippet.file).write_text(snippet.text)
+                if snippet.file:
+                    (self.here / snippet.file).write_text(snippet.text)
             else:
                 for words in words_of(snippet):
                     if words[0] != "ray" and program(words):  # a cluster, and what is not of this project
@@ -222,7 +223,8 @@ def simulations(r):
 
 
 def training(r):
-    r.has("substructure", "sub")
+    kind = ["simulate", "--recipe", "substructure-1", "--count", "60", "--out", "sub", "--runner", "local"]
+    assert CliRunner().invoke(group, kind, catch_exceptions=False).exit_code == 0
     r.has("stamps", "spacewarps")
     r.has("stamps", "kids_negatives")
     (r.here / "train.toml").write_text("[optim]\nwarmup_fraction = 0.1\n")

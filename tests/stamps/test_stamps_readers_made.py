@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 
+from lenspipe.cli.stamps import READER_NAMES
 from lenspipe.errors import ConfigError
 from lenspipe.stamps.format import image_array
 from lenspipe.stamps.readers import READERS
@@ -359,12 +360,53 @@ def test_a_catalogue_with_a_key_twice_or_without_its_column_is_refused(tmp_path)
     [
         n
         for n in READERS
-        if n not in ("fits-folder", "fits-cubes", "deeplense", "colour-npz", "npz", "pictures", "hdf5")
+        if n
+        not in ("fits-folder", "fits-cubes", "deeplense", "colour-npz", "npz", "pictures", "hdf5", "blends", "fields")
     ],
 )
 def test_an_empty_folder_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="no "):
         read(name, tmp_path)
+
+
+# blends and fields
+
+BLENDS = {"bands": ["g", "r"], "pixel_scale_arcsec": 0.2, "zero_point_ab": 31.4, "size_px": 7}
+
+
+def test_every_command_name_of_a_reader_is_one():
+    assert sorted(READER_NAMES) == sorted(READERS)
+
+
+def test_a_blend_is_masked_where_it_has_no_weight_and_beyond_its_edge_and_a_broken_one_is_named(tmp_path):
+    pixels = np.arange(40, dtype=np.float32).reshape(2, 4, 5) + 1
+    weights = np.ones_like(pixels)
+    weights[1, 3, 4] = 0
+    np.savez(tmp_path / "a.npz", images=pixels, weights=weights, peaks=[[0, 0], [3, 2]])
+    np.savez(tmp_path / "b.npz", images=pixels, weights=weights, peaks=[[9, 9]])
+    table, dropped = read("blends", tmp_path, **BLENDS)
+    (stamp,) = image_array(table, "image")
+    np.testing.assert_array_equal(stamp[0, 1:5, 0:5], pixels[0])  # the peak at x 3, y 2 in the middle
+    assert stamp[1, 4, 4] == 0 and table["mask_fraction_r"][0].as_py() == pytest.approx(1 - 19 / 49)
+    assert list(dropped) == ["b.npz"] and "within the image" in dropped["b.npz"]
+    with pytest.raises(ConfigError, match=r"no \.npz files"):
+        (tmp_path / "none").mkdir()
+        read("blends", tmp_path / "none", **BLENDS)
+
+
+def test_fields_without_pictures_an_even_side_and_a_pattern_without_its_group_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no PNG or JPEG"):
+        read("fields", tmp_path, pixel_scale_arcsec=0.2)
+    (tmp_path / "a__b__c.png").write_bytes(b"not a picture")
+    for wrong, said in (
+        ({"size_px": 10}, "odd"),
+        ({"field_class": "x"}, "group named field"),
+        ({"bands": ["i"]}, "three"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            read("fields", tmp_path, pixel_scale_arcsec=0.2, **wrong)
+    table = READERS["fields"].read(tmp_path, READERS["fields"].options(pixel_scale_arcsec=0.2))
+    assert list(table.tables) == [] and table.dropped[0][0] == "a__b__c.png"
 
 
 # npz of fluxes
