@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from lenspipe.simulate.population import Range, SourcePopulation
 from lenspipe.toml import Table
@@ -25,6 +27,13 @@ class HostConfig(Table):
     """Smallest axis ratio."""
     known_lenses: tuple[str, ...] = ("lenscat",)
     """Lists of lenses that no arcs are painted on."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON what came later is left out where it is not said, so that older requests stay the same."""
+        whole: dict[str, Any] = handler(self)
+        later = ("colour_bands", "colour_min")
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k in later and v in ([], None))}
 
 
 class CompletenessConfig(Table):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lenspipe.learn.settings import AugmentSettings, OptimSettings, SamplingSettings, TrainSettings
 from lenspipe.toml import Table
@@ -93,6 +93,12 @@ class ContinueSettings(Table):
     base_part: float = Field(default=0.0, ge=0, lt=1)
     """Part of the weights that stays the base's: the network is the mean of base and training by it. Half keeps most of
     what the base knew of other surveys' arcs and galaxies while grades teach (`docs/results/finder_survey.md`)."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON ``base_part`` is left out where it is 0, so that older requests stay the same."""
+        whole: dict[str, Any] = handler(self)
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "base_part" and not v)}
 
 
 class FinderSettings(Table):

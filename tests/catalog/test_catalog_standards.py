@@ -22,7 +22,13 @@ from lenspipe.schema import field
 
 SCHEMA = pa.schema(
     [
-        field("ra", pa.float64(), "An object's place, in words enough for a card and its CONTINUE: é", ucd="pos.eq.ra"),
+        field(
+            "ra",
+            pa.float64(),
+            "An object's place, in words enough for a card and its CONTINUE: é",
+            unit="deg",
+            ucd="pos.eq.ra",
+        ),
         field("run_id", pa.string(), "A column that has the name of a fact"),
         field("letter", pa.string(), "One letter long"),
         field("empty", pa.string(), "Never known"),

@@ -15,7 +15,9 @@ from lenspipe.survey.layout import read_layout
 BEFORE = json.loads((Path(__file__).parent / "requests_before.json").read_text())
 """As they were on 28 November 2026; a difference here means that runs of before cannot be resumed."""
 NOW = {
-    **{c.__name__: c for c in (ScanConfig, TrainSettings, FinderSettings, CompletenessConfig)},
+    **{c.__name__: c for c in (ScanConfig, TrainSettings, FinderSettings)},
+    # its hosts were the redder half once; now the run's own colours part them
+    "CompletenessConfig": lambda: CompletenessConfig.model_validate({"hosts": {"red_part": 0.5}}),
     **{name: lambda name=name: read_layout(name) for name in ("kids", "generic")},
     **{name: lambda name=name: read_recipe(name) for name in ("ground-gri", "model-f")},
 }
