@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lenspipe.simulate.population import Range, SourcePopulation
 from lenspipe.toml import Table
@@ -27,6 +27,12 @@ class HostConfig(Table):
     """Smallest axis ratio."""
     known_lenses: tuple[str, ...] = ("lenscat",)
     """Lists of lenses that no arcs are painted on."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> HostConfig:
+        if self.colour_min is not None and self.red_part is not None:
+            raise ValueError("colour_min and red_part are two ways to say which hosts are red: give one")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

@@ -25,10 +25,11 @@ NEAR_KNOWN_ARCSEC = 5.0
 
 def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]) -> tuple[HostChoice, int]:
     """
-    The choice of hosts that `lenspipe finder` makes too (`lenspipe.scan.hosts`), and how many rows of the run it has.
+    The choice of hosts, by the functions that `lenspipe finder` calls too (`lenspipe.scan.hosts`), and how many rows of
+    the run it has.
 
     Where neither a colour nor a part is given, hosts are redder than where the two modes of the colours of galaxies
-    within all other cuts part.
+    within all other cuts part; a finder asks for other limits, and measures before them.
 
     Parameters
     ----------
@@ -40,10 +41,14 @@ def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]
     Raises
     ------
     ConfigError
-        No row of the run is within the cuts.
+        No row of the run is within the cuts, or a colour is asked for in a survey of one band.
     """
     band = selection_band(run.bands)
     colour = colour_bands_of(run.bands, config.colour_bands)
+    if colour is None and (config.colour_min is not None or config.red_part not in (None, 1.0)):
+        raise ConfigError(
+            "a survey of one band has no colours: leave hosts.colour_min and hosts.red_part out", band=band
+        )
     least = config.radius_min_psf * psf_fwhm_arcsec.get(band, 0.0) / 2
     cuts = HostCuts(
         mag=config.mag,
@@ -83,17 +88,19 @@ def measure_cuts(run: Run, config: HostConfig, psf_fwhm_arcsec: dict[str, float]
         )
     choice = HostChoice(band, colour, cuts)
     if colour is None or config.red_part == 1:
-        return choice, n_row
-    threshold = config.colour_min
+        return dataclasses.replace(choice, said="hosts of every colour"), n_row
+    threshold, said = config.colour_min, "given"
     if threshold is None and config.red_part is None and counts.sum() >= 2 * LEAST:
-        threshold = red_sequence(colour, _sample(counts)).threshold_mag
+        found = red_sequence(colour, _sample(counts))
+        threshold, said = found.threshold_mag, found.said().partition("(")[2].rstrip(")")
     if threshold is None:  # the reddest part, which is also what a few galaxies with one mode give
         above = np.cumsum(counts[::-1])[::-1]  # rows in this bin and redder ones
         edge = int(np.flatnonzero(above >= (config.red_part or REDDEST) * counts.sum())[-1])
         threshold = float(COLOUR_BINS[max(0, edge - 1)])
+        said = f"the reddest {config.red_part or REDDEST:.0%} of {counts.sum()} galaxies"
     cuts = dataclasses.replace(cuts, colour_min=threshold)
     n_host = int(counts[int(np.digitize(threshold, COLOUR_BINS)) :].sum())
-    return HostChoice(band, colour, cuts), n_host
+    return HostChoice(band, colour, cuts, f"hosts have {colour[0]} - {colour[1]} > {threshold:.2f} ({said})"), n_host
 
 
 def _sample(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -38,6 +38,8 @@ class HostChoice:
     colour: tuple[str, str] | None
     """Blue and red band; None in a survey of one band."""
     cuts: HostCuts
+    said: str = ""
+    """How the colour of hosts was chosen, in words."""
 
 
 def places_schema(bands: Sequence[str]) -> pa.Schema:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from lenspipe.rundir import atomic_path, open_run
 from lenspipe.runner import Progress, Start
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.context import ScanContext, ShardTask
-from lenspipe.scan.ledger import done_shards, iter_counted, part_files
+from lenspipe.scan.ledger import done_shards, iter_counted, part_files, session_name
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import plain_s, tasks_of
 from lenspipe.scan.readers.contract import Reader
@@ -205,7 +203,7 @@ def paint_run(
     seconds: dict[str, float] = {}
     with open_run(folder, request, resume=resume, command="--out", readme="completeness"):
         same_models(folder / MODEL, setting.context.models)
-        session = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        session = max(session_name(folder / BARE), session_name(folder / PAINTED))
         _work(
             BARE, [task_in(t, BARE) for t in setting.tasks], setting.bare(), folder, runner, progress, session, seconds
         )
@@ -349,9 +347,9 @@ def _failures(parts: Path, tasks: Sequence[ShardTask]) -> list[str]:
 
 
 def _assumed(setting: Setting) -> list[str]:
-    """Lines on what was not measured."""
+    """Lines on what was chosen, and what was not measured."""
     bands, config = setting.run.bands, setting.config
-    lines = []
+    lines = [setting.bare_change.hosts.said] if setting.bare_change.hosts.said else []
     if unknown := [band for band in bands if band not in config.njy_per_electron]:
         lines.append(
             f"no gain is known in {' '.join(unknown)}, so arcs have no photon noise there: "

@@ -251,7 +251,8 @@ def train_members(
             keep_head=base is not None,
             progress=progress,
         )
-        if base is not None and settings.go_on.base_part:
+        mixed = (out / TRAINED / CARD_FILE).exists()  # by an earlier try, with another part
+        if base is not None and (settings.go_on.base_part or mixed):
             card = keep_of_base(out, base.folder, settings.go_on.base_part)
         if isinstance(card.outputs, Find) and card.outputs.calibration is None:
             calibrate_member(out, stamps, progress)
@@ -284,7 +285,7 @@ def keep_of_base(folder: Path, base: Path, part: float) -> ModelCard:
     if not (trained / CARD_FILE).exists():
         save_model(trained, *load_model(folder))
     card = read_card(folder)
-    if card.training.get("base_part") == part:
+    if card.training.get("base_part", 0.0) == part:
         return card
     begun = load_model(base)[0].state_dict()
     network, card = load_model(trained)
@@ -293,8 +294,9 @@ def keep_of_base(folder: Path, base: Path, part: float) -> ModelCard:
         for name, tensor in network.state_dict().items()
     }
     network.load_state_dict(mean)
-    facts = card.training | {"base_part": part}
-    return save_model(folder, network, card.with_outputs(calibration=None).model_copy(update={"training": facts}))
+    facts = {key: value for key, value in card.training.items() if key != "base_part"}
+    changes = {"training": facts | ({"base_part": part, "metrics_of": "the training, before the mean"} if part else {})}
+    return save_model(folder, network, card.with_outputs(calibration=None).model_copy(update=changes))
 
 
 def calibrate_member(folder: Path, stamps: Path, progress: Progress) -> None:

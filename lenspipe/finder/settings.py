@@ -92,7 +92,8 @@ class ContinueSettings(Table):
     """Peak learning rate."""
     base_part: float = Field(default=0.0, ge=0, lt=1)
     """Part of the weights that stays the base's: the network is the mean of base and training by it. Half keeps most of
-    what the base knew of other surveys' arcs and galaxies while grades teach (`docs/results/finder_survey.md`)."""
+    what the base knew of other surveys' arcs and galaxies while grades teach: measured for `small-cnn` and 200 steps
+    (`docs/results/finder_survey.md`)."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

@@ -226,8 +226,6 @@ class Maker:
             "grades": digest_of_files(self.request.grades),
             "train": self.request.settings.model_dump(mode="json", include={"train", "go_on", "grades"}),
         }
-        if not asked["train"]["go_on"]["base_part"]:  # came later: older folders can be taken up
-            del asked["train"]["go_on"]["base_part"]
         if records and all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
             if (had := records[-1]["asked"]["families"]) != asked["families"]:
                 raise ConfigError(

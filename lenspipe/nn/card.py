@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -238,12 +239,25 @@ def digest(folder: str | Path) -> str:
     total = hashlib.sha256()
     for name in (CARD_FILE, WEIGHTS_FILE):
         try:
-            total.update(hashlib.sha256((Path(folder) / name).read_bytes()).digest())
+            content = (Path(folder) / name).read_bytes()
         except OSError as error:
             raise ModelError(
                 f"not a model: its {name} cannot be read ({error.strerror})", folder=str(folder)
             ) from error
+        total.update(hashlib.sha256(_said(content) if name == CARD_FILE else content).digest())
     return total.hexdigest()[:16]
+
+
+def _said(card: bytes) -> bytes:
+    """The bytes of a card without ``neighbours``, which say where a model may be used and nothing of what it says."""
+    if b'"neighbours"' not in card:
+        return card
+    try:
+        facts = json.loads(card)
+    except ValueError:
+        return card
+    facts.pop("neighbours", None)
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def shipped_models() -> list[str]:

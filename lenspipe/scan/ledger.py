@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from collections.abc import Iterator, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -39,6 +41,17 @@ def _new_part(folder: Path | str, name: str) -> AbstractContextManager[Path]:
 def part_files(folder: Path) -> list[Path]:
     """Committed parts, in order of name."""
     return sorted(p for p in folder.glob("*.parquet") if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def session_name(parts: Path) -> str:
+    """
+    Name of a session, after those of all earlier ones, whatever the clocks of their machines said.
+
+    Parts are read in order of name: a later session's word on a failure is the last.
+    """
+    stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S%f}"
+    last = max((path.name.partition("-")[2].partition("-")[0] for path in part_files(parts)), default="")
+    return f"{stamp if stamp > last else last + '0'}-{uuid.uuid4().hex[:6]}"
 
 
 def done_shards(folder: Path) -> set[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from lenspipe.scan.context import ScanContext, ShardTask
 from lenspipe.scan.familiarity import familiarity_record
 from lenspipe.scan.finalize import CANDIDATES, FAILED, SHARDS, Settle, Totals, finalize
 from lenspipe.scan.finished import KEY, recorded, state_of, unchanged
-from lenspipe.scan.ledger import PARTS, any_done, look_through, part_files
+from lenspipe.scan.ledger import PARTS, any_done, look_through, part_files, session_name
 from lenspipe.scan.models import check_tiles, choose_readers, same_models
 from lenspipe.scan.plan import Tasks, plain_s, plan_tiles, read_plan, replace_tiles, unplanned_tiles, write_plan
 from lenspipe.scan.prior import SurveyPrior, survey_prior
@@ -157,7 +155,7 @@ def run_scan(
             return ScanResult(folder, Totals(**whole["counts"]), finder, chosen.no_model, seconds, whole["exit_code"])
         if whole is not None:
             done = _done(folder, progress)
-        session = _session(folder / PARTS)
+        session = session_name(folder / PARTS)
         attempts = location(folder / ATTEMPTS / session)
         context = ScanContext(request.config, request.layout, bands, attempts, chosen.readers)
         if chosen.no_model:
@@ -275,17 +273,6 @@ def _plan(
         plan = plan_tiles(tiles, request.layout, request.config, on_tile=progress.advance)
     write_plan(path, plan, bands=bands)
     return plan, bands, True
-
-
-def _session(parts: Path) -> str:
-    """
-    Name of a session, after those of all earlier ones, whatever the clocks of their machines said.
-
-    Parts are read in order of name: a later session's word on a failure is the last.
-    """
-    stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S%f}"
-    last = max((path.name.partition("-")[2].partition("-")[0] for path in part_files(parts)), default="")
-    return f"{stamp if stamp > last else last + '0'}-{uuid.uuid4().hex[:6]}"
 
 
 def _scan(

@@ -17,9 +17,10 @@ from lenspipe.scan import finished
 from lenspipe.scan import run as scan_run
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.finalize import finalize
+from lenspipe.scan.ledger import session_name
 from lenspipe.scan.local import scan_local
 from lenspipe.scan.request import ScanRequest
-from lenspipe.scan.run import _session, run_scan
+from lenspipe.scan.run import run_scan
 from lenspipe.survey.layout import read_layout
 
 local = here(scan_local)
@@ -380,7 +381,7 @@ def test_a_session_comes_after_all_earlier_ones_whatever_the_clock_says(tmp_path
     for name in names:
         (tmp_path / name).touch()
     for _ in range(3):
-        name = f"part-{_session(tmp_path)}-000000.parquet"
+        name = f"part-{session_name(tmp_path)}-000000.parquet"
         assert name > max(n for n in names if n.startswith("part-"))
         (tmp_path / name).touch()
         names.append(name)

@@ -70,15 +70,16 @@ def read_blends(folder: Path, options: BlendsOptions) -> StampStream:
         if file in broken:
             raise broken[file]
         pixels, lost, peaks = _open(file, options)
+        name = file.relative_to(folder).with_suffix("").as_posix()
         order = np.argsort(-_brightness(pixels, lost, peaks), kind="stable")
         x, y = peaks[order[number]]
         side = 2 * (options.size_px // 2) + 1  # an even stamp lies half a pixel towards the origin
         cut, _ = extract_cutouts(pixels * factor, lost, np.array([x]), np.array([y]), size_px=side, fill=np.nan)
         return LabelledStamp(
-            file.stem if options.peaks == "brightest" else f"{file.stem}-{number}",
+            name if options.peaks == "brightest" else f"{name}-{number}",
             {"image": cut[0, :, : options.size_px, : options.size_px]},
             options.label or None,
-            file.stem,
+            name,
             {"n_peak": len(peaks)},
         )
 
@@ -123,5 +124,5 @@ def _brightness(
 ) -> NDArray[np.float64]:
     """Sum of bands in the 3 x 3 pixels around each peak, lost ones as 0."""
     whole = np.pad(np.where(lost, 0, pixels).sum(axis=0, dtype=np.float64), 1)
-    x, y = np.floor(peaks + 0.5).astype(int).T
+    x, y = np.minimum(np.floor(peaks + 0.5).astype(int), np.array(pixels.shape[:0:-1]) - 1).T
     return sum((whole[y + dy, x + dx] for dy in range(3) for dx in range(3)), start=np.zeros(len(peaks)))

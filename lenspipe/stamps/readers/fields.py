@@ -85,6 +85,7 @@ def read_fields(folder: Path, options: FieldsOptions) -> StampStream:
             last = item.file, _planes(item.file, options)
         planes = last[1]
         name = re.fullmatch(pattern, item.file.stem)
+        inside = item.file.relative_to(folder).with_suffix("").as_posix()
         cut, _ = extract_cutouts(
             planes,
             ~np.isfinite(planes),
@@ -94,10 +95,10 @@ def read_fields(folder: Path, options: FieldsOptions) -> StampStream:
             fill=np.nan,
         )
         return LabelledStamp(
-            f"{item.file.stem}-{item.number}",
+            f"{inside}-{item.number}",
             {"image": cut[0]},
             options.label or None,
-            item.file.stem,
+            inside,
             {
                 "field_class": name["field"] if name else None,
                 "x_px": float(item.x_px),
