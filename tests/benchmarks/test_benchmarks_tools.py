@@ -36,7 +36,13 @@ TOOLS = {
 }
 LIBRARIES = {"data.py", "hosts.py", "page.py", "ground.py", "space.py", "ideal.py", "smooth.py"}
 """Files of studies that are no scripts."""
-SCRIPTS = [p for p in sorted(BENCHMARKS.rglob("*.py")) if p.name not in {"__init__.py", *TOOLS, *LIBRARIES}]
+PEERS = BENCHMARKS / "peer_scripts"
+"""What `benchmarks.peers` runs in the environments of other packages, where lenspipe is not."""
+SCRIPTS = [
+    p
+    for p in sorted(BENCHMARKS.rglob("*.py"))
+    if p.name not in {"__init__.py", *TOOLS, *LIBRARIES} and p.parent != PEERS
+]
 
 
 @pytest.fixture

@@ -108,10 +108,7 @@ def test_both_pass_tables_of_every_type_also_without_rows(n, tmp_path):
     assert votable_complaints(header, tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("good", "bad"),
-    [('datatype="double"', 'datatype="real"'), ('unit="deg"', 'unit="degrees of arc"'), ("TABLE", "TABEL")],
-)
+@pytest.mark.parametrize(("good", "bad"), [('datatype="double"', 'datatype="real"'), ("TABLE", "TABEL")])
 def test_astropy_has_something_against_a_table_that_is_not_valid(good, bad):
     header = votable_header(made(1), name="model", description="d", facts=FACTS)
     assert good in header
