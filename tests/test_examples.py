@@ -20,7 +20,8 @@ EXAMPLES = [name_of(path) for path in SOURCES if ">>> " in path.read_text(encodi
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_examples_of_a_module_hold(name: str) -> None:
+def test_the_examples_of_a_module_hold(name: str, monkeypatch) -> None:
+    monkeypatch.setattr("lenspipe.distributed.choice.has_joined", lambda: False)  # another test may have
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried and not failed
 
