@@ -10,8 +10,8 @@ from lenspipe.cores import usable_cores
 from lenspipe.distributed.address import has_joined
 from lenspipe.runner import RunnerName, RunnerT, Start, Workers, here
 
-RAY_START_S = 12.0
-"""What a local Ray and its first tasks took when scans ran in Ray Data (`scan_ray_speed`, November 2026)."""
+RAY_START_S = 5.0
+"""What a local Ray takes until its first worker has what it needs (`scan_ray_speed`)."""
 
 
 def is_cluster_named() -> bool:
@@ -33,7 +33,7 @@ def choose(plain_s: float | None, workers: int | Workers | None = None) -> tuple
     Examples
     --------
     >>> choose(3.0, workers=2)
-    (False, 'Without Ray, which would take 12 s to start: there is about 3 s of work.')
+    (False, 'Without Ray, which would take 5 s to start: there is about 3 s of work.')
     >>> choose(600.0, workers=2)
     (True, 'With Ray on 2 cores: there is about 10 min of work for one.')
     """

@@ -55,7 +55,7 @@ def test_a_scan_says_which_runner_it_takes_and_its_plan_says_what_it_costs(tmp_p
         assert ended.value.code == 0
         shown = capsys.readouterr()
         said = " ".join((shown.out + shown.err).replace("│", " ").split())
-        assert "Without Ray, which would take 12 s to start" in said
+        assert "Without Ray, which would take 5 s to start" in said
         if more:
             assert "no scores" in said and "about 1 s of one core" in said
     assert "RAY_ADDRESS" not in os.environ
