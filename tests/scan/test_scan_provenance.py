@@ -1,14 +1,13 @@
 # What a run was told of its inputs can be seen: in shards.parquet, run.json and the summary.
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sky import write_tile
 from test_scan_run import scan
 
 from lenspipe.rundir import read_json
-from lenspipe.scan.provenance import flux_line, overlap_lines, stage_rates
+from lenspipe.scan.provenance import flux_line, overlap_lines
 
 
 def test_zero_points_their_source_and_bunit_are_in_the_tables_of_a_run(tmp_path):
@@ -57,20 +56,3 @@ def test_shifts_sentinels_and_files_left_out_are_notes_of_the_run(tmp_path, caps
     assert any("band r lies up to 0.30 px off" in note for note in notes)
     assert any("960 pixels of band r held a number in place of no data" in note for note in notes)
     assert np.isfinite(pq.read_table(tmp_path / "run/shards.parquet")["masked_r"].to_numpy()).all()
-
-
-def test_rates_count_the_pixels_of_whole_cores_in_each_band_and_candidates_that_were_scored():
-    row = {"x0_px": 0, "x1_px": 10, "y0_px": 5, "y1_px": 25}
-    shards = [
-        row | {"status": "ok", "read_s": 1.0, "detect_s": 2.0, "score_s": 4.0, "n_candidate": 8},
-        row | {"status": "ok", "read_s": 1.0, "detect_s": 2.0, "score_s": 0.0, "n_candidate": 5},
-        row | {"status": "failed", "read_s": 2.0, "detect_s": 0.0, "score_s": 0.0, "n_candidate": None},
-    ]
-    assert stage_rates(pa.Table.from_pylist(shards), ("g", "r")) == {
-        "read_s": 4.0,
-        "detect_s": 4.0,
-        "score_s": 4.0,
-        "read_px_per_s": 2 * 2 * 200 / 4,
-        "detect_px_per_s": 2 * 2 * 200 / 4,
-        "scored_per_s": 2.0,
-    }

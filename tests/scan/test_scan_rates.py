@@ -15,6 +15,7 @@ def test_rates_are_pixels_of_the_cores_in_each_band_and_scored_candidates_per_se
         [
             shard("ok", 200, 30, 0.5, 2.0, 1.5),
             shard("ok", 140, 12, 0.5, 1.0, None),  # nothing scored them
+            shard("ok", 110, 5, 0.0, 0.0, 0.0),  # nor these
             shard("failed", 900, 99, 1.0, None, None),  # cost time and gave nothing
         ]
     )
@@ -22,8 +23,8 @@ def test_rates_are_pixels_of_the_cores_in_each_band_and_scored_candidates_per_se
         "read_s": 2.0,
         "detect_s": 3.0,
         "score_s": 1.5,
-        "read_px_per_s": (100 + 40) * 50 * 2 / 2.0,
-        "detect_px_per_s": round((100 + 40) * 50 * 2 / 3.0),
+        "read_px_per_s": (100 + 40 + 10) * 50 * 2 / 2.0,
+        "detect_px_per_s": round((100 + 40 + 10) * 50 * 2 / 3.0),
         "scored_per_s": 20.0,
     }
     nothing = stage_rates(shards.slice(0, 0), ("g",))
