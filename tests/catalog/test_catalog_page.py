@@ -252,7 +252,7 @@ def test_twenty_grades_by_keyboard_undo_reload_export_and_import(browser, page, 
 
 def test_without_a_name_nothing_is_graded_and_the_page_asks_for_it(browser, page):
     press(browser, "a")
-    assert "Type your name" in browser.find_element(By.ID, "toast").text
+    until(lambda: "Type your name" in browser.find_element(By.ID, "toast").text)  # it fades in: first it has none
     assert browser.switch_to.active_element.get_attribute("id") == "grader"
     press(browser, "b", "o", Keys.ENTER)  # letters of the name are no grades
     assert browser.find_element(By.ID, "counts").text.endswith("0 graded")
