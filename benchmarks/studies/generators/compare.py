@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,23 +40,39 @@ from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.stamps.joined import Source
 
 COUNT = 3000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of one training."""
+
+    model: dict[str, Any]
+    rate: float
+    """Learning rate."""
+    steps: int
+    told: tuple[str, ...] | None = None
+    """Numbers that it is told beside the class; where None it is told nothing and learns lenses alone."""
+    precision: str = "float32"
+
+
+THETA_E = ("theta_e_arcsec",)
+GALAXY = (*THETA_E, "lens_mag_r", "lens_radius_arcsec", "lens_n", "axis_ratio", "arc_mag_VIS")
+"""What a catalogue says of a galaxy and of its arcs: brightness, size, profile and shape, not how it is turned."""
 FAMILIES = {
-    "diffusion": ({"width": 16}, 3e-3, 4500),
-    "diffusion-wide": ({"width": 32, "steps": 32}, 2e-3, 4500),
-    "diffusion-long": ({"width": 32, "steps": 32}, 2e-3, 9000),
-    "gan": ({"width": 128}, 2e-4, 2400),
-    "conditional": ({"width": 12}, 5e-4, 1200),
-    "dcgan": ({"width": 12}, 5e-4, 1200),
-    "wgan": ({"width": 12}, 5e-4, 2400),
-    "stylegan": ({"width": 12}, 2e-3, 500),
+    "diffusion": Trial({"width": 16}, 3e-3, 4500, THETA_E),
+    "diffusion-told": Trial({"width": 32, "steps": 32}, 2e-3, 4500, GALAXY, "bfloat16"),
+    "gan": Trial({"width": 128}, 2e-4, 2400),
+    "conditional": Trial({"width": 12}, 5e-4, 1200, THETA_E),
+    "dcgan": Trial({"width": 12}, 5e-4, 1200),
+    "wgan": Trial({"width": 12}, 5e-4, 2400),
+    "stylegan": Trial({"width": 12}, 2e-3, 500),
 }
-"""Settings of the network, learning rate and steps: a few minutes of one core each. What follows a hyphen tells apart
-settings of one family."""
-TOLD = ("diffusion", "conditional")
-"""Families that are told the class and the Einstein radius; the others learn lenses alone."""
+"""A few minutes of one core each. What follows a hyphen tells apart settings of one family."""
+HELPING = ("diffusion-told", "conditional")
+"""Families whose stamps a classifier is given; both make both classes."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
 N_MADE = 600
-HELP_STEPS = {"diffusion": 800, "conditional": 480}
+HELP_STEPS = {"diffusion-told": 800, "conditional": 480}
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
 
@@ -112,7 +129,7 @@ def _pieces(
     """Each file, and what makes its content."""
     for family in families:
         yield out / f"{family}.json", partial(_gated, out, stamps, family, shorter)
-    for given in ("nothing", *TOLD) if helping else ():
+    for given in ("nothing", *HELPING) if helping else ():
         for part, seed in itertools.product(PARTS, SEEDS):
             file = out / f"help-{part:g}-{seed}-{given}.json"
             yield file, partial(_helped, out, stamps, given, part, seed, shorter)
@@ -141,26 +158,32 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
 
 
 def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
-    model, rate, _ = FAMILIES[family]
-    family = family.partition("-")[0]
-    labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
+    trial = FAMILIES[family]
+    labels: dict[str, Any] = {"classes": ("lens",)} if trial.told is None else {"targets": trial.told}
     epochs = 20
     settings = TrainSettings.model_validate(
         {
-            "model": model,
+            "model": trial.model,
             "labels": labels,
             "sampling": {"batch_size": 32, "steps_per_epoch": max(2, steps // epochs)},
-            "optim": {"epochs": epochs, "learning_rate": rate, "ema_decay": 0.99, "threads": 1, "weight_decay": 0.0},
+            "optim": {
+                "epochs": epochs,
+                "learning_rate": trial.rate,
+                "ema_decay": 0.99,
+                "threads": 1,
+                "weight_decay": 0.0,
+                "precision": trial.precision,
+            },
             "generate": {"watched": 64},
         }
     )
-    train(data, model=family, task="generate", out=out, settings=settings, seed=seed)
+    train(data, model=family.partition("-")[0], task="generate", out=out, settings=settings, seed=seed)
     return out
 
 
 def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, Any]:
     with Clock() as clock:
-        folder = _generator(stamps, out / family, family, int(FAMILIES[family][2] * shorter), 1)
+        folder = _generator(stamps, out / family, family, int(FAMILIES[family].steps * shorter), 1)
     data = StampSet.open(stamps)
     (member,) = open_members([folder], data)
     settings = CalibrateSettings(split="test", features=str(out / "finder"))
