@@ -242,8 +242,8 @@ class AdaptSettings(Table):
     weight: float | None = Field(default=None, ge=0)
     """Weight of the method's loss beside the source's; the method's own where null."""
     statistics: Literal["both", "own"] = "both"
-    """Batch norms while it adapts: of ``both`` domains together, or each domain by its ``own``, and the network keeps
-    the target's. ``adabn`` has each domain's own always."""
+    """``coral``, ``mmd``, ``dann``, ``wdgrl``, ``self-ensemble``: batch norms see ``both`` domains together, or each
+    domain by its ``own``, and the network keeps the target's, as always with ``adabn``."""
     hidden: int = Field(default=64, ge=1)
     """``dann``, ``adda``, ``wdgrl``: width of the opponent's two hidden layers."""
     rival_rate: float = Field(default=1.0, gt=0)
