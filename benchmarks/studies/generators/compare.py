@@ -68,11 +68,10 @@ FAMILIES = {
     "stylegan": Trial({"width": 12}, 2e-3, 500),
 }
 """A few minutes of one core each. What follows a hyphen tells apart settings of one family."""
-HELPING = ("diffusion-told", "conditional")
-"""Families whose stamps a classifier is given; both make both classes."""
+HELPING = {"diffusion": Trial({"width": 16}, 3e-3, 800, GALAXY), "conditional": Trial({"width": 12}, 5e-4, 480, GALAXY)}
+"""Generators of a part of the stamps, which a classifier is given; both make both classes."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
 N_MADE = 600
-HELP_STEPS = {"diffusion-told": 800, "conditional": 480}
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
 
@@ -157,15 +156,14 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
     train(data, model="small-cnn", task="find", out=out, settings=settings, seed=seed)
 
 
-def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
-    trial = FAMILIES[family]
+def _generator(data: Path, out: Path, family: str, trial: Trial, shorter: float, seed: int) -> Path:
     labels: dict[str, Any] = {"classes": ("lens",)} if trial.told is None else {"targets": trial.told}
     epochs = 20
     settings = TrainSettings.model_validate(
         {
             "model": trial.model,
             "labels": labels,
-            "sampling": {"batch_size": 32, "steps_per_epoch": max(2, steps // epochs)},
+            "sampling": {"batch_size": 32, "steps_per_epoch": max(2, int(trial.steps * shorter) // epochs)},
             "optim": {
                 "epochs": epochs,
                 "learning_rate": trial.rate,
@@ -182,8 +180,9 @@ def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Pat
 
 
 def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, Any]:
+    whole = not (out / family).exists()  # of a training that was taken up again the time is not known
     with Clock() as clock:
-        folder = _generator(stamps, out / family, family, int(FAMILIES[family].steps * shorter), 1)
+        folder = _generator(stamps, out / family, family, FAMILIES[family], shorter, 1)
     data = StampSet.open(stamps)
     (member,) = open_members([folder], data)
     settings = CalibrateSettings(split="test", features=str(out / "finder"))
@@ -195,8 +194,9 @@ def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, An
     )
     gate: dict[str, Any] = found.card.metrics["gate"]
     card = found.card
-    facts = {"n_parameter": card.training["n_parameter"], "steps": card.training["steps"], "cpu_s": round(clock.cpu_s)}
-    return facts | gate
+    cpu_s = round(clock.cpu_s) if whole else None
+    facts = {"n_parameter": card.training["n_parameter"], "steps": card.training["steps"], "cpu_s": cpu_s}
+    return facts | {"told": FAMILIES[family].told} | gate
 
 
 def _part(out: Path, stamps: Path, part: float, seed: int) -> Path:
@@ -221,8 +221,7 @@ def _helped(out: Path, stamps: Path, given: str, part: float, seed: int, shorter
     some = _part(out, stamps, part, seed)
     data: Any = some
     if given != "nothing":
-        steps = int(HELP_STEPS[given] * shorter)
-        folder = _generator(some, out / f"{some.name}-{given}", given, steps, seed)
+        folder = _generator(some, out / f"{some.name}-{given}", given, HELPING[given], shorter, seed)
         made = out / f"{some.name}-{given}-made"
         if not made.exists():
             write_generated(Generator(folder), made, count=N_MADE, seed=seed)

@@ -43,7 +43,7 @@ def gates(families: dict[str, Any]) -> str:
         ]
         rates = [f"{like[key]:.2f} ({like[f'{key}_train']:.2f})" for key in ("precision", "recall")]
         lines.append(
-            f"| `{family}` | {gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s']} | {like['frechet']:.1f} "
+            f"| `{family}` | {gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s'] or '-'} | {like['frechet']:.1f} "
             f"({like['frechet_train']:.1f}) | {rates[0]} | {rates[1]} | {copied:.1%} | {'; '.join(broken) or '-'} |"
         )
     return "\n".join(lines)
