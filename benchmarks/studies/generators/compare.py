@@ -60,7 +60,7 @@ GALAXY = (*THETA_E, "lens_mag_r", "lens_radius_arcsec", "lens_n", "axis_ratio", 
 """What a catalogue says of a galaxy and of its arcs: brightness, size, profile and shape, not how it is turned."""
 FAMILIES = {
     "diffusion": Trial({"width": 16}, 3e-3, 4500, THETA_E),
-    "diffusion-told": Trial({"width": 32, "steps": 32}, 2e-3, 4500, GALAXY, "bfloat16"),
+    "diffusion-told": Trial({"width": 32, "steps": 24}, 2e-3, 3600, GALAXY, "bfloat16"),
     "gan": Trial({"width": 128}, 2e-4, 2400),
     "conditional": Trial({"width": 12}, 5e-4, 1200, THETA_E),
     "dcgan": Trial({"width": 12}, 5e-4, 1200),
@@ -172,7 +172,7 @@ def _generator(data: Path, out: Path, family: str, trial: Trial, shorter: float,
                 "weight_decay": 0.0,
                 "precision": trial.precision,
             },
-            "generate": {"watched": 64},
+            "generate": {"watched": 32},
         }
     )
     train(data, model=family.partition("-")[0], task="generate", out=out, settings=settings, seed=seed)

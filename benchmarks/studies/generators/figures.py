@@ -42,9 +42,9 @@ def gates(families: dict[str, Any]) -> str:
             if not row["passed"]
         ]
         rates = [f"{like[key]:.2f} ({like[f'{key}_train']:.2f})" for key in ("precision", "recall")]
+        size = f"{gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s'] or '-'}"
         lines.append(
-            f"| `{family}` | {gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s'] or '-'} | {like['frechet']:.1f} "
-            f"({like['frechet_train']:.1f}) | {rates[0]} | {rates[1]} | {copied:.1%} | {'; '.join(broken) or '-'} |"
+            f"| `{family}` | {size} | {like['frechet']:.1f} ({like['frechet_train']:.1f}) | {rates[0]} | {rates[1]} | {copied:.1%} | {'; '.join(broken) or '-'} |"
         )
     return "\n".join(lines)
 
