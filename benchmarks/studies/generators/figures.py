@@ -43,9 +43,9 @@ def gates(families: dict[str, Any]) -> str:
         ]
         rates = [f"{like[key]:.2f} ({like[f'{key}_train']:.2f})" for key in ("precision", "recall")]
         size = f"{gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s'] or '-'}"
-        lines.append(
-            f"| `{family}` | {size} | {like['frechet']:.1f} ({like['frechet_train']:.1f}) | {rates[0]} | {rates[1]} | {copied:.1%} | {'; '.join(broken) or '-'} |"
-        )
+        distance = f"{like['frechet']:.1f} ({like['frechet_train']:.1f})"
+        found = "; ".join(broken) or "-"
+        lines.append(f"| `{family}` | {size} | {distance} | {rates[0]} | {rates[1]} | {copied:.1%} | {found} |")
     return "\n".join(lines)
 
 
