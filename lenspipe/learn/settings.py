@@ -227,6 +227,9 @@ class GenerateSettings(Table):
     """Steps of the critic, each on another batch, for one of the generator; 5 for ``wgan``, else 1 where null."""
     critic_rate: float = Field(default=1.0, gt=0)
     """The critic's learning rate, in units of the generator's."""
+    log_sigma: float = -0.3
+    """``diffusion``: mean of the logarithm of the noise in training, in units of the stamps' spread. Lower teaches what
+    is bright more finely, higher the flux of a stamp, which a network that is told it needs less."""
     watched: int = Field(default=256, ge=2)
     """Stamps that are generated after each epoch to be measured against as many of the validation split."""
 

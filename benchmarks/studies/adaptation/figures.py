@@ -24,7 +24,7 @@ from lenspipe.report.plots import COLOURS
 
 GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented")
 ENDS = ("source-only", "target-trained")
-DRAWN = ("source-only", "coral", "dann", "adda", "adamatch", "target-trained")
+DRAWN = ("source-only", "adabn", "mmd", "mmd-own", "dann-own", "target-trained")
 Rows = list[dict[str, Any]]
 
 

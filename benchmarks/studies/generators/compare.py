@@ -53,6 +53,9 @@ class Trial:
     told: tuple[str, ...] | None = None
     """Numbers that it is told beside the class; where None it is told nothing and learns lenses alone."""
     precision: str = "float32"
+    log_sigma: float = -0.3
+    upon: str | None = None
+    """The trial whose weights it begins with."""
 
 
 THETA_E = ("theta_e_arcsec",)
@@ -61,6 +64,7 @@ GALAXY = (*THETA_E, "lens_mag_r", "lens_radius_arcsec", "lens_n", "axis_ratio", 
 FAMILIES = {
     "diffusion": Trial({"width": 16}, 3e-3, 4500, THETA_E),
     "diffusion-told": Trial({"width": 32, "steps": 24}, 2e-3, 3600, GALAXY, "bfloat16"),
+    "diffusion-told-fine": Trial({"width": 32, "steps": 24}, 1e-3, 1200, GALAXY, log_sigma=-1.0, upon="diffusion-told"),
     "gan": Trial({"width": 128}, 2e-4, 2400),
     "conditional": Trial({"width": 12}, 5e-4, 1200, THETA_E),
     "dcgan": Trial({"width": 12}, 5e-4, 1200),
@@ -172,10 +176,13 @@ def _generator(data: Path, out: Path, family: str, trial: Trial, shorter: float,
                 "weight_decay": 0.0,
                 "precision": trial.precision,
             },
-            "generate": {"watched": 32},
+            "generate": {"watched": 16, "log_sigma": trial.log_sigma},
         }
     )
-    train(data, model=family.partition("-")[0], task="generate", out=out, settings=settings, seed=seed)
+    begun = None if trial.upon is None else str(out.parent / trial.upon)
+    train(
+        data, model=family.partition("-")[0], task="generate", out=out, settings=settings, seed=seed, pretrained=begun
+    )
     return out
 
 
