@@ -64,7 +64,9 @@ GALAXY = (*THETA_E, "lens_mag_r", "lens_radius_arcsec", "lens_n", "axis_ratio", 
 FAMILIES = {
     "diffusion": Trial({"width": 16}, 3e-3, 4500, THETA_E),
     "diffusion-told": Trial({"width": 32, "steps": 24}, 2e-3, 3600, GALAXY, "bfloat16"),
-    "diffusion-told-fine": Trial({"width": 32, "steps": 24}, 1e-3, 1200, GALAXY, log_sigma=-1.0, upon="diffusion-told"),
+    "diffusion-told-fine": Trial(
+        {"width": 32, "steps": 24}, 1e-3, 1000, GALAXY, "bfloat16", log_sigma=-1.0, upon="diffusion-told"
+    ),
     "gan": Trial({"width": 128}, 2e-4, 2400),
     "conditional": Trial({"width": 12}, 5e-4, 1200, THETA_E),
     "dcgan": Trial({"width": 12}, 5e-4, 1200),
@@ -179,7 +181,7 @@ def _generator(data: Path, out: Path, family: str, trial: Trial, shorter: float,
             "generate": {"watched": 16, "log_sigma": trial.log_sigma},
         }
     )
-    begun = None if trial.upon is None else str(out.parent / trial.upon)
+    begun = None if trial.upon is None else str(out.parent / trial.upon / "weights.safetensors")
     train(
         data, model=family.partition("-")[0], task="generate", out=out, settings=settings, seed=seed, pretrained=begun
     )

@@ -13,8 +13,9 @@ from lenspipe.nn.network import GeneratorNetwork
 
 SPREAD_LOG_SIGMA = 1.6
 """Of the noise in training, in units of the stamps' spread; its mean is ``generate.log_sigma``. Karras et al. (2022),
-table 1, have -1.2 and 1.2 for images whose spread is .5, which is a mean of -.5 here. It is wider, as the flux of a galaxy and what stands opposite are settled where
-the noise is more than 5 times the spread (theirs: one stamp in thirty), and the noise of the sky below .3."""
+table 1, have -1.2 and 1.2 for images whose spread is .5, which is a mean of -.5 here. It is wider, as the flux of a
+galaxy and what stands opposite are settled where the noise is more than 5 times the spread (theirs: one stamp in
+thirty), and the noise of the sky below .3."""
 
 
 class Denoising(Game):
