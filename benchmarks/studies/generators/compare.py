@@ -177,6 +177,7 @@ def _generator(data: Path, out: Path, family: str, trial: Trial, shorter: float,
                 "threads": 1,
                 "weight_decay": 0.0,
                 "precision": trial.precision,
+                "frozen_epochs": 0,
             },
             "generate": {"watched": 16, "log_sigma": trial.log_sigma},
         }
