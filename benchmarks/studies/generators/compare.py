@@ -67,6 +67,9 @@ FAMILIES = {
     "diffusion-told-fine": Trial(
         {"width": 32, "steps": 24}, 1e-3, 1000, GALAXY, "bfloat16", log_sigma=-1.0, upon="diffusion-told"
     ),
+    "diffusion-told-finer": Trial(
+        {"width": 32, "steps": 24}, 1e-3, 2500, GALAXY, "bfloat16", log_sigma=-1.0, upon="diffusion-told"
+    ),
     "gan": Trial({"width": 128}, 2e-4, 2400),
     "conditional": Trial({"width": 12}, 5e-4, 1200, THETA_E),
     "dcgan": Trial({"width": 12}, 5e-4, 1200),
