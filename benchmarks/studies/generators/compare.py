@@ -79,6 +79,8 @@ FAMILIES = {
 """A few minutes of one core each. What follows a hyphen tells apart settings of one family."""
 HELPING = {"diffusion": Trial({"width": 16}, 3e-3, 800, GALAXY), "conditional": Trial({"width": 12}, 5e-4, 480, GALAXY)}
 """Generators of a part of the stamps, which a classifier is given; both make both classes."""
+VALIDATION = "validation-"
+"""Before the names of gates on the validation split, of which no training learns: another draw of stamps and noise."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
 N_MADE = 600
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
@@ -92,6 +94,9 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
     "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
 )
 @click.option("--helping", is_flag=True, help="What a classifier gains alone, and no gates.")
+@click.option(
+    "--again", type=click.Choice(tuple(FAMILIES)), help="Gates of this on the validation split, and no training."
+)
 @click.option("--minutes", default=None, type=float, help="Begin no training after so many. [default: no limit]")
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
@@ -101,19 +106,26 @@ def main(
     shorter: float,
     families: tuple[str, ...],
     helping: bool,
+    again: str | None,
     minutes: float | None,
     finished: bool,
     keep: bool,
 ) -> None:
     """Simulate, train, judge, record."""
     out.mkdir(parents=True, exist_ok=True)
-    if not finished:
+    if again is not None:
+        write_json(out / f"{VALIDATION}{again}.json", _judged(out, out / "stamps", again, "validation"))
+    elif not finished:
         _make(out, count, shorter, () if helping else families or tuple(FAMILIES), helping or not families, minutes)
-    gates = {file.stem: _kept(file) for file in sorted(out.glob("*.json")) if not file.stem.startswith("help-")}
+    kept = {file.stem: _kept(file) for file in sorted(out.glob("*.json")) if not file.stem.startswith("help-")}
+    gates = {name: gate for name, gate in kept.items() if not name.startswith(VALIDATION)}
+    others = {name.removeprefix(VALIDATION): gate for name, gate in kept.items() if name not in gates}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
     passed = sum(_follows(gate) for gate in gates.values())
     aims = [record.at_least("generators that pass memorisation and physics", passed, 1)]
-    record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
+    record.write(
+        "generators", {"count": count, "families": gates, "validation": others, "help": helped}, aims, keep=keep
+    )
 
 
 def _make(
@@ -210,6 +222,15 @@ def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, An
     cpu_s = round(clock.cpu_s) if whole else None
     facts = {"n_parameter": card.training["n_parameter"], "steps": card.training["steps"], "cpu_s": cpu_s}
     return facts | {"told": FAMILIES[family].told} | gate
+
+
+def _judged(out: Path, stamps: Path, family: str, split: str) -> dict[str, Any]:
+    """A trained generator's gates on a split; its card stays as it is."""
+    data = StampSet.open(stamps)
+    (member,) = open_members([out / family], data)
+    settings = CalibrateSettings(split=split, features=str(out / "finder"))
+    gate: dict[str, Any] = GenerateJudge.calibrate(member, data, settings, lambda *_: None).card.metrics["gate"]
+    return gate
 
 
 def _part(out: Path, stamps: Path, part: float, seed: int) -> Path:

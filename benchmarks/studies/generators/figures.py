@@ -96,7 +96,9 @@ def sheet(rows: dict[str, NDArray[np.float32]]) -> Figure:
 def main(work: Path | None) -> None:
     """Print the tables, and draw."""
     found = json.loads((record.RESULTS / "generators.json").read_text())["result"]
-    print(gates(found["families"]), helped(found["help"]), sep="\n\n")
+    families = found["families"]
+    again = {name: {**families[name], **gate} for name, gate in found["validation"].items()}
+    print(gates(families), gates(again), helped(found["help"]), sep="\n\n")
     if work is not None:
         rows = {"simulated lens": first(work / "stamps", "lens", "test")}
         for family in found["families"]:
