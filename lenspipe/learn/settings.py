@@ -193,12 +193,20 @@ class EmbedSettings(Table):
     """``umtra``: stamps of a made-up task."""
     hidden: float = Field(default=0.75, gt=0, lt=1)
     """``mae``: part of the patches that is hidden."""
+    deflector_arcsec: tuple[float, float] = (0.2, 0.8)
+    """``deflect``: range of the Einstein radius of the masses that bend a stamp, all together."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EmbedSettings:
+        if not 0 < self.deflector_arcsec[0] <= self.deflector_arcsec[1]:
+            raise ValueError("deflector_arcsec is a range of positive radii, the least first")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """In JSON what came later is left out where it is the default, so that older requests stay the same."""
         whole: dict[str, Any] = handler(self)
-        later = {"ways": 16, "hidden": 0.75}
+        later = {"ways": 16, "hidden": 0.75, "deflector_arcsec": [0.2, 0.8]}
         return {k: v for k, v in whole.items() if not (info.mode == "json" and later.get(k) == v)}
 
 

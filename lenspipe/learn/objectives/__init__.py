@@ -74,6 +74,12 @@ def _mae() -> Objective:
     return MaskedPatches()
 
 
+def _deflect() -> Objective:
+    from lenspipe.learn.objectives.deflect import Deflected
+
+    return Deflected()
+
+
 def _rebuild() -> Objective:
     from lenspipe.learn.objectives.anomaly import RebuildStamps
 
@@ -117,7 +123,14 @@ METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "classify": {"supervised": _classify} | _adaptations("classify"),
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
-    "embed": {"simclr": _simclr, "byol": _byol, "mae": _mae, "prototypical": _prototypical, "umtra": _umtra},
+    "embed": {
+        "simclr": _simclr,
+        "byol": _byol,
+        "mae": _mae,
+        "deflect": _deflect,
+        "prototypical": _prototypical,
+        "umtra": _umtra,
+    },
     "anomaly": {"rebuild": _rebuild} | {name: functools.partial(_fitted, name) for name in SCORES},
     "cluster": {"neighbours": _cluster},
     "generate": {name: functools.partial(_generate, name) for name in GAMES},
