@@ -193,21 +193,26 @@ class EmbedSettings(Table):
     """``umtra``: stamps of a made-up task."""
     hidden: float = Field(default=0.75, gt=0, lt=1)
     """``mae``: part of the patches that is hidden."""
-    deflector_arcsec: tuple[float, float] = (0.2, 0.8)
-    """``deflect``: range of the Einstein radius of the masses that bend a stamp, all together."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> EmbedSettings:
-        if not 0 < self.deflector_arcsec[0] <= self.deflector_arcsec[1]:
-            raise ValueError("deflector_arcsec is a range of positive radii, the least first")
-        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """In JSON what came later is left out where it is the default, so that older requests stay the same."""
         whole: dict[str, Any] = handler(self)
-        later = {"ways": 16, "hidden": 0.75, "deflector_arcsec": [0.2, 0.8]}
+        later = {"ways": 16, "hidden": 0.75}
         return {k: v for k, v in whole.items() if not (info.mode == "json" and later.get(k) == v)}
+
+
+class DeflectSettings(Table):
+    """Small masses that bend the arcs of a stamp (`lenspipe.learn.deflect_batch`)."""
+
+    radius_arcsec: tuple[float, float] = (0.1, 0.6)
+    """Range of the Einstein radius of all masses together; uniform in its logarithm."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DeflectSettings:
+        if not 0 < self.radius_arcsec[0] <= self.radius_arcsec[1]:
+            raise ValueError("radius_arcsec is a range of positive radii, the least first")
+        return self
 
 
 class ClusterSettings(Table):
@@ -339,6 +344,8 @@ class TrainSettings(Table):
     """Number of clusters and how they are found, to cluster; the defaults where null."""
     generate: GenerateSettings | None = None
     """Generator and critic, to generate; the defaults where null."""
+    deflect: DeflectSettings | None = None
+    """Masses that bend stamps, for the method ``deflect``; the defaults where null."""
     adapt: AdaptSettings | None = None
     """The target of a domain adaptation; `method` says which."""
 
@@ -348,7 +355,7 @@ class TrainSettings(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode != "json":
             return whole
-        unsaid = {name for name in (*TASKS, "method", "adapt") if whole.get(name, ...) is None} | (
+        unsaid = {name for name in (*TASKS, "method", "deflect", "adapt") if whole.get(name, ...) is None} | (
             {"data"} if not self.data else set()
         )
         if not self.labels.normal:

@@ -91,7 +91,12 @@ def judged_rows(models: list[Path], stamps: StampSet, split: str | None) -> list
     for member, (_, found) in zip(members, judge.metrics().items(), strict=True):
         training = member.card.training
         asked = training.get("settings", {})
-        row = {"data": stamps.folder.name, "model": member.name, "family": training.get("family", member.card.family)}
+        row = {
+            "data": stamps.folder.name,
+            "model": member.name,
+            "method": asked.get("method"),
+            "family": training.get("family", member.card.family),
+        }
         row |= {f"model.{key}": value for key, value in (asked.get("model") or member.card.settings).items()}
         row |= {f"{table}.{key}": asked[table][key] for table in ("optim", "sampling", "input") for key in asked[table]}
         row |= {"epochs": training["epochs"], "seconds": training["seconds"], "n_train": training["n_train"]["stamps"]}

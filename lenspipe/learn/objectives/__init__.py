@@ -80,6 +80,12 @@ def _deflect() -> Objective:
     return Deflected()
 
 
+def _bend() -> Objective:
+    from lenspipe.learn.objectives.deflect import BentStamps
+
+    return BentStamps()
+
+
 def _rebuild() -> Objective:
     from lenspipe.learn.objectives.anomaly import RebuildStamps
 
@@ -131,7 +137,7 @@ METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
         "prototypical": _prototypical,
         "umtra": _umtra,
     },
-    "anomaly": {"rebuild": _rebuild} | {name: functools.partial(_fitted, name) for name in SCORES},
+    "anomaly": {"rebuild": _rebuild, "deflect": _bend} | {name: functools.partial(_fitted, name) for name in SCORES},
     "cluster": {"neighbours": _cluster},
     "generate": {name: functools.partial(_generate, name) for name in GAMES},
 }

@@ -1,4 +1,4 @@
-"""Describe lenses without labels: a stamp is told from the same one with its arcs bent by further small masses."""
+"""Lenses told from themselves with their arcs bent by further small masses: an embedding, and a score of anomalies."""
 
 from __future__ import annotations
 
@@ -10,25 +10,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lenspipe.errors import ModelError
 from lenspipe.learn.augment_batch import NONE, augment_batch
 from lenspipe.learn.batches import on_device, per_stamp, shown_to_network
 from lenspipe.learn.deflect_batch import LINE, PLAIN, POINTS, bent
 from lenspipe.learn.fit import Batch
 from lenspipe.learn.losses import Loss, Tensors
+from lenspipe.learn.objectives.anomaly import RebuildStamps
 from lenspipe.learn.objectives.contract import Array
 from lenspipe.learn.objectives.embed import EmbedByTask, embed_settings
 from lenspipe.learn.order import Rows
-from lenspipe.learn.players import MAIN, OUT, Player, Turn
-from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.players import MAIN, OUT, Player, Turn, supervised
+from lenspipe.learn.settings import DeflectSettings, TrainSettings
+from lenspipe.learn.truth import Truth
 from lenspipe.learn.world import World
+from lenspipe.nn.network import RebuildNetwork
+from lenspipe.nn.outputs import Anomaly
 
 if TYPE_CHECKING:
     from lenspipe.learn.job import TrainJob
 
 KINDS = (PLAIN, POINTS, LINE)
+VIEWS = NONE.model_copy(update={"dihedral": True, "noise_fraction": 1.0, "noise": (0.3, 1.0)})
+"""Views that keep how arcs run, with noise that hides how pixels were interpolated."""
 
 
-class Deflected(EmbedByTask):
+class _Bent:
+    """What both ways to learn share: every stamp comes plain, and bent, in the same view."""
+
+    n_view = 2
+    augment = VIEWS
+    deflects = True
+
+    def prepare(self, job: TrainJob, world: World, stream: str, batch: Batch, epoch: int, step: int) -> Tensors:
+        """Plain stamps as ``image``, bent ones as ``image_1`` with ``kind``."""
+        tensors = on_device(batch, world.device)
+        rng = np.random.default_rng([job.seed, 83, epoch, step, world.rank])
+        plain, other, kind = copies(job, tensors["image"] / job.card.pixel_scale_arcsec**2, rng)
+        return tensors | {"image": plain, "image_1": other, "kind": kind}
+
+
+class Deflected(_Bent, EmbedByTask):
     """
     Each stamp comes plain and bent, by point masses or by a line of mass, and the network tells which it is.
 
@@ -37,19 +59,10 @@ class Deflected(EmbedByTask):
     """
 
     method = "deflect"
-    n_view = 2
-    augment = NONE.model_copy(update={"dihedral": True, "noise_fraction": 1.0, "noise": (0.3, 1.0)})
 
     def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
         """``told-apart``: cross-entropy of the three kinds."""
         return {"told-apart": told_apart}
-
-    def prepare(self, job: TrainJob, world: World, stream: str, batch: Batch, epoch: int, step: int) -> Tensors:
-        """Plain stamps as ``image``, bent ones as ``image_1`` with ``kind``, both in the same view."""
-        tensors = on_device(batch, world.device)
-        rng = np.random.default_rng([job.seed, 83, epoch, step, world.rank])
-        plain, other, kind = copies(job, tensors["image"] / job.card.pixel_scale_arcsec**2, rng)
-        return tensors | {"image": plain, "image_1": other, "kind": kind}
 
     def players(
         self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
@@ -61,16 +74,12 @@ class Deflected(EmbedByTask):
             whole = Told(module, embed_settings(job.settings).size).to(device)
         loss = self.loss(job.settings)
 
-        def told(turn: Turn) -> Tensors:
-            images = torch.cat([turn.batch["image"], turn.batch["image_1"]])
-            return {OUT: turn.networks[MAIN](images)}
-
         return [
             Player(
                 module=whole,
                 network=wrap(whole),
                 frozen=[f"network.{name}" for name in loaded],
-                forward=told,
+                forward=both_copies,
                 loss=lambda outputs, turn: loss(outputs[OUT], turn.batch),
             )
         ]
@@ -94,6 +103,41 @@ class Deflected(EmbedByTask):
         return per_stamp(job, rows, world, both)
 
 
+class BentStamps(_Bent, RebuildStamps):
+    """
+    Normal stamps are told from the same ones bent, and what looks bent is an anomaly: one logit, by any family.
+
+    No anomaly is needed to learn from. The error of a stamp is ``ln(1 + exp(logit))``, its cross-entropy if it were
+    plain.
+    """
+
+    method = "deflect"
+
+    def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
+        """Refuse an autoencoder: it gives no logit."""
+        if isinstance(module, RebuildNetwork):
+            raise ModelError("deflect takes a network that finds, such as small-cnn", got=type(module).__name__)
+
+    def card_outputs(self, truth: Truth, settings: TrainSettings) -> Anomaly:
+        """One logit."""
+        return Anomaly(normal=settings.labels.normal, logit=True)
+
+    def losses(self, settings: TrainSettings) -> Mapping[str, Loss]:
+        """``plain-or-bent``: binary cross-entropy."""
+        return {"plain-or-bent": plain_or_bent}
+
+    def players(
+        self, job: TrainJob, module: nn.Module, *, wrap: Callable[[nn.Module], nn.Module], loaded: Collection[str]
+    ) -> list[Player]:
+        """The network alone."""
+        loss = supervised(self.loss(job.settings))
+        return [Player(module=module, network=wrap(module), frozen=loaded, forward=both_copies, loss=loss)]
+
+    def outputs_on(self, job: TrainJob, module: nn.Module, rows: Rows, world: World) -> Array:
+        """Errors of rows in their order, not bent."""
+        return np.logaddexp(0, super().outputs_on(job, module, rows, world))
+
+
 class Told(nn.Module):
     """A network with a layer that reads the kind from its embedding."""
 
@@ -107,6 +151,11 @@ class Told(nn.Module):
         return out
 
 
+def both_copies(turn: Turn) -> Tensors:
+    """What the network says of the plain copies, then of the bent ones."""
+    return {OUT: turn.networks[MAIN](torch.cat([turn.batch["image"], turn.batch["image_1"]]))}
+
+
 def copies(job: TrainJob, sky: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """
     Plain and bent copies of surface brightness as the network takes them, and what the second are bent by.
@@ -114,7 +163,7 @@ def copies(job: TrainJob, sky: Tensor, rng: np.random.Generator) -> tuple[Tensor
     Half of them by point masses, half by a line. Both copies of a stamp are then augmented alike, with the same noise:
     they differ in how their arcs run and in nothing else.
     """
-    low, high = embed_settings(job.settings).deflector_arcsec
+    low, high = (job.settings.deflect or DeflectSettings()).radius_arcsec
     radius_px = (low / job.card.pixel_scale_arcsec, high / job.card.pixel_scale_arcsec)
     kinds = np.where(rng.permutation(len(sky)) % 2, LINE, POINTS)
     seed, seen = int(rng.integers(0, 2**62)), []
@@ -128,6 +177,13 @@ def copies(job: TrainJob, sky: Tensor, rng: np.random.Generator) -> tuple[Tensor
 def told_apart(logits: Tensor, batch: Tensors) -> Tensor:
     """Cross-entropy of logits ``(2n, 3)`` of plain copies, then of those bent by ``kind``."""
     return _each(logits, batch["kind"]).mean()
+
+
+def plain_or_bent(logits: Tensor, batch: Tensors) -> Tensor:
+    """Binary cross-entropy of logits ``(2n,)`` of plain copies, then of bent ones."""
+    truth = torch.ones_like(logits)
+    truth[: len(logits) // 2] = 0.0
+    return functional.binary_cross_entropy_with_logits(logits, truth)
 
 
 def _each(logits: Tensor, kind: Tensor) -> Tensor:
