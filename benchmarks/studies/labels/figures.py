@@ -30,7 +30,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def areas(name: str) -> list[tuple[str, float, tuple[float, float]]]:
-    """Families, and in brackets what needs no network, with areas and intervals, best first; of its own test split alone."""
+    """Families, and in brackets what needs no network, with areas and intervals, best first."""
     found = read(f"anomalies_{name}")
     rows = [
         (label_of(row), row["auc"], (row["auc_low95"], row["auc_high95"]))
