@@ -66,7 +66,10 @@ def main(
         space = space.model_copy(update={"model": tuple(first_of(one) for one in space.model)})
     if not judge_only:
         sweep(data, space, out / "sweep", seed=1, resume=(out / "sweep").exists())
+    out.mkdir(parents=True, exist_ok=True)
     models = [path.parent for path in sorted((out / "sweep" / TRIALS).glob(f"*/{MODEL_FOLDER}/{CARD_FILE}"))]
+    if not models and not fitted:
+        raise SystemExit(f"no family was trained: see {out / 'sweep' / 'trials.csv'}")
     rows = []
     for folder, split in ((data, "test"), *((one, None) for one in also)):
         rows += judged_rows([*models, *fitted], StampSet.open(folder), split)
