@@ -89,7 +89,8 @@ def masses(
     line = first[:, None] + along[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None]
     place = np.where((kinds == LINE)[:, None, None], line, bright)
     part = np.where((kinds == LINE)[:, None], 1 / N_MASS, share / share.sum(axis=1, keepdims=True))
-    total = np.exp(rng.uniform(*np.log(radius_px), n)) ** 2 * (kinds != PLAIN)
+    low, high = (float(np.log(radius)) for radius in radius_px)
+    total = np.exp(rng.uniform(low, high, n)) ** 2 * (kinds != PLAIN)
     return place, part * total[:, None]
 
 
@@ -111,12 +112,12 @@ def comes_from(pixel: Floats, lens: Floats, place: Floats, square: Floats) -> ND
     place, square : arrays (n, m, 2), (n, m)
         As of `masses`.
     """
-    x = np.float32(pixel)
+    x, ring = pixel.astype(np.float32), lens.astype(np.float32)[:, None, None, None]
     bend = np.zeros((len(lens), *x.shape), np.float32)
-    for where, much in zip(np.float32(place).swapaxes(0, 1), np.float32(square).T, strict=True):
+    for where, much in zip(place.astype(np.float32).swapaxes(0, 1), square.astype(np.float32).T, strict=True):
         apart = x - where[:, None, None]
         bend += much[:, None, None, None] * apart / ((apart**2).sum(-1, keepdims=True) + np.float32(SOFT_PX**2))
     outwards = x / np.maximum(np.hypot(x[..., :1], x[..., 1:]), 1e-6)
-    stretch = 1 - np.float32(lens)[:, None, None, None] / np.maximum(np.hypot(x[..., :1], x[..., 1:]), 1e-6)
+    stretch = 1 - ring / np.maximum(np.hypot(x[..., :1], x[..., 1:]), 1e-6)
     radial = (bend * outwards).sum(-1, keepdims=True) * outwards
     return x - radial - stretch / (stretch**2 + np.float32(DAMPING)) * (bend - radial)

@@ -20,8 +20,6 @@ from benchmarks.studies.dark_matter.figures import IMAGES, picture
 from lenspipe.report.picture import write_png
 
 SETS = {"substructure_1": "substructure-1", "substructure_strong": "substructure-strong", "painted": "painted lenses"}
-BESIDE = {"substructure_strong": "substructure_strong_bent"}
-"""Records of another draw of the same recipe, on larger pixels."""
 BOUND = "dark_matter_bound_substructure-1"
 
 
@@ -39,8 +37,6 @@ def areas(name: str) -> list[tuple[str, float, tuple[float, float]]]:
         for row in found["rows"]
         if row["data"] == found["data"]
     ]
-    if name in BESIDE and not any(label.startswith("deflect") for label, *_ in rows):
-        rows += areas(BESIDE[name])
     if (record.RESULTS / f"anomaly_brightness_{name}.json").exists():
         by = read(f"anomaly_brightness_{name}")["by"]
         rows += [(f"({key})", one["value"], tuple(one["interval95"])) for key, one in by.items()]

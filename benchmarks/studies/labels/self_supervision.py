@@ -82,22 +82,23 @@ def main(
     optim = {"epochs": epochs, "learning_rate": 0.003, "ema_decay": 0.98, "threads": 1, "frozen_epochs": 3}
     common: dict[str, Any] = {"model": SMALL_CNN if family == "small-cnn" else {}, "optim": optim}
     given = assigned(assignments)
-    embeddings, models = {}, {SCRATCH: None}
+    embeddings: dict[str, Any] = {}
+    models: dict[str, Path | None] = {SCRATCH: None}
     for method in methods:
         view = common | {"method": method, "sampling": {"batch_size": embed_batch, "steps_per_epoch": steps}}
         view |= {"optim": optim | {"epochs": embed_epochs}, "embed": {"size": 64, "projection": 64}}
         if fine and method != "deflect":  # which has such views of its own
             view["augment"] = FINE_VIEWS
-        models[method] = out / f"{name}-{method}"
+        models[method] = folder = out / f"{name}-{method}"
         settings = put_over(TrainSettings.model_validate(view), given, origin="--set")
         if not judge_only:
-            train(data, model=family, task="embed", out=models[method], settings=settings, seed=1)
-        card = read_card(models[method])
+            train(data, model=family, task="embed", out=folder, settings=settings, seed=1)
+        card = read_card(folder)
         embeddings[method] = {
-            "settings": settings.model_dump(mode="json", exclude_defaults=True),
+            "settings": card.training["settings"],
             "validation": card.metrics["validation"],
             "seconds": card.training["seconds"],
-            "test": embedding(models[method], stamps, task),
+            "test": embedding(folder, stamps, task),
         }
         print(method, embeddings[method], flush=True)
     if fine:
@@ -149,7 +150,7 @@ def embedding(folder: Path, stamps: StampSet, task: str) -> list[dict[str, Any]]
 
 def vectors(folder: Path, stamps: StampSet, split: str) -> tuple[NDArray[np.float64], list[str]]:
     """Vectors and labels of a split."""
-    members, rows = open_members((str(folder),), stamps), []
+    members, rows = open_members((str(folder),), stamps), list[pa.Table]()
     judged(members, stamps, JudgeSettings(split=split), on_rows=rows.append)
     table = pa.concat_tables(rows)
     return np.stack(table["embedding"].to_pylist()).astype(np.float64), table["label"].to_pylist()
@@ -161,7 +162,7 @@ def supervised(folder: Path, stamps: StampSet) -> dict[str, Any]:
     if kept.exists():
         before: dict[str, Any] = json.loads(kept.read_text())
         return before
-    members, rows = open_members((str(folder),), stamps), []
+    members, rows = open_members((str(folder),), stamps), list[pa.Table]()
     judged(members, stamps, JudgeSettings(split="test"), on_rows=rows.append)
     table, outputs = pa.concat_tables(rows), members[0].outputs
     label = np.array(table["label"].to_pylist())
