@@ -17,7 +17,7 @@ NOT_RUN = Counter(
         "an hour of training": 10,
         "names that stand for yours": 10,
         "a package of one's own; tests/own installs it": 8,
-        "survey data": 12,
+        "survey data": 11,
         "a cluster": 6,
         "a survey of thousands of candidates": 2,
         "installs lenspipe; the gate runs it": 1,
