@@ -139,9 +139,10 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def _kill_tree(pid: int) -> None:
-    for process in [*_below(pid), psutil.Process(pid)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [*_below(pid), psutil.Process(pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def empty_store() -> None:
