@@ -127,6 +127,8 @@ class Soak:
 
     def round(self, name: str, fault: str, rng: np.random.Generator) -> dict[str, Any]:
         """One command, one fault, and the command again until it ends."""
+        if self.rays:
+            self.rays.make_whole()
         writer, whole = COMMANDS[name], self.end(name)
         self.prepare(writer)
         after_s = float(rng.uniform(0.02, 0.9)) * (whole["seconds"] + (RAY_S if writer.ray and name in PLAIN else 0.0))
