@@ -145,7 +145,7 @@ def _below(pid: int) -> list[psutil.Process]:
 def _is_worker(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         words = " ".join(process.cmdline())
-        return words.startswith("ray::") and "IDLE" not in words
+        return words.startswith("ray::") and "IDLE" not in words and "Agent" not in words  # with an agent dies its node
     return False
 
 
