@@ -12,8 +12,8 @@ from typing import Any
 BASE_STYLE = (Path(__file__).parent / "base.css").read_text(encoding="utf-8")
 """Colours and type, shared with the page of candidates (`lenspipe.catalog.gallery`)."""
 DOCUMENT_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
-NARROW, LONG_WORD = 3, 20
-"""Columns up to which a table fits a phone as it is; letters from which a word may break."""
+NARROW, LONG_WORD, SHORT_WORD = 3, 20, 7
+"""Columns up to which a table fits a phone as it is; letters from which a word may break, or never does."""
 
 
 @dataclass
@@ -68,8 +68,10 @@ def document(title: str, body: str, *, style: str = "") -> str:
 
 
 def image(name: str, png: bytes) -> str:
-    """HTML of a PNG that lies inside the page."""
-    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    """HTML of a PNG that lies inside the page, over a caption: its name as words."""
+    words = html.escape(name.removesuffix(".png").replace("_", " "))
+    picture = f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
 
 
 def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: Sequence[str] | None = None) -> str:
@@ -89,7 +91,7 @@ def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: 
     body = []
     for k, row in enumerate(rows):
         cells = (
-            f"<td{_long(cell)} data-label={_quoted(name)}>{html.escape(cell)}</td>"
+            f"<td{_breaks(cell)} data-label={_quoted(name)}>{html.escape(cell)}</td>"
             for name, cell in zip(heading, row, strict=True)
         )
         kind = "" if kinds is None else f" class={_quoted(kinds[k])}"
@@ -98,9 +100,10 @@ def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: 
     return f"<table{wide}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _long(cell: str) -> str:
-    """A word that has no place to wrap may break anywhere."""
-    return ' class="long"' if any(len(word) > LONG_WORD for word in cell.split()) else ""
+def _breaks(cell: str) -> str:
+    """A word that has no place to wrap may break anywhere; a number may not."""
+    longest = max(map(len, cell.split()), default=0)
+    return ' class="long"' if longest > LONG_WORD else ' class="short"' if longest <= SHORT_WORD else ""
 
 
 def _quoted(text: str) -> str:

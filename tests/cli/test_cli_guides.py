@@ -4,6 +4,7 @@ import contextlib
 import csv
 import glob
 import io
+import itertools
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 from click.testing import CliRunner
+from drawn_survey import BANDS, drawn_tile, write_tile
 from snippets import ROOT, pages, program, snippets, words_of
 from toy_stamps import make_stamps
 
@@ -26,6 +28,8 @@ SHORTER = {
     "train": {"--epochs": "1", "--batch-size": "8", "--workers": None},
     "simulate": {"--count": "120", "--workers": None},
     "generate": {"--count": "4"},
+    "finder": {"--config": "quick.toml"},
+    "completeness": {"--count": "60"},
 }
 """Options that take the place of those shown, so that a proof of the words does not take the hours of the work."""
 
@@ -241,7 +245,58 @@ def evaluation(r):
     r.has("wide stamps", "stamps")
 
 
+def drawn_kids(folder, n):
+    """Tiles of a survey with red galaxies, blue ones and stars, as KiDS would name them; pixels are maggies."""
+    image, red = drawn_tile()
+    drawn = write_tile(folder / "drawn", image)
+    (folder / "tiles").mkdir()
+    for k, band in itertools.product(range(n), BANDS):
+        with fits.open(drawn / f"t_{band}.fits") as file:
+            header = file[0].header
+            header["CRVAL1"], header["BUNIT"] = 150.0 + k, "maggy"
+            pixels = np.roll(file[0].data, 100 * k, axis=1) / np.float32(3.631e12)
+            fits.PrimaryHDU(pixels, header).writeto(folder / "tiles" / f"KiDS_DR4.0_{150 + k}.0_2.2_{band}_sci.fits")
+    return image, red
+
+
+def your_finder(r):
+    image, _ = drawn_kids(r.here, 1)
+    grz = write_tile(r.here / "grz", image, ("g", "r", "z"))
+    for tiles, survey, out in (("tiles", "kids", "seen"), (str(grz), "generic", "runs/grz")):
+        asked = ["scan", tiles, "--survey", survey, "--model", "none", "--out", out, "--runner", "local"]
+        assert CliRunner().invoke(group, asked, catch_exceptions=False).exit_code == 0
+    rows = candidates_of(r.here / "seen").to_pylist()
+    colour = np.array([row["mag_g"] - row["mag_i"] for row in rows])
+    lines = [f"{row['ra']},{row['dec']},{'A' if g_i > 1.5 else 'N'}" for row, g_i in zip(rows, colour, strict=True)]
+    for name, some in (("grades_anna", lines[::2]), ("grades-1", lines[::3]), ("grades-2", lines[1::3])):
+        (r.here / f"{name}.csv").write_text("\n".join(["ra,dec,grade", *some]))
+    (r.here / "quick.toml").write_text(QUICK)
+
+
+def what_did_i_miss(r):
+    drawn_kids(r.here, 3)
+
+
+QUICK = """
+[hosts]
+mag_max = 21.5
+fractions = [0.5, 0.25, 0.25]
+[stamps]
+side_arcsec = 12.0
+count = 60
+classes = { real = 24, companions = 0, satellites = 0, young_ring = 0, spiral_disc = 0, merger = 0, group = 0 }
+[train.optim]
+epochs = 2
+[train.sampling]
+batch_size = 16
+[go_on]
+epochs = 1
+"""
+"""Settings of a finder that learns little in little time."""
+
 LONG = {
+    "docs/guides/your-finder.md": your_finder,
+    "docs/guides/what-did-i-miss.md": what_did_i_miss,
     "docs/stamps.md": sets(stamps="stamps"),
     "docs/guides/other-tools.md": sets(),
     "docs/simulations.md": simulations,
