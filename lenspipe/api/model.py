@@ -60,6 +60,12 @@ class Model:
             There is none, or it is not a finder.
         ModelError
             It is broken or unsafe.
+
+        Examples
+        --------
+        >>> model = Model.load("ground-gri")
+        >>> model.card.task, model.bands
+        ('find', ('g', 'r', 'i'))
         """
         from lenspipe.infer.score import Scorer
 

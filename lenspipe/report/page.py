@@ -29,12 +29,15 @@ class Section:
     tables : list of (heading, rows)
         Cells are plain text.
     pictures : list of (file name, PNG)
+    captions : dict
+        Words under a picture, by its file name; the name's own where there are none.
     """
 
     title: str
     text: str = ""
     tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=list)
     pictures: list[tuple[str, bytes]] = field(default_factory=list)
+    captions: dict[str, str] = field(default_factory=dict)
 
 
 def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
@@ -45,7 +48,7 @@ def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
         if section.text:
             parts.append(f"<p>{html.escape(section.text)}</p>")
         parts += [table_html(heading, rows) for heading, rows in section.tables]
-        parts += [image(name, png) for name, png in section.pictures]
+        parts += [image(section.captions.get(name, name), png) for name, png in section.pictures]
     return document(title, "\n".join(parts))
 
 

@@ -28,8 +28,8 @@ SHORTER = {
     "train": {"--epochs": "1", "--batch-size": "8", "--workers": None},
     "simulate": {"--count": "120", "--workers": None},
     "generate": {"--count": "4"},
-    "finder": {"--config": "quick.toml"},
-    "completeness": {"--count": "60"},
+    "finder": {"--config": "quick.toml", "--runner": "local"},
+    "completeness": {"--count": "60", "--runner": "local"},
 }
 """Options that take the place of those shown, so that a proof of the words does not take the hours of the work."""
 
@@ -246,21 +246,20 @@ def evaluation(r):
 
 
 def drawn_kids(folder, n):
-    """Tiles of a survey with red galaxies, blue ones and stars, as KiDS would name them; pixels are maggies."""
-    image, red = drawn_tile()
+    """Tiles of a survey with red galaxies, blue ones and stars, in the form of KiDS cut-outs; pixels are maggies."""
+    image, _ = drawn_tile()
     drawn = write_tile(folder / "drawn", image)
-    (folder / "tiles").mkdir()
     for k, band in itertools.product(range(n), BANDS):
         with fits.open(drawn / f"t_{band}.fits") as file:
-            header = file[0].header
-            header["CRVAL1"], header["BUNIT"] = 150.0 + k, "maggy"
-            pixels = np.roll(file[0].data, 100 * k, axis=1) / np.float32(3.631e12)
-            fits.PrimaryHDU(pixels, header).writeto(folder / "tiles" / f"KiDS_DR4.0_{150 + k}.0_2.2_{band}_sci.fits")
-    return image, red
+            header, pixels = file[0].header, np.roll(file[0].data, 100 * k, axis=1) / np.float32(3.631e12)
+        header["CRVAL1"], header["BUNIT"] = 150.0 + k, "maggy"
+        (folder / "tiles" / f"field-{k}").mkdir(parents=True, exist_ok=True)
+        fits.PrimaryHDU(pixels, header).writeto(folder / "tiles" / f"field-{k}" / f"{band}.fits")
+    return image
 
 
 def your_finder(r):
-    image, _ = drawn_kids(r.here, 1)
+    image = drawn_kids(r.here, 1)
     grz = write_tile(r.here / "grz", image, ("g", "r", "z"))
     for tiles, survey, out in (("tiles", "kids", "seen"), (str(grz), "generic", "runs/grz")):
         asked = ["scan", tiles, "--survey", survey, "--model", "none", "--out", out, "--runner", "local"]
