@@ -70,11 +70,17 @@ def document(title: str, body: str, *, style: str = "") -> str:
     )
 
 
-def image(name: str, png: bytes) -> str:
-    """HTML of a PNG that lies inside the page, over a caption: its name as words."""
+def image(name: str, png: bytes, *, on_phone: bytes | None = None) -> str:
+    """HTML of a PNG that lies inside the page, over a caption: its name as words; another one may be for phones."""
     words = html.escape(name.removesuffix(".png").replace("_", " "))
-    picture = f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    picture = f'<img alt="{words}" src="{_data(png)}">'
+    if on_phone is not None:
+        picture = f'<picture><source media="(max-width: 700px)" srcset="{_data(on_phone)}">{picture}</picture>'
     return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: Sequence[str] | None = None) -> str:

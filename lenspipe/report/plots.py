@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from lenspipe.image.contact import contact_sheet
@@ -30,12 +30,12 @@ def _axes(width: float = 6.4, height: float = 4.8) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _plain(axis: Axis) -> None:
-    """A logarithmic axis of one or two decades: 0.5, 1, 2, not powers of ten."""
+def plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis of one or two decades: 0.5, 1, 2 or 100 k, 200 k, not powers of ten."""
     low, high = sorted(axis.get_view_interval())
     if high <= 300 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(EngFormatter() if high >= 1e4 else FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
 
 
@@ -104,7 +104,7 @@ def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, An
     axes.set(ylim=(-0.02, 1.02), xlabel=f"{quantity}{f' [{unit}]' if unit else ''}", ylabel=f"recall at {at}")
     if logarithmic:
         axes.set_xscale("log")
-        _plain(axes.xaxis)
+        plain_ticks(axes.xaxis)
     axes.legend(fontsize=8)
     return png_of(figure)
 
@@ -146,7 +146,7 @@ def fraction_plot(
     axes.set(ylim=(-0.02, 1.02), xlabel=quantity, ylabel=label)
     if logarithmic:
         axes.set_xscale("log")
-        _plain(axes.xaxis)
+        plain_ticks(axes.xaxis)
     axes.legend(fontsize=8)
     return png_of(figure)
 
@@ -161,7 +161,7 @@ def map_plot(
     axes.clabel(lines, fontsize=8)
     axes.set(xscale="log", yscale="log", xlabel=x[0], ylabel=y[0])
     for axis in (axes.xaxis, axes.yaxis):
-        _plain(axis)
+        plain_ticks(axis)
     axes.grid(False)
     figure.colorbar(shown, ax=axes, label=label)
     return png_of(figure)

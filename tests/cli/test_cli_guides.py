@@ -4,7 +4,6 @@ import contextlib
 import csv
 import glob
 import io
-import itertools
 import shutil
 
 import numpy as np
@@ -245,22 +244,20 @@ def evaluation(r):
     r.has("wide stamps", "stamps")
 
 
-def drawn_kids(folder, n):
-    """Tiles of a survey with red galaxies, blue ones and stars, in the form of KiDS cut-outs; pixels are maggies."""
-    image, _ = drawn_tile()
-    drawn = write_tile(folder / "drawn", image)
-    for k, band in itertools.product(range(n), BANDS):
-        with fits.open(drawn / f"t_{band}.fits") as file:
-            header, pixels = file[0].header, np.roll(file[0].data, 100 * k, axis=1) / np.float32(3.631e12)
-        header["CRVAL1"], header["BUNIT"] = 150.0 + k, "maggy"
-        (folder / "tiles" / f"field-{k}").mkdir(parents=True, exist_ok=True)
-        fits.PrimaryHDU(pixels, header).writeto(folder / "tiles" / f"field-{k}" / f"{band}.fits")
-    return image
+def kids_cutouts(folder, name, planes):
+    """One tile in the form of KiDS cut-outs, of planes in nJy and their headers by band; pixels are maggies."""
+    (folder / name).mkdir(parents=True)
+    for band, (pixels, header) in planes.items():
+        header["BUNIT"] = "maggy"
+        fits.PrimaryHDU((pixels / 3.631e12).astype(np.float32), header).writeto(folder / name / f"{band}.fits")
 
 
 def your_finder(r):
-    image = drawn_kids(r.here, 1)
+    image, _ = drawn_tile()
     grz = write_tile(r.here / "grz", image, ("g", "r", "z"))
+    gri = write_tile(r.here / "gri", image)
+    planes = {band: (fits.getdata(gri / f"t_{band}.fits"), fits.getheader(gri / f"t_{band}.fits")) for band in BANDS}
+    kids_cutouts(r.here / "tiles", "field", planes)
     for tiles, survey, out in (("tiles", "kids", "seen"), (str(grz), "generic", "runs/grz")):
         asked = ["scan", tiles, "--survey", survey, "--model", "none", "--out", out, "--runner", "local"]
         assert CliRunner().invoke(group, asked, catch_exceptions=False).exit_code == 0
@@ -273,7 +270,14 @@ def your_finder(r):
 
 
 def what_did_i_miss(r):
-    drawn_kids(r.here, 3)
+    """The sample's tiles are those of their survey: 278 candidates, enough for the first hundred."""
+    sample = make_sample(r.here / "sample")
+    for name in ("sample-1", "sample-2"):
+        planes = {}
+        for band in "gri":
+            with fits.open(sample / f"{name}_{band}.fits") as file:
+                planes[band] = file["IMAGE"].data, WCS(file["IMAGE"].header).to_header()
+        kids_cutouts(r.here / "tiles", name, planes)
 
 
 QUICK = """
@@ -282,10 +286,10 @@ mag_max = 21.5
 fractions = [0.5, 0.25, 0.25]
 [stamps]
 side_arcsec = 12.0
-count = 60
-classes = { real = 24, companions = 0, satellites = 0, young_ring = 0, spiral_disc = 0, merger = 0, group = 0 }
+count = 100
+classes = { real = 40, companions = 0, satellites = 0, young_ring = 0, spiral_disc = 0, merger = 0, group = 0 }
 [train.optim]
-epochs = 2
+epochs = 8
 [train.sampling]
 batch_size = 16
 [go_on]
