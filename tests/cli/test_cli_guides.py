@@ -133,15 +133,19 @@ def candidates_of(run):
     return pq.read_table(run / "candidates.parquet")
 
 
-def grades_of(run, file, grades, who):
-    """A file as the candidate page exports it: a grade for each of the first candidates."""
-    run_id = open_run_folder(run).run_id
-    rows = candidates_of(run).slice(0, len(grades)).to_pylist()
+def write_grades(file, run_id, rows, grades, who):
+    """A file as the candidate page exports it."""
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["run_id", "candidate_id", "name", "ra", "dec", "grader", "grade", "time"])
         for row, grade in zip(rows, grades, strict=True):
             writer.writerow([run_id, row["candidate_id"], "", row["ra"], row["dec"], who, grade, "2026-01-01"])
+
+
+def grades_of(run, file, grades, who):
+    """A file as the candidate page exports it: a grade for each of the first candidates."""
+    rows = candidates_of(run).slice(0, len(grades)).to_pylist()
+    write_grades(file, open_run_folder(run).run_id, rows, grades, who)
 
 
 @pytest.fixture
@@ -262,10 +266,9 @@ def your_finder(r):
         asked = ["scan", tiles, "--survey", survey, "--model", "none", "--out", out, "--runner", "local"]
         assert CliRunner().invoke(group, asked, catch_exceptions=False).exit_code == 0
     rows = candidates_of(r.here / "seen").to_pylist()
-    colour = np.array([row["mag_g"] - row["mag_i"] for row in rows])
-    lines = [f"{row['ra']},{row['dec']},{'A' if g_i > 1.5 else 'N'}" for row, g_i in zip(rows, colour, strict=True)]
-    for name, some in (("grades_anna", lines[::2]), ("grades-1", lines[::3]), ("grades-2", lines[1::3])):
-        (r.here / f"{name}.csv").write_text("\n".join(["ra,dec,grade", *some]))
+    for name, some in (("grades_anna", rows[::2]), ("grades-1", rows[::3]), ("grades-2", rows[1::3])):
+        red = ["A" if row["mag_g"] - row["mag_i"] > 1.5 else "N" for row in some]
+        write_grades(r.here / f"{name}.csv", open_run_folder(r.here / "seen").run_id, some, red, "anna")
     (r.here / "quick.toml").write_text(QUICK)
 
 
