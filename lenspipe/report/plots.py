@@ -101,7 +101,11 @@ def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, An
         y = np.array([row[at]["value"] for row in rows])
         low, high = np.array([row[at]["interval95"] for row in rows]).T
         axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=name)
-    axes.set(ylim=(-0.02, 1.02), xlabel=f"{quantity}{f' [{unit}]' if unit else ''}", ylabel=f"recall at {at}")
+    axes.set(
+        ylim=(-0.02, 1.02),
+        xlabel=f"{quantity}{f' [{unit}]' if unit else ''}",
+        ylabel=f"recall at {at.replace('fpr', 'FPR')}",
+    )
     if logarithmic:
         axes.set_xscale("log")
         plain_ticks(axes.xaxis)

@@ -241,7 +241,7 @@ class FindJudge(NumbersJudge[Find]):
         )
 
     def _recall(self, metrics: Mapping[str, Metrics], at: str) -> Section:
-        section = Section(f"Recall by what the lens is like, at {at}")
+        section = Section(f"Recall by what the lens is like, at {at.replace('fpr', 'FPR')}")
         for quantity, bins in next(iter(metrics.values()))["recall_by"].items():
             rows = [
                 [f"{b['low']:g} to {b['high']:g}", str(b["n"])]
