@@ -23,6 +23,7 @@ from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.finalize import FAILED
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.request import ScanRequest
 from lenspipe.scan.run import run_scan
@@ -168,13 +169,20 @@ def _bands_of(run_bands: tuple[str, ...], request: FinderRequest, bases: Sequenc
 
 
 def _scanned(request: FinderRequest, out: Path, runners: Runners, progress: Progress, is_run: bool) -> Run:
-    if is_run:
-        return open_run_folder(Path(request.tiles[0]))
-    folder = out / "scan"
-    config = put_over(ScanConfig(), {"score.model": "none"}, origin="finder")
-    asked = ScanRequest(request.tiles, request.layout, config, None)
-    run_scan(asked, folder, runners.scan, progress, resume=(folder / "request.json").exists())
-    return open_run_folder(folder)
+    folder = Path(request.tiles[0]) if is_run else out / "scan"
+    if not is_run:
+        config = put_over(ScanConfig(), {"score.model": "none"}, origin="finder")
+        asked = ScanRequest(request.tiles, request.layout, config, None)
+        run_scan(asked, folder, runners.scan, progress, resume=(folder / "request.json").exists())
+    run = open_run_folder(folder)
+    if "ok" not in run.shards["status"].to_pylist():
+        said = read_parquet(folder / FAILED).slice(0, 1).to_pylist()
+        raise ConfigError(
+            "no tile could be searched: correct the request or the files, and use another --out",
+            failures=str(folder / FAILED),
+            first=said[0]["message"] if said else "",
+        )
+    return run
 
 
 def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple[pa.Table, list[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
 from pictures import drawn
 
@@ -67,6 +68,15 @@ def asked(tiles, changes=None, **more):
 def survey(tmp_path_factory):
     image, red = drawn_tile()
     return write_tile(tmp_path_factory.mktemp("tiles") / "t", image), red
+
+
+def test_tiles_that_all_fail_end_with_the_reason(tmp_path):
+    tiles = write_tile(tmp_path / "t", drawn_tile(n_red=1, n_blue=0, n_star=0)[0])
+    for file in tiles.glob("*.fits"):
+        with fits.open(file, mode="update") as image:
+            del image[0].header["BUNIT"]
+    with pytest.raises(ConfigError, match=r"no tile could be searched.*first=.*zero-point"):
+        make_finder(asked(tiles), tmp_path / "mine", progress=SILENT)
 
 
 @pytest.fixture(scope="module")
