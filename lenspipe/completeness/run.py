@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenspipe.catalog.run_rows import Run
+from lenspipe.completeness.chosen import hold_hosts
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.draw import Lensing, numbers_of
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
 from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
-from lenspipe.completeness.places import HOST, SKY
+from lenspipe.completeness.places import HOST, SKY, HostChoice
 from lenspipe.completeness.table import injections_of, iter_noted
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError
@@ -54,6 +55,7 @@ class Painted:
     """Of the bare candidates."""
     area_part: float
     """Part of the run's area that these scores are of."""
+    hosts: HostChoice
     notes: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -122,8 +124,7 @@ class Setting:
             seed,
             n_sky,
             config.clear_arcsec,
-            light_share=N_DONOR / max(1, n_host),
-            stamp_share=config.gate_stamps / max(1, n_host),
+            **_shares(config, n_host),
             stamp_bands=finder.demands,
             stamp_px={tile: max(key.side_px for key in finder.cutouts(s)) for tile, s in scale.items()},
             score_all=finder.digest != run.model_digest,
@@ -131,6 +132,11 @@ class Setting:
         return cls(
             run, config, seed, context, finder, tasks, passes, density, area, psf, stated, rms, scale, n_host, bare
         )
+
+    def with_hosts(self, hosts: HostChoice, n_host: int) -> Setting:
+        """The same with another choice of hosts."""
+        bare = dataclasses.replace(self.bare_change, hosts=hosts, **_shares(self.config, n_host))
+        return dataclasses.replace(self, n_host=n_host, bare_change=bare)
 
     def bare(self) -> ScanContext:
         """Context of the pass that looks for places."""
@@ -190,7 +196,7 @@ def paint_run(
     Raises
     ------
     ConfigError
-        The folder is another's, or no tile holds a galaxy that can carry arcs.
+        The folder is another's, or an older one that is not through, or no tile holds a galaxy that can carry arcs.
     """
     run, config = setting.run, setting.config
     request = {
@@ -204,9 +210,10 @@ def paint_run(
     with open_run(folder, request, resume=resume, command="--out", readme="completeness"):
         same_models(folder / MODEL, setting.context.models)
         session = max(session_name(folder / BARE), session_name(folder / PAINTED))
-        _work(
-            BARE, [task_in(t, BARE) for t in setting.tasks], setting.bare(), folder, runner, progress, session, seconds
-        )
+        looking = [task_in(t, BARE) for t in setting.tasks]
+        wanted = {task.shard.shard_id for task in looking}
+        setting = setting.with_hosts(*hold_hosts(folder, setting.bare_change.hosts, setting.n_host, wanted))
+        _work(BARE, looking, setting.bare(), folder, runner, progress, session, seconds)
         notes = _write_places(folder, setting)
         painting = tasks_of_passes(setting.tasks, setting.passes)
         _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
@@ -219,7 +226,14 @@ def paint_run(
         seconds["collect"] = time.perf_counter() - begun
         if injections.num_rows < config.count * 0.9:
             notes.append(f"{injections.num_rows} of {config.count} lenses found room; more passes take --set count=...")
-    return Painted(folder, injections, setting.finder, *_bare_scores(folder, run, setting), tuple(notes), seconds)
+    scores, area_part = _bare_scores(folder, run, setting)
+    hosts = setting.bare_change.hosts
+    return Painted(folder, injections, setting.finder, scores, area_part, hosts, tuple(notes), seconds)
+
+
+def _shares(config: CompletenessConfig, n_host: int) -> dict[str, float]:
+    """Parts of the hosts whose light, and whose stamp, is kept."""
+    return {"light_share": N_DONOR / max(1, n_host), "stamp_share": config.gate_stamps / max(1, n_host)}
 
 
 def _tiles(
