@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.chosen import hold_hosts
 from lenspipe.completeness.config import CompletenessConfig
-from lenspipe.completeness.draw import Lensing, numbers_of
+from lenspipe.completeness.draw import Lensing
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
 from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
@@ -150,16 +150,9 @@ class Setting:
             donors=folder / DONORS,
             seed=self.seed,
             lensing=Lensing(config.theta_e_arcsec, config.arc_snr, config.shear_scatter, config.sources),
-            n={
-                tile: numbers_of(
-                    self.area_arcmin2[tile],
-                    per_arcmin2=self.per_arcmin2,
-                    on_sky=config.on_sky,
-                    tile=tile,
-                    seed=self.seed,
-                )
-                for tile in self.passes
-            },
+            area_arcmin2={tile: self.area_arcmin2[tile] for tile in self.passes},
+            per_arcmin2=self.per_arcmin2,
+            on_sky=config.on_sky,
             apart_arcsec=config.apart_arcsec,
             match_arcsec=config.match_arcsec,
             run=self.run.folder,
@@ -218,8 +211,16 @@ def paint_run(
         painting = tasks_of_passes(setting.tasks, setting.passes)
         _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
         begun = time.perf_counter()
-        notes += _failures(folder / PAINTED, painting) + _assumed(setting)
+        notes += _failures(folder / PAINTED, painting)
         injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
+        if not injections.num_rows:
+            raise ConfigError(
+                "not one lens found room in the run's tiles, so nothing can be measured: give more by --count, or let "
+                "them stand closer by --set apart_arcsec=... and clear_arcsec=...",
+                passes=len(painting),
+                why="; ".join(notes) or None,
+            )
+        notes += _assumed(setting)
         with atomic_path(folder / INJECTIONS) as path:
             write_table(injections, path)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
@@ -315,7 +316,7 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
     """Write the places and donors that the bare pass found; returns lines on what is missing."""
     found = [table for _, table in iter_noted(folder / BARE)]
     places = pa.concat_tables(found, promote_options="default") if found else None
-    if places is None or not places.num_rows:
+    if places is None or not done_shards(folder / BARE):
         raise ConfigError("no tile of the run can be opened any more", run=str(setting.run.folder))
     places = without_known_lenses(places, setting.config.hosts.known_lenses)
     places = places.sort_by([("tile", "ascending"), ("place_id", "ascending")])
@@ -327,7 +328,8 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
     with_sky = set(places.filter(pc.equal(places["kind"], SKY))["tile"].to_pylist())
     if not with_hosts:
         raise ConfigError(
-            "no tile holds a galaxy that can carry arcs, so there is nothing to paint; widen [hosts]",
+            "no tile holds a galaxy that can carry arcs and stands alone, so there is nothing to paint; widen [hosts], "
+            "or --set clear_arcsec=...",
             tiles=len(setting.passes),
         )
     notes = [

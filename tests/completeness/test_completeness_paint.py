@@ -18,6 +18,7 @@ from sky import write_tile
 
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.chosen import CHOSEN, UNTOLD, hold_hosts
+from lenspipe.completeness.draw import numbers_of
 from lenspipe.completeness.passes import home_and_pass, name_of
 from lenspipe.completeness.places import HostChoice
 from lenspipe.completeness.run import PLACES, Painted
@@ -134,6 +135,22 @@ def test_a_survey_without_a_host_is_refused_in_one_line(run: Run, tiny_model: Pa
     bright = CONFIG.hosts.model_copy(update={"mag": (5.0, 6.0)})
     with pytest.raises(ConfigError, match="no row of the run can carry arcs"):
         paint(run, tiny_model, tmp_path / "sel", hosts=bright)
+
+
+def test_where_no_lens_finds_room_one_line_says_so(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not one lens found room.*no empty sky in tile a"):
+        paint(run, tiny_model, tmp_path / "sel", on_sky=1.0, clear_arcsec=18.0)
+    with pytest.raises(ConfigError, match="no tile holds a galaxy that can carry arcs and stands alone"):
+        paint(run, tiny_model, tmp_path / "crowded", clear_arcsec=80.0)
+
+
+def test_a_tile_too_small_for_a_lens_in_each_pass_gets_them_in_some() -> None:
+    of = [
+        numbers_of(1.78, per_arcmin2=0.6, on_sky=0.5, tile="a", name=name_of(k), seed=0)  # .53 of each kind
+        for k in range(200)
+    ]
+    for kind in ("host", "sky"):
+        assert 85 <= sum(one[kind] for one in of) <= 128  # 107, three sigma of 7
 
 
 def test_a_band_without_a_psf_is_refused_in_one_line(run: Run, tiny_model: Path, tmp_path: Path) -> None:
