@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.errors import ConfigError
+from lenspipe.finder.graded import check_grades
 from lenspipe.finder.recipe import finder_bands
 from lenspipe.finder.report import write_page
 from lenspipe.finder.request import PLAIN, FinderRequest, Runners
@@ -84,6 +85,7 @@ def make_finder(
         bands, bases, replaced = _with_stand_ins(run.bands, request)
         for line in _said_of(replaced, request):
             progress.say(line)
+        check_grades(request.grades, run, bands, request.settings.grades)  # now, and not after the stamps
         if until == "scan":
             return FinderResult(out, {"run": str(run.folder)})
         sources, troubles = step("sources", lambda: _sources(run, out, runners, progress))

@@ -19,7 +19,7 @@ from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
 from lenspipe.finder import places
 from lenspipe.finder.areas import Areas
-from lenspipe.finder.graded import read_graded
+from lenspipe.finder.graded import check_grades, read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
@@ -376,6 +376,23 @@ def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
         read("run_id,candidate_id,grader,grade,ra,dec\nanother,nobody,me,A,10.0,10.0\n")
     with pytest.raises(ConfigError, match="neither the columns"):
         read("name,ra\na,1\n")
+
+
+def test_grades_that_will_be_refused_are_so_before_any_stamp_is_painted(painted, tmp_path):
+    file, out = tmp_path / "g.csv", tmp_path / "new"
+    run = open_run_folder(painted[0] / "scan")
+    for text, why in (
+        ("name,ra\na,1\n", "neither the columns"),
+        ("ra,dec,grade\n10.0,10.0,A\n", "no graded position lies in a tile"),
+        (f"run_id,candidate_id,grader,grade\n{run.run_id},nobody,me,A\n", "a candidate that the run does not have"),
+        ("ra,dec,grade\n10.0,10.0,C\n", "no graded candidate has a label"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=why):
+            make_finder(asked(run.folder, grades=(file,)), out, progress=SILENT)
+        assert not (out / "sources").exists()
+    with pytest.raises(ConfigError, match=r"lack a band of the finder .* missing='z'"):
+        check_grades([painted[0] / "stamps"], run, ("g", "r", "z"), GradeSettings())
 
 
 def test_graded_stamps_of_a_survey_with_lenses_alone_are_refused(painted):
