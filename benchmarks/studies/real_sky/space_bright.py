@@ -45,7 +45,7 @@ WITHIN_PX = 25
 
 
 def slacs_lenses(real: Path, card: ModelCard) -> tuple[dict[str, NDArray[np.float32]], float]:
-    """Network input of each lens, masked pixels taken from across its centre, and the median noise of a pixel in nJy."""
+    """Network input of each lens, masked pixels taken from across its centre; and the median noise of a pixel, nJy."""
     found, noise = {}, []
     for folder in sorted((real / "stamps/slacs_f814w").iterdir()):
         stamp, rms = (fits.getdata(folder / f"{name}.fits").astype(np.float32) for name in ("image", "noise"))
