@@ -21,6 +21,14 @@ from lenspipe.stamps.format import StampSet
 from lenspipe.stats.counts import ScoreCounts
 
 N_COLUMN = 12
+SAID = {
+    "early": "early types, which carry arcs",
+    "source": "other sources",
+    "star": "stars",
+    "artefact": "artefacts",
+    "sky": "empty sky",
+}
+"""What the page calls the kinds of hosts."""
 
 
 def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
@@ -54,7 +62,7 @@ def _hosts(record: dict[str, Any], folder: Path) -> Section:
         "Hosts and negatives",
         text,
         [(["sources of the run", "n"], rows), (["hosts", "n"], splits), (["refused, cut out", "n"], refused)],
-        list(host_sheets(StampSet.open(folder / "hosts")).items()),
+        [(SAID.get(name, name), sheet) for name, sheet in host_sheets(StampSet.open(folder / "hosts")).items()],
     )
 
 

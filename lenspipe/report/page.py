@@ -68,8 +68,10 @@ def document(title: str, body: str, *, style: str = "") -> str:
 
 
 def image(name: str, png: bytes) -> str:
-    """HTML of a PNG that lies inside the page."""
-    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    """HTML of a PNG that lies inside the page, with its name above it."""
+    said = html.escape(name)
+    data = base64.b64encode(png).decode()
+    return f'<figure><figcaption>{said}</figcaption><img alt="{said}" src="data:image/png;base64,{data}"></figure>'
 
 
 def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: Sequence[str] | None = None) -> str:
