@@ -189,7 +189,7 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert first["test"]["painted"]["hosts_lens"] >= 2
     assert json.loads((out / "card.json").read_text())["calibration"] is not None
     text = (out / "finder.html").read_text()
-    assert "Hosts and negatives" in text
+    assert "Hosts and negatives" in text and "<figcaption>early types, which carry arcs</figcaption>" in text
     known = result.record["known"]  # the drawn tile lies where lenscat has lenses of COSMOS
     assert known and all(one["name"] in text for one in known) and "known lenses, best scores first" in text
     hosts = StampSet.open(out / "hosts")

@@ -39,7 +39,7 @@ COLUMNS = (
 )
 STYLE = """table { font-size: 13px; }
 td, th { text-align: left; padding: .2rem .5rem; }
-img { max-width: 100%; }
+figure { max-width: 100%; }
 .chance td, .error td, .stopped td, .unfinished td { color: var(--dim); }
 """
 
