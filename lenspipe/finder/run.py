@@ -25,7 +25,7 @@ from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.plan import tasks_of
-from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.request import ScanRequest, find_tiles
 from lenspipe.scan.run import run_scan
 from lenspipe.tables import read_parquet
 from lenspipe.toml import put_over
@@ -76,8 +76,11 @@ def make_finder(
             "members of one stamp size and the same bands can learn on together", model=request.pretrained
         )
     is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
-    if is_run:  # a wrong run is refused before the folder is claimed
+    # bands that are not there are refused before the folder is claimed, and tiles before they are scanned
+    if is_run:
         _with_stand_ins(open_run_folder(Path(request.tiles[0])).bands, request)
+    elif not (out / "scan" / "request.json").exists():
+        _with_stand_ins(find_tiles(_scan_of(request))[1], request)
     with open_run(out, request.fixed(), resume=True, command="--out", readme="finder"):
         seconds: dict[str, float] = {}
         step = partial(_timed, seconds)
@@ -173,10 +176,13 @@ def _scanned(request: FinderRequest, out: Path, runners: Runners, progress: Prog
     if is_run:
         return open_run_folder(Path(request.tiles[0]))
     folder = out / "scan"
-    config = put_over(ScanConfig(), {"score.model": "none"}, origin="finder")
-    asked = ScanRequest(request.tiles, request.layout, config, None)
-    run_scan(asked, folder, runners.scan, progress, resume=(folder / "request.json").exists())
+    run_scan(_scan_of(request), folder, runners.scan, progress, resume=(folder / "request.json").exists())
     return open_run_folder(folder)
+
+
+def _scan_of(request: FinderRequest) -> ScanRequest:
+    config = put_over(ScanConfig(), {"score.model": "none"}, origin="finder")
+    return ScanRequest(request.tiles, request.layout, config, None)
 
 
 def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple[pa.Table, list[str]]:

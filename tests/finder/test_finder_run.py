@@ -274,13 +274,15 @@ def test_a_survey_of_one_band_tells_early_types_by_concentration(tmp_path):
     assert sum(record["hosts_by_split"].values()) >= 8
 
 
-def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_is_claimed(painted, tmp_path):
+def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_is_claimed(survey, painted, tmp_path):
     run = painted[0] / "scan"
     with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):
         make_finder(asked(run, bands=("g", "z")), tmp_path / "a", progress=SILENT)
     with pytest.raises(ConfigError, match=r"--replace-band z=BAND"):
         make_finder(asked(run, pretrained="ground-gri", replaced={"i": "z"}), tmp_path / "b", progress=SILENT)
-    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+    with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):  # of tiles, before they are scanned
+        make_finder(asked(survey[0], bands=("g", "z")), tmp_path / "c", progress=SILENT)
+    assert not any((tmp_path / name).exists() for name in "abc")
 
 
 class Told(Silent):
