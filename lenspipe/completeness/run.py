@@ -124,7 +124,8 @@ class Setting:
             seed,
             n_sky,
             config.clear_arcsec,
-            **_shares(config, n_host),
+            light_share=N_DONOR / max(1, n_host),
+            stamp_share=config.gate_stamps / max(1, n_host),
             stamp_bands=finder.demands,
             stamp_px={tile: max(key.side_px for key in finder.cutouts(s)) for tile, s in scale.items()},
             score_all=finder.digest != run.model_digest,
@@ -135,7 +136,8 @@ class Setting:
 
     def with_hosts(self, hosts: HostChoice, n_host: int) -> Setting:
         """The same with another choice of hosts."""
-        bare = dataclasses.replace(self.bare_change, hosts=hosts, **_shares(self.config, n_host))
+        light, stamps = N_DONOR / max(1, n_host), self.config.gate_stamps / max(1, n_host)
+        bare = dataclasses.replace(self.bare_change, hosts=hosts, light_share=light, stamp_share=stamps)
         return dataclasses.replace(self, n_host=n_host, bare_change=bare)
 
     def bare(self) -> ScanContext:
@@ -230,11 +232,6 @@ def paint_run(
     scores, area_part = _bare_scores(folder, run, setting)
     hosts = setting.bare_change.hosts
     return Painted(folder, injections, setting.finder, scores, area_part, hosts, tuple(notes), seconds)
-
-
-def _shares(config: CompletenessConfig, n_host: int) -> dict[str, float]:
-    """Parts of the hosts whose light, and whose stamp, is kept."""
-    return {"light_share": N_DONOR / max(1, n_host), "stamp_share": config.gate_stamps / max(1, n_host)}
 
 
 def _tiles(
