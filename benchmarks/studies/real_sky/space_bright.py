@@ -26,7 +26,7 @@ from benchmarks.studies.real_sky.space import (
     BRIGHT_MAG,
     COSMOS_SCALE_ARCSEC,
     COSMOS_ZERO_POINT_AB,
-    _border,
+    border_of,
     cosmos_galaxies,
     on_grid,
     real_lenses,
@@ -51,7 +51,7 @@ def slacs_lenses(real: Path, card: ModelCard) -> tuple[dict[str, NDArray[np.floa
         stamp, rms = (fits.getdata(folder / f"{name}.fits").astype(np.float32) for name in ("image", "noise"))
         good = rms < MASKED_FROM
         stamp = np.where(good, stamp, np.where(good, stamp, 0)[::-1, ::-1])[None] * np.float32(NJY_PER_EPS)
-        level = np.float32(np.median(_border(stamp)))
+        level = np.float32(np.median(border_of(stamp)))
         found[f"slacs_f814w/{folder.name}"] = on_grid(stamp - level, SLACS_SCALE_ARCSEC, card)
         noise.append(float(np.median(rms[good])) * NJY_PER_EPS)
     return found, float(np.median(noise))
@@ -64,8 +64,8 @@ def jwst_galaxies(
     with np.load(real / "galaxies/jwst_f444w/f444w_209px.npz") as archive:
         images = archive["images"].astype(np.float64)
     images *= 1e15 * (JWST_SCALE_ARCSEC / 206265) ** 2  # MJy/sr to nJy per pixel
-    images -= np.median([_border(image[None].astype(np.float32)) for image in images], axis=(1, 2))[:, None, None]
-    own = np.median([1.4826 * np.median(np.abs(_border(image[None].astype(np.float32)))) for image in images])
+    images -= np.median([border_of(image[None].astype(np.float32)) for image in images], axis=(1, 2))[:, None, None]
+    own = np.median([1.4826 * np.median(np.abs(border_of(image[None].astype(np.float32)))) for image in images])
     wanted = noise_njy * JWST_SCALE_ARCSEC / SLACS_SCALE_ARCSEC
     noisy = images + np.random.default_rng(seed).normal(0, np.sqrt(max(0, wanted**2 - own**2)), images.shape)
     middle = images.shape[-1] // 2
