@@ -22,7 +22,7 @@ from lenspipe.stats.counts import ScoreCounts
 
 N_COLUMN = 12
 ROLES = {
-    "early": "early types: arcs are painted on these",
+    "early": "early types, which carry arcs",
     "source": "other sources",
     "star": "stars",
     "artefact": "artefacts",

@@ -50,6 +50,7 @@ def test_words_of_a_page_are_escaped_and_its_pictures_lie_inside() -> None:
     text = page("T & t", ["one"], [section])
     assert "<script>" not in text and "<i>" not in text and "a &lt; b" in text and "T &amp; t" in text
     assert text.count("data:image/png;base64,") == 1 and BASE_STYLE in text
+    assert "<figcaption>&quot;p&quot;</figcaption>" in text  # who looks at a picture sees its name
     assert document("t", "<p>body</p>", style="p{color:red}").count("<style>") == 1
 
 
