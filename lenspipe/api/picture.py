@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from lenspipe.bands import colour_bands
 from lenspipe.errors import DataError
 from lenspipe.image.contact import colour_stamps
+from lenspipe.robust import robust_sigma
 
 NO_DATA = 64
 """Grey of pixels that hold no data: not black, which is sky."""
+BRIGHT_PART, NOISE_FREE, MODEL_DEPTH = 0.995, 1e4, 100.0
+"""Quantile of pixels that is called bright; how far it is above the noise of what is a model, and in its picture."""
 
 
 def rgb(
@@ -69,10 +72,24 @@ def rgb(
     there = np.isfinite(channels)
     if not there.any():
         raise DataError("no pixel holds data", got=str(pixels.shape))
-    levels = None if noise is None else np.asarray(noise, np.float64)[shown]
+    levels = _measured_noise(channels) if noise is None else np.asarray(noise, np.float64)[shown]
     picture = colour_stamps(np.where(there, channels, np.float32(0)), noise=levels)
     picture[~there.all(axis=1)] = NO_DATA
     return picture if pixels.ndim == 4 else picture[0]
+
+
+def _measured_noise(channels: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Noise ``(channel,)`` of the pixels that hold data, and a part of the light for a model, such as arcs alone."""
+    middle = channels[:, channels.shape[1] // 2].astype(np.float64)
+    if not np.isfinite(middle).any():
+        return None
+    bright = float(np.nanquantile(np.abs(middle), BRIGHT_PART))
+    steps = np.abs(middle[:, 1:, 1:] - middle[:, 1:, :-1] - middle[:, :-1, 1:] + middle[:, :-1, :-1])
+    if np.isfinite(steps).any() and np.nanmedian(steps) * NOISE_FREE < bright:
+        return np.full(channels.shape[1], bright / MODEL_DEPTH)
+    each = [robust_sigma(stamp[np.isfinite(stamp)]) for stamp in middle if np.isfinite(stamp).any()]
+    positive = [sigma for sigma in each if sigma > 0]
+    return np.full(channels.shape[1], np.median(positive)) if positive else None
 
 
 def png(picture: NDArray[np.uint8], *, least_px: int = 240) -> bytes:

@@ -18,6 +18,16 @@ def test_any_unit_gives_one_picture_that_is_no_white_blob(unit):
     assert 1 < np.median(picture) < 60
 
 
+def test_arcs_without_noise_are_no_white_blob_and_noise_keeps_its_stretch():
+    lens = lp.simulate_lens()
+    arcs = lp.rgb(lens.arcs_njy, "gri")
+    assert (arcs >= 250).all(axis=-1).mean() < 0.01 and arcs.max() > 150
+    assert (arcs > 100).any(axis=-1).mean() > 0.02
+    torn = lens.pixels_njy.copy()
+    torn[:, :40] = np.nan  # most of it has no data
+    assert np.array_equal(lp.rgb(torn, "gri")[45], lp.rgb(torn[:, 40:], "gri")[5])
+
+
 def test_red_is_the_reddest_band():
     stack = np.random.default_rng(1).normal(size=(4, 32, 32)).astype(np.float32)
     stack[3, 16, 16] += 100  # i

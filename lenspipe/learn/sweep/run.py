@@ -125,7 +125,7 @@ def sweep(
 def collect(folder: Path, space: SweepSpace) -> pa.Table:
     """Table, page and best model of a sweep that has run to its end."""
     folders = sorted(path.parent for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
-    stopped = {path.name for path in folders if not is_finished(path)}
+    stopped = {path.name for path in folders if not is_finished(path)} if space.asha else set[str]()
     table = trial_table(folders, space, stopped=stopped)
     with atomic_path(folder / TABLE_FILE) as temporary:
         write_table(table, temporary)
