@@ -38,3 +38,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'lenspipe.api' has no attribute {name!r}")
     return getattr(import_module(f"lenspipe.api.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -307,16 +307,21 @@ def _batches(
     images: Images, bands: Sequence[str], scale: float | None, zero_point_ab: float | None, split: str | None
 ) -> Iterator[tuple[pa.Table, NDArray[np.float32], tuple[str, ...], float]]:
     """Facts, pixels ``(n, band, y, x)`` in nJy, bands and pixel scale, some at a time."""
+    if isinstance(images, Sequence) and any(not isinstance(one, Stamp) for one in images):
+        raise DataError("give an array (n, band, y, x), a StampSet, or Stamps", got=type(images[0]).__name__)
     if zero_point_ab is not None and isinstance(images, StampSet | Stamp | Sequence):
         raise ConfigError("zero_point_ab is about arrays; stamps are in nJy", zero_point_ab=zero_point_ab)
+    if zero_point_ab is not None and not (np.isscalar(zero_point_ab) and np.isfinite(zero_point_ab)):
+        raise ConfigError(
+            "zero_point_ab is one number, in AB magnitudes; where bands differ, scale them first",
+            zero_point_ab=str(zero_point_ab),
+        )
     if isinstance(images, StampSet):
         yield from _of_set(images, bands, split)
         return
     if isinstance(images, Stamp):
         images = [images]
     if isinstance(images, Sequence):
-        if any(not isinstance(one, Stamp) for one in images):
-            raise DataError("give an array (n, band, y, x), a StampSet, or Stamps", got=type(images[0]).__name__)
         begun = 0
         for (names, each_scale, _), group in itertools.groupby(images, key=_kind):
             some = np.stack([one.pixels_njy for one in group])

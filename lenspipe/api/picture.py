@@ -35,7 +35,8 @@ def rgb(
     bands : sequence of str, optional
         Names along the band axis. Where not given, three bands are taken to go from blue to red, and one is grey.
     noise : sequence of float, optional
-        Noise of a pixel per band, in the unit of ``images``; measured on them where not given.
+        Noise of a pixel per band, in the unit of ``images``. Where not given, it is measured on them; of images without
+        noise, which hold no negative pixel, a part of their brightest light takes its place.
 
     Returns
     -------
@@ -79,17 +80,27 @@ def rgb(
 
 
 def _measured_noise(channels: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """Noise ``(channel,)`` of the pixels that hold data, and a part of the light for a model, such as arcs alone."""
-    middle = channels[:, channels.shape[1] // 2].astype(np.float64)
-    if not np.isfinite(middle).any():
-        return None
-    bright = float(np.nanquantile(np.abs(middle), BRIGHT_PART))
-    steps = np.abs(middle[:, 1:, 1:] - middle[:, 1:, :-1] - middle[:, :-1, 1:] + middle[:, :-1, :-1])
-    if np.isfinite(steps).any() and np.nanmedian(steps) * NOISE_FREE < bright:
-        return np.full(channels.shape[1], bright / MODEL_DEPTH)
-    each = [robust_sigma(stamp[np.isfinite(stamp)]) for stamp in middle if np.isfinite(stamp).any()]
-    positive = [sigma for sigma in each if sigma > 0]
-    return np.full(channels.shape[1], np.median(positive)) if positive else None
+    """Noise ``(channel,)`` of the stamps that have any, and else a part of the light of models, such as arcs alone."""
+    noisy, models = list[float](), list[float]()
+    for stamp in channels[:, channels.shape[1] // 2].astype(np.float64):
+        values = stamp[np.isfinite(stamp) & (stamp != 0)]  # a blank part is filled with zeros as often as with NaN
+        if not values.size:
+            continue
+        bright = float(np.quantile(np.abs(values), BRIGHT_PART))
+        if _is_model(stamp, values, bright):
+            models.append(bright / MODEL_DEPTH)
+        elif (sigma := float(robust_sigma(values))) > 0:
+            noisy.append(sigma)
+    measured = noisy or models
+    return np.full(channels.shape[1], np.median(measured)) if measured else None
+
+
+def _is_model(stamp: NDArray[np.float64], values: NDArray[np.float64], bright: float) -> bool:
+    """Whether a stamp ``(y, x)`` has no noise: light alone is nowhere negative, but for rounding, and smooth."""
+    if (values < -1e-6 * bright).mean() > 0.05:
+        return False
+    steps = np.abs(stamp[1:, 1:] - stamp[1:, :-1] - stamp[:-1, 1:] + stamp[:-1, :-1])
+    return bool(np.isfinite(steps).any() and np.nanmedian(steps) * NOISE_FREE < bright)
 
 
 def png(picture: NDArray[np.uint8], *, least_px: int = 240) -> bytes:

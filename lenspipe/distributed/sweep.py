@@ -18,6 +18,7 @@ from lenspipe.distributed.session import on_ray
 from lenspipe.errors import ConfigError
 from lenspipe.learn.sweep.search import Search
 from lenspipe.learn.sweep.trial import SweepJob, run_trial
+from lenspipe.learn.sweep.trials import ERROR_FILE, TRIALS
 from lenspipe.learn.train import PLAIN, Runner
 
 RAY_FOLDER = ".ray"
@@ -112,8 +113,10 @@ def _trial(config: dict[str, Any], *, job: SweepJob, on_gpu: bool) -> None:
             lambda row: tune.report({"epoch": row["epoch"], metric: row[metric]}),
             runner=PLAIN if job.n_worker == 1 else on_ray(_train_on_ray),
         )
-    except Exception:  # what ended it is in its folder, and becomes its row
-        log.debug("trial %s ended", trial.name, exc_info=True)
+    except Exception:
+        if not (job.out / TRIALS / trial.name / ERROR_FILE).exists():
+            raise  # to Tune, which tells the sweep
+        log.debug("trial %s ended", trial.name, exc_info=True)  # what ended it becomes its row
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the process may stay for another trial, beside others on the same GPU

@@ -67,10 +67,11 @@ def find_files(requests: list[str]) -> list[str]:
         named = glob_files(request)
         hits = [f for f in named if SUFFIX.search(f) or f == local_path(request)]
         if not hits:
-            kind = "glob is empty" if any(c in request for c in "*?[") else "no such FITS file or folder"
+            is_glob = any(c in request for c in "*?[")
+            kind = "glob is empty" if is_glob else "no such FITS file or folder"
             near = next((f for f in named if NEARLY.search(f)), named[0] if named else None)
             facts: dict[str, Fact] = {"files": len(named), "first": near} if named else {}
-            if not named and (folder := _folder_of_folders(request)):
+            if is_glob and not named and (folder := _folder_of_folders(request)):
                 kind, facts = f"{kind} (FITS files lie one folder further down; give the folder)", {"folder": folder}
             raise ConfigError(f"{kind}: nothing to scan", tiles=request, **facts)
         found.extend(hits)

@@ -50,6 +50,11 @@ def test_an_array_of_counts_scores_as_its_njy_do(model, lenses):
     )
     with pytest.raises(ConfigError, match="stamps are in nJy"):
         lp.score(lenses, model, zero_point_ab=22.5)
+    with pytest.raises(DataError, match=r"give an array \(n, band, y, x\)"):
+        lp.score([njy, njy], model, **same)
+    for other in ([22.5, 22.5, 22.5], float("nan")):
+        with pytest.raises(ConfigError, match="zero_point_ab is one number"):
+            lp.score(njy, model, pixel_scale_arcsec=0.27, zero_point_ab=other)
 
 
 def test_a_picture_of_one_band_is_a_stamp(rng):
