@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import benchmarks.one_thread  # isort: skip  # noqa: F401
 
+import json
 import os
 import resource
 import shutil
@@ -30,17 +31,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import record
+from benchmarks import simulate_speed as lens
 from benchmarks.catalog_speed import make_run
 from benchmarks.cut_speed import SIZE_PX, make
 from benchmarks.detection_speed import PARAMETERS, PYRAMID
-from benchmarks.simulate_speed import lenstronomy_models, ours
 from benchmarks.timing import rounds_s
 from lenspipe.nn.card import find_model
+from lenspipe.simulate.instrument import gaussian_kernel
+from lenspipe.simulate.photometry import njy_of_magnitude
 
-PEERS = {"cutana": "cutana==0.4.0", "hats-import": "hats-import==0.11.1"}
+PEERS = {
+    "cutana": ("cutana==0.4.0",),
+    "hats-import": ("hats-import==0.11.1",),
+    "hyrax": ("hyrax==0.13",),
+    "caustics": ("caustics==1.7.1",),
+    # with a newer lenstronomy it fails; the others it imports and does not name
+    "slsim": ("slsim==0.1.1", "lenstronomy==1.13.0", "colossus", "sncosmo", "speclite", "skypy", "pandas"),
+}
 SCRIPTS = Path(__file__).parent / "peer_scripts"
 LENSPIPE = [sys.executable, "-m", "lenspipe"]
-N_STAMP, N_ROW, BANDS = 20_000, 200_000, "ugri"
+N_STAMP, N_ROW, BANDS, SCALE_ARCSEC = 20_000, 200_000, "ugri", 0.2
 Command = Sequence[str]
 
 
@@ -61,7 +71,10 @@ def python_of(envs: Path, name: str) -> str:
     """Python of a peer's environment, which is made where there is none."""
     python = envs / name / "bin" / "python"
     if not python.exists():
-        for words in (["venv", "-q", str(envs / name)], ["pip", "install", "-q", "--python", str(python), PEERS[name]]):
+        for words in (
+            ["venv", "-q", str(envs / name)],
+            ["pip", "install", "-q", "--python", str(python), *PEERS[name]],
+        ):
             done = subprocess.run(["uv", *words], capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr[-600:])
@@ -144,22 +157,57 @@ def cutouts(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, Any
 
 def scores(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, Any]:
     """The shipped ground finder over 20,000 stamps, from an array on disk to an array of scores."""
-    model = find_model("ground-gri")
+    model, _ = stamps_to_score(folder)
+    theirs = [sys.executable, str(SCRIPTS / "torch_loop.py"), str(model), "stamps.npy", "theirs.npy"]
+    found = compared([scoring(model)], [theirs], folder, rounds, [])
+    return {**found, **same_scores(folder), "peer_version": said_torch()}
+
+
+def hyrax_infer(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, Any]:
+    """The same; hyrax is given the network traced and the stamps prepared, which is not counted."""
+    import torch
+
+    from lenspipe.infer.prepare import prepare_stamps
+    from lenspipe.nn.checkpoint import load_model
+
+    model, stamps = stamps_to_score(folder)
+    network, card = load_model(model)
+    prepared = prepare_stamps(stamps, cutout_scale_arcsec=SCALE_ARCSEC, card=card)
+    np.save(folder / "prepared.npy", prepared)
+    traced: Any = torch.jit.trace(network.eval(), torch.from_numpy(prepared[:2]), check_trace=False)  # type: ignore[no-untyped-call]
+    traced.save(str(folder / "network.pt"))
+    del prepared, network
+    python = python_of(envs, "hyrax")
+    theirs = [python, str(SCRIPTS / "hyrax_infer.py"), "network.pt", "prepared.npy", "theirs.npy"]
+    found = compared([scoring(model)], [theirs], folder, rounds, [])
+    return {**found, **same_scores(folder), "peer_version": said([python, "-c", version_of("hyrax")])}
+
+
+def stamps_to_score(folder: Path) -> tuple[Path, Any]:
+    """The shipped ground finder, and stamps of noise, which are also written."""
     from lenspipe.infer.prepare import cutout_size_px
     from lenspipe.nn.card import read_card
 
+    model = find_model("ground-gri")
     card = read_card(model)
-    side = cutout_size_px(card, 0.2)
+    side = cutout_size_px(card, SCALE_ARCSEC)
     stamps = np.random.default_rng(0).normal(20, 60, (N_STAMP, len(card.bands), side, side)).astype(np.float32)
     np.save(folder / "stamps.npy", stamps)
-    mine, theirs = (
-        [sys.executable, str(SCRIPTS / script), str(model), "stamps.npy", out]
-        for script, out in (("lenspipe_score.py", "ours.npy"), ("torch_loop.py", "theirs.npy"))
-    )
-    found = compared([mine], [theirs], folder, rounds, [])
-    difference = float(np.abs(np.load(folder / "ours.npy") - np.load(folder / "theirs.npy")).max())
+    return model, stamps
+
+
+def scoring(model: Path) -> Command:
+    """Our side of a comparison of scores."""
+    return [sys.executable, str(SCRIPTS / "lenspipe_score.py"), str(model), "stamps.npy", "ours.npy"]
+
+
+def same_scores(folder: Path) -> dict[str, Any]:
+    """That both sides scored, and the same."""
+    ours, theirs = np.load(folder / "ours.npy"), np.load(folder / "theirs.npy")
+    assert len(ours) == len(theirs) == N_STAMP, (len(ours), len(theirs))
+    difference = float(np.abs(ours - theirs).max())
     assert difference < 1e-4, difference
-    return {**found, "stamps": N_STAMP, "largest_difference_of_scores": difference, "peer_version": said_torch()}
+    return {"stamps": N_STAMP, "largest_difference_of_scores": difference}
 
 
 def written(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, Any]:
@@ -181,27 +229,94 @@ def simulation(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, 
     """A lens of 64 px in three bands, in memory."""
     import lenstronomy
 
-    models = lenstronomy_models()
+    models = lens.lenstronomy_models()
 
     def theirs() -> list[Any]:
         return [model.image(**kwargs) for model, kwargs in models]
 
-    seconds = rounds_s({"lenspipe": ours, "peer": theirs}, 15)
+    seconds = rounds_s({"lenspipe": lens.ours, "peer": theirs}, 15)
     best = {f"{side}_cpu_s": round(min(ones), 5) for side, ones in seconds.items()}
     ratio = min(seconds["peer"]) / min(seconds["lenspipe"])
     return {**best, "ratio": round(ratio, 2), "peer_version": lenstronomy.__version__}
+
+
+def slsim_lens(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, Any]:
+    """The same lens by SLSim, which takes five rays by five per pixel where we take four by four."""
+    light = {"center_x": 0, "center_y": 0, "vel_disp": 250, "stellar_mass": 1e11}
+    deflector = light | {"z": 0.5, "theta_E": lens.MACRO["theta_e_arcsec"], "angular_size": 0.9, "n_sersic": 4.0}
+    source = lens.SOURCE_PLACE | {"z": 2.0, "angular_size": 0.25, "n_sersic": 1.3, "ellipse": SOURCE_ELLIPSE}
+    given = {
+        "lens": deflector | {"mass_ellipse": ELLIPSE, "light_ellipse": ELLIPSE} | magnitudes(lens.LENS_MAG),
+        "source": source | magnitudes(lens.SOURCE_MAG),
+        "psf": {b: gaussian_kernel(f, lens.SCALE).tolist() for b, f in zip("gri", lens.SEEING, strict=True)},
+        "zero_point_mag": 31.4,
+    }
+    return lens_by(envs, "slsim", given, folder)
+
+
+def caustics_lens(folder: Path, tiles: Path, envs: Path, rounds: int) -> dict[str, Any]:
+    """The same lens by caustics, which is made for GPUs, on a core."""
+    given = {
+        "lens": {"ellipse": ELLIPSE, "angular_size": 0.9, "n_sersic": 4.0, "center": [0, 0]},
+        "source": {"angular_size": 0.25, "n_sersic": 1.3, "ellipse": SOURCE_ELLIPSE, "center": [0.25, 0.1]},
+        "mass_ellipse": ELLIPSE,
+        "theta_e_arcsec": lens.MACRO["theta_e_arcsec"],
+        "fwhm_arcsec": lens.SEEING,
+        "lens_flux": njy_of_magnitude(lens.LENS_MAG).tolist(),
+        "source_flux": njy_of_magnitude(lens.SOURCE_MAG).tolist(),
+    }
+    return lens_by(envs, "caustics", given, folder)
+
+
+ELLIPSE = (lens.MACRO["angle_rad"], lens.MACRO["axis_ratio"])
+SOURCE_ELLIPSE = (0.2, 0.8)
+
+
+def magnitudes(values: Sequence[float]) -> dict[str, float]:
+    """Of g, r and i, as SLSim names them."""
+    return {f"mag_{band}": value for band, value in zip("gri", values, strict=True)}
+
+
+def lens_by(envs: Path, name: str, given: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Fastest of some images in memory on both sides, which must agree to a hundredth of the flux."""
+    shear = (lens.MACRO["shear_angle_rad"], lens.MACRO["shear"])
+    same = {"shear": shear, "pixel_scale_arcsec": lens.SCALE, "size_px": lens.SIZE_PX}
+    (folder / "lens.json").write_text(json.dumps(given | same))
+    python = python_of(envs, name)
+    words = [python, "-W", "ignore", str(SCRIPTS / f"{name}_lens.py"), "lens.json", "theirs.npy"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=alone())
+    if done.returncode:
+        raise RuntimeError(done.stderr[-600:])
+    mine, theirs = lens.ours(), np.load(folder / "theirs.npy")
+    difference = float((np.abs(mine - theirs).sum(axis=(1, 2)) / mine.sum(axis=(1, 2))).max())
+    assert difference < 0.01, difference
+    peer_s, ours_s = float(done.stdout.split()[-1]), min(rounds_s({"lenspipe": lens.ours}, 15)["lenspipe"])
+    return {
+        "lenspipe_cpu_s": round(ours_s, 5),
+        "peer_cpu_s": round(peer_s, 5),
+        "ratio": round(peer_s / ours_s, 2),
+        "relative_difference": round(difference, 4),
+        "peer_version": said([python, "-c", version_of(name)]),
+    }
+
+
+def alone() -> dict[str, str]:
+    """Environment without our modules."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 TASKS: dict[str, tuple[str, Callable[[Path, Path, Path, int], dict[str, Any]]]] = {
     "tile to a measured four-band catalogue": ("source-extractor, dual-image mode", catalogue),
     "10,000 cutouts of given positions": ("Cutana", cutouts),
     "20,000 stamps scored by the same network": ("plain PyTorch loop", scores),
+    "20,000 stamps scored by the same network, prepared for the peer": ("hyrax infer", hyrax_infer),
     "a HATS catalogue of 200,000 rows": ("hats-import", written),
     "a simulated three-band lens": ("lenstronomy SimAPI", simulation),
+    "the same, from its parameters": ("SLSim", slsim_lens),
+    "the same, on a core": ("caustics", caustics_lens),
 }
 NOT_COMPARED = {
-    "hyrax": "its infer verb over the same stamps was not set up",
-    "SLSim": "it draws populations, and images by SimAPI, which is compared",
+    "SLSim's populations": "only its images are compared",
     "hats-import, append": "it imports onto pixels that are there, and does not know rows that are there already",
 }
 

@@ -72,7 +72,8 @@ class Rays:
     def __init__(self, work: Path) -> None:
         self._log, port = work, free_port()
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-            "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "600"
+            "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "600",
+            "RAY_health_check_timeout_ms": "60000"
         }  # fmt: skip
         self.address = f"127.0.0.1:{port}"
         self.head = self._start("head", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false")
@@ -102,7 +103,17 @@ class Rays:
 
     def _alive(self) -> set[str]:
         asked = [sys.executable, "-c", ALIVE, self.address]
-        return set(subprocess.run(asked, env=self._env, capture_output=True, text=True, check=True).stdout.split())
+        for _ in range(5):  # a node that has just died may be asked
+            done = subprocess.run(asked, env=self._env, capture_output=True, text=True)
+            if not done.returncode:
+                return set(done.stdout.split())
+            time.sleep(2)
+        raise RuntimeError(done.stderr[-2000:])
+
+    def make_whole(self) -> None:
+        """On a machine that is busy Ray gives a node up by itself: another comes, before a command asks for it."""
+        if self.node.poll() is not None or len(self._alive()) < 2:
+            self.kill_node()
 
     def kill_node(self) -> None:
         """The second node dies with all its processes; another comes."""
@@ -134,14 +145,15 @@ def _below(pid: int) -> list[psutil.Process]:
 def _is_worker(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         words = " ".join(process.cmdline())
-        return words.startswith("ray::") and "IDLE" not in words
+        return words.startswith("ray::") and "IDLE" not in words and "Agent" not in words  # with an agent dies its node
     return False
 
 
 def _kill_tree(pid: int) -> None:
-    for process in [*_below(pid), psutil.Process(pid)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [*_below(pid), psutil.Process(pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def empty_store() -> None:

@@ -86,6 +86,7 @@ FILES: dict[Kind, tuple[tuple[str, str], ...]] = {
         ("smooth.parquet, smooth.fits", "the smooth fits to it"),
         ("footprint.fits", "area searched, as a MOC"),
         ("scores.parquet", "scores of the run's candidates, where another finder than its own was judged"),
+        ("hosts.json", "which galaxies may carry arcs; a resume keeps to it"),
         ("places.parquet", "where lenses were painted"),
         ("donors.parquet", "galaxies whose light stood in for that of lenses"),
         ("model.json", "digest of the finder; a resume is held to it"),

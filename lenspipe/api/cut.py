@@ -89,6 +89,22 @@ def cutouts(
         No position lies on a tile, or no tile has a band.
     DataError
         Nothing could be cut.
+
+    Examples
+    --------
+    A position on a tile, and one beside it:
+
+    >>> import tempfile
+    >>> from astropy.io import fits
+    >>> from lenspipe.api import simulate_lens
+    >>> lens, folder = simulate_lens(theta_e_arcsec=1.6, size_px=161), Path(tempfile.mkdtemp())
+    >>> sky = {"CTYPE1": "RA---TAN", "CRVAL1": 150.0, "CRPIX1": 81.0, "CDELT1": -0.2 / 3600, "BUNIT": "nJy"}
+    >>> sky |= {"CTYPE2": "DEC--TAN", "CRVAL2": 2.2, "CRPIX2": 81.0, "CDELT2": 0.2 / 3600}
+    >>> for band, plane in zip(lens.bands, lens.pixels_njy, strict=True):
+    ...     fits.PrimaryHDU(plane, fits.Header(sky)).writeto(folder / f"field_{band}.fits")
+    >>> cut = cutouts(folder, [150.0, 151.0], [2.2, 2.2], size_px=41)
+    >>> cut.pixels_njy.shape, list(cut.missing)
+    ((2, 3, 41, 41), [1])
     """
     ra, dec = np.atleast_1d(np.asarray(ra_deg, float)), np.atleast_1d(np.asarray(dec_deg, float))
     if ra.shape != dec.shape or ra.ndim != 1:

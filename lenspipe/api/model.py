@@ -19,6 +19,7 @@ from lenspipe.nn.committee import Committee, committee_of, is_committee, open_co
 from lenspipe.nn.outputs import Find
 from lenspipe.stamps.format import StampSet, image_array
 from lenspipe.stats.calibrate import probability
+from lenspipe.units import NANOJANSKY_ZERO_POINT_AB
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -59,6 +60,12 @@ class Model:
             There is none, or it is not a finder.
         ModelError
             It is broken or unsafe.
+
+        Examples
+        --------
+        >>> model = Model.load("ground-gri")
+        >>> model.card.task, model.bands
+        ('find', ('g', 'r', 'i'))
         """
         from lenspipe.infer.score import Scorer
 
@@ -96,6 +103,7 @@ class Model:
         *,
         bands: Sequence[str] | None = None,
         pixel_scale_arcsec: float | None = None,
+        zero_point_ab: float | None = None,
         prior: float | None = None,
         split: str | None = None,
     ) -> Table:
@@ -104,12 +112,15 @@ class Model:
 
         Parameters
         ----------
-        images : array (n, band, y, x) or (band, y, x), StampSet, Stamp or several
-            Flux per pixel, nJy, sky subtracted, the source in the middle.
+        images : array (n, band, y, x), (band, y, x), or (y, x) of one band; StampSet, Stamp or several
+            Flux per pixel, sky subtracted, the source in the middle; what lies further out than a stamp of the model is
+            not seen.
         bands : sequence of str, optional
             Names along the band axis of an array; the model's own where not given. More than it takes may be there.
         pixel_scale_arcsec : float, optional
             Of an array. Needed: a model trained on other pixels resamples them.
+        zero_point_ab : float, optional
+            AB magnitude of one unit of an array's pixels; 31.4 where not given: they are nJy.
         prior : float, optional
             Fraction of lenses among what is scored; gives ``probability``, where the model is calibrated.
         split : str, optional
@@ -128,14 +139,17 @@ class Model:
         ModelError
             Bands or pixel scale do not fit.
         ConfigError
-            The scale of an array is not given, or a prior is, to a model without calibration.
+            The scale of an array is not given; a prior is, to a model without calibration; or a zero-point is, to
+            stamps that are in nJy.
         """
         calibration = self._calibration()
         if prior is not None and calibration is None:
             raise ConfigError("a prior needs a calibrated model: `lenspipe calibrate`", model=self.name, prior=prior)
         parts = [
             (facts, [self._member_scores(k, pixels, names, scale) for k in range(len(self._scorers))])
-            for facts, pixels, names, scale in _batches(images, bands or self.bands, pixel_scale_arcsec, split)
+            for facts, pixels, names, scale in _batches(
+                images, bands or self.bands, pixel_scale_arcsec, zero_point_ab, split
+            )
         ]
         if not parts:
             raise DataError("there is nothing to score", split=split)
@@ -151,13 +165,20 @@ class Model:
         return table
 
     def features(
-        self, images: Images, *, bands: Sequence[str] | None = None, pixel_scale_arcsec: float | None = None
+        self,
+        images: Images,
+        *,
+        bands: Sequence[str] | None = None,
+        pixel_scale_arcsec: float | None = None,
+        zero_point_ab: float | None = None,
     ) -> NDArray[np.float32]:
         """What the network's trunk makes of stamps, ``(n, num_features)``; of a committee the first member's."""
         return np.concatenate(
             [
                 self._scorers[0].features(self._prepared(0, pixels, names, scale))
-                for _, pixels, names, scale in _batches(images, bands or self.bands, pixel_scale_arcsec, None)
+                for _, pixels, names, scale in _batches(
+                    images, bands or self.bands, pixel_scale_arcsec, zero_point_ab, None
+                )
             ]
         )
 
@@ -167,6 +188,7 @@ class Model:
         *,
         bands: Sequence[str] | None = None,
         pixel_scale_arcsec: float | None = None,
+        zero_point_ab: float | None = None,
         patch_px: int = 7,
         step_px: int = 3,
     ) -> NDArray[np.float64]:
@@ -179,7 +201,7 @@ class Model:
         Parameters
         ----------
         image : Stamp or array (band, y, x)
-        bands, pixel_scale_arcsec
+        bands, pixel_scale_arcsec, zero_point_ab
             Of an array, as in `score`.
         patch_px, step_px : int
             Side of a patch, and distance between patches.
@@ -200,7 +222,8 @@ class Model:
         covered = np.repeat(single[None], 1 + len(corners), axis=0).astype(np.float32)
         for row, (y, x) in zip(covered[1:], corners, strict=True):
             row[:, y : y + patch_px, x : x + patch_px] = 0
-        scores = np.asarray(self.score(covered, bands=bands, pixel_scale_arcsec=pixel_scale_arcsec)["score"])
+        given = {"bands": bands, "pixel_scale_arcsec": pixel_scale_arcsec, "zero_point_ab": zero_point_ab}
+        scores = np.asarray(self.score(covered, **given)["score"])  # type: ignore[arg-type]
         tiny = np.finfo(np.float64).tiny
         logit = np.log(np.maximum(scores, tiny)) - np.log(np.maximum(1 - scores, np.finfo(np.float64).eps))
         total, times = np.zeros((side, side)), np.zeros((side, side))
@@ -245,6 +268,7 @@ def score(
     *,
     bands: Sequence[str] | None = None,
     pixel_scale_arcsec: float | None = None,
+    zero_point_ab: float | None = None,
     prior: float | None = None,
     split: str | None = None,
 ) -> Table:
@@ -260,7 +284,14 @@ def score(
     True
     """
     loaded = model if isinstance(model, Model) else Model.load(model)
-    return loaded.score(images, bands=bands, pixel_scale_arcsec=pixel_scale_arcsec, prior=prior, split=split)
+    return loaded.score(
+        images,
+        bands=bands,
+        pixel_scale_arcsec=pixel_scale_arcsec,
+        zero_point_ab=zero_point_ab,
+        prior=prior,
+        split=split,
+    )
 
 
 def _kind(stamp: Stamp) -> tuple[tuple[str, ...], float, tuple[int, ...]]:
@@ -273,17 +304,24 @@ def _pixels_of(image: Stamp | NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def _batches(
-    images: Images, bands: Sequence[str], scale: float | None, split: str | None
+    images: Images, bands: Sequence[str], scale: float | None, zero_point_ab: float | None, split: str | None
 ) -> Iterator[tuple[pa.Table, NDArray[np.float32], tuple[str, ...], float]]:
-    """Facts, pixels ``(n, band, y, x)``, bands and pixel scale, some at a time."""
+    """Facts, pixels ``(n, band, y, x)`` in nJy, bands and pixel scale, some at a time."""
+    if isinstance(images, Sequence) and any(not isinstance(one, Stamp) for one in images):
+        raise DataError("give an array (n, band, y, x), a StampSet, or Stamps", got=type(images[0]).__name__)
+    if zero_point_ab is not None and isinstance(images, StampSet | Stamp | Sequence):
+        raise ConfigError("zero_point_ab is about arrays; stamps are in nJy", zero_point_ab=zero_point_ab)
+    if zero_point_ab is not None and not (np.isscalar(zero_point_ab) and np.isfinite(zero_point_ab)):
+        raise ConfigError(
+            "zero_point_ab is one number, in AB magnitudes; where bands differ, scale them first",
+            zero_point_ab=str(zero_point_ab),
+        )
     if isinstance(images, StampSet):
         yield from _of_set(images, bands, split)
         return
     if isinstance(images, Stamp):
         images = [images]
     if isinstance(images, Sequence):
-        if any(not isinstance(one, Stamp) for one in images):
-            raise DataError("give an array (n, band, y, x), a StampSet, or Stamps", got=type(images[0]).__name__)
         begun = 0
         for (names, each_scale, _), group in itertools.groupby(images, key=_kind):
             some = np.stack([one.pixels_njy for one in group])
@@ -291,14 +329,17 @@ def _batches(
             begun += len(some)
         return
     pixels = np.asarray(images, np.float32)
+    if pixels.ndim == 2 and len(bands) == 1:
+        pixels = pixels[None]
     pixels = pixels[None] if pixels.ndim == 3 else pixels
     if scale is None:
         raise ConfigError("say how large the pixels of the array are: pixel_scale_arcsec=...")
     if pixels.ndim != 4 or pixels.shape[1] != len(bands):
         raise DataError("an array is (n, band, y, x), one name per band", got=str(pixels.shape), bands=" ".join(bands))
+    unit_njy = np.float32(10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - zero_point_ab)) if zero_point_ab is not None else 1)
     step = max(32, BATCH_BYTES // max(1, pixels[:1].nbytes))
     for begun in range(0, len(pixels), step):
-        some = pixels[begun : begun + step]
+        some = pixels[begun : begun + step] * unit_njy
         yield _numbered(begun, len(some)), some, tuple(bands), scale
 
 

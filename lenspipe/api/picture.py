@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from lenspipe.bands import colour_bands
 from lenspipe.errors import DataError
 from lenspipe.image.contact import colour_stamps
+from lenspipe.robust import robust_sigma
 
 NO_DATA = 64
 """Grey of pixels that hold no data: not black, which is sky."""
+BRIGHT_PART, NOISE_FREE, MODEL_DEPTH = 0.995, 1e4, 100.0
+"""Quantile of pixels that is called bright; how far it is above the noise of what is a model, and in its picture."""
 
 
 def rgb(
@@ -32,7 +35,8 @@ def rgb(
     bands : sequence of str, optional
         Names along the band axis. Where not given, three bands are taken to go from blue to red, and one is grey.
     noise : sequence of float, optional
-        Noise of a pixel per band, in the unit of ``images``; measured on them where not given.
+        Noise of a pixel per band, in the unit of ``images``. Where not given, it is measured on them; of images without
+        noise, which hold no negative pixel, a part of their brightest light takes its place.
 
     Returns
     -------
@@ -69,10 +73,34 @@ def rgb(
     there = np.isfinite(channels)
     if not there.any():
         raise DataError("no pixel holds data", got=str(pixels.shape))
-    levels = None if noise is None else np.asarray(noise, np.float64)[shown]
+    levels = _measured_noise(channels) if noise is None else np.asarray(noise, np.float64)[shown]
     picture = colour_stamps(np.where(there, channels, np.float32(0)), noise=levels)
     picture[~there.all(axis=1)] = NO_DATA
     return picture if pixels.ndim == 4 else picture[0]
+
+
+def _measured_noise(channels: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Noise ``(channel,)`` of the stamps that have any, and else a part of the light of models, such as arcs alone."""
+    noisy, models = list[float](), list[float]()
+    for stamp in channels[:, channels.shape[1] // 2].astype(np.float64):
+        values = stamp[np.isfinite(stamp) & (stamp != 0)]  # a blank part is filled with zeros as often as with NaN
+        if not values.size:
+            continue
+        bright = float(np.quantile(np.abs(values), BRIGHT_PART))
+        if _is_model(stamp, values, bright):
+            models.append(bright / MODEL_DEPTH)
+        elif (sigma := float(robust_sigma(values))) > 0:
+            noisy.append(sigma)
+    measured = noisy or models
+    return np.full(channels.shape[1], np.median(measured)) if measured else None
+
+
+def _is_model(stamp: NDArray[np.float64], values: NDArray[np.float64], bright: float) -> bool:
+    """Whether a stamp ``(y, x)`` has no noise: light alone is nowhere negative, but for rounding, and smooth."""
+    if (values < -1e-6 * bright).mean() > 0.05:
+        return False
+    steps = np.abs(stamp[1:, 1:] - stamp[1:, :-1] - stamp[:-1, 1:] + stamp[:-1, :-1])
+    return bool(np.isfinite(steps).any() and np.nanmedian(steps) * NOISE_FREE < bright)
 
 
 def png(picture: NDArray[np.uint8], *, least_px: int = 240) -> bytes:

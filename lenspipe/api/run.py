@@ -162,6 +162,25 @@ def scan_survey(
     ------
     ConfigError
         Before any work: nothing to scan, a setting that does not exist, a model that does not fit.
+
+    Examples
+    --------
+    A tile with one lens:
+
+    >>> import tempfile
+    >>> from astropy.io import fits
+    >>> from lenspipe.api import simulate_lens
+    >>> lens, folder = simulate_lens(theta_e_arcsec=1.6, size_px=161), Path(tempfile.mkdtemp())
+    >>> sky = {"CTYPE1": "RA---TAN", "CRVAL1": 150.0, "CRPIX1": 81.0, "CDELT1": -0.2 / 3600, "BUNIT": "nJy"}
+    >>> sky |= {"CTYPE2": "DEC--TAN", "CRVAL2": 2.2, "CRPIX2": 81.0, "CDELT2": 0.2 / 3600}
+    >>> for band, plane in zip(lens.bands, lens.pixels_njy, strict=True):
+    ...     fits.PrimaryHDU(plane, fits.Header(sky)).writeto(folder / f"field_{band}.fits")
+    >>> run = scan_survey(folder, out=folder / "run", catalog=False)
+    >>> best = run.best(1)[0]
+    >>> round(float(best["ra"]), 3), round(float(best["dec"]), 3), bool(best["score"] > 0.9)
+    (150.0, 2.2, True)
+    >>> len(run.failures), run.arrow().num_rows == len(run.candidates)
+    (0, True)
     """
     named = [str(tiles)] if isinstance(tiles, str | Path) else [str(tile) for tile in tiles]
     if not named:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.coordinates import Latitude, Longitude
 from astropy.units import deg
-from mocpy import MOC
 from numpy.typing import NDArray
 
 from lenspipe.sky.healpix import BASE_SIDE_DEG
 from lenspipe.sky.sphere import ARCSEC_PER_DEG, separation_arcsec
+
+if TYPE_CHECKING:  # it brings matplotlib and networkx, a quarter of a second; most commands need no footprint
+    from mocpy import MOC
 
 LOWEST_ORDER, HIGHEST_ORDER = 11, 18
 _CELLS_PER_SIDE = 64
@@ -37,6 +40,8 @@ def footprint(shards: pa.Table) -> MOC:
     MOC
         Empty where no shard is ok.
     """
+    from mocpy import MOC
+
     ok = shards.filter(pc.equal(shards["status"], "ok"))
     if not ok.num_rows:
         return MOC.new_empty(LOWEST_ORDER)
@@ -64,6 +69,8 @@ def write_footprint(moc: MOC, path: Path) -> None:
 
 def read_footprint(path: Path) -> MOC:
     """Read what `write_footprint` wrote."""
+    from mocpy import MOC
+
     return MOC.load(path, format="fits")
 
 

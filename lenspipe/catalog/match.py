@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from mocpy import MOC
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -16,6 +15,9 @@ from lenspipe.catalog.columns import CONTAMINANT, KNOWN
 from lenspipe.catalog.footprint import inside
 from lenspipe.schema import field
 from lenspipe.sky.sphere import arcsec_of_chord, chord, nearest, unit_vectors
+
+if TYPE_CHECKING:
+    from mocpy import MOC
 
 RANKED, UNSCORED, ABSENT = "ranked", "candidate without a score", "not a candidate"
 FATES = pa.schema(

@@ -164,7 +164,8 @@ def command(
     from lenspipe.api.run import absolute_tiles, model_setting, path_or_name, run_folder, start_of
     from lenspipe.catalog.known import read_known_lenses
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.cli.scan_summary import print_plan, print_result, print_sample_end, print_sample_truth
+    from lenspipe.cli.scan_summary import print_end, print_plan, print_result, print_sample_end, print_sample_truth
+    from lenspipe.scan.after.catalog import FOLDER
     from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.request import ScanRequest
     from lenspipe.scan.run import run_scan
@@ -230,6 +231,8 @@ def command(
         _catalog(result.folder, lists)
         if sample and result.totals.scored:
             print_sample_end(result)
+        elif result.totals.candidates and (result.folder / FOLDER).exists():
+            print_end(result)
     return result.exit_code
 
 

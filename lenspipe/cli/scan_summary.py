@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -159,13 +160,26 @@ def print_sample_end(result: ScanResult) -> None:
     best = best_candidates(result.folder, 1)["candidate_id"][0].as_py()
     console = Console()
     console.print(f"\nThe page of the candidates, to look at and grade: [link={page}]{page}[/link]", soft_wrap=True)
-    console.print("Next:")
-    for command, what in (
+    _print_next(
         ("lenspipe scan 'tiles/*.fits' --survey NAME --out run1", "your own tiles"),
         (f"lenspipe explain {best} --run {run}", "bring the best candidate back from its tile, bit for bit"),
         (f"lenspipe completeness {run} --model ground-gri --count 60 --out sel", "what does the finder miss?"),
-    ):
-        console.print(f"  {command}  # {what}", markup=False, highlight=False, soft_wrap=True)
+    )
+
+
+def print_end(result: ScanResult) -> None:
+    """What to do with a catalogue."""
+    run = shlex.quote(str(result.folder))
+    _print_next((f"lenspipe gallery {run}", "a web page for inspecting and grading the candidates"))
+
+
+def _print_next(*commands: tuple[str, str]) -> None:
+    """Commands as they can be typed where this one was."""
+    console = Console()
+    console.print("Next:")
+    before = "uv run " if "UV_RUN_RECURSION_DEPTH" in os.environ else ""  # nothing is activated
+    for command, what in commands:
+        console.print(f"  {before}{command}  # {what}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_plan(request: ScanRequest, runner: RunnerName, workers: int | Workers | None) -> None:

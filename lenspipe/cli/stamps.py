@@ -154,6 +154,8 @@ def convert(
         )
     console = _console()
     console.print(f"{out}: {done.n} stamps written, {len(done.dropped)} dropped", soft_wrap=True)
+    for note in done.notes:
+        console.print(f"Note: {note}", soft_wrap=True, markup=False)
     units = {spec.unit for spec in image_specs(stream.schema, where=reader).values()}
     if stretched := sorted(unit for unit in units if "stretch" in unit):
         console.print(

@@ -83,7 +83,7 @@ def command(
     rows = table.to_pylist()
     print_rows(rows, space.metric_name)
     click.echo(f"{out / 'trials.parquet'}, {out / 'index.html'}" + (f", {out / 'best'}" if _ranked(rows) else ""))
-    return 3 if any(row["status"] == "error" for row in rows) else 0
+    return 3 if any(row["status"] in ("error", "unfinished") for row in rows) else 0
 
 
 def _on_ray(gpus_per_trial: float, max_concurrent: int | None, n_cpu: int) -> Runner:

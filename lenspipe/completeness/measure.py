@@ -62,13 +62,12 @@ def measure_completeness(
     """
     setting = Setting.of(run, model, config, seed)
     painted = paint_run(setting, model, folder, runner=runner, progress=progress, resume=resume)
-    hosts = setting.bare_change.hosts
     return finish(
         painted,
         run,
         config,
-        band=hosts.band,
-        colour=hosts.colour,
+        band=painted.hosts.band,
+        colour=painted.hosts.colour,
         models=checkpoints_of(painted.finder),
         device=setting.context.config.score.device,
         stamp_px=setting.bare_change.stamp_px,

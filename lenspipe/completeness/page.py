@@ -41,7 +41,7 @@ def write_page(
         f"Finder {record['finder']['name']} ({record['finder']['digest'][:16]}), run {record['run']['run_id']}, "
         f"{injections.num_rows} lenses painted.",
         f"Realism: {judged['why']}.",
-        *record["notes"],
+        *(f"{note[:1].upper()}{note[1:]}." for note in record["notes"]),
     ]
     pictures = _plots(selection, rows)
     sections = [
@@ -51,11 +51,14 @@ def write_page(
             "Points are bins with Clopper-Pearson intervals; lines the smooth fit, with everything "
             "else averaged over the painted lenses, and its 95 % interval.",
             pictures=pictures,
+            captions={f"{name}.png": f"By {about.words}" for name, about in NAMED.items()}
+            | {_map_name(p.name): f"By Einstein radius and signal-to-noise; {p.name}" for p in selection.points},
         ),
         Section(
             "Over the sky",
             "A square per HEALPix pixel; healpix.parquet has the numbers.",
             pictures=[("sky.png", _sky(cells, selection))],
+            captions={"sky.png": "By position"},
         ),
         Section("How real do they look?", _gate_text(judged), tables=[_gate_table(judged)]),
         Section("Why lenses were lost", "Before any threshold.", tables=[_fates(record["counts"])]),
@@ -128,9 +131,12 @@ def _plots(selection: Selection, rows: Sequence[Mapping[str, Any]]) -> list[tupl
             (NAMED[n].words + (f" [{NAMED[n].unit}]" if NAMED[n].unit else "")) for n in ("theta_e_arcsec", "arc_snr")
         ]
         label = f"{selection.what}, {p.name}"
-        name = f"map_{p.name.replace(' ', '_')}.png"
-        pictures.append((name, map_plot((words[0], theta), (words[1], snr), said.completeness, label)))
+        pictures.append((_map_name(p.name), map_plot((words[0], theta), (words[1], snr), said.completeness, label)))
     return pictures
+
+
+def _map_name(point: str) -> str:
+    return f"map_{point.replace(' ', '_')}.png"
 
 
 def _sky(cells: pa.Table, selection: Selection) -> bytes:
@@ -184,11 +190,10 @@ def _pictures_of(
             rows = np.array([k for k in order if passed.get(of.name[k]) == wanted][:N_SHOWN], int)
             if len(rows):
                 pictures.append((f"{word}_{kind}.png", _sheet(of.take(rows), bands)))
-    text = (
-        f"At {point.name}, the brightest arcs first: those recovered and those missed on galaxies of the tiles (host), "
-        "then as whole lenses (sky)."
-    )
-    return Section("Painted lenses", text, pictures=pictures)
+    text = f"At {point.name}, the brightest arcs first; on galaxies of the tiles, then whole lenses on empty sky."
+    on = {"host": "galaxies of the tiles", "sky": "empty sky"}
+    captions = {f"{word}_{kind}.png": f"{word}, on {on[kind]}" for word in ("recovered", "missed") for kind in on}
+    return Section("Painted lenses", text, pictures=pictures, captions=captions)
 
 
 def _sheet(stamps: Stamps, bands: Sequence[str]) -> bytes:

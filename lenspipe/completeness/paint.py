@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lenspipe.completeness.draw import Injection, Lensing, choose_places, draw_arcs_of
+from lenspipe.completeness.draw import Injection, Lensing, choose_places, draw_arcs_of, numbers_of
 from lenspipe.completeness.passes import home_and_pass
 from lenspipe.completeness.places import SKY, HostChoice, find_places
 from lenspipe.completeness.seeds import share_of
@@ -80,8 +80,12 @@ class Painter:
     donors: Path
     seed: int
     lensing: Lensing
-    n: dict[str, dict[str, int]]
-    """Lenses per pass, by tile and kind."""
+    area_arcmin2: dict[str, float]
+    """Searched, by tile."""
+    per_arcmin2: float
+    """Lenses per pass."""
+    on_sky: float
+    """Part of them on empty sky."""
     apart_arcsec: float
     match_arcsec: float
     run: Path
@@ -134,7 +138,14 @@ class Painter:
             tile=tile,
             name=name,
             seed=self.seed,
-            n=self.n[tile],
+            n=numbers_of(
+                self.area_arcmin2[tile],
+                per_arcmin2=self.per_arcmin2,
+                on_sky=self.on_sky,
+                tile=tile,
+                name=name,
+                seed=self.seed,
+            ),
             apart_px=self.apart_arcsec / scale,
         )
         reach = (2 * self.lensing.theta_e_arcsec[1] + 12) / scale

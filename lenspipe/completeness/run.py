@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenspipe.catalog.run_rows import Run
+from lenspipe.completeness.chosen import hold_hosts
 from lenspipe.completeness.config import CompletenessConfig
-from lenspipe.completeness.draw import Lensing, numbers_of
+from lenspipe.completeness.draw import Lensing
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
 from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
-from lenspipe.completeness.places import HOST, SKY
+from lenspipe.completeness.places import HOST, SKY, HostChoice
 from lenspipe.completeness.table import injections_of, iter_noted
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError
@@ -54,6 +55,7 @@ class Painted:
     """Of the bare candidates."""
     area_part: float
     """Part of the run's area that these scores are of."""
+    hosts: HostChoice
     notes: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -132,6 +134,12 @@ class Setting:
             run, config, seed, context, finder, tasks, passes, density, area, psf, stated, rms, scale, n_host, bare
         )
 
+    def with_hosts(self, hosts: HostChoice, n_host: int) -> Setting:
+        """The same with another choice of hosts."""
+        light, stamps = N_DONOR / max(1, n_host), self.config.gate_stamps / max(1, n_host)
+        bare = dataclasses.replace(self.bare_change, hosts=hosts, light_share=light, stamp_share=stamps)
+        return dataclasses.replace(self, n_host=n_host, bare_change=bare)
+
     def bare(self) -> ScanContext:
         """Context of the pass that looks for places."""
         return dataclasses.replace(self.context, change=self.bare_change)
@@ -144,16 +152,9 @@ class Setting:
             donors=folder / DONORS,
             seed=self.seed,
             lensing=Lensing(config.theta_e_arcsec, config.arc_snr, config.shear_scatter, config.sources),
-            n={
-                tile: numbers_of(
-                    self.area_arcmin2[tile],
-                    per_arcmin2=self.per_arcmin2,
-                    on_sky=config.on_sky,
-                    tile=tile,
-                    seed=self.seed,
-                )
-                for tile in self.passes
-            },
+            area_arcmin2={tile: self.area_arcmin2[tile] for tile in self.passes},
+            per_arcmin2=self.per_arcmin2,
+            on_sky=config.on_sky,
             apart_arcsec=config.apart_arcsec,
             match_arcsec=config.match_arcsec,
             run=self.run.folder,
@@ -190,7 +191,7 @@ def paint_run(
     Raises
     ------
     ConfigError
-        The folder is another's, or no tile holds a galaxy that can carry arcs.
+        The folder is another's, or an older one that is not through, or no tile holds a galaxy that can carry arcs.
     """
     run, config = setting.run, setting.config
     request = {
@@ -204,22 +205,33 @@ def paint_run(
     with open_run(folder, request, resume=resume, command="--out", readme="completeness"):
         same_models(folder / MODEL, setting.context.models)
         session = max(session_name(folder / BARE), session_name(folder / PAINTED))
-        _work(
-            BARE, [task_in(t, BARE) for t in setting.tasks], setting.bare(), folder, runner, progress, session, seconds
-        )
+        looking = [task_in(t, BARE) for t in setting.tasks]
+        wanted = {task.shard.shard_id for task in looking}
+        setting = setting.with_hosts(*hold_hosts(folder, setting.bare_change.hosts, setting.n_host, wanted))
+        _work(BARE, looking, setting.bare(), folder, runner, progress, session, seconds)
         notes = _write_places(folder, setting)
         painting = tasks_of_passes(setting.tasks, setting.passes)
         _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
         begun = time.perf_counter()
-        notes += _failures(folder / PAINTED, painting) + _assumed(setting)
+        notes += _failures(folder / PAINTED, painting)
         injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
+        if not injections.num_rows:
+            raise ConfigError(
+                "not one lens found room in the run's tiles, so nothing can be measured: give more by --count, or let "
+                "them stand closer by --set apart_arcsec=... and clear_arcsec=...",
+                passes=len(painting),
+                why="; ".join(notes) or None,
+            )
+        notes += _assumed(setting)
         with atomic_path(folder / INJECTIONS) as path:
             write_table(injections, path)
         shutil.rmtree(folder / "attempts", ignore_errors=True)
         seconds["collect"] = time.perf_counter() - begun
         if injections.num_rows < config.count * 0.9:
             notes.append(f"{injections.num_rows} of {config.count} lenses found room; more passes take --set count=...")
-    return Painted(folder, injections, setting.finder, *_bare_scores(folder, run, setting), tuple(notes), seconds)
+    scores, area_part = _bare_scores(folder, run, setting)
+    hosts = setting.bare_change.hosts
+    return Painted(folder, injections, setting.finder, scores, area_part, hosts, tuple(notes), seconds)
 
 
 def _tiles(
@@ -301,7 +313,7 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
     """Write the places and donors that the bare pass found; returns lines on what is missing."""
     found = [table for _, table in iter_noted(folder / BARE)]
     places = pa.concat_tables(found, promote_options="default") if found else None
-    if places is None or not places.num_rows:
+    if places is None or not done_shards(folder / BARE):
         raise ConfigError("no tile of the run can be opened any more", run=str(setting.run.folder))
     places = without_known_lenses(places, setting.config.hosts.known_lenses)
     places = places.sort_by([("tile", "ascending"), ("place_id", "ascending")])
@@ -313,7 +325,8 @@ def _write_places(folder: Path, setting: Setting) -> list[str]:
     with_sky = set(places.filter(pc.equal(places["kind"], SKY))["tile"].to_pylist())
     if not with_hosts:
         raise ConfigError(
-            "no tile holds a galaxy that can carry arcs, so there is nothing to paint; widen [hosts]",
+            "no tile holds a galaxy that can carry arcs and stands alone, so there is nothing to paint; widen [hosts], "
+            "or --set clear_arcsec=...",
             tiles=len(setting.passes),
         )
     notes = [

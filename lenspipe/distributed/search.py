@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +16,8 @@ from lenspipe.errors import ConfigError
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.search import Search
 from lenspipe.learn.sweep.space import Trial
+from lenspipe.learn.sweep.trial import begin_trial
+from lenspipe.learn.sweep.trials import ERROR_FILE
 
 STALL_S = 600.0
 """Seconds without a running trial after which a sweep ends; Ray starts a process in 5 s, on a busy machine in 100."""
@@ -36,20 +39,25 @@ def trial_of(config: dict[str, Any]) -> Trial:
 
 
 class TuneSearch(Searcher):
-    """Hands a search's trials to Tune."""
+    """Hands a search's trials to Tune, each with its folder in that of the sweep."""
 
-    def __init__(self, search: Search, metric: str) -> None:
+    def __init__(self, search: Search, metric: str, out: Path) -> None:
         super().__init__()
-        self._search, self._metric_name = search, metric
+        self._search, self._metric_name, self._out = search, metric, out
+        self._folders: dict[str, Path] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Configuration of the next trial."""
         trial = self._search.ask(trial_id)
-        return Searcher.FINISHED if trial is None else config_of(trial)
+        if trial is None:
+            return Searcher.FINISHED
+        self._folders[trial_id] = begin_trial(trial, self._out)
+        return config_of(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the search what came out."""
-        self._search.tell(trial_id, None if error else (result or {}).get(self._metric_name))
+        crashed = error or (self._folders[trial_id] / ERROR_FILE).exists()
+        self._search.tell(trial_id, None if crashed else (result or {}).get(self._metric_name))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is stored: the folder of the sweep says what is done."""

@@ -18,9 +18,13 @@ from lenspipe.distributed.session import on_ray
 from lenspipe.errors import ConfigError
 from lenspipe.learn.sweep.search import Search
 from lenspipe.learn.sweep.trial import SweepJob, run_trial
+from lenspipe.learn.sweep.trials import ERROR_FILE, TRIALS
 from lenspipe.learn.train import PLAIN, Runner
 
 RAY_FOLDER = ".ray"
+LOST_PROCESSES = 3
+"""Times that a trial is gone on with where its process is killed or its node dies; what it raises itself is its end."""
+log = logging.getLogger(__name__)
 
 
 def sweep_ray(
@@ -73,7 +77,7 @@ def sweep_ray(
         tune_config=tune.TuneConfig(
             metric=space.metric_name,
             mode=space.mode,
-            search_alg=TuneSearch(search, space.metric_name),
+            search_alg=TuneSearch(search, space.metric_name, job.out),
             scheduler=asha,
             num_samples=search.n_trial,
             max_concurrent_trials=at_once,
@@ -86,7 +90,7 @@ def sweep_ray(
             storage_path=str(job.out / RAY_FOLDER),
             verbose=0,
             callbacks=[Shown(on_trial)],
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=LOST_PROCESSES),
         ),
     )
     results = tuner.fit()
@@ -101,13 +105,18 @@ def _trial(config: dict[str, Any], *, job: SweepJob, on_gpu: bool) -> None:
     import torch
 
     metric = job.space.metric_name
+    trial = trial_of(config)
     try:
         run_trial(
-            trial_of(config),
+            trial,
             job,
             lambda row: tune.report({"epoch": row["epoch"], metric: row[metric]}),
             runner=PLAIN if job.n_worker == 1 else on_ray(_train_on_ray),
         )
+    except Exception:
+        if not (job.out / TRIALS / trial.name / ERROR_FILE).exists():
+            raise  # to Tune, which tells the sweep
+        log.debug("trial %s ended", trial.name, exc_info=True)  # what ended it becomes its row
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the process may stay for another trial, beside others on the same GPU

@@ -83,6 +83,7 @@ def extremes_section(found: Mapping[str, Extremes]) -> Section:
             if shown:
                 file = f"{what.replace(' ', '_')}s_{k + 1}.png" if what != "missed" else f"missed_{k + 1}.png"
                 section.pictures.append((file, sheet_of(shown)))
+                section.captions[file] = f"{name}: {what}{'s' if what != 'missed' else ''}"
             rows = [[name, f"{what} {n}", one.stamp_id, one.kind, f"{one.score:.4g}"] for n, one in enumerate(shown, 1)]
             if rows:
                 section.tables.append((["finder", "", "stamp", "kind", "score"], rows))

@@ -103,7 +103,7 @@ def kinds_section(metrics: Mapping[str, Metrics], at: str) -> Section:
         [kind, row["class"], str(row["n"]), *(recalled(m["by_kind"][kind], at) for m in metrics.values())]
         for kind, row in next(iter(metrics.values()))["by_kind"].items()
     ]
-    text = f"Part of each kind with a score above the threshold of {at}."
+    text = f"Fraction of each kind with a score above the threshold of {at.replace('fpr', 'FPR')}."
     return Section("Which kinds pass", text, [(["kind", "class", "n", *metrics], rows)])
 
 

@@ -15,7 +15,7 @@ from lenspipe.catalog.grades import NEEDED, SAME_ARCSEC, VALUE, graded_places, l
 from lenspipe.catalog.run_rows import Run
 from lenspipe.errors import ConfigError
 from lenspipe.finder.areas import Areas
-from lenspipe.finder.places import cut_positions
+from lenspipe.finder.places import cut_positions, shards_of
 from lenspipe.finder.settings import GradeSettings
 from lenspipe.simulate.on_hosts import to_grid
 from lenspipe.sky.sphere import first_of_each
@@ -93,24 +93,16 @@ def read_graded(
         A file cannot be read or names nothing that is known; all rows lie outside the run; a survey gives lenses
         alone, or nothing but non-lenses.
     """
-    rows, folders, notes = _Rows(), [], []
-    page = [file for file in files if file.is_file() and _is_page_file(file)]
     if run is None and (stranger := next((file for file in files if not file.is_dir()), None)):
         raise ConfigError("graded positions are cut from a run: say which", file=str(stranger))
-    if page and run is not None:
-        _add_page_rows(rows, page, run, settings)
-    for file in files:
-        if file.is_dir():
-            folders.append(_from_folder(file, spec, seed))
-        elif file not in page:
-            _add_positions(rows, file, settings)
-    parts = list(folders)
+    rows, notes = _rows_of(files, run, settings), []
+    parts = [_from_folder(file, spec, seed) for file in files if file.is_dir()]
     if rows.name and run is not None:
         cut, said = _cut(rows, run, spec, areas, survey)
         parts.append(cut)
         notes += said
     if not parts or not sum(len(part.name) for part in parts):
-        raise ConfigError("no graded candidate has a label: grades between the two limits teach nothing")
+        raise _no_label()
     whole = Graded(
         np.concatenate([part.pixels_njy for part in parts]),
         np.concatenate([part.is_lens for part in parts]),
@@ -121,6 +113,50 @@ def read_graded(
     )
     demand_both(whole, painted=survey)
     return whole
+
+
+def check_grades(files: Sequence[Path], run: Run, bands: Sequence[str], settings: GradeSettings) -> None:
+    """
+    Refuse what `read_graded` will refuse in these files, as far as that is known before a stamp is painted.
+
+    Raises
+    ------
+    ConfigError
+        A file cannot be read, names nothing that is known, or has no position within the run; stamps lack a band.
+    """
+    rows = _rows_of(files, run, settings)
+    folders = [file for file in files if file.is_dir()]
+    for folder in folders:
+        _demand_bands(StampSet.open(folder), folder, bands)
+    if rows.name and (shards_of(run, np.array(rows.ra), np.array(rows.dec)) == "").all():
+        raise _all_outside(rows, run)
+    if files and not rows.name and not folders:
+        raise _no_label()
+
+
+def _no_label() -> ConfigError:
+    return ConfigError("no graded candidate has a label: grades between the two limits teach nothing")
+
+
+def _all_outside(rows: _Rows, run: Run) -> ConfigError:
+    return ConfigError(
+        "no graded position lies in a tile of the run",
+        positions=len(rows.name),
+        first=rows.name[0],
+        run=str(run.folder),
+    )
+
+
+def _rows_of(files: Sequence[Path], run: Run | None, settings: GradeSettings) -> _Rows:
+    """Graded positions of the files that are not folders."""
+    rows = _Rows()
+    page = [file for file in files if file.is_file() and _is_page_file(file)]
+    if page and run is not None:
+        _add_page_rows(rows, page, run, settings)
+    for file in files:
+        if not file.is_dir() and file not in page:
+            _add_positions(rows, file, settings)
+    return rows
 
 
 def demand_both(graded: Graded, *, painted: str) -> None:
@@ -213,9 +249,7 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
     ra, dec = np.array(rows.ra), np.array(rows.dec)
     pixels, kept, outside, failed = cut_positions(run, spec, ra, dec)
     if len(outside) == len(ra):
-        raise ConfigError(
-            "no graded position lies in a tile of the run", positions=len(ra), first=rows.name[0], run=str(run.folder)
-        )
+        raise _all_outside(rows, run)
     if len(outside):
         notes.append(
             f"{len(outside)} graded positions lie outside the run's tiles, the first is {rows.name[outside[0]]}"
@@ -241,11 +275,17 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
     )
 
 
+def _demand_bands(data: StampSet, folder: Path, bands: Sequence[str]) -> tuple[str, ImageSpec]:
+    """The image column of a folder of stamps and its shape; `ConfigError` where it lacks a band."""
+    name, given = next(iter(data.images.items()))
+    if missing := [band for band in bands if band not in given.bands]:
+        raise ConfigError("the graded stamps lack a band of the finder", data=str(folder), missing=" ".join(missing))
+    return name, given
+
+
 def _from_folder(folder: Path, spec: ImageSpec, seed: int) -> Graded:
     data = StampSet.open(folder)
-    name, given = next(iter(data.images.items()))
-    if missing := [band for band in spec.bands if band not in given.bands]:
-        raise ConfigError("the graded stamps lack a band of the finder", data=str(folder), missing=" ".join(missing))
+    name, given = _demand_bands(data, folder, spec.bands)
     if given.unit != "nJy" or given.size_px * given.pixel_scale_arcsec < 0.97 * spec.size_px * spec.pixel_scale_arcsec:
         raise ConfigError(
             "the graded stamps are not in nJy, or smaller than the finder's",

@@ -40,16 +40,11 @@ def cut_positions(
     """
     context, stamps, kept = context_of(run), [], []
     failed: dict[str, str] = {}
-    left = np.ones(len(ra_deg), bool)
+    shard_of = shards_of(run, ra_deg, dec_deg)
     for task in tasks_of(run.plan):
-        shard = run.shards.filter(pc.equal(run.shards["shard_id"], task.shard.shard_id)).to_pylist()
-        if not shard or shard[0]["status"] != "ok":
-            continue
-        corners = shard[0]["corner_ra_deg"], shard[0]["corner_dec_deg"]
-        here = np.flatnonzero(left & inside_corners(ra_deg, dec_deg, *corners))
+        here = np.flatnonzero(shard_of == task.shard.shard_id)
         if not len(here):
             continue
-        left[here] = False
         try:
             cut, covered = _cut_shard(task, context, spec, ra_deg[here], dec_deg[here])
         except TileError as error:
@@ -59,7 +54,18 @@ def cut_positions(
         stamps.append(cut[good])
         kept += here[good].tolist()
     pixels = np.concatenate(stamps) if stamps else np.empty((0, *spec.shape), np.float32)
-    return pixels, np.array(kept, np.int64), np.flatnonzero(left), failed
+    return pixels, np.array(kept, np.int64), np.flatnonzero(shard_of == ""), failed
+
+
+def shards_of(run: Run, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDArray[np.object_]:
+    """Names ``(n,)`` of the shards, of those that are ok, that hold positions; the first of the plan, or empty."""
+    found = np.full(len(ra_deg), "", object)
+    rows = {row["shard_id"]: row for row in run.shards.filter(pc.equal(run.shards["status"], "ok")).to_pylist()}
+    for task in tasks_of(run.plan):
+        if (row := rows.get(task.shard.shard_id)) is not None:
+            inside = inside_corners(ra_deg, dec_deg, row["corner_ra_deg"], row["corner_dec_deg"])
+            found[inside & (found == "")] = task.shard.shard_id
+    return found
 
 
 def _cut_shard(

@@ -21,6 +21,15 @@ from lenspipe.stamps.format import StampSet
 from lenspipe.stats.counts import ScoreCounts
 
 N_COLUMN = 12
+ROLES = {
+    "early": "early types, which carry arcs",
+    "source": "other sources",
+    "star": "stars",
+    "artefact": "artefacts",
+    "sky": "empty sky",
+    "none": "without a role",
+}
+"""Words of the page for the roles of `lenspipe.finder.roles`."""
 
 
 def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
@@ -28,7 +37,7 @@ def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
     rounds = [_round(one, folder) for one in record["rounds"][::-1]]
     sections = [_hosts(record, folder), _stamps(record), _known(record, folder), *rounds]
     intro = [
-        f"Taught by {record['survey']} ({record['run']}), bands {' '.join(record['bands'])}. "
+        f"Trained on {record['survey']} ({record['run']}), bands {' '.join(record['bands'])}. "
         f"Scan with it: lenspipe scan TILES --model {folder.name}",
         "Its scores and rates hold within this survey; a threshold of another survey means nothing here.",
     ]
@@ -41,7 +50,7 @@ def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
 
 
 def _hosts(record: dict[str, Any], folder: Path) -> Section:
-    rows = [[name, str(n)] for name, n in record["sources"].items()]
+    rows = [[ROLES.get(name, name), str(n)] for name, n in record["sources"].items()]
     splits = [[name, str(n)] for name, n in record["hosts_by_split"].items()]
     refused = [[name, str(n)] for name, n in record["refused"].items()]
     text = (
@@ -54,7 +63,7 @@ def _hosts(record: dict[str, Any], folder: Path) -> Section:
         "Hosts and negatives",
         text,
         [(["sources of the run", "n"], rows), (["hosts", "n"], splits), (["refused, cut out", "n"], refused)],
-        list(host_sheets(StampSet.open(folder / "hosts")).items()),
+        [(ROLES.get(name, name), sheet) for name, sheet in host_sheets(StampSet.open(folder / "hosts")).items()],
     )
 
 

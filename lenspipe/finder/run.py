@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.errors import ConfigError
+from lenspipe.finder.graded import check_grades
 from lenspipe.finder.recipe import finder_bands
 from lenspipe.finder.report import write_page
 from lenspipe.finder.request import PLAIN, FinderRequest, Runners
@@ -23,8 +24,9 @@ from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
 from lenspipe.scan.config import ScanConfig
+from lenspipe.scan.finalize import FAILED
 from lenspipe.scan.plan import tasks_of
-from lenspipe.scan.request import ScanRequest
+from lenspipe.scan.request import ScanRequest, find_tiles
 from lenspipe.scan.run import run_scan
 from lenspipe.tables import read_parquet
 from lenspipe.toml import put_over
@@ -75,8 +77,11 @@ def make_finder(
             "members of one stamp size and the same bands can learn on together", model=request.pretrained
         )
     is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
-    if is_run:  # a wrong run is refused before the folder is claimed
+    # bands that are not there are refused before the folder is claimed, and tiles before they are scanned
+    if is_run:
         _with_stand_ins(open_run_folder(Path(request.tiles[0])).bands, request)
+    elif not (out / "scan" / "request.json").exists():
+        _with_stand_ins(find_tiles(_scan_of(request))[1], request)
     with open_run(out, request.fixed(), resume=True, command="--out", readme="finder"):
         seconds: dict[str, float] = {}
         step = partial(_timed, seconds)
@@ -84,6 +89,7 @@ def make_finder(
         bands, bases, replaced = _with_stand_ins(run.bands, request)
         for line in _said_of(replaced, request):
             progress.say(line)
+        check_grades(request.grades, run, bands, request.settings.grades)  # now, and not after the stamps
         if until == "scan":
             return FinderResult(out, {"run": str(run.folder)})
         sources, troubles = step("sources", lambda: _sources(run, out, runners, progress))
@@ -168,13 +174,23 @@ def _bands_of(run_bands: tuple[str, ...], request: FinderRequest, bases: Sequenc
 
 
 def _scanned(request: FinderRequest, out: Path, runners: Runners, progress: Progress, is_run: bool) -> Run:
-    if is_run:
-        return open_run_folder(Path(request.tiles[0]))
-    folder = out / "scan"
+    folder = Path(request.tiles[0]) if is_run else out / "scan"
+    if not is_run:
+        run_scan(_scan_of(request), folder, runners.scan, progress, resume=(folder / "request.json").exists())
+    run = open_run_folder(folder)
+    if "ok" not in run.shards["status"].to_pylist():
+        said = read_parquet(folder / FAILED).slice(0, 1).to_pylist()
+        raise ConfigError(
+            "no tile could be searched: correct the request or the files, and use another --out",
+            failures=str(folder / FAILED),
+            first=said[0]["message"] if said else "",
+        )
+    return run
+
+
+def _scan_of(request: FinderRequest) -> ScanRequest:
     config = put_over(ScanConfig(), {"score.model": "none"}, origin="finder")
-    asked = ScanRequest(request.tiles, request.layout, config, None)
-    run_scan(asked, folder, runners.scan, progress, resume=(folder / "request.json").exists())
-    return open_run_folder(folder)
+    return ScanRequest(request.tiles, request.layout, config, None)
 
 
 def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple[pa.Table, list[str]]:

@@ -202,6 +202,19 @@ class EmbedSettings(Table):
         return {k: v for k, v in whole.items() if not (info.mode == "json" and later.get(k) == v)}
 
 
+class DeflectSettings(Table):
+    """Small masses that bend the arcs of a stamp (`lenspipe.learn.deflect_batch`)."""
+
+    radius_arcsec: tuple[float, float] = (0.1, 0.6)
+    """Range of the Einstein radius of all masses together; uniform in its logarithm."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DeflectSettings:
+        if not 0 < self.radius_arcsec[0] <= self.radius_arcsec[1]:
+            raise ValueError("radius_arcsec is a range of positive radii, the least first")
+        return self
+
+
 class ClusterSettings(Table):
     """Clusters that are found without labels (`lenspipe.learn.objectives.cluster`)."""
 
@@ -337,6 +350,8 @@ class TrainSettings(Table):
     """Number of clusters and how they are found, to cluster; the defaults where null."""
     generate: GenerateSettings | None = None
     """Generator and critic, to generate; the defaults where null."""
+    deflect: DeflectSettings | None = None
+    """Masses that bend stamps, for the method ``deflect``; the defaults where null."""
     adapt: AdaptSettings | None = None
     """The target of a domain adaptation; `method` says which."""
 
@@ -346,7 +361,7 @@ class TrainSettings(Table):
         whole: dict[str, Any] = handler(self)
         if info.mode != "json":
             return whole
-        unsaid = {name for name in (*TASKS, "method", "adapt") if whole.get(name, ...) is None} | (
+        unsaid = {name for name in (*TASKS, "method", "deflect", "adapt") if whole.get(name, ...) is None} | (
             {"data"} if not self.data else set()
         )
         if not self.labels.normal:

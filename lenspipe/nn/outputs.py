@@ -225,10 +225,12 @@ class Anomaly(Table):
     """Errors of held-out normal stamps, rising: all, or as many quantiles of them."""
     n_normal: int = Field(default=0, ge=0)
     """How many stamps those were."""
+    logit: bool = False
+    """Whether the network gives a logit, of which the error is ``ln(1 + exp(logit))``."""
     n_extra_channel: ClassVar[int] = 0
 
     def n_out(self, n_band: int) -> int:
-        """One error."""
+        """One error, or a logit."""
         return 1
 
     def rate_above(self, error: Array) -> Array:
@@ -241,8 +243,9 @@ class Anomaly(Table):
         return np.asarray((1 + self.n_normal * as_large) / (1 + self.n_normal))
 
     def read(self, outputs: Array) -> Prediction:
-        """Errors ``(n, 1)``, and the rate at which normal stamps have as large ones."""
-        return Prediction(error=outputs[:, 0], false_positive_rate=self.rate_above(outputs[:, 0]))
+        """Errors ``(n, 1)``, or logits, and the rate at which normal stamps have as large ones."""
+        error = np.logaddexp(0, outputs[:, 0]) if self.logit else outputs[:, 0]
+        return Prediction(error=error, false_positive_rate=self.rate_above(error))
 
 
 class Generate(Image):

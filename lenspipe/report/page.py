@@ -12,8 +12,8 @@ from typing import Any
 BASE_STYLE = (Path(__file__).parent / "base.css").read_text(encoding="utf-8")
 """Colours and type, shared with the page of candidates (`lenspipe.catalog.gallery`)."""
 DOCUMENT_STYLE = (Path(__file__).parent / "document.css").read_text(encoding="utf-8")
-NARROW, LONG_WORD = 3, 20
-"""Columns up to which a table fits a phone as it is; letters from which a word may break."""
+NARROW, LONG_WORD, SHORT_WORD = 3, 20, 7
+"""Columns up to which a table fits a phone as it is; letters from which a word may break, or never does."""
 
 
 @dataclass
@@ -29,12 +29,15 @@ class Section:
     tables : list of (heading, rows)
         Cells are plain text.
     pictures : list of (file name, PNG)
+    captions : dict
+        Words under a picture, by its file name; the name's own where there are none.
     """
 
     title: str
     text: str = ""
     tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=list)
     pictures: list[tuple[str, bytes]] = field(default_factory=list)
+    captions: dict[str, str] = field(default_factory=dict)
 
 
 def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
@@ -45,7 +48,7 @@ def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
         if section.text:
             parts.append(f"<p>{html.escape(section.text)}</p>")
         parts += [table_html(heading, rows) for heading, rows in section.tables]
-        parts += [image(name, png) for name, png in section.pictures]
+        parts += [image(section.captions.get(name, name), png) for name, png in section.pictures]
     return document(title, "\n".join(parts))
 
 
@@ -67,9 +70,17 @@ def document(title: str, body: str, *, style: str = "") -> str:
     )
 
 
-def image(name: str, png: bytes) -> str:
-    """HTML of a PNG that lies inside the page."""
-    return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def image(name: str, png: bytes, *, on_phone: bytes | None = None) -> str:
+    """HTML of a PNG that lies inside the page, over a caption: its name as words; another one may be for phones."""
+    words = html.escape(name.removesuffix(".png").replace("_", " "))
+    picture = f'<img alt="{words}" src="{_data(png)}">'
+    if on_phone is not None:
+        picture = f'<picture><source media="(max-width: 700px)" srcset="{_data(on_phone)}">{picture}</picture>'
+    return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: Sequence[str] | None = None) -> str:
@@ -89,7 +100,7 @@ def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: 
     body = []
     for k, row in enumerate(rows):
         cells = (
-            f"<td{_long(cell)} data-label={_quoted(name)}>{html.escape(cell)}</td>"
+            f"<td{_breaks(cell)} data-label={_quoted(name)}>{html.escape(cell)}</td>"
             for name, cell in zip(heading, row, strict=True)
         )
         kind = "" if kinds is None else f" class={_quoted(kinds[k])}"
@@ -98,9 +109,10 @@ def table_html(heading: Sequence[str], rows: Sequence[Sequence[str]], *, kinds: 
     return f"<table{wide}><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _long(cell: str) -> str:
-    """A word that has no place to wrap may break anywhere."""
-    return ' class="long"' if any(len(word) > LONG_WORD for word in cell.split()) else ""
+def _breaks(cell: str) -> str:
+    """A word that has no place to wrap may break anywhere; a number may not."""
+    longest = max(map(len, cell.split()), default=0)
+    return ' class="long"' if longest > LONG_WORD else ' class="short"' if longest <= SHORT_WORD else ""
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from lenspipe.image.contact import contact_sheet
@@ -26,6 +28,15 @@ def _axes(width: float = 6.4, height: float = 4.8) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.grid(alpha=0.25)
     return figure, axes
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis of one or two decades: 0.5, 1, 2 or 100 k, 200 k, not powers of ten."""
+    low, high = sorted(axis.get_view_interval())
+    if high <= 300 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(EngFormatter() if high >= 1e4 else FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def roc_plot(counts: Mapping[str, ScoreCounts]) -> bytes:
@@ -90,9 +101,14 @@ def recall_plot(quantity: str, unit: str, models: Mapping[str, list[dict[str, An
         y = np.array([row[at]["value"] for row in rows])
         low, high = np.array([row[at]["interval95"] for row in rows]).T
         axes.errorbar(x, y, [y - low, high - y], fmt="o-", ms=4, lw=1, color=colour, label=name)
-    axes.set(ylim=(-0.02, 1.02), xlabel=f"{quantity}{f' [{unit}]' if unit else ''}", ylabel=f"recall at {at}")
+    axes.set(
+        ylim=(-0.02, 1.02),
+        xlabel=f"{quantity}{f' [{unit}]' if unit else ''}",
+        ylabel=f"recall at {at.replace('fpr', 'FPR')}",
+    )
     if logarithmic:
         axes.set_xscale("log")
+        plain_ticks(axes.xaxis)
     axes.legend(fontsize=8)
     return png_of(figure)
 
@@ -134,6 +150,7 @@ def fraction_plot(
     axes.set(ylim=(-0.02, 1.02), xlabel=quantity, ylabel=label)
     if logarithmic:
         axes.set_xscale("log")
+        plain_ticks(axes.xaxis)
     axes.legend(fontsize=8)
     return png_of(figure)
 
@@ -147,6 +164,8 @@ def map_plot(
     lines = axes.contour(x[1], y[1], value, levels=(0.1, 0.25, 0.5, 0.75, 0.9), colors="w", linewidths=0.8)
     axes.clabel(lines, fontsize=8)
     axes.set(xscale="log", yscale="log", xlabel=x[0], ylabel=y[0])
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_ticks(axis)
     axes.grid(False)
     figure.colorbar(shown, ax=axes, label=label)
     return png_of(figure)
@@ -164,6 +183,8 @@ def cells_plot(
     shown = axes.scatter(offset[known] + centre, dec_deg[known], c=value[known], vmin=0, vmax=1, s=260, marker="D")
     axes.invert_xaxis()
     axes.set(xlabel="right ascension [deg]", ylabel="declination [deg]")
+    axes.ticklabel_format(useOffset=False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     figure.colorbar(shown, ax=axes, label=label)
     return png_of(figure)
 

@@ -43,7 +43,7 @@ def survey_prior(layout: SurveyLayout, *, area_deg2: float, n_candidate: int) ->
     if density is None:
         return SurveyPrior(
             None,
-            f"nobody says how common lenses are in the survey {layout.name}: give --prior, or lenses_per_deg2 in its "
+            f"the layout of {layout.name} does not say how common lenses are; give --prior, or lenses_per_deg2 in the "
             "layout",
         )
     if not n_candidate or not area_deg2:
@@ -58,5 +58,5 @@ def survey_prior(layout: SurveyLayout, *, area_deg2: float, n_candidate: int) ->
 def prior_line(stated: Mapping[str, Any]) -> str:
     """What the record of a run or a catalogue says about the prior of its probabilities, in words."""
     if stated["prior"] is None:
-        return f"none: {stated['why']}"
+        return f"not given: {stated['why']}"
     return f"at a prior of {stated['prior']:.3g} ({stated['prior_from']})"

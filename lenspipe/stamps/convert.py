@@ -25,6 +25,8 @@ class Converted:
     """Stamps written."""
     dropped: tuple[tuple[str, str], ...]
     """``(stamp, reason)`` of those that could not be read."""
+    notes: tuple[str, ...] = ()
+    """What the files did not tell (`StampStream.notes`)."""
 
 
 def convert(
@@ -74,7 +76,7 @@ def convert(
             stamp, reason = stream.dropped[0] if stream.dropped else ("", "there is none")
             raise DataError(f"not one stamp could be read: {reason}", stamp=stamp, dropped=len(stream.dropped))
         write_readme(scratch, "stamps")
-    return Converted(n, tuple(stream.dropped))
+    return Converted(n, tuple(stream.dropped), stream.notes)
 
 
 def _with_splits(table: pa.Table, seed: int, fractions: Mapping[str, float], margin_arcsec: float) -> pa.Table:

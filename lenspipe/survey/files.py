@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
+import itertools
 import os
 import re
 import warnings
@@ -44,6 +45,8 @@ _STRUCTURAL = re.compile(
     r"|CHECKSUM|DATASUM|COMMENT|HISTORY"
 )
 SHOWN = 8
+LISTED = 10_000
+"""Files that an error looks at for what may have been meant."""
 Role: TypeAlias = Literal["image", "weight", "mask"]
 """What a plane is for."""
 WHOLE_FILE_CHECKSUM_BYTES = 64 << 20
@@ -64,9 +67,12 @@ def find_files(requests: list[str]) -> list[str]:
         named = glob_files(request)
         hits = [f for f in named if SUFFIX.search(f) or f == local_path(request)]
         if not hits:
-            kind = "glob is empty" if any(c in request for c in "*?[") else "no such FITS file or folder"
+            is_glob = any(c in request for c in "*?[")
+            kind = "glob is empty" if is_glob else "no such FITS file or folder"
             near = next((f for f in named if NEARLY.search(f)), named[0] if named else None)
             facts: dict[str, Fact] = {"files": len(named), "first": near} if named else {}
+            if is_glob and not named and (folder := _folder_of_folders(request)):
+                kind, facts = f"{kind} (FITS files lie one folder further down; give the folder)", {"folder": folder}
             raise ConfigError(f"{kind}: nothing to scan", tiles=request, **facts)
         found.extend(hits)
     return found
@@ -97,6 +103,15 @@ def glob_files(request: str) -> list[str]:
         return [path]
     # Of the brackets of a path, some may be the folder's own: the glob counts first.
     return sorted(glob.glob(path, recursive=True)) or sorted(glob.glob(path.replace("[", "[[]"), recursive=True))
+
+
+def _folder_of_folders(request: str) -> str | None:
+    """The local folder that a glob looks in, if it has FITS files in folders of its own."""
+    if is_remote(request):
+        return None
+    folder = os.path.dirname(local_path(request))
+    below = itertools.islice(glob.iglob(os.path.join(glob.escape(folder), "*", "*")), LISTED)
+    return folder if any(SUFFIX.search(file) for file in below) else None
 
 
 def _walk(folder: str) -> list[str]:

@@ -110,25 +110,27 @@ def sentinels(counts: NDArray[Any], masked: NDArray[np.bool_], njy_per_unit: flo
     odd: NDArray[np.bool_] = np.zeros(counts.shape, bool)
     if masked.all():
         return odd
-    values = np.where(masked, 0, counts).astype(np.float64)
-    odd |= np.abs(values) > ONE_PIXEL_MAX_NJY / njy_per_unit
-    usual = [(value, 3, 10.0) for value in NO_DATA_VALUES]
-    values[odd] = 0
+    values = np.where(masked, counts.dtype.type(0), counts)
+    brightest_njy = ONE_PIXEL_MAX_NJY / njy_per_unit
+    if max(-float(values.min()), float(values.max())) > brightest_njy:
+        odd |= np.abs(values.astype(np.float64)) > brightest_njy
+        values[odd] = 0
     lowest = float(values.min())
-    if lowest > max(NO_DATA_VALUES):
-        usual = []
-    good = ~(masked | odd)
+    if lowest >= 0:
+        return odd
+    usual = [(value, 3, 10.0) for value in NO_DATA_VALUES if value >= lowest]
     for value, n_min, n_sigma in (*usual, (lowest, 9, 50.0)):
-        hit = good & (values == value)
-        if lowest < 0 and hit.sum() >= n_min:
-            rest = values[good & ~hit]
+        hit = values == value
+        if np.count_nonzero(hit) >= n_min:  # most images have none: what costs time comes after this
+            good = ~(masked | odd)
+            rest = values[good & ~hit].astype(np.float64)
             if not rest.size:
                 continue
             middle = float(np.median(rest))
             sigma = float(robust_sigma(rest, around=middle))
             if sigma > 0 and value < middle - n_sigma * sigma:
                 odd |= hit
-                good &= ~hit
+                values[hit] = 0
     return odd
 
 

@@ -38,6 +38,32 @@ def test_bands_may_come_in_any_order_and_with_others(model, lenses):
     assert again["score"].tolist() == lp.score(lenses, model)["score"].tolist()
 
 
+def test_an_array_of_counts_scores_as_its_njy_do(model, lenses):
+    njy = lenses[0].pixels_njy.astype(float)
+    counts = njy * 10 ** (0.4 * (22.5 - 31.4))
+    score = lp.score(njy, model, pixel_scale_arcsec=0.27)["score"][0]
+    same = {"pixel_scale_arcsec": 0.27, "zero_point_ab": 22.5}
+    assert lp.score(counts, model, **same)["score"][0] == pytest.approx(score, rel=1e-4)
+    assert abs(lp.score(counts, model, pixel_scale_arcsec=0.27)["score"][0] - score) > 0.1
+    assert model.features(counts, **same) == pytest.approx(
+        model.features(njy, pixel_scale_arcsec=0.27), rel=1e-3, abs=1e-3
+    )
+    with pytest.raises(ConfigError, match="stamps are in nJy"):
+        lp.score(lenses, model, zero_point_ab=22.5)
+    with pytest.raises(DataError, match=r"give an array \(n, band, y, x\)"):
+        lp.score([njy, njy], model, **same)
+    for other in ([22.5, 22.5, 22.5], float("nan")):
+        with pytest.raises(ConfigError, match="zero_point_ab is one number"):
+            lp.score(njy, model, pixel_scale_arcsec=0.27, zero_point_ab=other)
+
+
+def test_a_picture_of_one_band_is_a_stamp(rng):
+    space = lp.Model.load("space-vis")
+    image = rng.normal(0, 30, (1, 101, 101))
+    flat, stack = (space.score(one, pixel_scale_arcsec=0.1)["score"][0] for one in (image[0], image))
+    assert flat == stack
+
+
 def test_a_committee_scores_as_one_with_a_column_per_member(lenses, tmp_path, model):
     from lenspipe.infer.committee import committee_score
     from lenspipe.nn.checkpoint import load_model, save_model

@@ -13,6 +13,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 from click.testing import CliRunner
+from drawn_survey import BANDS, drawn_tile, write_tile
 from snippets import ROOT, pages, program, snippets, words_of
 from toy_stamps import make_stamps
 
@@ -26,6 +27,8 @@ SHORTER = {
     "train": {"--epochs": "1", "--batch-size": "8", "--workers": None},
     "simulate": {"--count": "120", "--workers": None},
     "generate": {"--count": "4"},
+    "finder": {"--config": "quick.toml", "--runner": "local"},
+    "completeness": {"--count": "60", "--runner": "local"},
 }
 """Options that take the place of those shown, so that a proof of the words does not take the hours of the work."""
 
@@ -130,15 +133,19 @@ def candidates_of(run):
     return pq.read_table(run / "candidates.parquet")
 
 
-def grades_of(run, file, grades, who):
-    """A file as the candidate page exports it: a grade for each of the first candidates."""
-    run_id = open_run_folder(run).run_id
-    rows = candidates_of(run).slice(0, len(grades)).to_pylist()
+def write_grades(file, run_id, rows, grades, who):
+    """A file as the candidate page exports it."""
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["run_id", "candidate_id", "name", "ra", "dec", "grader", "grade", "time"])
         for row, grade in zip(rows, grades, strict=True):
             writer.writerow([run_id, row["candidate_id"], "", row["ra"], row["dec"], who, grade, "2026-01-01"])
+
+
+def grades_of(run, file, grades, who):
+    """A file as the candidate page exports it: a grade for each of the first candidates."""
+    rows = candidates_of(run).slice(0, len(grades)).to_pylist()
+    write_grades(file, open_run_folder(run).run_id, rows, grades, who)
 
 
 @pytest.fixture
@@ -241,7 +248,61 @@ def evaluation(r):
     r.has("wide stamps", "stamps")
 
 
+def kids_cutouts(folder, name, planes):
+    """One tile in the form of KiDS cut-outs, of planes in nJy and their headers by band; pixels are maggies."""
+    (folder / name).mkdir(parents=True)
+    for band, (pixels, header) in planes.items():
+        header["BUNIT"] = "maggy"
+        fits.PrimaryHDU((pixels / 3.631e12).astype(np.float32), header).writeto(folder / name / f"{band}.fits")
+
+
+def your_finder(r):
+    image, _ = drawn_tile()
+    grz = write_tile(r.here / "grz", image, ("g", "r", "z"))
+    gri = write_tile(r.here / "gri", image)
+    planes = {band: (fits.getdata(gri / f"t_{band}.fits"), fits.getheader(gri / f"t_{band}.fits")) for band in BANDS}
+    kids_cutouts(r.here / "tiles", "field", planes)
+    for tiles, survey, out in (("tiles", "kids", "seen"), (str(grz), "generic", "runs/grz")):
+        asked = ["scan", tiles, "--survey", survey, "--model", "none", "--out", out, "--runner", "local"]
+        assert CliRunner().invoke(group, asked, catch_exceptions=False).exit_code == 0
+    rows = candidates_of(r.here / "seen").to_pylist()
+    for name, some in (("grades_anna", rows[::2]), ("grades-1", rows[::3]), ("grades-2", rows[1::3])):
+        red = ["A" if row["mag_g"] - row["mag_i"] > 1.5 else "N" for row in some]
+        write_grades(r.here / f"{name}.csv", open_run_folder(r.here / "seen").run_id, some, red, "anna")
+    (r.here / "quick.toml").write_text(QUICK)
+
+
+def what_did_i_miss(r):
+    """The sample's tiles are those of their survey: 278 candidates, enough for the first hundred."""
+    sample = make_sample(r.here / "sample")
+    for name in ("sample-1", "sample-2"):
+        planes = {}
+        for band in "gri":
+            with fits.open(sample / f"{name}_{band}.fits") as file:
+                planes[band] = file["IMAGE"].data, WCS(file["IMAGE"].header).to_header()
+        kids_cutouts(r.here / "tiles", name, planes)
+
+
+QUICK = """
+[hosts]
+mag_max = 21.5
+fractions = [0.5, 0.25, 0.25]
+[stamps]
+side_arcsec = 12.0
+count = 100
+classes = { real = 40, companions = 0, satellites = 0, young_ring = 0, spiral_disc = 0, merger = 0, group = 0 }
+[train.optim]
+epochs = 8
+[train.sampling]
+batch_size = 16
+[go_on]
+epochs = 1
+"""
+"""Settings of a finder that learns little in little time."""
+
 LONG = {
+    "docs/guides/your-finder.md": your_finder,
+    "docs/guides/what-did-i-miss.md": what_did_i_miss,
     "docs/stamps.md": sets(stamps="stamps"),
     "docs/guides/other-tools.md": sets(),
     "docs/simulations.md": simulations,

@@ -30,6 +30,13 @@ def test_help_needs_no_heavy_import_and_half_a_second():
     assert min(times) < 0.5
 
 
+def test_a_scan_waits_for_nothing_that_only_others_need():
+    parts = "lenspipe.api.run, lenspipe.scan.run, lenspipe.scan.after.catalog, lenspipe.cli.scan_summary"
+    code = f"import sys, {parts}; print(sorted({{'torch', 'ray', 'matplotlib', 'mocpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_every_command_has_help():
     for name in COMMANDS:
         result = CliRunner().invoke(group, [name, "--help"])

@@ -14,12 +14,11 @@ from lenspipe.toml import put_over
 
 NOT_RUN = Counter(
     {
-        "an hour of training": 10,
+        "an hour of training": 4,
         "names that stand for yours": 10,
         "a package of one's own; tests/own installs it": 8,
-        "survey data": 10,
+        "survey data": 11,
         "a cluster": 6,
-        "a survey of thousands of candidates": 2,
         "installs lenspipe; the gate runs it": 1,
         "Ray": 1,
         "hours of training": 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from scipy.spatial import cKDTree
 from sky import write_tile
 
 from lenspipe.catalog.run_rows import Run
+from lenspipe.completeness.chosen import CHOSEN, UNTOLD, hold_hosts
+from lenspipe.completeness.draw import numbers_of
 from lenspipe.completeness.passes import home_and_pass, name_of
-from lenspipe.completeness.run import Painted
+from lenspipe.completeness.places import HostChoice
+from lenspipe.completeness.run import PLACES, Painted
 from lenspipe.errors import ConfigError
+from lenspipe.scan.hosts import HostCuts
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import read_shard, task_of
 from lenspipe.survey.shards import Box
@@ -66,6 +71,47 @@ def test_a_run_that_was_cut_off_is_finished_with_the_same_table(
     assert paint(run, tiny_model, out, resume=True).injections.equals(painted.injections)
 
 
+def test_a_folder_keeps_to_the_choice_of_hosts_that_it_was_begun_with(
+    run: Run, painted: Painted, tiny_model: Path, tmp_path: Path
+) -> None:
+    out, older, finished = (tmp_path / name for name in ("sel", "older", "finished"))
+    with pytest.raises(KeyboardInterrupt):
+        paint(run, tiny_model, out, watching=Watching(break_after=1))
+    shutil.copytree(out, older)
+    (older / CHOSEN).unlink()  # as folders of before were
+    with pytest.raises(ConfigError, match="1 of 2 shards are not looked at yet: their hosts would be others"):
+        paint(run, tiny_model, older, resume=True)
+    said = json.loads((out / CHOSEN).read_text())
+    (out / CHOSEN).write_text(json.dumps(said | {"cuts": said["cuts"] | {"mag": [5.0, 6.0]}}))
+    with pytest.raises(KeyboardInterrupt):  # among the painted ones
+        paint(run, tiny_model, out, watching=Watching(break_after=1), resume=True)
+    places = pq.read_table(out / PLACES)
+    looked_at_then = tasks_of(run.plan)[0].shard.shard_id
+    assert set(places.filter(pa.compute.equal(places["kind"], "host"))["shard_id"].to_pylist()) == {looked_at_then}
+    shutil.copytree(painted.folder, finished)
+    (finished / CHOSEN).unlink()
+    again = paint(run, tiny_model, finished, resume=True)  # nothing is chosen any more
+    assert again.injections.equals(painted.injections) and UNTOLD in again.notes
+    assert painted.hosts.said == "hosts of every colour" and "hosts of every colour" in painted.notes
+
+
+@pytest.mark.parametrize(("colour", "colour_min"), [(("g", "i"), 1.31), (None, -np.inf)])
+def test_a_choice_of_hosts_is_read_as_it_was_written(
+    colour: tuple[str, str] | None, colour_min: float, tmp_path: Path
+) -> None:
+    cuts = HostCuts(
+        mag=(16.0, 21.5),
+        half_light_radius_arcsec=(0.6, np.inf),
+        axis_ratio_min=0.4,
+        mask_fraction_max=0.1,
+        colour_min=colour_min,
+    )
+    chosen = HostChoice("r", colour, cuts, "hosts have g - i > 1.31 (given)"), 117
+    assert hold_hosts(tmp_path, *chosen, {"a_bare"}) == chosen
+    other = dataclasses.replace(chosen[0], band="i", cuts=dataclasses.replace(cuts, colour_min=0.2))
+    assert hold_hosts(tmp_path, other, 5, {"a_bare"}) == chosen
+
+
 def test_lenses_of_a_pass_keep_apart_and_every_one_is_drawn_within_its_ranges(painted: Painted) -> None:
     table = painted.injections.to_pandas()
     for _, of in table.groupby("pass"):
@@ -89,6 +135,22 @@ def test_a_survey_without_a_host_is_refused_in_one_line(run: Run, tiny_model: Pa
     bright = CONFIG.hosts.model_copy(update={"mag": (5.0, 6.0)})
     with pytest.raises(ConfigError, match="no row of the run can carry arcs"):
         paint(run, tiny_model, tmp_path / "sel", hosts=bright)
+
+
+def test_where_no_lens_finds_room_one_line_says_so(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not one lens found room.*no empty sky in tile a"):
+        paint(run, tiny_model, tmp_path / "sel", on_sky=1.0, clear_arcsec=18.0)
+    with pytest.raises(ConfigError, match="no tile holds a galaxy that can carry arcs and stands alone"):
+        paint(run, tiny_model, tmp_path / "crowded", clear_arcsec=80.0)
+
+
+def test_a_tile_too_small_for_a_lens_in_each_pass_gets_them_in_some() -> None:
+    of = [
+        numbers_of(1.78, per_arcmin2=0.6, on_sky=0.5, tile="a", name=name_of(k), seed=0)  # .53 of each kind
+        for k in range(200)
+    ]
+    for kind in ("host", "sky"):
+        assert 85 <= sum(one[kind] for one in of) <= 128  # 107, three sigma of 7
 
 
 def test_a_band_without_a_psf_is_refused_in_one_line(run: Run, tiny_model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,15 @@ def record(name):
         ("kills", lambda r: f"{r['rounds_with_faults']} of {r['rounds']} results differed"),
         ("full_disks", lambda r: f"{r['tries']} tries of {r['commands']} commands"),
         ("fuzz", lambda r: f"{r['inputs']:,} damaged inputs"),
+        ("fuzz", lambda r: f"| {len(r['faults'])} faults |"),
+        ("soak", lambda r: f"{r['faults']} random faults"),
+        ("soak", lambda r: f"{r['with_ray_on_two_nodes']} of them on a Ray cluster"),
+        (
+            "soak",
+            lambda r: (
+                f"{r['hit_a_running_command']} hit; {len(r['ends_that_differ'])} of {r['faults']} results differed"
+            ),
+        ),
         ("checksum_cost", lambda r: f"{r['files']['lossless, both']['damage']['added_part']:.0%} for one that was"),
         ("checksum_cost", lambda r: f"{r['files']['lossless']['damage']['added_part']:.0%} for one that has ZDATASUM"),
         ("checksum_cost", lambda r: f"({r['files']['lossless']['damage']['cpu_s_per_gb']:.0f} CPU s per GB"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
 from pictures import drawn
 
@@ -19,7 +20,7 @@ from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
 from lenspipe.finder import places
 from lenspipe.finder.areas import Areas
-from lenspipe.finder.graded import read_graded
+from lenspipe.finder.graded import check_grades, read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
@@ -67,6 +68,15 @@ def asked(tiles, changes=None, **more):
 def survey(tmp_path_factory):
     image, red = drawn_tile()
     return write_tile(tmp_path_factory.mktemp("tiles") / "t", image), red
+
+
+def test_tiles_that_all_fail_end_with_the_reason(tmp_path):
+    tiles = write_tile(tmp_path / "t", drawn_tile(n_red=1, n_blue=0, n_star=0)[0])
+    for file in tiles.glob("*.fits"):
+        with fits.open(file, mode="update") as image:
+            del image[0].header["BUNIT"]
+    with pytest.raises(ConfigError, match=r"no tile could be searched.*first=.*zero-point"):
+        make_finder(asked(tiles), tmp_path / "mine", progress=SILENT)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +199,7 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert first["test"]["painted"]["hosts_lens"] >= 2
     assert json.loads((out / "card.json").read_text())["calibration"] is not None
     text = (out / "finder.html").read_text()
-    assert "Hosts and negatives" in text
+    assert "Hosts and negatives" in text and "<figcaption>early types, which carry arcs</figcaption>" in text
     known = result.record["known"]  # the drawn tile lies where lenscat has lenses of COSMOS
     assert known and all(one["name"] in text for one in known) and "known lenses, best scores first" in text
     hosts = StampSet.open(out / "hosts")
@@ -274,13 +284,15 @@ def test_a_survey_of_one_band_tells_early_types_by_concentration(tmp_path):
     assert sum(record["hosts_by_split"].values()) >= 8
 
 
-def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_is_claimed(painted, tmp_path):
+def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_is_claimed(survey, painted, tmp_path):
     run = painted[0] / "scan"
     with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):
         make_finder(asked(run, bands=("g", "z")), tmp_path / "a", progress=SILENT)
     with pytest.raises(ConfigError, match=r"--replace-band z=BAND"):
         make_finder(asked(run, pretrained="ground-gri", replaced={"i": "z"}), tmp_path / "b", progress=SILENT)
-    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+    with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):  # of tiles, before they are scanned
+        make_finder(asked(survey[0], bands=("g", "z")), tmp_path / "c", progress=SILENT)
+    assert not any((tmp_path / name).exists() for name in "abc")
 
 
 class Told(Silent):
@@ -376,6 +388,23 @@ def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
         read("run_id,candidate_id,grader,grade,ra,dec\nanother,nobody,me,A,10.0,10.0\n")
     with pytest.raises(ConfigError, match="neither the columns"):
         read("name,ra\na,1\n")
+
+
+def test_grades_that_will_be_refused_are_so_before_any_stamp_is_painted(painted, tmp_path):
+    file, out = tmp_path / "g.csv", tmp_path / "new"
+    run = open_run_folder(painted[0] / "scan")
+    for text, why in (
+        ("name,ra\na,1\n", "neither the columns"),
+        ("ra,dec,grade\n10.0,10.0,A\n", "no graded position lies in a tile"),
+        (f"run_id,candidate_id,grader,grade\n{run.run_id},nobody,me,A\n", "a candidate that the run does not have"),
+        ("ra,dec,grade\n10.0,10.0,C\n", "no graded candidate has a label"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=why):
+            make_finder(asked(run.folder, grades=(file,)), out, progress=SILENT)
+        assert not (out / "sources").exists()
+    with pytest.raises(ConfigError, match=r"lack a band of the finder .* missing='z'"):
+        check_grades([painted[0] / "stamps"], run, ("g", "r", "z"), GradeSettings())
 
 
 def test_graded_stamps_of_a_survey_with_lenses_alone_are_refused(painted):

@@ -141,9 +141,10 @@ MAE = {
 }
 
 
-def hidden(data: Path, out: Path, **more):
+def hidden(data: Path, out: Path, on_step=None, **more):
     settings = TrainSettings.model_validate(SETTINGS | MAE | more)
-    return train(data, model="patch-transformer", task="embed", out=out, settings=settings, seed=2)
+    more = {"on_step": on_step} if on_step else {}
+    return train(data, model="patch-transformer", task="embed", out=out, settings=settings, seed=2, **more)
 
 
 def test_what_is_hidden_is_told_from_the_rest_and_not_with_a_broken_loss(bright, tmp_path, monkeypatch):
@@ -155,6 +156,20 @@ def test_what_is_hidden_is_told_from_the_rest_and_not_with_a_broken_loss(bright,
     hidden(bright, tmp_path / "broken", **once)
     (nothing,) = pq.read_table(tmp_path / "broken/history.parquet")["val_loss"].to_pylist()
     assert learnt[-1] < 0.7 * nothing
+
+
+def test_mae_killed_and_resumed_hides_the_same_patches_and_ends_with_the_same_bits(bright, tmp_path):
+    def kill(epoch, step, history):
+        if (epoch, step) == (1, 2):
+            raise KilledError
+
+    few = {"sampling": {"batch_size": 16, "steps_per_epoch": 4}}
+    hidden(bright, tmp_path / "whole", **few)
+    with pytest.raises(KilledError):
+        hidden(bright, tmp_path / "out", on_step=kill, **few)
+    hidden(bright, tmp_path / "out", **few)
+    whole, resumed = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "out"))
+    assert whole and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_no_token_of_what_is_seen_knows_what_is_hidden():

@@ -130,6 +130,8 @@ def test_a_crashed_trial_is_a_row_with_its_error_and_the_page_shows_it(tmp_path)
     write_page(tmp_path, table, {}, space())
     page = (tmp_path / "index.html").read_text()
     assert "ModelError: too &lt;small&gt;" in page
+    assert ">status</th>" in page and "audit turns 90" not in page  # nobody audited them
+    assert page.count("data:image/png") == 2 and 'media="(max-width: 700px)"' in page
 
 
 def test_a_trial_on_labels_that_mean_nothing_has_no_rank(tmp_path, toy_stamps, stamp_maker):

@@ -15,7 +15,9 @@ from lenspipe.errors import ConfigError
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.run import sweep
 from lenspipe.learn.sweep.space import SweepSpace
+from lenspipe.learn.sweep.trial import begin_trial
 from lenspipe.learn.train import train
+from lenspipe.runner import here
 
 BASE = {
     "sampling": {"batch_size": 16, "steps_per_epoch": 6},
@@ -61,6 +63,21 @@ def test_every_trial_is_a_training_and_a_crashed_one_is_a_row(toy_stamps, tmp_pa
     assert heard.total == 1, "the crashed one alone is tried again"
     assert again == rows
     assert (trial / "weights.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("tables", [{}, {"asha": {}}])
+def test_a_trial_that_was_lost_before_it_began_is_unfinished(toy_stamps, tmp_path, tables):
+    asked = space(**tables)
+    with drawn():
+        rows = sweep(toy_stamps, asked, tmp_path / "out", runner=here(only_begun)).to_pylist()
+    assert [row["status"] for row in rows] == ["unfinished"] * 2
+
+
+def only_begun(search, job, *, on_trial):
+    """A runner whose processes are lost."""
+    while (trial := search.ask("")) is not None:
+        begin_trial(trial, job.out)
+    return {}
 
 
 def test_optuna_learns_from_the_plain_loop_and_early_stopping_is_refused_there(toy_stamps, tmp_path):

@@ -109,6 +109,25 @@ def test_an_adversarial_training_with_ray_is_that_of_the_plain_loop(stamps, tmp_
     assert all(torch.equal(plain[name], ray[name]) for name in plain)
 
 
+@pytest.mark.parametrize(("task", "method"), [("embed", "simclr"), ("anomaly", "deflect")])
+@pytest.mark.usefixtures("ray_local")
+def test_two_copies_of_a_stamp_are_with_ray_those_of_the_plain_loop(stamps, tmp_path, task, method):
+    settings = TrainSettings.model_validate(
+        {
+            "method": method,
+            "model": {"width": 4},
+            "labels": {"normal": ["lens"] if task == "anomaly" else []},
+            "sampling": {"batch_size": 16, "steps_per_epoch": 5},
+            "optim": {"epochs": 1, "threads": 1},
+        }
+    )
+    for name, runner in (("plain", train_local), ("ray", train_ray)):
+        how = {"settings": settings, "seed": 4, "runner": here(runner)}
+        train(stamps, model="small-cnn", task=task, out=tmp_path / name, **how)
+    plain, ray = (load_file(tmp_path / name / "state.safetensors") for name in ("plain", "ray"))
+    assert plain and all(torch.equal(plain[name], ray[name]) for name in plain)
+
+
 @pytest.mark.usefixtures("ray_local")
 def test_two_workers_learn_together_and_measure_every_validation_stamp(stamps, tmp_path):
     card = run(stamps, tmp_path / "two", train_ray, n_worker=2)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from heard import Heard
@@ -37,7 +40,6 @@ from lenspipe.distributed.session import on_ray, prepare_environment
 prepare_environment()
 from lenspipe.distributed.sweep import sweep_ray
 from lenspipe.evaluate.audit import largest_changes
-from lenspipe.evaluate.audit import largest_changes
 from lenspipe.learn.sweep.run import sweep
 from lenspipe.learn.sweep.space import SweepSpace
 sweep(
@@ -59,6 +61,19 @@ def one_at_a_time():
     from lenspipe.distributed.sweep import sweep_ray
 
     return here(partial(sweep_ray, max_concurrent=1))
+
+
+def kill_a_trial(killed: list[int]) -> None:
+    """The first process of Tune that comes, as the kernel ends one when memory is short."""
+    end = time.monotonic() + 120
+    while not killed and time.monotonic() < end:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[0].startswith("ray::ImplicitFunc"):
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -83,11 +98,15 @@ def test_killed_and_resumed_all_trials_are_ranked_and_a_crashed_one_is_a_row(tmp
     written = (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns
     with pytest.raises(ConfigError, match="holds a run already; add --resume"):
         sweep(data, asked, out)
-    heard = Heard()
+    heard, killed = Heard(), list[int]()
+    killer = threading.Thread(target=kill_a_trial, args=(killed,))
+    killer.start()
     with drawn():
         rows = sweep(
             data, asked, out, runner=one_at_a_time(), audit=largest_changes, resume=True, progress=heard
         ).to_pylist()
+    killer.join()
+    assert killed, "a process that is lost costs no trial"
     assert (heard.total, heard.done) == (2, 2)
     assert (first.parent / "model" / "weights.safetensors").stat().st_mtime_ns == written
     assert [row["rank"] for row in rows] == [1, 2, None]

@@ -124,8 +124,9 @@ def test_without_a_prior_that_of_the_survey_is_taken_and_said(tmp_path: Path, ca
 
 
 def test_where_nobody_says_how_common_lenses_are_there_is_no_probability(
-    tmp_path: Path, calibrated: Path, tiles: str
+    tmp_path: Path, calibrated: Path, tiles: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     layout = tmp_path / "mine.toml"
     text = resources.files("lenspipe.survey").joinpath("layouts/sample.toml").read_text()
     layout.write_text("\n".join(line for line in text.splitlines() if not line.startswith("lenses_")))
@@ -134,7 +135,8 @@ def test_where_nobody_says_how_common_lenses_are_there_is_no_probability(
     rows = pq.read_table(tmp_path / "a/candidates.parquet")
     assert rows["score"].null_count == 0
     assert rows["probability"].null_count == rows.num_rows
-    assert "Probability none: nobody says how common lenses are" in result.output
+    assert "does not say how common lenses are; give --prior" in result.output
+    assert f"Next:\n  uv run lenspipe gallery {tmp_path / 'a'}  # a web page" in result.output
     assert "lenses_per_deg2" in json.loads((tmp_path / "a/run.json").read_text())["probability"]["why"]
     found = explain(open_run_folder(tmp_path / "a"), rows["candidate_id"][0].as_py())
     assert found.same

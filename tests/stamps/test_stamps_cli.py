@@ -88,6 +88,26 @@ def test_a_file_of_options_that_is_no_toml_is_refused(arrays_folder, tmp_path, c
     assert "is not TOML" in capsys.readouterr().err
 
 
+def test_a_class_that_the_name_of_a_field_does_not_tell_is_null_and_a_line_says_why(tmp_path, rng, capsys):
+    from PIL import Image
+
+    y, x = np.mgrid[:80, :80]
+    blob = 180 * np.exp(-0.5 * ((x - 40) ** 2 + (y - 38) ** 2) / 9)
+    (tmp_path / "in").mkdir()
+    for name in ("non-lenses__loners__1", "field_2"):
+        picture = blob[..., None] + rng.uniform(8, 12, (80, 80, 3))
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    settings = ("--set", "pixel_scale_arcsec=0.2", "--set", "size_px=21")
+    assert run("convert", tmp_path / "in", "--from", "fields", "--out", tmp_path / "out", *settings) == 0
+    said = capsys.readouterr().out
+    assert "field_class is null for 1 of 2 stamps" in said and "field_2.png" in said and "--set field_class=" in said
+    data = StampSet.open(tmp_path / "out")
+    assert sorted(map(str, data.column("field_class"))) == ["None", "loners"]
+    named = (*settings, "--set", "field_class=.*_(?P<field>[a-z0-9]+)(__1)?")
+    assert run("convert", tmp_path / "in", "--from", "fields", "--out", tmp_path / "all", *named) == 0
+    assert "null" not in capsys.readouterr().out
+
+
 def test_convert_does_not_overwrite(arrays_folder, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")

@@ -8,8 +8,9 @@ from made_files import agrees, field, read, wcs_cards, write, write_hdus
 
 from lenspipe.cli.scan import command
 from lenspipe.errors import TileError
+from lenspipe.robust import robust_sigma
 from lenspipe.survey.layout import FileRule, SurveyLayout, ZeroPoint
-from lenspipe.survey.masks import sentinels
+from lenspipe.survey.masks import NO_DATA_VALUES, ONE_PIXEL_MAX_NJY, sentinels
 
 TRUTH = field()
 INSIDE = np.s_[:6, :]
@@ -84,6 +85,38 @@ def test_negative_pixels_of_a_noisy_image_are_data(rng):
     assert not sentinels(noisy, np.zeros(noisy.shape, bool), 1.0).any()
     dark = rng.normal(-32768, 30, (200, 200)).round()  # an offset that was never taken off
     assert not sentinels(dark, np.zeros(dark.shape, bool), 1.0).any()
+
+
+def sentinels_by_definition(counts, masked, njy_per_unit):
+    """The rule word for word, without regard to what it costs."""
+    values = np.where(masked, 0.0, counts)
+    found = np.abs(values) > ONE_PIXEL_MAX_NJY / njy_per_unit
+    lowest = np.where(found, 0, values).min()
+    for value, n_min, n_sigma in (*((v, 3, 10) for v in NO_DATA_VALUES), (lowest, 9, 50)):
+        hit = ~masked & ~found & (values == value)
+        rest = values[~masked & ~found & ~hit]
+        if value < 0 and hit.sum() >= n_min and rest.size:
+            middle = np.median(rest)
+            if 0 < robust_sigma(rest, around=middle) < (middle - value) / n_sigma:
+                found |= hit
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "i4", ">f4"])
+def test_numbers_in_place_of_none_are_found_as_by_their_definition(rng, dtype):
+    n_found = 0
+    for level in (0, 10, -500, -32768):
+        for value in (-99, -999, -32768, 0, -12345, 1e30 if dtype.endswith(("f4", "f8")) else -9999):
+            for part in (0.001, 0.02, 0.5):
+                counts = rng.normal(level, 3, (40, 40))
+                counts[rng.random(counts.shape) < part] = value
+                counts[rng.random(counts.shape) < 0.005] = -9999
+                counts = counts.astype(dtype)
+                masked = rng.random(counts.shape) < 0.1
+                want = sentinels_by_definition(counts, masked, 1.0)
+                assert (sentinels(counts, masked, 1.0) == want).all()
+                n_found += want.any()
+    assert n_found > 30
 
 
 @pytest.mark.parametrize(("mean", "dtype"), [(0.03, "i4"), (0.3, "f4"), (0.1, "i2")])

@@ -39,6 +39,12 @@ def test_a_remote_folder_is_listed_by_fsspec(tmp_path):
 def test_an_empty_glob_is_refused_with_its_text(tmp_path):
     with pytest.raises(ConfigError, match=r"glob is empty: nothing to scan .*none\*\.fits"):
         find_files([str(tmp_path / "none*.fits")])
+    write_tile(tmp_path / "kids", "a")
+    with pytest.raises(ConfigError, match=r"glob is empty \(FITS files lie one folder further down; give the folder\)"):
+        find_files([str(tmp_path / "*.fits")])
+    for mistyped in ("kds", "missing.fits"):  # no hint at what lies beside it
+        with pytest.raises(ConfigError, match="no such FITS file or folder: nothing to scan"):
+            find_files([str(tmp_path / mistyped)])
 
 
 def test_a_folder_without_images_of_the_survey_is_refused(tmp_path):

@@ -3,6 +3,7 @@ A thousand lenses painted into the KiDS tile: completeness, the realism gate, an
 
     python -m benchmarks.studies.completeness.measure --real ../shared/data
 
+Of 1,250 lenses that are asked for about a thousand find room: the tile has fewer red galaxies than passes want.
 Real lenses are those of Space Warps with a grade of 2 and more: another survey, so the gate must not pass. Cost is
 processor time of the whole command, fits, gate and page included, over that of a scan, both without imports.
 """
@@ -44,7 +45,7 @@ N_PLANTED, N_GROUP, N_PLACE = 1000, 150, 60
 
 @click.command()
 @click.option("--real", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of real pixels.")
-@click.option("--count", default=1000, show_default=True, help="Lenses to paint.")
+@click.option("--count", default=1250, show_default=True, help="Lenses to paint.")
 @click.option(
     "--keep-in", type=click.Path(path_type=Path), default=None, help="Folder of run and result. [default: none]"
 )
@@ -59,11 +60,13 @@ def main(real: Path, count: int, keep_in: Path | None, keep: bool) -> None:
         measure(run, folder / "warm-up", config.model_copy(update={"count": 30}), None)  # imports
         with Clock() as clock:
             outcome = measure(run, folder / "sel", config, stamps)
+        n = sum(of["n"] for of in outcome.selection.record["counts"].values())
         result = {
-            "count": sum(of["n"] for of in outcome.selection.record["counts"].values()),
+            "asked": count,
+            "count": n,
             "scan": scan_clock.seconds(),
             "completeness": clock.seconds(),
-            "scans": round(clock.cpu_s / scan_clock.cpu_s, 2),
+            "scans_per_1000": round(clock.cpu_s / scan_clock.cpu_s * 1000 / n, 2),
             "notes": list(outcome.notes),
             "fates": outcome.selection.record["counts"],
             "at": {f"{r['at']}, {r['kind']}": r for r in outcome.rows if r["quantity"] == "all"},
@@ -75,7 +78,7 @@ def main(real: Path, count: int, keep_in: Path | None, keep: bool) -> None:
             "completeness",
             result,
             [
-                record.at_most("cost of 1,000 painted lenses, in scans of the tile", result["scans"], 10),
+                record.at_most("cost of 1,000 painted lenses, in scans of the tile", result["scans_per_1000"], 10),
                 record.at_least("planted function within the 95 % interval", result["planted"]["held"], 0.92),
             ],
             keep=keep,

@@ -3,8 +3,13 @@ Finders of KiDS alone and averaged with each other, on the judge of `benchmarks.
 
     python -m benchmarks.studies.finder_survey.committees ground-gri fresh graded0 --real ../shared/data --fold 0
 
+    python -m benchmarks.studies.finder_survey.committees ground-gri fresh --real ../shared/data --most 3 \
+        --taught ground-gri-graded=taught/half-200/seeds-2026-2027-2028 --name finders_survey_designs
+
 Scores are averaged in standard deviations of those of KiDS galaxies. With ``--fold`` only the candidates of that fold
-count, as for a finder that was taught by the others (`warps.py`).
+count, as for a finder that was taught by the others (`warps.py`). A finder of ``--taught`` has a training per fold
+(`teach.py`): each candidate is scored by that of its fold, KiDS by that of all candidates. Gains of committees are over
+the first of ``--taught``, or the first finder.
 """
 
 from __future__ import annotations
@@ -17,10 +22,19 @@ import click
 import numpy as np
 
 from benchmarks import record
-from benchmarks.studies.finder_survey.grades import kids_of, scored, sky_of
+from benchmarks.studies.finder_survey.grades import Sky, kids_of, scored, sky_of
+from benchmarks.studies.finder_survey.teach import ALL, Judge, Scores, scores_of
 from benchmarks.studies.finder_survey.warps import LENS_FROM, NONLENS, fold_of
 from benchmarks.studies.real_sky.ground import area
 from benchmarks.timing import Clock
+
+
+def held_out(folder: Path, sky: Sky, tag: str) -> Scores:
+    """Scores of a finder that has a training per fold: candidates by that of their fold, KiDS by that of all."""
+    trained = {path.name.split("-")[1]: scores_of(path / "soup", sky, tag) for path in sorted(folder.glob("fold-*"))}
+    fold = fold_of(len(sky.grade), len(trained) - 1)
+    warps = np.choose(fold, [trained[str(number)]["warps"] for number in range(len(trained) - 1)])
+    return trained[ALL] | {"warps": warps}
 
 
 @click.command()
@@ -28,12 +42,30 @@ from benchmarks.timing import Clock
 @click.option("--real", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of real pixels.")
 @click.option("--fold", type=int, default=None, help="Only the candidates of this fold. [default: all]")
 @click.option("--folds", type=int, default=2, show_default=True)
+@click.option(
+    "--taught",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Finder with a training per fold below FOLDER (fold-0/soup, ..., fold-all/soup); repeatable.",
+)
+@click.option(
+    "--most", type=click.IntRange(min=1), default=None, help="Members of a committee, at most. [default: all]"
+)
 @click.option("--passes", type=click.IntRange(min=1), default=12, show_default=True, help="Of painting the KiDS rows.")
 @click.option("--seed", type=int, default=2026, show_default=True, help="Of the painted arcs.")
 @click.option("--name", default="finders_survey_committees", show_default=True, help="Name of the record.")
 @record.keep_option
 def main(
-    models: tuple[str, ...], real: Path, fold: int | None, folds: int, passes: int, seed: int, name: str, keep: bool
+    models: tuple[str, ...],
+    real: Path,
+    fold: int | None,
+    folds: int,
+    taught: tuple[str, ...],
+    most: int | None,
+    passes: int,
+    seed: int,
+    name: str,
+    keep: bool,
 ) -> None:
     """Judge MODELs and the committees of two and more of them."""
     clock = Clock()
@@ -41,15 +73,23 @@ def main(
     use = np.ones(len(sky.grade), bool) if fold is None else fold_of(len(sky.grade), folds) == fold
     good, poor = use & (sky.grade >= LENS_FROM), use & np.isclose(sky.grade, NONLENS)
     scores = {Path(model).name: scored(model, sky) for model in models}
+    of_taught = dict(one.split("=", 1) for one in taught)
+    scores |= {one: held_out(Path(folder), sky, f"{seed}-{passes}") for one, folder in of_taught.items()}
+    judge = Judge(sky, fold_of(len(sky.grade), folds))
+    over = scores[next(iter(of_taught or scores))]["warps"]
     found: dict[str, Any] = {}
-    for number in range(1, len(scores) + 1):
+    for number in range(1, (most or len(scores)) + 1):
         for names in itertools.combinations(scores, number):
             mean = {key: np.mean([scores[one][key] for one in names], axis=0) for key in scores[names[0]]}
             found[" + ".join(names)] = {
                 "spacewarps_good_against_0.3": area(mean["warps"][good], mean["warps"][poor]),
                 **kids_of(mean, sky),
             }
-    record.write(name, {"fold": fold, "folds": folds, "finders": found} | clock.seconds(), keep=keep)
+            if fold is None:
+                found[" + ".join(names)]["gain"] = judge.gain(mean["warps"], over, seed)
+    record.write(
+        name, {"fold": fold, "folds": folds, "taught": list(of_taught), "finders": found} | clock.seconds(), keep=keep
+    )
 
 
 if __name__ == "__main__":

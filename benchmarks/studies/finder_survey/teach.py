@@ -51,7 +51,7 @@ class Setting(Table):
     painted: str = "tuned/stamps"
     """Folder of painted stamps, below ``--stamps``."""
     base: str = "ground-gri"
-    """Finder that the training goes on from."""
+    """Finder that the training goes on from: a shipped one, or a folder seen from where this is started."""
     steps: int = 200
     """Optimizer steps."""
     share: float = 0.5
@@ -160,7 +160,7 @@ def judged(
     sky, fold = judge.sky, judge.fold
     grid = np.stack([to_grid(s, CFHTLS_SCALE_ARCSEC, spec.size_px, spec.pixel_scale_arcsec) for s in sky.warps])
     sure = np.flatnonzero(judge.good | judge.poor)
-    base = others[setting.base]
+    base = others[Path(setting.base).name]
     held: dict[str, list[NDArray[np.float64]]] = {}
     kids: dict[str, list[dict[str, Any]]] = {}
     final: dict[str, list[dict[str, Any]]] = {}

@@ -66,7 +66,10 @@ def main(
         space = space.model_copy(update={"model": tuple(first_of(one) for one in space.model)})
     if not judge_only:
         sweep(data, space, out / "sweep", seed=1, resume=(out / "sweep").exists())
+    out.mkdir(parents=True, exist_ok=True)
     models = [path.parent for path in sorted((out / "sweep" / TRIALS).glob(f"*/{MODEL_FOLDER}/{CARD_FILE}"))]
+    if not models and not fitted:
+        raise SystemExit(f"no family was trained: see {out / 'sweep' / 'trials.csv'}")
     rows = []
     for folder, split in ((data, "test"), *((one, None) for one in also)):
         rows += judged_rows([*models, *fitted], StampSet.open(folder), split)
@@ -91,7 +94,12 @@ def judged_rows(models: list[Path], stamps: StampSet, split: str | None) -> list
     for member, (_, found) in zip(members, judge.metrics().items(), strict=True):
         training = member.card.training
         asked = training.get("settings", {})
-        row = {"data": stamps.folder.name, "model": member.name, "family": training.get("family", member.card.family)}
+        row = {
+            "data": stamps.folder.name,
+            "model": member.name,
+            "method": asked.get("method"),
+            "family": training.get("family", member.card.family),
+        }
         row |= {f"model.{key}": value for key, value in (asked.get("model") or member.card.settings).items()}
         row |= {f"{table}.{key}": asked[table][key] for table in ("optim", "sampling", "input") for key in asked[table]}
         row |= {"epochs": training["epochs"], "seconds": training["seconds"], "n_train": training["n_train"]["stamps"]}

@@ -1,7 +1,9 @@
 """
-Starts from an embedding against starts from scratch, with 1 %, 10 % and 100 % of the labels.
+Starts from embeddings against starts from scratch, with 1 %, 10 % and 100 % of the labels.
 
-    python -m benchmarks.studies.labels.self_supervision --data STAMPS --task classify --out WORK --name NAME
+    python -m benchmarks.studies.labels.self_supervision --data STAMPS --task find --out WORK --name find
+    python -m benchmarks.studies.labels.self_supervision --data STRONG --task classify --fine --method deflect \
+        --model equivariant-c4 --set model.n_parameter=26000 --set input.stamp_px=44 --seeds 3 --out WORK --name strong
 
 Every network is of one family and size and has the same number of steps; what is measured is the test split. Run again,
 it goes on where it was cut off. Writes `results/self_supervision_NAME.json`.
@@ -20,19 +22,24 @@ from numpy.typing import NDArray
 
 from benchmarks import record
 from benchmarks.timing import Clock
+from lenspipe.cli.options import assigned
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.learn.fit_state import STATE_FILE
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
-from lenspipe.nn.card import CARD_FILE
+from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.neighbours import at_parts, told
+from lenspipe.toml import put_over
 
 PARTS = (0.01, 0.1, 1.0)
 FINE = {"affine_fraction": 0.0, "blur_fraction": 0.0, "noise_fraction": 0.0, "background": 0.0, "gap_fraction": 0.0}
 """Augmentation that leaves substructure as it is: the eight views alone."""
 FINE_VIEWS = FINE | {"brightness": 0.1, "noise_fraction": 0.75, "noise": [0.2, 1.0]}
 """Views of one stamp: the eight, another flux, some noise."""
+SMALL_CNN = {"width": 12, "dropout": 0.0}
+SCRATCH = "scratch"
 
 
 @click.command()
@@ -42,14 +49,15 @@ FINE_VIEWS = FINE | {"brightness": 0.1, "noise_fraction": 0.75, "noise": [0.2, 1
 @click.option("--task", type=click.Choice(["find", "classify"]), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the models.")
 @click.option("--name", required=True, help="Name of the record.")
-@click.option("--method", default="simclr", show_default=True)
-@click.option("--width", default=12, show_default=True)
-@click.option("--stamp-px", default=None, type=int, help="Side that the networks see.")
+@click.option("--method", "methods", default=["simclr"], show_default=True, multiple=True, help="Ways to embed.")
+@click.option("--model", "family", default="small-cnn", show_default=True)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Settings of all trainings.")
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--steps", default=40, show_default=True, help="Steps per epoch.")
-@click.option("--embed-epochs", default=20, show_default=True, help="Epochs of the embedding.")
+@click.option("--embed-epochs", default=20, show_default=True, help="Epochs of an embedding.")
+@click.option("--embed-batch", default=128, show_default=True, help="Stamps per step of an embedding.")
 @click.option("--fine", is_flag=True, help="Views and augmentation that keep substructure.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seeds", default=1, show_default=True, help="Draws of the smallest part of the labels.")
 @click.option("--judge-only", is_flag=True, help="Record what is trained, and train nothing.")
 @record.keep_option
 def main(
@@ -57,56 +65,77 @@ def main(
     task: str,
     out: Path,
     name: str,
-    method: str,
-    width: int,
-    stamp_px: int | None,
+    methods: tuple[str, ...],
+    family: str,
+    assignments: tuple[str, ...],
     epochs: int,
     steps: int,
     embed_epochs: int,
+    embed_batch: int,
     fine: bool,
-    seed: int,
+    seeds: int,
     judge_only: bool,
     keep: bool,
 ) -> None:
     """Train, judge, record."""
     stamps, clock = StampSet.open(data), Clock()
     optim = {"epochs": epochs, "learning_rate": 0.003, "ema_decay": 0.98, "threads": 1, "frozen_epochs": 3}
-    common: dict[str, Any] = {"model": {"width": width, "dropout": 0.0}, "optim": optim}
-    if stamp_px is not None:
-        common["input"] = {"stamp_px": stamp_px}
-    view = common | {"method": method, "sampling": {"batch_size": 128, "steps_per_epoch": steps}}
-    view |= {"optim": optim | {"epochs": embed_epochs}, "embed": {"size": 64, "projection": 64}}
+    common: dict[str, Any] = {"model": SMALL_CNN if family == "small-cnn" else {}, "optim": optim}
+    given = assigned(assignments)
+    embeddings: dict[str, Any] = {}
+    models: dict[str, Path | None] = {SCRATCH: None}
+    for method in methods:
+        view = common | {"method": method, "sampling": {"batch_size": embed_batch, "steps_per_epoch": steps}}
+        view |= {"optim": optim | {"epochs": embed_epochs}, "embed": {"size": 64, "projection": 64}}
+        if fine and method != "deflect":  # which has such views of its own
+            view["augment"] = FINE_VIEWS
+        models[method] = folder = out / f"{name}-{method}"
+        settings = put_over(TrainSettings.model_validate(view), given, origin="--set")
+        if not judge_only:
+            train(data, model=family, task="embed", out=folder, settings=settings, seed=1)
+        card = read_card(folder)
+        embeddings[method] = {
+            "settings": card.training["settings"],
+            "validation": card.metrics["validation"],
+            "seconds": card.training["seconds"],
+            "test": embedding(folder, stamps, task),
+        }
+        print(method, embeddings[method], flush=True)
     if fine:
-        view["augment"], common["augment"] = FINE_VIEWS, FINE
-    first = out / f"{name}-{method}"
-    train(data, model="small-cnn", task="embed", out=first, settings=TrainSettings.model_validate(view), seed=seed)
+        common["augment"] = FINE
     rows = []
-    for part in PARTS:
-        for start in ("scratch", method):
-            sampling = {"batch_size": 32, "steps_per_epoch": steps, "fraction": part}
-            settings = TrainSettings.model_validate(common | {"sampling": sampling})
-            folder = out / f"{name}-{start}-{part:g}"
-            if judge_only and not (folder / CARD_FILE).exists():
-                continue
-            pretrained = None if start == "scratch" else str(first / "weights.safetensors")
-            card = train(
-                data, model="small-cnn", task=task, out=folder, settings=settings, seed=seed, pretrained=pretrained
-            )
-            test = supervised(folder, stamps)
-            rows.append({"part": part, "start": start, "n_train": card.training["n_train"], "test": test})
-            print(part, start, test, flush=True)
-    found = {
-        "data": stamps.folder.name,
-        "n": stamps.n,
-        "task": task,
-        "method": method,
-        "settings": view,
-        "seed": seed,
-        "embedding": embedding(first, stamps, task),
-        "rows": rows,
-        "seconds_of_this_piece": clock.seconds(),
-    }
-    record.write(f"self_supervision_{name}", found, keep=keep)
+    for part, start, seed in asked(tuple(models), seeds):
+        sampling = {"batch_size": 32, "steps_per_epoch": steps, "fraction": part}
+        settings = put_over(TrainSettings.model_validate(common | {"sampling": sampling}), given, origin="--set")
+        folder, before = out / f"{name}-{start}-{part:g}-{seed}", models[start]
+        if judge_only and not (folder / CARD_FILE).exists():
+            continue
+        pretrained = None if before is None else str(before / STATE_FILE)
+        card = train(data, model=family, task=task, out=folder, settings=settings, seed=seed, pretrained=pretrained)
+        test = supervised(folder, stamps)
+        rows.append({"part": part, "start": start, "seed": seed, "n_train": card.training["n_train"], "test": test})
+        print(part, start, seed, test, flush=True)
+        found = {
+            "data": stamps.folder.name,
+            "n": stamps.n,
+            "task": task,
+            "family": family,
+            "set": list(assignments),
+            "embeddings": embeddings,
+            "rows": rows,
+            "seconds_of_this_piece": clock.seconds(),
+        }
+        record.write(f"self_supervision_{name}", found, keep=keep)
+
+
+def asked(starts: tuple[str, ...], seeds: int) -> list[tuple[float, str, int]]:
+    """Parts of the labels, starts and seeds: of the smallest part all seeds, of the others the first."""
+    return [
+        (part, start, seed)
+        for part in PARTS
+        for seed in range(1, seeds + 1 if part == PARTS[0] else 2)
+        for start in starts
+    ]
 
 
 def embedding(folder: Path, stamps: StampSet, task: str) -> list[dict[str, Any]]:
@@ -121,7 +150,7 @@ def embedding(folder: Path, stamps: StampSet, task: str) -> list[dict[str, Any]]
 
 def vectors(folder: Path, stamps: StampSet, split: str) -> tuple[NDArray[np.float64], list[str]]:
     """Vectors and labels of a split."""
-    members, rows = open_members((str(folder),), stamps), []
+    members, rows = open_members((str(folder),), stamps), list[pa.Table]()
     judged(members, stamps, JudgeSettings(split=split), on_rows=rows.append)
     table = pa.concat_tables(rows)
     return np.stack(table["embedding"].to_pylist()).astype(np.float64), table["label"].to_pylist()
@@ -133,7 +162,7 @@ def supervised(folder: Path, stamps: StampSet) -> dict[str, Any]:
     if kept.exists():
         before: dict[str, Any] = json.loads(kept.read_text())
         return before
-    members, rows = open_members((str(folder),), stamps), []
+    members, rows = open_members((str(folder),), stamps), list[pa.Table]()
     judged(members, stamps, JudgeSettings(split="test"), on_rows=rows.append)
     table, outputs = pa.concat_tables(rows), members[0].outputs
     label = np.array(table["label"].to_pylist())

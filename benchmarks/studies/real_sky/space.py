@@ -58,12 +58,13 @@ def real_lenses(real: Path, card: ModelCard) -> dict[str, NDArray[np.float32]]:
         stream = chosen.read(real / "stamps" / folder, validate(options, chosen.options, origin=folder))
         for table in stream.tables:
             for name, stamp in zip(table["stamp_id"].to_pylist(), image_array(table, "image"), strict=True):
-                level = np.median(_border(stamp)) if folder == "slacs_hst" else 0.0
+                level = np.median(border_of(stamp)) if folder == "slacs_hst" else 0.0
                 found[f"{folder}/{name}"] = on_grid(stamp - np.float32(level), scale, card)
     return found
 
 
-def _border(stamp: NDArray[np.float32], width_px: int = 8) -> NDArray[np.float32]:
+def border_of(stamp: NDArray[np.float32], width_px: int = 8) -> NDArray[np.float32]:
+    """Pixels of a stamp within its outermost ones."""
     inside = np.zeros(stamp.shape[-2:], bool)
     inside[width_px:-width_px, width_px:-width_px] = True
     return stamp[:, ~inside]

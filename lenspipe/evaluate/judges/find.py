@@ -61,6 +61,15 @@ SCORES = pa.schema(
         pa.field("probability", pa.float64(), metadata={"description": "calibrated, at the prior of its calibration"}),
     ]
 )
+QUANTITY_WORDS = {
+    "theta_e_arcsec": "Einstein radius",
+    "source_radius_arcsec": "source radius",
+    "source_mag": "source magnitude",
+    "lens_mag": "lens magnitude",
+    "arc_snr": "signal-to-noise of the arcs",
+    "n_pix_source": "pixels of the arcs above the noise",
+}
+"""Quantities of `lenspipe.stats.groups.EDGES` as a reader calls them."""
 
 
 @dataclass
@@ -224,23 +233,30 @@ class FindJudge(NumbersJudge[Find]):
         ]
         counts = {name: entry.tally.total for name, entry in self.entries.items()}
         return Section(
-            "Recall at low false positive rates", text, [(heading, rows)], [("roc.png", plots.roc_plot(counts))]
+            "Recall at low false positive rates",
+            text,
+            [(heading, rows)],
+            [("roc.png", plots.roc_plot(counts))],
+            {"roc.png": "ROC: left of three false positives the line is faint"},
         )
 
     def _recall(self, metrics: Mapping[str, Metrics], at: str) -> Section:
-        section = Section(f"Recall by what the lens is like, at {at}")
+        section = Section(f"Recall by what the lens is like, at {at.replace('fpr', 'FPR')}")
         for quantity, bins in next(iter(metrics.values()))["recall_by"].items():
             rows = [
                 [f"{b['low']:g} to {b['high']:g}", str(b["n"])]
                 + [recalled(m["recall_by"][quantity][k], at) for m in metrics.values()]
                 for k, b in enumerate(bins)
             ]
-            section.tables.append(([quantity, "lenses", *metrics], rows))
+            section.tables.append(([_words(quantity), "lenses", *metrics], rows))
         for quantity, column in self.quantities.items():
             known = {name: m["recall_by"][quantity] for name, m in metrics.items() if quantity in m["recall_by"]}
             if known:
                 unit = (self.stamps.schema.field(column).metadata or {}).get(b"unit", b"").decode()
-                section.pictures.append((f"recall_{quantity}.png", plots.recall_plot(column, unit, known, at)))
+                band = column.removeprefix(quantity).replace("_", ", ")
+                picture = plots.recall_plot(f"{_words(quantity)}{band}", unit, known, at)
+                section.pictures.append((f"recall_{quantity}.png", picture))
+                section.captions[f"recall_{quantity}.png"] = f"By {_words(quantity)}"
         return section
 
     def _confusion(self, metrics: Mapping[str, Metrics]) -> Section:
@@ -261,6 +277,7 @@ class FindJudge(NumbersJudge[Find]):
             f"At a score of {first['threshold']:g}",
             tables=[(["model", *heading, "best F", "at score"], rows)],
             pictures=[("scores.png", plots.score_plot(counts))],
+            captions={"scores.png": "Scores by class"},
         )
 
     def csv_fields(self, metrics: Metrics) -> dict[str, Any]:
@@ -326,3 +343,7 @@ def _first_named(table: pa.Table, columns: Sequence[str]) -> NDArray[np.object_]
         said = words(table, name)
         found = np.where([bool(word) for word in said], said, found)
     return found
+
+
+def _words(quantity: str) -> str:
+    return QUANTITY_WORDS.get(quantity, quantity)

@@ -74,6 +74,18 @@ def _mae() -> Objective:
     return MaskedPatches()
 
 
+def _deflect() -> Objective:
+    from lenspipe.learn.objectives.deflect import Deflected
+
+    return Deflected()
+
+
+def _bend() -> Objective:
+    from lenspipe.learn.objectives.deflect import BentStamps
+
+    return BentStamps()
+
+
 def _rebuild() -> Objective:
     from lenspipe.learn.objectives.anomaly import RebuildStamps
 
@@ -117,8 +129,15 @@ METHODS: dict[str, dict[str, Callable[[], Objective]]] = {
     "classify": {"supervised": _classify} | _adaptations("classify"),
     "regress": {"supervised": _regress},
     "denoise": {"pairs": _denoise},
-    "embed": {"simclr": _simclr, "byol": _byol, "mae": _mae, "prototypical": _prototypical, "umtra": _umtra},
-    "anomaly": {"rebuild": _rebuild} | {name: functools.partial(_fitted, name) for name in SCORES},
+    "embed": {
+        "simclr": _simclr,
+        "byol": _byol,
+        "mae": _mae,
+        "deflect": _deflect,
+        "prototypical": _prototypical,
+        "umtra": _umtra,
+    },
+    "anomaly": {"rebuild": _rebuild, "deflect": _bend} | {name: functools.partial(_fitted, name) for name in SCORES},
     "cluster": {"neighbours": _cluster},
     "generate": {name: functools.partial(_generate, name) for name in GAMES},
 }

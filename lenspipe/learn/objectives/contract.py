@@ -65,6 +65,8 @@ class Objective(ABC):
     """Augmented copies of each stamp in a batch: ``image``, ``image_1``, ..."""
     adapts: ClassVar[bool] = False
     """Whether a second domain is read (the table ``adapt``)."""
+    deflects: ClassVar[bool] = False
+    """Whether stamps are bent by small masses (the table ``deflect``)."""
 
     at_once: ClassVar[bool] = False
     """Whether nothing is trained in steps: `fit_at_once` makes the model."""
@@ -80,6 +82,8 @@ class Objective(ABC):
         others = (name for name in TASKS if name != self.task and getattr(settings, name, None) is not None)
         if (other := next(others, None)) is not None:
             raise ConfigError(f"the table {other} belongs to the task {other}: leave it out", task=self.task)
+        if settings.deflect is not None and not self.deflects:
+            raise ConfigError("the table deflect belongs to the method deflect: leave it out", task=self.task)
         if settings.adapt is not None and not self.adapts:
             raise ConfigError("a target needs a method that adapts to it: --adapt METHOD", target=settings.adapt.target)
 

@@ -195,6 +195,19 @@ class BYOL(EmbedStamps):
         return torch.stack([turn.networks[MAIN](views, predict=True), torch.cat([two, one])], dim=1)
 
 
+class EmbedByTask(EmbedStamps):
+    """An embedding by a task that is made of each stamp: beside the vector, validation keeps the error of that task."""
+
+    def vectors(self, outputs: Array) -> Array:
+        """All but the error."""
+        return outputs[:, :-1]
+
+    def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
+        """The mean error of the validation stamps, where it was told, and what `measure` gives."""
+        error = finite(outputs)[:, -1]
+        return ({"val_loss": float(error.mean())} if error.any() else {}) | self.measure(outputs, truth, rows)
+
+
 def embed_settings(settings: TrainSettings) -> EmbedSettings:
     """Those that are given, or the defaults."""
     return settings.embed or EmbedSettings()

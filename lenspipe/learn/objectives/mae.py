@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,11 @@ from torch.nn import functional
 from lenspipe.errors import ModelError
 from lenspipe.learn.batches import per_stamp, shown_to_network
 from lenspipe.learn.losses import Loss, Tensors, mean_of
-from lenspipe.learn.objectives.contract import Array, finite
-from lenspipe.learn.objectives.embed import EmbedStamps, embed_settings
+from lenspipe.learn.objectives.contract import Array
+from lenspipe.learn.objectives.embed import EmbedByTask, embed_settings
 from lenspipe.learn.order import Rows
 from lenspipe.learn.players import MAIN, OUT, Player, Turn
 from lenspipe.learn.settings import TrainSettings
-from lenspipe.learn.truth import Truth
 from lenspipe.learn.world import World
 from lenspipe.nn.families.patch_transformer import attending
 from lenspipe.nn.network import PatchNetwork
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from lenspipe.learn.job import TrainJob
 
 
-class MaskedPatches(EmbedStamps):
+class MaskedPatches(EmbedByTask):
     """Hidden patches are told from those that are seen (He et al. 2022)."""
 
     method = "mae"
@@ -86,15 +85,6 @@ class MaskedPatches(EmbedStamps):
             return torch.cat([module.network(image), module(image, draw)[:, None]], dim=1)
 
         return per_stamp(job, rows, world, both)
-
-    def vectors(self, outputs: Array) -> Array:
-        """All but the error."""
-        return outputs[:, :-1]
-
-    def numbers(self, outputs: Array, truth: Truth, rows: Rows, loss: Loss) -> dict[str, Any]:
-        """The mean square of what is hidden of the validation stamps, where it was told, and what `measure` gives."""
-        error = finite(outputs)[:, -1]
-        return ({"val_loss": float(error.mean())} if error.any() else {}) | self.measure(outputs, truth, rows)
 
 
 class Hidden(nn.Module):

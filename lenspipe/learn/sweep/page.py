@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.report.page import document, image, table_html
 from lenspipe.report.picture import png_of, write_png
+from lenspipe.report.plots import plain_ticks
 from lenspipe.rundir import atomic_path
 
 PAGE, PLOTS = "index.html", "sweep.png"
@@ -39,7 +40,7 @@ COLUMNS = (
 )
 STYLE = """table { font-size: 13px; }
 td, th { text-align: left; padding: .2rem .5rem; }
-img { max-width: 100%; }
+figure { max-width: 100%; }
 .chance td, .error td, .stopped td, .unfinished td { color: var(--dim); }
 """
 
@@ -65,34 +66,40 @@ def write_page(folder: Path, table: pa.Table, histories: dict[str, list[dict[str
     n_chance = sum(row["at_chance"] is True for row in rows)
     said = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     note = f" {n_chance} no better than chance within their interval: not ranked." if n_chance else ""
+    cells = [_cells(row) for row in rows]
+    filled = [k for k in range(len(COLUMNS)) if any(row[k] for row in cells)]
     table_of_trials = table_html(
-        [name.replace("_", " ") for name in COLUMNS], [_cells(row) for row in rows], kinds=[_kind(row) for row in rows]
+        [COLUMNS[k].replace("_", " ") for k in filled],
+        [[row[k] for k in filled] for row in cells],
+        kinds=[_kind(row) for row in rows],
     )
     text = (
         f"<h1>Sweep over {len({row['family'] for row in rows})} families</h1>"
         f"<p>{len(rows)} trials: {said}.{note} {html.escape(space.metric_name)} on the validation split, which chose "
         f"the epochs and the ranks: report another split for the winner. Intervals are 95 %.</p>"
-        f"{image('plots of the trials', picture)}"
+        f"{image('All trials', picture, on_phone=plot_trials(rows, histories, space, narrow=True))}"
         f"{table_of_trials}"
     )
     with atomic_path(folder / PAGE) as temporary:
         temporary.write_text(document("Sweep", text, style=STYLE), encoding="utf-8")
 
 
-def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, Any]]], space: SweepSpace) -> bytes:
+def plot_trials(
+    rows: list[dict[str, Any]], histories: dict[str, list[dict[str, Any]]], space: SweepSpace, *, narrow: bool = False
+) -> bytes:
     """
     PNG of the metric against family, parameters and multiply-adds, and of metric and losses by epoch.
 
     Where the trials have several `FRACTION`, the metric against that part of the training split, of each family the
-    best trial at each, in the place of the training loss.
+    best trial at each, in the place of the training loss. ``narrow`` has one panel above the other.
     """
     families = sorted({row["family"] for row in rows})
     shades = colormaps["tab10" if len(families) <= 10 else "tab20"]
     colour = {family: to_hex(shades(k % shades.N)) for k, family in enumerate(families)}
     fractions = {row["trial"]: json.loads(row["settings"]).get(FRACTION) for row in rows}
     learning = len(set(fractions.values()) - {None}) > 1
-    figure = Figure(figsize=(17, 8.6), layout="constrained")
-    panels = figure.subplots(2, 3)
+    figure = Figure(figsize=(5, 21) if narrow else (17, 8.6), layout="constrained")
+    panels = figure.subplots(6, 1).reshape(2, 3) if narrow else figure.subplots(2, 3)
     by_family, by_size, by_cost, curves = panels[:, :2].ravel()
     done = [row for row in rows if row["status"] == "done" and row["metric"] is not None]
     for row in done:
@@ -103,6 +110,8 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     by_family.set_xlim(-0.5, len(families) - 0.5)
     for axes, label in ((by_size, "parameters"), (by_cost, "multiply-adds of a stamp")):
         axes.set(xscale="log" if done else "linear", xlabel=label)
+        if done:
+            plain_ticks(axes.xaxis)
     _by_epoch(curves, space.metric_name, space.metric_name, rows, histories, colour)
     _by_epoch(panels[1, 2], "val_loss", "loss, validation", rows, histories, colour)
     drawn = [by_family, by_size, by_cost, curves]
@@ -117,7 +126,7 @@ def plot_trials(rows: list[dict[str, Any]], histories: dict[str, list[dict[str, 
     handles = [Line2D([], [], color=colour[family], marker="o", label=family) for family in families]
     handles.append(Line2D([], [], color="0.3", marker="x", linestyle="", label="no better than chance"))
     handles.append(Line2D([], [], color="0.6", linestyle=":", label="chance"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 if narrow else 6, frameon=False)
     return png_of(figure)
 
 

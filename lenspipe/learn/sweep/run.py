@@ -125,7 +125,8 @@ def sweep(
 def collect(folder: Path, space: SweepSpace) -> pa.Table:
     """Table, page and best model of a sweep that has run to its end."""
     folders = sorted(path.parent for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
-    stopped = {path.name for path in folders if not is_finished(path)}
+    # early stopping, by ASHA, takes an epoch at least: what has none was lost
+    stopped = {path.name for path in folders if space.asha and not is_finished(path) and trial_history(path)}
     table = trial_table(folders, space, stopped=stopped)
     with atomic_path(folder / TABLE_FILE) as temporary:
         write_table(table, temporary)

@@ -44,6 +44,14 @@ class SweepJob:
     audit: Audit | None = None
 
 
+def begin_trial(trial: Trial, out: Path) -> Path:
+    """Folder of a trial, with what was asked of it: from here on it has a row, whatever becomes of its process."""
+    folder = out / TRIALS / trial.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / TRIAL_FILE, {"family": trial.family, "choice": trial.choice})
+    return folder
+
+
 def run_trial(
     trial: Trial, job: SweepJob, report: Callable[[dict[str, Any]], None], *, runner: Start[Runner] = PLAIN
 ) -> None:
@@ -64,9 +72,7 @@ def run_trial(
     Exception
         What the training raised, after it was written into the trial's folder.
     """
-    folder = job.out / TRIALS / trial.name
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / TRIAL_FILE, {"family": trial.family, "choice": trial.choice})
+    folder = begin_trial(trial, job.out)
     (folder / ERROR_FILE).unlink(missing_ok=True)
     reported = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class FieldsOptions(Table):
     size_px: int = 101
     """Side of a stamp, odd, so that the object lies in its middle; objects nearer to an edge are left out."""
     field_class: str = r"[^_]+__(?P<field>.+)__.+"
-    """Pattern of a picture's name without suffix, whose group ``field`` becomes the column ``field_class``."""
+    """Pattern of a picture's name without suffix, whose group ``field`` becomes the column ``field_class``;
+    null where a name does not fit, which the command says."""
     label: str = ""
     """Class of every stamp; null where empty, for a field's class is that of one object in it, which nobody names."""
     max_per_field: int = 50
@@ -112,10 +114,18 @@ def read_fields(folder: Path, options: FieldsOptions) -> StampStream:
         "y_px": (pa.float64(), "pixel", "place of the object in its field, 0-based, rows as in the stamps"),
         "area_px": (pa.int32(), "pixel", "pixels of the object above the threshold"),
     }
-    extra = [pa.field("field_class", pa.string(), metadata={"description": "class that the field's name gives"})]
+    extra = [
+        pa.field(
+            "field_class",
+            pa.string(),
+            metadata={"description": "class that the field's name gives; null where the name does not fit the pattern"},
+        )
+    ]
     extra += [pa.field(n, t, metadata={"unit": u, "description": d}) for n, (t, u, d) in said.items()]
     spec = ImageSpec(options.bands, options.size_px, options.pixel_scale_arcsec, "uint8 stretch")
-    return stream_stamps("fields", {"image": spec}, extra, items, read, n=len(items))
+    return stream_stamps(
+        "fields", {"image": spec}, extra, items, read, n=len(items), notes=_unnamed(items, pattern, options.field_class)
+    )
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,19 @@ class _Object:
 
     def __str__(self) -> str:
         return self.file.name if self.error else f"{self.file.name} object {self.number}"
+
+
+def _unnamed(items: Sequence[_Object], pattern: re.Pattern[str], said: str) -> list[str]:
+    """A line where names of pictures tell no class."""
+    read = [item for item in items if item.error is None]
+    without = [item for item in read if not re.fullmatch(pattern, item.file.stem)]
+    if not without:
+        return []
+    files = list(dict.fromkeys(item.file.name for item in without))
+    return [
+        f"field_class is null for {len(without)} of {len(read)} stamps: {len(files)} pictures have names that the "
+        f"pattern {said!r} does not fit, {files[0]} for one; say how yours are named by --set field_class=..."
+    ]
 
 
 def _planes(file: Path, options: FieldsOptions) -> NDArray[np.float32]:

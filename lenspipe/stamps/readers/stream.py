@@ -49,6 +49,8 @@ class StampStream:
     """``(stamp, reason)`` of stamps that cannot be read; grows while the tables are read."""
     n: int | None
     """Number of stamps that the reader will try, where it is known beforehand."""
+    notes: tuple[str, ...] = ()
+    """What the files did not tell, in sentences for who converts them."""
 
 
 def stream_stamps(
@@ -59,6 +61,7 @@ def stream_stamps(
     read: Callable[[ItemT], LabelledStamp],
     *,
     n: int | None,
+    notes: Sequence[str] = (),
 ) -> StampStream:
     """
     Read stamps one by one into tables of bounded size.
@@ -80,6 +83,8 @@ def stream_stamps(
         One item to a `LabelledStamp`.
     n : int or None
         Number of items where it is known.
+    notes : sequence of str
+        Of the `StampStream`.
     """
     bands = [band for spec in images.values() for band in spec.bands]
     schema = stamp_schema(images, [*mask_fraction_fields(bands), *extra])
@@ -103,7 +108,7 @@ def stream_stamps(
         if waiting:
             yield _table(waiting, recipe, images, schema)
 
-    return StampStream(schema, tables(), dropped, n)
+    return StampStream(schema, tables(), dropped, n, tuple(notes))
 
 
 def _check_shapes(stamp: LabelledStamp, images: Mapping[str, ImageSpec]) -> None:
