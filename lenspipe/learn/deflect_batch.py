@@ -37,8 +37,8 @@ def bent(
     Copies of stamps, each moved by a part of a pixel and with its light bent as its kind says.
 
     Masses lie where there is light, drawn by its square. The plain copies are moved as well, and where no light is seen
-    above the noise (`lit`) the bent ones are only moved: there interpolation smooths the noise of both alike. Within the
-    light it smooths that of plain copies evenly and that of bent ones by places, which tells them too.
+    above the noise (`lit`) the bent ones are only moved: there interpolation smooths the noise of both alike. Within
+    the light it smooths that of plain copies evenly and that of bent ones by places, which tells them too.
 
     Parameters
     ----------

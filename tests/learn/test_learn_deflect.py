@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from pictures import drawn
 from safetensors.torch import load_file
 
+from benchmarks.studies.labels.anomalies import judged_rows, write
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.evaluate.report import ReportSettings, evaluate_models
 from lenspipe.learn.deflect_batch import DAMPING, LINE, PLAIN, POINTS, bent, comes_from, lit, masses
@@ -21,7 +23,7 @@ from lenspipe.learn.objectives import deflect
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.nn.card import read_card
-from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
+from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
 
 SIZE = 21
 SETTINGS = {
@@ -30,7 +32,7 @@ SETTINGS = {
     "model": {"width": 6, "dropout": 0.0},
     "sampling": {"batch_size": 32, "steps_per_epoch": 30},
     "deflect": {"radius_arcsec": [0.2, 0.6]},
-    "optim": {"epochs": 2, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
+    "optim": {"epochs": 3, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
     "augment": {"affine_fraction": 0, "blur_fraction": 0, "gap_fraction": 0, "background": 0, "noise": [0.3, 0.5]},
 }
 
@@ -232,9 +234,33 @@ def test_light_is_seen_above_the_noise_alone():
     assert (part[:, 18:23, 18:23] > 0.99).all() and part.max() <= 1
 
 
+def test_a_row_of_the_study_says_how_stamps_were_bent_seen_and_what_it_started_from(trained, rings, tmp_path):
+    once = {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": {"batch_size": 32, "steps_per_epoch": 2}}
+    weights = trained / "state.safetensors"
+    run(rings, tmp_path / "next", tables=once | {"deflect": None}, pretrained=str(weights))
+    first, then = judged_rows([trained, tmp_path / "next"], StampSet.open(rings), "test")
+    assert first["deflect.radius_arcsec"] == [0.2, 0.6] and then["deflect.radius_arcsec"] == [0.1, 0.6]
+    assert first["augment.noise"] == [0.3, 0.5] and first["augment.dihedral"] is True
+    assert first["pretrained"] is None and first["pretrained_sha256"] is None
+    assert then["pretrained"] == "state.safetensors"
+    assert then["pretrained_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    write(tmp_path / "rows", [first, then])
+    assert pq.read_table(tmp_path / "rows.parquet")["deflect.radius_arcsec"][0].as_py() == "[0.2, 0.6]"
+
+
 def test_what_does_not_go_with_it_is_refused(rings, tmp_path):
     with pytest.raises(ModelError, match="takes a network that finds, such as small-cnn"):
         run(rings, tmp_path / "x", model="ae", tables={"model": {}})
+    with pytest.raises(ModelError, match="takes a network that finds, such as small-cnn .*Outlier"):
+        run(rings, tmp_path / "x", model="outlier", tables={"model": {}})
+    with pytest.raises(ConfigError, match="deflect takes the image alone: leave out input.features"):
+        run(rings, tmp_path / "x", tables={"input": {"features": ["seed"]}})
+    with pytest.raises(ConfigError, match="rebuild takes the image alone"):
+        run(
+            rings, tmp_path / "x", model="ae", tables={"method": None, "deflect": None, "input": {"features": ["seed"]}}
+        )
+    with pytest.raises(ModelError):
+        run(rings, tmp_path / "x", "embed", model="outlier", tables={"model": {}, "labels": {}})
     with pytest.raises(ConfigError, match="the table deflect belongs to the method deflect"):
         run(rings, tmp_path / "x", "embed", tables={"method": "simclr", "labels": {}, "deflect": {}})
     with pytest.raises(ValueError, match="a range of positive radii"):
