@@ -251,15 +251,15 @@ def test_a_row_of_the_study_says_how_stamps_were_bent_seen_and_what_it_started_f
 def test_what_does_not_go_with_it_is_refused(rings, tmp_path):
     with pytest.raises(ModelError, match="takes a network that finds, such as small-cnn"):
         run(rings, tmp_path / "x", model="ae", tables={"model": {}})
-    with pytest.raises(ModelError, match="takes a network that finds, such as small-cnn .*Outlier"):
+    with pytest.raises(ModelError, match=r"takes a network that finds, such as small-cnn .*Outlier"):
         run(rings, tmp_path / "x", model="outlier", tables={"model": {}})
-    with pytest.raises(ConfigError, match="deflect takes the image alone: leave out input.features"):
+    with pytest.raises(ConfigError, match=r"deflect takes the image alone: leave out input\.features"):
         run(rings, tmp_path / "x", tables={"input": {"features": ["seed"]}})
     with pytest.raises(ConfigError, match="rebuild takes the image alone"):
         run(
             rings, tmp_path / "x", model="ae", tables={"method": None, "deflect": None, "input": {"features": ["seed"]}}
         )
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="gives another shape than its card"):
         run(rings, tmp_path / "x", "embed", model="outlier", tables={"model": {}, "labels": {}})
     with pytest.raises(ConfigError, match="the table deflect belongs to the method deflect"):
         run(rings, tmp_path / "x", "embed", tables={"method": "simclr", "labels": {}, "deflect": {}})
