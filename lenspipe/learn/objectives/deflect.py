@@ -24,7 +24,6 @@ from lenspipe.learn.players import MAIN, OUT, Player, Turn, supervised
 from lenspipe.learn.settings import DeflectSettings, TrainSettings
 from lenspipe.learn.truth import Truth
 from lenspipe.learn.world import World
-from lenspipe.nn.families.outlier import Outlier
 from lenspipe.nn.network import RebuildNetwork
 from lenspipe.nn.outputs import Anomaly
 
@@ -116,7 +115,7 @@ class BentStamps(_Bent, RebuildStamps):
 
     def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Refuse an autoencoder, which gives no logit, and a score that is fitted, in which nothing is trained."""
-        if isinstance(module, RebuildNetwork | Outlier):
+        if isinstance(module, RebuildNetwork) or getattr(module, "fitted", False):
             raise ModelError("deflect takes a network that finds, such as small-cnn", got=type(module).__name__)
 
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Anomaly:
