@@ -311,11 +311,6 @@ def _batches(
         raise DataError("give an array (n, band, y, x), a StampSet, or Stamps", got=type(images[0]).__name__)
     if zero_point_ab is not None and isinstance(images, StampSet | Stamp | Sequence):
         raise ConfigError("zero_point_ab is about arrays; stamps are in nJy", zero_point_ab=zero_point_ab)
-    if zero_point_ab is not None and not (np.isscalar(zero_point_ab) and np.isfinite(zero_point_ab)):
-        raise ConfigError(
-            "zero_point_ab is one number, in AB magnitudes; where bands differ, scale them first",
-            zero_point_ab=str(zero_point_ab),
-        )
     if isinstance(images, StampSet):
         yield from _of_set(images, bands, split)
         return
@@ -336,11 +331,23 @@ def _batches(
         raise ConfigError("say how large the pixels of the array are: pixel_scale_arcsec=...")
     if pixels.ndim != 4 or pixels.shape[1] != len(bands):
         raise DataError("an array is (n, band, y, x), one name per band", got=str(pixels.shape), bands=" ".join(bands))
-    unit_njy = np.float32(10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - zero_point_ab)) if zero_point_ab is not None else 1)
+    unit_njy = _njy_per_unit(zero_point_ab)
     step = max(32, BATCH_BYTES // max(1, pixels[:1].nbytes))
     for begun in range(0, len(pixels), step):
         some = pixels[begun : begun + step] * unit_njy
         yield _numbered(begun, len(some)), some, tuple(bands), scale
+
+
+def _njy_per_unit(zero_point_ab: float | None) -> np.float32:
+    if zero_point_ab is None:
+        return np.float32(1)
+    magnitude = np.asarray(zero_point_ab, np.float64)
+    if magnitude.ndim or not np.isfinite(magnitude):
+        raise ConfigError(
+            "zero_point_ab is one number, in AB magnitudes; where bands differ, scale them first",
+            zero_point_ab=str(zero_point_ab),
+        )
+    return np.float32(10 ** (0.4 * (NANOJANSKY_ZERO_POINT_AB - float(magnitude))))
 
 
 def _of_set(
