@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,17 +20,25 @@ DAMPING = 0.04
 """Keeps displacements near the critical curve finite: at most 2.5 times the deflection."""
 RADIUS_SCATTER = 0.1
 """How well the mean radius of the light is trusted as Einstein radius of the lens (of its logarithm)."""
+FROM_SIGMA, TO_SIGMA = 4.0, 8.0
+"""Smoothed light, in units of its noise, between which the bending grows from none to all of it."""
 Floats = NDArray[np.floating]
 
 
 def bent(
-    stamps: Tensor, kinds: NDArray[np.integer], rng: np.random.Generator, *, radius_px: tuple[float, float]
+    stamps: Tensor,
+    kinds: NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    radius_px: tuple[float, float],
+    noise: Sequence[float],
 ) -> Tensor:
     """
     Copies of stamps, each moved by a part of a pixel and with its light bent as its kind says.
 
-    Masses lie where there is light, drawn by its square. The plain copies are moved as well: what tells the others is
-    how their arcs run, and not that they were interpolated.
+    Masses lie where there is light, drawn by its square. The plain copies are moved as well, and where no light is seen
+    above the noise (`lit`) the bent ones are only moved: there interpolation smooths the noise of both alike. Within
+    the light it smooths that of plain copies evenly and that of bent ones by places, which tells them too.
 
     Parameters
     ----------
@@ -39,6 +49,8 @@ def bent(
     rng : numpy Generator
     radius_px : float, float
         Range of the Einstein radius of all small masses of a stamp together; uniform in its logarithm.
+    noise : sequence of float, one per band
+        Noise of a pixel, in the stamps' unit.
 
     Returns
     -------
@@ -54,9 +66,41 @@ def bent(
     lens = mean * np.exp(rng.normal(0, RADIUS_SCATTER, n))
     place, square = masses(light, pixel.reshape(-1, 2), kinds, rng, radius_px=radius_px)
     shift = rng.uniform(-0.5, 0.5, (n, 1, 1, 2))
-    seen = comes_from(pixel, lens, place, square) - np.float32(shift)
+    part = lit(stamps, noise, sigma_px=radius_px[1] / 2).cpu().numpy()[..., None]
+    seen = pixel.astype(np.float32)
+    seen = seen + part * (comes_from(pixel, lens, place, square) - seen) - np.float32(shift)
     grid = torch.from_numpy((seen + np.float32(side / 2)) * np.float32(2 / side) - np.float32(1)).to(stamps.device)
     return functional.grid_sample(stamps, grid, mode="bicubic", align_corners=False)
+
+
+def lit(stamps: Tensor, noise: Sequence[float], *, sigma_px: float) -> Tensor:
+    """
+    Where the light of stamps is seen above the noise: 0 in empty sky, 1 on arcs and near them, smooth between.
+
+    The light of all bands is smoothed by a Gaussian; from `FROM_SIGMA` times what noise without correlations leaves of
+    itself to `TO_SIGMA` times, a cubic leads from 0 to 1.
+
+    Parameters
+    ----------
+    stamps : Tensor (n, band, y, x)
+        Surface brightness, its background subtracted.
+    noise : sequence of float, one per band
+        Noise of a pixel, in the stamps' unit; where all are 0, all light is seen.
+    sigma_px : float
+        Width of the Gaussian.
+
+    Returns
+    -------
+    Tensor (n, y, x)
+    """
+    reach = max(1, int(np.ceil(3 * sigma_px)))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=stamps.device) / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).to(stamps.dtype)
+    light = functional.conv2d(stamps.sum(1, keepdim=True), kernel[None, None, None], padding=(0, reach))
+    light = functional.conv2d(light, kernel[None, None, :, None], padding=(reach, 0))[:, 0]
+    left = max(float(np.linalg.norm(noise)) * float(kernel.square().sum()), 1e-30)  # the kernel twice, each its root
+    part = ((light / left - FROM_SIGMA) / (TO_SIGMA - FROM_SIGMA)).clamp(0, 1)
+    return part * part * (3 - 2 * part)
 
 
 def masses(

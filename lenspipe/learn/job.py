@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,9 @@ def make_job(
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
     }
+    if pretrained is not None:
+        with Path(pretrained).open("rb") as weights:
+            training["pretrained_sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
     if isinstance(data, JoinedStamps):
         training["data_sets"] = _data_sets(data, truth)
     card = make_card(settings.name or Path(out).name, model, objective, spec, truth, settings, noise, training)

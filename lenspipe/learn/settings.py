@@ -240,6 +240,9 @@ class GenerateSettings(Table):
     """Steps of the critic, each on another batch, for one of the generator; 5 for ``wgan``, else 1 where null."""
     critic_rate: float = Field(default=1.0, gt=0)
     """The critic's learning rate, in units of the generator's."""
+    log_sigma: float = -0.3
+    """``diffusion``: mean of the logarithm of the noise in training, in units of the stamps' spread. Lower teaches what
+    is bright more finely, higher the flux of a stamp, which a network that is told it needs less."""
     watched: int = Field(default=256, ge=2)
     """Stamps that are generated after each epoch to be measured against as many of the validation split."""
 
@@ -254,6 +257,9 @@ class AdaptSettings(Table):
     """Part of the epochs that come first and see the source alone; at least one epoch."""
     weight: float | None = Field(default=None, ge=0)
     """Weight of the method's loss beside the source's; the method's own where null."""
+    statistics: Literal["both", "own"] = "both"
+    """``coral``, ``mmd``, ``dann``, ``wdgrl``, ``self-ensemble``: batch norms see ``both`` domains together, or each
+    domain by its ``own``, and the network keeps the target's, as always with ``adabn``."""
     hidden: int = Field(default=64, ge=1)
     """``dann``, ``adda``, ``wdgrl``: width of the opponent's two hidden layers."""
     rival_rate: float = Field(default=1.0, gt=0)

@@ -30,6 +30,8 @@ class Network(nn.Module):
 
     HEADS: ClassVar[tuple[str, ...]] = ("head.",)
     """What the names of the head's tensors start with."""
+    fitted: ClassVar[bool] = False
+    """Whether its arrays are fitted at once, so that steps teach it nothing."""
     num_features: int
     head: nn.Module
 

@@ -76,7 +76,7 @@ def test_tables_that_are_commented_out_hold_their_defaults_too():
     lines = ['path = "x"' if line == "path =" else line for line in lines]  # required where the table is there
     parsed = tomllib.loads("\n".join(line for line in lines if not line.endswith(" =")))
     assert TrainSettings.model_validate(parsed) == TrainSettings(
-        augment={}, denoise={}, embed={}, cluster={}, generate={}, adapt={}, data=[{"path": "x"}]
+        augment={}, denoise={}, embed={}, cluster={}, generate={}, deflect={}, adapt={}, data=[{"path": "x"}]
     )
 
 

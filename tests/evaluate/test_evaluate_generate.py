@@ -101,7 +101,7 @@ def test_a_generator_that_fails_is_kept_as_failed_and_generate_says_so(models, t
     report = evaluate_models([models["generate"]], models["data"], tmp_path / "report", settings)
     assert report.record["passed"] is False and report.record["features"].startswith("find@")
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "FAILED: " in page and "nearest training stamp" in page and "generate_made.png" in page
+    assert "FAILED: " in page and "nearest training stamp" in page and "generate made" in page
     where = ["--data", str(models["data"]), "--split", "test", "--features", str(models["find"]), "--in-place"]
     done = CliRunner().invoke(group, ["calibrate", str(models["generate"]), *where], catch_exceptions=False)
     assert "generate: FAILED its gates" in done.output and verdict(read_card(models["generate"])) == "failed"

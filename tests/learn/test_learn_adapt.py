@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from pictures import drawn
 from safetensors.torch import load_file
 
-from lenspipe.errors import ConfigError, DataError
+from lenspipe.errors import ConfigError, DataError, ModelError
 from lenspipe.learn import loop
 from lenspipe.learn.adapt import ADAPTATIONS
+from lenspipe.learn.adapt.contract import TARGET, Course, TwoDomains, batch_norms, joined_domains, statistics_kept
 from lenspipe.learn.adapt.coral import moments_apart
 from lenspipe.learn.adapt.mmd import WIDTHS, discrepancy
 from lenspipe.learn.adapt.watch import Both, domain_probe, guard, information
@@ -21,9 +23,11 @@ from lenspipe.learn.adapt.wdgrl import critic_loss
 from lenspipe.learn.batches import measure_on
 from lenspipe.learn.job import make_job
 from lenspipe.learn.objectives import objective_of
-from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.players import MAIN, Turn
+from lenspipe.learn.settings import AdaptSettings, TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.learn.world import World
+from lenspipe.nn.registry import build
 from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
 
 SIZE, EPOCHS = 9, 6
@@ -116,7 +120,45 @@ def test_with_a_broken_loss_it_is_not(skies, monkeypatch, method):
     # a trunk that sees the target alone takes its statistics, which here is nearly enough: adda is broken by its sign
     sign = -1 if method == "adda" else 0
     monkeypatch.setattr(kind, "alignment", lambda *given: sign * own(*given))
+    if method == "adabn":  # it has no loss: the statistics that it keeps are made the source's
+        monkeypatch.setattr(kind, "forward", lambda how, *given: _in_turn(*given))
     assert fitted(skies, method)[0]["target_auc"] < 0.88
+
+
+def _in_turn(turn, whole, course):
+    """The target first and not remembered, then the source."""
+    with statistics_kept(whole), torch.no_grad():
+        of_target = whole(turn.streams[TARGET]["image"])
+    return joined_domains(turn.networks[MAIN](turn.batch["image"]), of_target)
+
+
+@pytest.mark.parametrize("family", ["small-cnn", "equivariant-c4"])
+def test_with_statistics_of_their_own_the_network_keeps_those_of_the_target(rng, family):
+    settings = {"width": 1, "depth": 1, "dropout": 0.0} if family == "equivariant-c4" else {"width": 4, "dropout": 0.0}
+    whole = TwoDomains(build(family, 2, SIZE, **settings)).train()
+    source, target = (torch.from_numpy(rng.normal(k, 1 + k, (40, 2, SIZE, SIZE))).float() for k in (0, 2))
+    method = objective_of("find", "mmd").how
+
+    def seen(statistics: str) -> tuple[dict, list]:
+        network = copy.deepcopy(whole)
+        turn = Turn({MAIN: network}, {}, {"train": {"image": source}, TARGET: {"image": target}}, 0, 0)
+        found = method.forward(turn, network, Course(AdaptSettings(statistics=statistics), 1.0, 0, 1, 1, None))
+        return found, [norm.running_mean for norm in batch_norms(network)]
+
+    found, kept = seen("own")
+    torch.testing.assert_close(found["source_out"], copy.deepcopy(whole)(source)["out"])
+    alone = copy.deepcopy(whole)
+    torch.testing.assert_close(found["target_out"], alone(target)["out"])
+    torch.testing.assert_close(kept, [norm.running_mean for norm in batch_norms(alone)])
+    of_both, kept_of_both = seen("both")
+    assert not torch.allclose(of_both["target_out"], found["target_out"])
+    assert not torch.allclose(kept_of_both[0], kept[0])
+
+
+def test_a_family_without_batch_norms_has_no_statistics_to_adapt(skies, tmp_path):
+    settings = settings_of(skies[1], "adabn").model_copy(update={"model": {"patch_px": 3}})
+    with pytest.raises(ModelError, match=r"acts through batch norms.*graph"):
+        train(skies[0], model="graph", task="find", out=tmp_path / "x", settings=settings)
 
 
 def test_an_equivariant_family_adapts_and_a_killed_adversarial_training_resumes_to_the_bit(skies, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ import torch
 from pictures import drawn
 from safetensors.torch import load_file
 
+from benchmarks.studies.labels.anomalies import judged_rows, write
 from lenspipe.errors import ConfigError, ModelError
 from lenspipe.evaluate.report import ReportSettings, evaluate_models
-from lenspipe.learn.deflect_batch import DAMPING, LINE, PLAIN, POINTS, bent, comes_from, masses
+from lenspipe.learn.deflect_batch import DAMPING, LINE, PLAIN, POINTS, bent, comes_from, lit, masses
 from lenspipe.learn.job import make_job
 from lenspipe.learn.network import fresh_network
 from lenspipe.learn.objectives import deflect
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.nn.card import read_card
-from lenspipe.stamps.format import ImageSpec, image_column, stamp_schema, write_part
+from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
 
 SIZE = 21
 SETTINGS = {
@@ -30,7 +32,7 @@ SETTINGS = {
     "model": {"width": 6, "dropout": 0.0},
     "sampling": {"batch_size": 32, "steps_per_epoch": 30},
     "deflect": {"radius_arcsec": [0.2, 0.6]},
-    "optim": {"epochs": 2, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
+    "optim": {"epochs": 3, "learning_rate": 0.01, "ema_decay": 0.9, "threads": 1},
     "augment": {"affine_fraction": 0, "blur_fraction": 0, "gap_fraction": 0, "background": 0, "noise": [0.3, 0.5]},
 }
 
@@ -192,19 +194,73 @@ def test_masses_lie_in_the_light_and_add_up_to_the_radius():
 def test_a_plain_copy_is_the_stamp_moved_by_less_than_a_pixel_and_surface_brightness_is_kept():
     y, x = np.mgrid[:31, :31] - 15.0
     blob = torch.from_numpy(np.exp(-(x**2 + y**2) / 18)).float()[None, None].repeat(8, 1, 1, 1)
-    plain = bent(blob, np.full(8, PLAIN), np.random.default_rng(2), radius_px=(1.0, 3.0))
+    plain = bent(blob, np.full(8, PLAIN), np.random.default_rng(2), radius_px=(1.0, 3.0), noise=(0.0,))
     assert not torch.equal(plain, blob)
     torch.testing.assert_close(plain.amax((1, 2, 3)), torch.ones(8), atol=0.03, rtol=0)
     light = plain[:, 0] / plain[:, 0].sum((1, 2), keepdim=True)
     centre = torch.stack([(light * torch.from_numpy(a).float()).sum((1, 2)) for a in (x, y)], 1)
     assert (centre.abs() < 0.55).all() and centre.abs().max() > 0.2
-    other = bent(blob, np.full(8, LINE), np.random.default_rng(2), radius_px=(1.0, 3.0))
+    other = bent(blob, np.full(8, LINE), np.random.default_rng(2), radius_px=(1.0, 3.0), noise=(0.0,))
     assert (other - plain).abs().amax((1, 2, 3)).min() > 0.02
+
+
+def test_far_from_arcs_noise_tells_nothing_of_the_bending():
+    rng, n, side = np.random.default_rng(5), 300, 64
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    away = np.hypot(x, y)
+    arcs = 10 * np.exp(-((away - 9) ** 2) / 4.5) * (1 + 0.6 * np.cos(np.arctan2(y, x)))
+    sky = torch.from_numpy((arcs + rng.normal(0, 1, (n, 1, side, side))).astype(np.float32))
+    kinds = np.where(np.arange(n) % 2, LINE, POINTS)
+    plain, other = (
+        bent(sky, kind, rng, radius_px=(1.0, 6.0), noise=(1.0,))[:, 0].numpy() for kind in (np.full(n, PLAIN), kinds)
+    )
+    far = away[4:-4, 4:-4].reshape(7, 8, 7, 8).min((1, 3)) > 18
+
+    def patchiness(copies):
+        return copies[:, 4:-4, 4:-4].reshape(n, 7, 8, 7, 8).std((2, 4))[:, far].std(1)
+
+    auc = (patchiness(other)[:, None] > patchiness(plain)).mean()
+    assert 0.4 < auc < 0.6  # .74 with the bending everywhere
+    moved = np.abs(other - plain)[:, away < 12].std(1) / np.abs(other - plain)[:, away > 20].std(1)
+    assert np.median(moved) > 1.5, "the arcs are bent"
+
+
+def test_light_is_seen_above_the_noise_alone():
+    sky = torch.from_numpy(np.random.default_rng(6).normal(0, 1, (50, 2, 41, 41)).astype(np.float32))
+    assert (lit(sky, (1.0, 1.0), sigma_px=2.0) > 0).float().mean() < 1e-3
+    assert (lit(sky, (0.1, 0.1), sigma_px=2.0) > 0).float().mean() > 0.1
+    sky[:, :, 20, 20] += 100
+    part = lit(sky, (1.0, 1.0), sigma_px=2.0)
+    assert (part[:, 18:23, 18:23] > 0.99).all() and part.max() <= 1
+
+
+def test_a_row_of_the_study_says_how_stamps_were_bent_seen_and_what_it_started_from(trained, rings, tmp_path):
+    once = {"optim": SETTINGS["optim"] | {"epochs": 1}, "sampling": {"batch_size": 32, "steps_per_epoch": 2}}
+    weights = trained / "state.safetensors"
+    run(rings, tmp_path / "next", tables=once | {"deflect": None}, pretrained=str(weights))
+    first, then = judged_rows([trained, tmp_path / "next"], StampSet.open(rings), "test")
+    assert first["deflect.radius_arcsec"] == [0.2, 0.6] and then["deflect.radius_arcsec"] == [0.1, 0.6]
+    assert first["augment.noise"] == [0.3, 0.5] and first["augment.dihedral"] is True
+    assert first["pretrained"] is None and first["pretrained_sha256"] is None
+    assert then["pretrained"] == "state.safetensors"
+    assert then["pretrained_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    write(tmp_path / "rows", [first, then])
+    assert pq.read_table(tmp_path / "rows.parquet")["deflect.radius_arcsec"][0].as_py() == "[0.2, 0.6]"
 
 
 def test_what_does_not_go_with_it_is_refused(rings, tmp_path):
     with pytest.raises(ModelError, match="takes a network that finds, such as small-cnn"):
         run(rings, tmp_path / "x", model="ae", tables={"model": {}})
+    with pytest.raises(ModelError, match=r"takes a network that finds, such as small-cnn .*Outlier"):
+        run(rings, tmp_path / "x", model="outlier", tables={"model": {}})
+    with pytest.raises(ConfigError, match=r"deflect takes the image alone: leave out input\.features"):
+        run(rings, tmp_path / "x", tables={"input": {"features": ["seed"]}})
+    with pytest.raises(ConfigError, match="rebuild takes the image alone"):
+        run(
+            rings, tmp_path / "x", model="ae", tables={"method": None, "deflect": None, "input": {"features": ["seed"]}}
+        )
+    with pytest.raises(ModelError, match="gives another shape than its card"):
+        run(rings, tmp_path / "x", "embed", model="outlier", tables={"model": {}, "labels": {}})
     with pytest.raises(ConfigError, match="the table deflect belongs to the method deflect"):
         run(rings, tmp_path / "x", "embed", tables={"method": "simclr", "labels": {}, "deflect": {}})
     with pytest.raises(ValueError, match="a range of positive radii"):

@@ -20,7 +20,8 @@ from lenspipe.learn.generate.diffusion import Denoising
 from lenspipe.learn.generate.gan import NonSaturating
 from lenspipe.learn.generate.wgan import WassersteinPenalty
 from lenspipe.learn.job import make_job
-from lenspipe.learn.settings import GenerateSettings, TrainSettings
+from lenspipe.learn.players import MAIN, Turn
+from lenspipe.learn.settings import GenerateSettings, OptimSettings, TrainSettings
 from lenspipe.learn.train import run_job, train
 from lenspipe.learn.world import World
 from lenspipe.nn.preprocess import stretch_inverse
@@ -131,6 +132,16 @@ def test_with_a_broken_loss_they_have_not(rings, monkeypatch, family, game, part
     own = getattr(game, part)
     monkeypatch.setattr(game, part, lambda *given: 0 * own(*given))
     assert apart(*made_by(rings["one"], family)) > 1.5 * FAR
+
+
+def test_a_diffusion_model_learns_from_noise_as_strong_as_it_is_told():
+    module = build("diffusion", 1, 13, 1, width=4)
+    batch = {"image": torch.randn(400, 1, 13, 13), "condition": torch.zeros(400, 0)}
+    for mean in (-3.0, 1.0):
+        settings = GenerateSettings(log_sigma=mean)
+        ((player, _),) = Denoising().players(module, module, settings, OptimSettings(), 1)
+        sigma = player.forward(Turn({MAIN: module}, {}, {"train": batch}, 0, 0))["sigma"]
+        assert torch.log(sigma).mean().item() == pytest.approx(mean, abs=5 * 1.6 / 20)  # 5 sigma
 
 
 def test_a_conditional_generator_makes_what_is_asked_and_its_stamps_are_marked(rings, tmp_path):

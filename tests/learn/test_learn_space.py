@@ -86,7 +86,7 @@ def test_the_shipped_spaces_are_spaces():
         if "denoiser" not in path.stem
     }
     assert {name: len(trials) for name, trials in shipped.items() if name.split("_")[0] != "sweep"} == {
-        "adaptation": 20,
+        "adaptation": 22,
         "anomaly_families": 22,
         "dark_matter": 54,
         "generators": 6,

@@ -24,7 +24,7 @@ from lenspipe.report.plots import COLOURS
 
 GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented")
 ENDS = ("source-only", "target-trained")
-DRAWN = ("source-only", "coral", "dann", "adda", "adamatch", "target-trained")
+DRAWN = ("source-only", "adabn", "mmd", "mmd-own", "dann-own", "target-trained")
 Rows = list[dict[str, Any]]
 
 
@@ -85,6 +85,8 @@ def areas(rows: Rows, gaps: list[str]) -> Figure:
         methods = list(dict.fromkeys(r["method"] for r in rows if r["gap"] == gap))
         for k, family in enumerate(dict.fromkeys(r["family"] for r in rows)):
             some = [r for r in rows if (r["gap"], r["family"]) == (gap, family)]
+            if not some:
+                continue
             y = np.array([methods.index(r["method"]) for r in some]) + 0.15 * k
             x = np.array([area(r)["mean"] for r in some])
             ends = np.array([interval(r) for r in some]).T

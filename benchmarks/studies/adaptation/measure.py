@@ -5,7 +5,8 @@ Methods of adaptation over three gaps, each judged on stamps of the target that 
 
 ``instruments``: classes of substructure between two cameras; ``candidates``: arcs painted on KiDS and DES galaxies to
 Space Warps candidates; ``sim-to-real``: simulated stamps to painted ones; ``sim-to-real-augmented``: the same with a
-finder's augmentation. A cell is a method, family, gap and seed; finished ones stay in ``--work``, so that the same
+finder's augmentation. A cell is a method, family, gap and seed; a method that ends in ``-own`` has batch norms by each
+domain's own statistics; finished ones stay in ``--work``, so that the same
 command goes on where it stopped. Each call writes what there is to `results/adaptation.json`, `.csv` and `.parquet`,
 and curves and features to `results/adaptation_curves.parquet`.
 """
@@ -41,6 +42,8 @@ from lenspipe.toml import Table, read_toml
 
 SPACE = Path(__file__).with_name("space.toml")
 SMOOTH, LENS = "no_substructure", "lens"
+OWN = "-own"
+"""Ending of a method whose batch norms take each domain by its own statistics (``adapt.statistics``)."""
 N_SHOWN = 120
 """Features of each domain that are kept to be drawn."""
 
@@ -112,9 +115,12 @@ def measure(cell: dict[str, Any], space: Space, real: Path, work: Path) -> None:
     gap = space.gap[cell["gap"]]
     source, target = domains(cell["gap"], real, work, cell["seed"])
     merged = {k: v | gap.settings.get(k, {}) for k, v in space.settings.items()}
+    method = cell["method"].removesuffix(OWN)
     merged["adapt"] = merged["adapt"] | {"target": str(target)}
+    if method != cell["method"]:
+        merged["adapt"] |= {"statistics": "own"}
     network = gap.family.get(cell["family"], space.family[cell["family"]]) | {"dropout": 0.0}
-    settings = TrainSettings.model_validate(merged | {"method": cell["method"], "model": network})
+    settings = TrainSettings.model_validate(merged | {"method": method, "model": network})
     name = name_of(cell)
     with Clock() as clock:
         card = train(

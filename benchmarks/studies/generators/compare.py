@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,23 +40,49 @@ from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.stamps.joined import Source
 
 COUNT = 3000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of one training."""
+
+    model: dict[str, Any]
+    rate: float
+    """Learning rate."""
+    steps: int
+    told: tuple[str, ...] | None = None
+    """Numbers that it is told beside the class; where None it is told nothing and learns lenses alone."""
+    precision: str = "float32"
+    log_sigma: float = -0.3
+    upon: str | None = None
+    """The trial whose weights it begins with."""
+
+
+THETA_E = ("theta_e_arcsec",)
+GALAXY = (*THETA_E, "lens_mag_r", "lens_radius_arcsec", "lens_n", "axis_ratio", "arc_mag_VIS")
+"""What a catalogue says of a galaxy and of its arcs: brightness, size, profile and shape, not how it is turned."""
 FAMILIES = {
-    "diffusion": ({"width": 16}, 3e-3, 4500),
-    "diffusion-wide": ({"width": 32, "steps": 32}, 2e-3, 4500),
-    "diffusion-long": ({"width": 32, "steps": 32}, 2e-3, 9000),
-    "gan": ({"width": 128}, 2e-4, 2400),
-    "conditional": ({"width": 12}, 5e-4, 1200),
-    "dcgan": ({"width": 12}, 5e-4, 1200),
-    "wgan": ({"width": 12}, 5e-4, 2400),
-    "stylegan": ({"width": 12}, 2e-3, 500),
+    "diffusion": Trial({"width": 16}, 3e-3, 4500, THETA_E),
+    "diffusion-told": Trial({"width": 32, "steps": 24}, 2e-3, 3600, GALAXY, "bfloat16"),
+    "diffusion-told-fine": Trial(
+        {"width": 32, "steps": 24}, 1e-3, 1000, GALAXY, "bfloat16", log_sigma=-1.0, upon="diffusion-told"
+    ),
+    "diffusion-told-finer": Trial(
+        {"width": 32, "steps": 24}, 1e-3, 2500, GALAXY, "bfloat16", log_sigma=-1.0, upon="diffusion-told"
+    ),
+    "gan": Trial({"width": 128}, 2e-4, 2400),
+    "conditional": Trial({"width": 12}, 5e-4, 1200, THETA_E),
+    "dcgan": Trial({"width": 12}, 5e-4, 1200),
+    "wgan": Trial({"width": 12}, 5e-4, 2400),
+    "stylegan": Trial({"width": 12}, 2e-3, 500),
 }
-"""Settings of the network, learning rate and steps: a few minutes of one core each. What follows a hyphen tells apart
-settings of one family."""
-TOLD = ("diffusion", "conditional")
-"""Families that are told the class and the Einstein radius; the others learn lenses alone."""
+"""A few minutes of one core each. What follows a hyphen tells apart settings of one family."""
+HELPING = {"diffusion": Trial({"width": 16}, 3e-3, 800, GALAXY), "conditional": Trial({"width": 12}, 5e-4, 480, GALAXY)}
+"""Generators of a part of the stamps, which a classifier is given; both make both classes."""
+VALIDATION = "validation-"
+"""Before the names of gates on the validation split, of which no training learns: another draw of stamps and noise."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
 N_MADE = 600
-HELP_STEPS = {"diffusion": 800, "conditional": 480}
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
 
@@ -67,6 +94,9 @@ CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "lea
     "--family", "families", multiple=True, type=click.Choice([*FAMILIES]), help="These alone, helping nobody."
 )
 @click.option("--helping", is_flag=True, help="What a classifier gains alone, and no gates.")
+@click.option(
+    "--again", type=click.Choice(tuple(FAMILIES)), help="Gates of this on the validation split, and no training."
+)
 @click.option("--minutes", default=None, type=float, help="Begin no training after so many. [default: no limit]")
 @click.option("--finished", is_flag=True, help="Record what is finished, and make nothing.")
 @record.keep_option
@@ -76,19 +106,26 @@ def main(
     shorter: float,
     families: tuple[str, ...],
     helping: bool,
+    again: str | None,
     minutes: float | None,
     finished: bool,
     keep: bool,
 ) -> None:
     """Simulate, train, judge, record."""
     out.mkdir(parents=True, exist_ok=True)
-    if not finished:
+    if again is not None:
+        write_json(out / f"{VALIDATION}{again}.json", _judged(out, out / "stamps", again, "validation"))
+    elif not finished:
         _make(out, count, shorter, () if helping else families or tuple(FAMILIES), helping or not families, minutes)
-    gates = {file.stem: _kept(file) for file in sorted(out.glob("*.json")) if not file.stem.startswith("help-")}
+    kept = {file.stem: _kept(file) for file in sorted(out.glob("*.json")) if not file.stem.startswith("help-")}
+    gates = {name: gate for name, gate in kept.items() if not name.startswith(VALIDATION)}
+    others = {name.removeprefix(VALIDATION): gate for name, gate in kept.items() if name not in gates}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
     passed = sum(_follows(gate) for gate in gates.values())
     aims = [record.at_least("generators that pass memorisation and physics", passed, 1)]
-    record.write("generators", {"count": count, "families": gates, "help": helped}, aims, keep=keep)
+    record.write(
+        "generators", {"count": count, "families": gates, "validation": others, "help": helped}, aims, keep=keep
+    )
 
 
 def _make(
@@ -112,7 +149,7 @@ def _pieces(
     """Each file, and what makes its content."""
     for family in families:
         yield out / f"{family}.json", partial(_gated, out, stamps, family, shorter)
-    for given in ("nothing", *TOLD) if helping else ():
+    for given in ("nothing", *HELPING) if helping else ():
         for part, seed in itertools.product(PARTS, SEEDS):
             file = out / f"help-{part:g}-{seed}-{given}.json"
             yield file, partial(_helped, out, stamps, given, part, seed, shorter)
@@ -140,27 +177,37 @@ def _classify(data: Any, out: Path, steps: int, shorter: float, seed: int, fract
     train(data, model="small-cnn", task="find", out=out, settings=settings, seed=seed)
 
 
-def _generator(data: Path, out: Path, family: str, steps: int, seed: int) -> Path:
-    model, rate, _ = FAMILIES[family]
-    family = family.partition("-")[0]
-    labels: dict[str, Any] = {"targets": ("theta_e_arcsec",)} if family in TOLD else {"classes": ("lens",)}
+def _generator(data: Path, out: Path, family: str, trial: Trial, shorter: float, seed: int) -> Path:
+    labels: dict[str, Any] = {"classes": ("lens",)} if trial.told is None else {"targets": trial.told}
     epochs = 20
     settings = TrainSettings.model_validate(
         {
-            "model": model,
+            "model": trial.model,
             "labels": labels,
-            "sampling": {"batch_size": 32, "steps_per_epoch": max(2, steps // epochs)},
-            "optim": {"epochs": epochs, "learning_rate": rate, "ema_decay": 0.99, "threads": 1, "weight_decay": 0.0},
-            "generate": {"watched": 64},
+            "sampling": {"batch_size": 32, "steps_per_epoch": max(2, int(trial.steps * shorter) // epochs)},
+            "optim": {
+                "epochs": epochs,
+                "learning_rate": trial.rate,
+                "ema_decay": 0.99,
+                "threads": 1,
+                "weight_decay": 0.0,
+                "precision": trial.precision,
+                "frozen_epochs": 0,
+            },
+            "generate": {"watched": 16, "log_sigma": trial.log_sigma},
         }
     )
-    train(data, model=family, task="generate", out=out, settings=settings, seed=seed)
+    begun = None if trial.upon is None else str(out.parent / trial.upon / "weights.safetensors")
+    train(
+        data, model=family.partition("-")[0], task="generate", out=out, settings=settings, seed=seed, pretrained=begun
+    )
     return out
 
 
 def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, Any]:
+    whole = not (out / family).exists()  # of a training that was taken up again the time is not known
     with Clock() as clock:
-        folder = _generator(stamps, out / family, family, int(FAMILIES[family][2] * shorter), 1)
+        folder = _generator(stamps, out / family, family, FAMILIES[family], shorter, 1)
     data = StampSet.open(stamps)
     (member,) = open_members([folder], data)
     settings = CalibrateSettings(split="test", features=str(out / "finder"))
@@ -172,8 +219,18 @@ def _gated(out: Path, stamps: Path, family: str, shorter: float) -> dict[str, An
     )
     gate: dict[str, Any] = found.card.metrics["gate"]
     card = found.card
-    facts = {"n_parameter": card.training["n_parameter"], "steps": card.training["steps"], "cpu_s": round(clock.cpu_s)}
-    return facts | gate
+    cpu_s = round(clock.cpu_s) if whole else None
+    facts = {"n_parameter": card.training["n_parameter"], "steps": card.training["steps"], "cpu_s": cpu_s}
+    return facts | {"told": FAMILIES[family].told} | gate
+
+
+def _judged(out: Path, stamps: Path, family: str, split: str) -> dict[str, Any]:
+    """A trained generator's gates on a split; its card stays as it is."""
+    data = StampSet.open(stamps)
+    (member,) = open_members([out / family], data)
+    settings = CalibrateSettings(split=split, features=str(out / "finder"))
+    gate: dict[str, Any] = GenerateJudge.calibrate(member, data, settings, lambda *_: None).card.metrics["gate"]
+    return gate
 
 
 def _part(out: Path, stamps: Path, part: float, seed: int) -> Path:
@@ -198,8 +255,7 @@ def _helped(out: Path, stamps: Path, given: str, part: float, seed: int, shorter
     some = _part(out, stamps, part, seed)
     data: Any = some
     if given != "nothing":
-        steps = int(HELP_STEPS[given] * shorter)
-        folder = _generator(some, out / f"{some.name}-{given}", given, steps, seed)
+        folder = _generator(some, out / f"{some.name}-{given}", given, HELPING[given], shorter, seed)
         made = out / f"{some.name}-{given}-made"
         if not made.exists():
             write_generated(Generator(folder), made, count=N_MADE, seed=seed)

@@ -42,10 +42,10 @@ def gates(families: dict[str, Any]) -> str:
             if not row["passed"]
         ]
         rates = [f"{like[key]:.2f} ({like[f'{key}_train']:.2f})" for key in ("precision", "recall")]
-        lines.append(
-            f"| `{family}` | {gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s']} | {like['frechet']:.1f} "
-            f"({like['frechet_train']:.1f}) | {rates[0]} | {rates[1]} | {copied:.1%} | {'; '.join(broken) or '-'} |"
-        )
+        size = f"{gate['n_parameter']:,} | {gate['steps']:,} | {gate['cpu_s'] or '-'}"
+        distance = f"{like['frechet']:.1f} ({like['frechet_train']:.1f})"
+        found = "; ".join(broken) or "-"
+        lines.append(f"| `{family}` | {size} | {distance} | {rates[0]} | {rates[1]} | {copied:.1%} | {found} |")
     return "\n".join(lines)
 
 
@@ -96,7 +96,9 @@ def sheet(rows: dict[str, NDArray[np.float32]]) -> Figure:
 def main(work: Path | None) -> None:
     """Print the tables, and draw."""
     found = json.loads((record.RESULTS / "generators.json").read_text())["result"]
-    print(gates(found["families"]), helped(found["help"]), sep="\n\n")
+    families = found["families"]
+    again = {name: {**families[name], **gate} for name, gate in found["validation"].items()}
+    print(gates(families), gates(again), helped(found["help"]), sep="\n\n")
     if work is not None:
         rows = {"simulated lens": first(work / "stamps", "lens", "test")}
         for family in found["families"]:

@@ -24,6 +24,7 @@ from benchmarks.timing import Clock
 from lenspipe.cli.options import settings_of
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.learn.settings import DeflectSettings
 from lenspipe.learn.sweep.run import sweep
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.learn.sweep.trials import MODEL_FOLDER, TRIALS
@@ -102,11 +103,21 @@ def judged_rows(models: list[Path], stamps: StampSet, split: str | None) -> list
         }
         row |= {f"model.{key}": value for key, value in (asked.get("model") or member.card.settings).items()}
         row |= {f"{table}.{key}": asked[table][key] for table in ("optim", "sampling", "input") for key in asked[table]}
+        row |= {f"deflect.{key}": value for key, value in deflection(asked).items()}
+        row |= {f"augment.{key}": value for key, value in training["augment"].items()}
+        row |= {key: training.get(key) for key in ("seed", "pretrained", "pretrained_sha256")}
         row |= {"epochs": training["epochs"], "seconds": training["seconds"], "n_train": training["n_train"]["stamps"]}
         rows.append(
             row | judge.csv_fields(found) | {f"interval_{c}": v["interval95"] for c, v in found["per_class"].items()}
         )
     return rows
+
+
+def deflection(asked: dict[str, Any]) -> dict[str, Any]:
+    """The table ``deflect`` that a training ran with, its defaults where it was not said; none of another method."""
+    if asked.get("method") != "deflect":
+        return {}
+    return DeflectSettings.model_validate(asked.get("deflect") or {}).model_dump(mode="json")
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

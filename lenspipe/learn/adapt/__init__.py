@@ -25,6 +25,12 @@ def _fine_tune() -> Adaptation:
     return FineTune()
 
 
+def _adabn() -> Adaptation:
+    from lenspipe.learn.adapt.adabn import TargetStatistics
+
+    return TargetStatistics()
+
+
 def _coral() -> Adaptation:
     from lenspipe.learn.adapt.coral import Coral
 
@@ -76,6 +82,7 @@ def _target_trained() -> Adaptation:
 ADAPTATIONS: dict[str, Callable[[], Adaptation]] = {
     "source-only": _source_only,
     "fine-tune": _fine_tune,
+    "adabn": _adabn,
     "coral": _coral,
     "mmd": _mmd,
     "dann": _dann,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -97,6 +98,8 @@ class Adaptation(ABC):
     """Whether the first of two views is only turned and mirrored."""
     anchored: ClassVar[bool] = False
     """Whether a frozen copy of the network of the source is kept."""
+    normalises: ClassVar[bool] = False
+    """Whether it acts through batch norms, so that a network without any cannot be adapted."""
 
     def first_epoch(self, settings: AdaptSettings, epochs: int) -> int:
         """First epoch that adapts, of so many."""
@@ -110,9 +113,15 @@ class Adaptation(ABC):
         """
         Outputs and features of both domains: ``source_out``, ``source_features``, ``target_out``, ``target_features``.
 
-        They go through the network as one batch, so that its statistics are those of both, as when it is used.
+        They go through the network as one batch, so that its statistics are those of both; or one after the other
+        where ``statistics`` is ``own``, and the network keeps those of the target, for which it is.
         """
         source, target = turn.batch["image"], turn.streams[TARGET]["image"]
+        if course.settings.statistics == "own":
+            with statistics_kept(whole):
+                of_source = whole(source)
+            of_target = turn.networks[MAIN](target)
+            return joined_domains(of_source, of_target)
         both = turn.networks[MAIN](torch.cat([source, target]))
         return split_domains(both, len(source))
 
@@ -130,6 +139,30 @@ def split_domains(both: Tensors, n_source: int) -> Tensors:
     return {f"source_{name}": x[:n_source] for name, x in both.items()} | {
         f"target_{name}": x[n_source:] for name, x in both.items()
     }
+
+
+def joined_domains(of_source: Tensors, of_target: Tensors) -> Tensors:
+    """Outputs of both domains by name, as `split_domains` gives them."""
+    return {f"source_{k}": x for k, x in of_source.items()} | {f"target_{k}": x for k, x in of_target.items()}
+
+
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """Layers of a network that normalise by their batch and remember it."""
+    return [layer for layer in network.modules() if isinstance(getattr(layer, "running_mean", None), Tensor)]
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by their batch as in training, and do not remember it."""
+    norms = batch_norms(network)
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
 
 
 def perceptron(n_in: int, hidden: int) -> nn.Sequential:

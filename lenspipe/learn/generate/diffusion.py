@@ -11,10 +11,11 @@ from lenspipe.learn.players import MAIN, OUT, Player, Turn
 from lenspipe.learn.settings import GenerateSettings, OptimSettings
 from lenspipe.nn.network import GeneratorNetwork
 
-MEAN_LOG_SIGMA, SPREAD_LOG_SIGMA = -0.3, 1.6
-"""Of the noise in training, in units of the stamps' spread: Karras et al. (2022), table 1, have -1.2 and 1.2 for images
-whose spread is .5, which is -.5 here. It is wider, as the flux of a galaxy and what stands opposite are settled where
-the noise is more than 5 times the spread (theirs: one stamp in thirty), and the noise of the sky below .3."""
+SPREAD_LOG_SIGMA = 1.6
+"""Of the noise in training, in units of the stamps' spread; its mean is ``generate.log_sigma``. Karras et al. (2022),
+table 1, have -1.2 and 1.2 for images whose spread is .5, which is a mean of -.5 here. It is wider, as the flux of a
+galaxy and what stands opposite are settled where the noise is more than 5 times the spread (theirs: one stamp in
+thirty), and the noise of the sky below .3."""
 
 
 class Denoising(Game):
@@ -37,7 +38,7 @@ class Denoising(Game):
 
         def denoised(turn: Turn) -> Tensors:
             stamps = module.scaled(turn.batch["image"])
-            sigma = torch.exp(MEAN_LOG_SIGMA + SPREAD_LOG_SIGMA * torch.randn(len(stamps), device=stamps.device))
+            sigma = torch.exp(settings.log_sigma + SPREAD_LOG_SIGMA * torch.randn(len(stamps), device=stamps.device))
             noisy = stamps + sigma[:, None, None, None] * torch.randn_like(stamps)
             return {OUT: turn.networks[MAIN](noisy, sigma, turn.batch["condition"]), "stamps": stamps, "sigma": sigma}
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lenspipe.errors import ConfigError
-from lenspipe.learn.adapt.contract import TARGET, Adaptation, Course, Rival, TwoDomains
+from lenspipe.errors import ConfigError, ModelError
+from lenspipe.learn.adapt.contract import TARGET, Adaptation, Course, Rival, TwoDomains, batch_norms
 from lenspipe.learn.adapt.target import Target, open_target
 from lenspipe.learn.adapt.watch import Both, directions, domain_probe, guard, information
 from lenspipe.learn.batches import batch_of, epoch_batches, on_device, prepare_batch, shown_to_network, weak_and_strong
@@ -104,6 +104,12 @@ class Adapted(Objective):
     ) -> list[Player]:
         """The network, and the opponents of the method."""
         assert isinstance(module, Network)
+        if self.how.normalises and not batch_norms(module):
+            raise ModelError(
+                "this method acts through batch norms, and the family has none: choose another method or family",
+                method=self.how.name,
+                family=job.card.family,
+            )
         device, asked = next(module.parameters()).device, _asked(job.settings)
         whole = TwoDomains(module, anchored=self.how.anchored).to(device)
         course = Course(

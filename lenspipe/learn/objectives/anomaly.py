@@ -40,6 +40,7 @@ N_ERROR = 1000
 class RebuildStamps(Objective):
     """Autoencoders, trained on the normal labels, or on everything."""
 
+    method = "rebuild"
     outputs = Anomaly
     metric = "auc"
     chance = Chance("auc", 0.5)
@@ -51,7 +52,7 @@ class RebuildStamps(Objective):
         super().check(settings)
         if settings.input.features:
             names = ",".join(settings.input.features)
-            raise ConfigError("an autoencoder takes the image alone: leave out input.features", features=names)
+            raise ConfigError(f"{self.method} takes the image alone: leave out input.features", features=names)
 
     def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
         """Refuse a family that gives nothing back."""

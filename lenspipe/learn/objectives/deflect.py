@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 KINDS = (PLAIN, POINTS, LINE)
 VIEWS = NONE.model_copy(update={"dihedral": True, "noise_fraction": 1.0, "noise": (0.3, 1.0)})
-"""Views that keep how arcs run, with noise that hides how pixels were interpolated."""
+"""Views that keep how arcs run, with noise that hides most of how pixels were interpolated."""
 
 
 class _Bent:
@@ -114,8 +114,8 @@ class BentStamps(_Bent, RebuildStamps):
     method = "deflect"
 
     def check_network(self, module: nn.Module, settings: TrainSettings) -> None:
-        """Refuse an autoencoder: it gives no logit."""
-        if isinstance(module, RebuildNetwork):
+        """Refuse an autoencoder, which gives no logit, and a score that is fitted, in which nothing is trained."""
+        if isinstance(module, RebuildNetwork) or getattr(module, "fitted", False):
             raise ModelError("deflect takes a network that finds, such as small-cnn", got=type(module).__name__)
 
     def card_outputs(self, truth: Truth, settings: TrainSettings) -> Anomaly:
@@ -161,14 +161,14 @@ def copies(job: TrainJob, sky: Tensor, rng: np.random.Generator) -> tuple[Tensor
     Plain and bent copies of surface brightness as the network takes them, and what the second are bent by.
 
     Half of them by point masses, half by a line. Both copies of a stamp are then augmented alike, with the same noise:
-    they differ in how their arcs run and in nothing else.
+    they differ in how their arcs run, and within the light in how their own noise was interpolated.
     """
     low, high = (job.settings.deflect or DeflectSettings()).radius_arcsec
     radius_px = (low / job.card.pixel_scale_arcsec, high / job.card.pixel_scale_arcsec)
     kinds = np.where(rng.permutation(len(sky)) % 2, LINE, POINTS)
     seed, seen = int(rng.integers(0, 2**62)), []
     for kind in (np.full(len(sky), PLAIN), kinds):
-        copy = bent(sky, kind, rng, radius_px=radius_px)
+        copy = bent(sky, kind, rng, radius_px=radius_px, noise=job.noise)
         alike = augment_batch(copy, job.augment, np.random.default_rng(seed), noise_levels=job.noise)
         seen.append(shown_to_network(job, alike))
     return seen[0], seen[1], torch.as_tensor(kinds, device=sky.device)

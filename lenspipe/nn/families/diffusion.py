@@ -39,18 +39,30 @@ class Block(nn.Module):
         return out
 
 
-def _radius(maps: Tensor) -> Tensor:
-    """Distance from the middle of maps ``(n, map, y, x)``, as a map ``(n, 1, y, x)`` that is 1 half a side away."""
+def _places(maps: Tensor) -> Tensor:
+    """
+    Where each place of maps ``(n, map, y, x)`` is, ``(n, 3, y, x)``: ``r``, ``cos 2 phi`` and ``sin 2 phi``.
+
+    ``r`` is the distance from the middle, 1 half a side away. What stands opposite has the same three numbers.
+    """
     y, x = (torch.linspace(-1, 1, side, dtype=maps.dtype, device=maps.device) for side in maps.shape[2:])
-    return torch.hypot(y[:, None], x[None]).expand(len(maps), 1, -1, -1)
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    square = (x**2 + y**2).clamp(min=1e-6)
+    return torch.stack([square.sqrt(), (x**2 - y**2) / square, 2 * x * y / square]).expand(len(maps), -1, -1, -1)
+
+
+def _both_sides(maps: Tensor) -> Tensor:
+    """Maps ``(n, map, y, x)``, and each turned by half a turn."""
+    return torch.cat([maps, maps.flip(2, 3)], dim=1)
 
 
 class Diffusion(Generating):
     """
     Elucidated diffusion (Karras et al. 2022): ``D(x; sigma)`` is the stamp without the noise, scaled as their table 1.
 
-    The U-Net has two levels on blocks of ``fold`` pixels. It sees how far a block is from the middle, and its lower
-    level sees each map turned by half a turn as well: a galaxy looks the same there, and an arc has its counter-image.
+    The U-Net has two levels on blocks of ``fold`` pixels. It sees where a block is, each level sees its maps turned by
+    half a turn as well (a galaxy looks the same there, and an arc has its counter-image), and the means of the lower
+    level's maps over the stamp are told to all that follows: a galaxy's flux, size and shape are of the whole stamp.
     A stamp is made by their algorithm 1 without churn, which is Heun's second-order steps: the same noise gives the
     same stamp.
     """
@@ -63,15 +75,17 @@ class Diffusion(Generating):
         n_told = 2 * width
         self.edge = -stamp_px % (2 * fold)
         self.told = nn.Sequential(nn.Linear(8 + n_condition, n_told), nn.SiLU(), nn.Linear(n_told, n_told), nn.SiLU())
-        self.enter = nn.Conv2d(n_channel * fold**2 + 1, width, 3, padding=1)
-        self.down = Block(width, width, n_told)
+        self.enter = nn.Conv2d(n_channel * fold**2 + 3, width, 3, padding=1)
+        self.down = Block(2 * width, width, n_told)
         self.low = nn.ModuleList([Block(2 * width, 2 * width, n_told), Block(4 * width, 2 * width, n_told)])
+        self.whole = nn.Sequential(nn.Linear(2 * width, n_told), nn.SiLU(), nn.Linear(n_told, n_told))
         self.join = Block(3 * width, width, n_told)
-        self.up = Block(2 * width, width, n_told)
+        self.up = Block(4 * width, width, n_told)
         self.leave = nn.Sequential(
             nn.GroupNorm(math.gcd(8, width), width), nn.SiLU(), nn.Conv2d(width, n_channel * fold**2, 3, padding=1)
         )
-        nn.init.zeros_(self.leave[-1].weight)  # type: ignore[arg-type]
+        for last in (self.leave[-1], self.whole[-1]):
+            nn.init.zeros_(last.weight)  # type: ignore[arg-type]
 
     def forward(self, noisy: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Scaled stamps with noise ``(n, channel, y, x)`` of ``sigma`` ``(n,)`` to the stamps without it."""
@@ -85,13 +99,14 @@ class Diffusion(Generating):
         told = self.told(torch.cat([torch.cos(waves), torch.sin(waves), condition], dim=1))
         images = functional.pad(images, (0, self.edge, 0, self.edge))
         folded = functional.pixel_unshuffle(images, self.fold)
-        first = self.enter(torch.cat([folded, _radius(folded)], dim=1))
-        fine = self.down(first, told)
+        first = self.enter(torch.cat([folded, _places(folded)], dim=1))
+        fine = self.down(_both_sides(first), told)
         low = functional.avg_pool2d(fine, 2)
-        for block in self.low:
-            low = block(torch.cat([low, low.flip(2, 3)], dim=1), told)
+        low = self.low[0](_both_sides(low), told)
+        told = told + self.whole(low.mean((2, 3)))
+        low = self.low[1](_both_sides(low), told)
         maps = self.join(torch.cat([functional.interpolate(low, scale_factor=2.0), fine], dim=1), told)
-        maps = self.up(torch.cat([maps, first], dim=1), told)
+        maps = self.up(_both_sides(torch.cat([maps, first], dim=1)), told)
         found = functional.pixel_shuffle(self.leave(maps), self.fold)
         return found[..., : self.stamp_px, : self.stamp_px]
 

@@ -25,6 +25,7 @@ class Outlier(Network):
     """
 
     HEADS = ()
+    fitted = True
 
     def __init__(self, base: Network, score: Score, *, vectors: bool, n_vector: int) -> None:
         super().__init__()
