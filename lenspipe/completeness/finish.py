@@ -16,12 +16,12 @@ from lenspipe.catalog.votable import write_fits
 from lenspipe.completeness.cells import cells_table
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.page import write_page
-from lenspipe.completeness.passes import BARE
+from lenspipe.completeness.passes import BARE, PAINTED
 from lenspipe.completeness.places import HOST
 from lenspipe.completeness.points import points_of
 from lenspipe.completeness.quantities import ranges_of
 from lenspipe.completeness.realism import Stamps, gate, open_network, real_lenses, stamps_of
-from lenspipe.completeness.run import PAINTED, Painted
+from lenspipe.completeness.run import Painted
 from lenspipe.completeness.selection import OF_LENSES, OF_PAINTED, SELECTION, Selection, binned, fit_selection, read
 from lenspipe.completeness.table import iter_noted
 from lenspipe.errors import ConfigError

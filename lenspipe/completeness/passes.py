@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from lenspipe.completeness.seeds import share_of
 from lenspipe.scan.context import ShardTask
 
-BARE = "bare"
-"""The pass in which nothing is painted."""
+BARE, PAINTED = "bare", "painted"
+"""Folders of the two stages: the pass in which nothing is painted, whose name it is too, and all others."""
 
 
 def task_in(task: ShardTask, name: str) -> ShardTask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenspipe.catalog.run_rows import Run
-from lenspipe.completeness.chosen import hold_hosts
+from lenspipe.completeness.chosen import hold_hosts, settled
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.draw import Lensing
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
 from lenspipe.completeness.paint import Bare, Painter, measured_psf
-from lenspipe.completeness.passes import BARE, share_passes, task_in, tasks_of_passes
+from lenspipe.completeness.passes import BARE, PAINTED, share_passes, task_in, tasks_of_passes
 from lenspipe.completeness.places import HOST, SKY, HostChoice
 from lenspipe.completeness.table import injections_of, iter_noted
 from lenspipe.disk import remove_scratch
@@ -37,7 +37,6 @@ from lenspipe.scan.run import MODEL, Runner
 from lenspipe.tables import read_parquet, write_table
 
 PLACES, DONORS, INJECTIONS, SCORES = "places.parquet", "donors.parquet", "injections.parquet", "scores.parquet"
-PAINTED = "painted"
 N_DONOR = 300
 """Hosts whose light is kept to be put down elsewhere, at most about this many."""
 AFTERWARDS = {"rates", "first", "thresholds", "bootstraps", "gate_auc"}
@@ -206,12 +205,13 @@ def paint_run(
         same_models(folder / MODEL, setting.context.models)
         session = max(session_name(folder / BARE), session_name(folder / PAINTED))
         looking = [task_in(t, BARE) for t in setting.tasks]
-        wanted = {task.shard.shard_id for task in looking}
-        setting = setting.with_hosts(*hold_hosts(folder, setting.bare_change.hosts, setting.n_host, wanted))
-        _work(BARE, looking, setting.bare(), folder, runner, progress, session, seconds)
-        notes = _write_places(folder, setting)
         painting = tasks_of_passes(setting.tasks, setting.passes)
-        _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds)
+        held = hold_hosts(folder, setting.bare_change.hosts, setting.n_host, looking=looking, painting=painting)
+        setting = setting.with_hosts(*held)
+        through = settled(setting.bare_change.hosts)
+        _work(BARE, looking, setting.bare(), folder, runner, progress, session, seconds, through)
+        notes = _write_places(folder, setting)
+        _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds, through)
         begun = time.perf_counter()
         notes += _failures(folder / PAINTED, painting)
         injections = injections_of(folder / PAINTED, painting, run, setting.psf_fwhm_arcsec)
@@ -289,11 +289,12 @@ def _work(
     progress: Progress,
     session: str,
     seconds: dict[str, float],
+    settled_in: Callable[[Path], set[str]],
 ) -> None:
     parts = folder / stage
     parts.mkdir(exist_ok=True)
     remove_scratch(parts)
-    done = done_shards(parts)
+    done = settled_in(parts)
     todo = [task for task in tasks if task.shard.shard_id not in done]
     if not todo:
         return

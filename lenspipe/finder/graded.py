@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,9 @@ from lenspipe.sky.sphere import first_of_each
 from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.stamps.splits import splits_by_key
 from lenspipe.tables import read_parquet
+
+SIDE_LEAST = 0.97
+"""Least side of graded stamps, in that of the finder's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,60 @@ class _Rows:
             [self.is_lens[k] for k in kept],
             [self.ra[k] for k in kept],
             [self.dec[k] for k in kept],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class GradedFolder:
+    """A folder of graded stamps that a finder can learn from."""
+
+    folder: Path
+    data: StampSet
+    image: str
+    """Column of the images."""
+    rows: NDArray[np.intp]
+    """Those with a label."""
+
+    @classmethod
+    def open(cls, folder: Path, bands: Sequence[str], side_arcsec: float) -> GradedFolder:
+        """Open it; `ConfigError` where it lacks a band or every label, is of another unit or too small."""
+        data = StampSet.open(folder)
+        name, given = next(iter(data.images.items()))
+        if missing := [band for band in bands if band not in given.bands]:
+            raise ConfigError(
+                "the graded stamps lack a band of the finder", data=str(folder), missing=" ".join(missing)
+            )
+        if given.unit != "nJy":
+            raise ConfigError("the graded stamps are not in nJy", data=str(folder), unit=given.unit)
+        if given.size_px * given.pixel_scale_arcsec < SIDE_LEAST * side_arcsec:
+            raise ConfigError(
+                "the graded stamps are smaller than the finder's",
+                data=str(folder),
+                got_arcsec=round(given.size_px * given.pixel_scale_arcsec, 2),
+                want_arcsec=round(side_arcsec, 2),
+            )
+        rows = np.flatnonzero([one is not None for one in data.column("label")])
+        if not len(rows):
+            raise ConfigError(
+                "none of the graded stamps has a label, so they teach nothing", data=str(folder), n=data.n
+            )
+        return cls(folder, data, name, rows)
+
+    def facts(self, seed: int) -> Graded:
+        """What is known of its labelled stamps without their pixels."""
+        rows, data = self.rows, self.data
+        hosts = [str(one) for one in data.column("host")[rows]]
+        split = [
+            str(own) if own is not None else str(dealt)
+            for own, dealt in zip(data.column("split")[rows], splits_by_key(hosts, seed=seed), strict=True)
+        ]
+        survey = data.column("survey")[rows] if "survey" in data.schema.names else [self.folder.name] * len(rows)
+        return Graded(
+            np.empty((len(rows), 0, 0, 0), np.float32),
+            np.array([one == "lens" for one in data.column("label")[rows]], bool),
+            tuple(hosts),
+            tuple(map(str, survey)),
+            tuple(split),
         )
 
 
@@ -96,14 +153,23 @@ def read_graded(
     if run is None and (stranger := next((file for file in files if not file.is_dir()), None)):
         raise ConfigError("graded positions are cut from a run: say which", file=str(stranger))
     rows, notes = _rows_of(files, run, settings), []
-    parts = [_from_folder(file, spec, seed) for file in files if file.is_dir()]
+    side_arcsec = spec.size_px * spec.pixel_scale_arcsec
+    parts = [
+        _from_folder(GradedFolder.open(file, spec.bands, side_arcsec), spec, seed) for file in files if file.is_dir()
+    ]
     if rows.name and run is not None:
         cut, said = _cut(rows, run, spec, areas, survey)
         parts.append(cut)
         notes += said
     if not parts or not sum(len(part.name) for part in parts):
         raise _no_label()
-    whole = Graded(
+    whole = _joined(parts, notes)
+    demand_both(whole, painted=survey)
+    return whole
+
+
+def _joined(parts: Sequence[Graded], notes: Sequence[str] = ()) -> Graded:
+    return Graded(
         np.concatenate([part.pixels_njy for part in parts]),
         np.concatenate([part.is_lens for part in parts]),
         tuple(name for part in parts for name in part.name),
@@ -111,27 +177,67 @@ def read_graded(
         tuple(name for part in parts for name in part.split),
         tuple(notes),
     )
-    demand_both(whole, painted=survey)
-    return whole
 
 
-def check_grades(files: Sequence[Path], run: Run, bands: Sequence[str], settings: GradeSettings) -> None:
+def check_grades(
+    files: Sequence[Path], run: Run, spec: ImageSpec, settings: GradeSettings, *, survey: str, seed: int
+) -> None:
     """
     Refuse what `read_graded` will refuse in these files, as far as that is known before a stamp is painted.
+
+    Parameters
+    ----------
+    files, run, spec, settings, survey, seed
+        As of `read_graded`.
 
     Raises
     ------
     ConfigError
-        A file cannot be read, names nothing that is known, or has no position within the run; stamps lack a band.
+        As of `check_grade_files`; a file names nothing that is known, or has no position within the run; stamps of a
+        survey are lenses alone, or non-lenses alone.
     """
+    folders = check_grade_files(files, spec.bands, spec.size_px * spec.pixel_scale_arcsec, settings)
     rows = _rows_of(files, run, settings)
-    folders = [file for file in files if file.is_dir()]
-    for folder in folders:
-        _demand_bands(StampSet.open(folder), folder, bands)
     if rows.name and (shards_of(run, np.array(rows.ra), np.array(rows.dec)) == "").all():
         raise _all_outside(rows, run)
     if files and not rows.name and not folders:
         raise _no_label()
+    if folders:
+        demand_both(_joined([folder.facts(seed) for folder in folders]), painted=survey)
+
+
+def check_grade_files(
+    files: Sequence[Path], bands: Sequence[str], side_arcsec: float, settings: GradeSettings
+) -> list[GradedFolder]:
+    """
+    Refuse what no run can mend, before tiles are scanned.
+
+    Parameters
+    ----------
+    files : sequence of path
+        As of `read_graded`.
+    bands : sequence of str
+        Of the finder.
+    side_arcsec : float
+        Least side of its stamps.
+    settings : GradeSettings
+
+    Returns
+    -------
+    list of GradedFolder
+        Those that are folders.
+
+    Raises
+    ------
+    ConfigError
+        A file cannot be read; stamps lack a band, are not in nJy or too small, or none of them has a label; grades of
+        tables all lie between the two limits.
+    """
+    folders = [GradedFolder.open(file, bands, side_arcsec) for file in files if file.is_dir()]
+    rows = _rows_of(files, None, settings)
+    if files and not (rows.name or folders or any(_is_page_file(file) for file in files)):
+        raise _no_label()
+    return folders
 
 
 def _no_label() -> ConfigError:
@@ -148,7 +254,7 @@ def _all_outside(rows: _Rows, run: Run) -> ConfigError:
 
 
 def _rows_of(files: Sequence[Path], run: Run | None, settings: GradeSettings) -> _Rows:
-    """Graded positions of the files that are not folders."""
+    """Graded positions of the files that are not folders; those of a page's files need a run."""
     rows = _Rows()
     page = [file for file in files if file.is_file() and _is_page_file(file)]
     if page and run is not None:
@@ -275,40 +381,9 @@ def _cut(rows: _Rows, run: Run, spec: ImageSpec, areas: Areas, survey: str) -> t
     )
 
 
-def _demand_bands(data: StampSet, folder: Path, bands: Sequence[str]) -> tuple[str, ImageSpec]:
-    """The image column of a folder of stamps and its shape; `ConfigError` where it lacks a band."""
-    name, given = next(iter(data.images.items()))
-    if missing := [band for band in bands if band not in given.bands]:
-        raise ConfigError("the graded stamps lack a band of the finder", data=str(folder), missing=" ".join(missing))
-    return name, given
-
-
-def _from_folder(folder: Path, spec: ImageSpec, seed: int) -> Graded:
-    data = StampSet.open(folder)
-    name, given = _demand_bands(data, folder, spec.bands)
-    if given.unit != "nJy" or given.size_px * given.pixel_scale_arcsec < 0.97 * spec.size_px * spec.pixel_scale_arcsec:
-        raise ConfigError(
-            "the graded stamps are not in nJy, or smaller than the finder's",
-            data=str(folder),
-            unit=given.unit,
-            got_arcsec=round(given.size_px * given.pixel_scale_arcsec, 2),
-            want_arcsec=round(spec.size_px * spec.pixel_scale_arcsec, 2),
-        )
-    label = data.column("label")
-    rows = np.flatnonzero([one is not None for one in label])
+def _from_folder(labelled: GradedFolder, spec: ImageSpec, seed: int) -> Graded:
+    given = labelled.data.images[labelled.image]
     order = [given.bands.index(band) for band in spec.bands]
-    pixels = data.read_images(name, rows)[:, order]
-    hosts = [str(one) for one in data.column("host")[rows]]
-    split = [
-        str(own) if own is not None else str(dealt)
-        for own, dealt in zip(data.column("split")[rows], splits_by_key(hosts, seed=seed), strict=True)
-    ]
-    survey = data.column("survey")[rows] if "survey" in data.schema.names else [folder.name] * len(rows)
+    pixels = labelled.data.read_images(labelled.image, labelled.rows)[:, order]
     grid = [to_grid(stamp, given.pixel_scale_arcsec, spec.size_px, spec.pixel_scale_arcsec) for stamp in pixels]
-    return Graded(
-        np.stack(grid),
-        np.array([one == "lens" for one in label[rows]], bool),
-        tuple(hosts),
-        tuple(map(str, survey)),
-        tuple(split),
-    )
+    return replace(labelled.facts(seed), pixels_njy=np.stack(grid))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.errors import ConfigError
-from lenspipe.finder.graded import check_grades
+from lenspipe.finder.graded import check_grade_files, check_grades
 from lenspipe.finder.recipe import finder_bands
 from lenspipe.finder.report import write_page
 from lenspipe.finder.request import PLAIN, FinderRequest, Runners
@@ -28,6 +28,7 @@ from lenspipe.scan.finalize import FAILED
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.request import ScanRequest, find_tiles
 from lenspipe.scan.run import run_scan
+from lenspipe.stamps.format import ImageSpec
 from lenspipe.tables import read_parquet
 from lenspipe.toml import put_over
 
@@ -77,11 +78,12 @@ def make_finder(
             "members of one stamp size and the same bands can learn on together", model=request.pretrained
         )
     is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
-    # bands that are not there are refused before the folder is claimed, and tiles before they are scanned
-    if is_run:
-        _with_stand_ins(open_run_folder(Path(request.tiles[0])).bands, request)
-    elif not (out / "scan" / "request.json").exists():
-        _with_stand_ins(find_tiles(_scan_of(request))[1], request)
+    # bands that are not there, and grades that teach nothing, are refused before the folder is claimed
+    if is_run or not (out / "scan" / "request.json").exists():
+        found = open_run_folder(Path(request.tiles[0])).bands if is_run else find_tiles(_scan_of(request))[1]
+        card = bases[0].card if bases else None
+        side = card.stamp_px * card.pixel_scale_arcsec if card else request.settings.stamps.side_arcsec
+        check_grade_files(request.grades, _with_stand_ins(found, request)[0], side, request.settings.grades)
     with open_run(out, request.fixed(), resume=True, command="--out", readme="finder"):
         seconds: dict[str, float] = {}
         step = partial(_timed, seconds)
@@ -89,13 +91,15 @@ def make_finder(
         bands, bases, replaced = _with_stand_ins(run.bands, request)
         for line in _said_of(replaced, request):
             progress.say(line)
-        check_grades(request.grades, run, bands, request.settings.grades)  # now, and not after the stamps
+        maker = Maker(request, run, out, bands, bases, runners, progress, replaced)
+        if request.grades:  # now, and not after the stamps
+            spec = ImageSpec(bands, *maker.grid())
+            check_grades(request.grades, run, spec, request.settings.grades, survey=maker.survey, seed=request.seed)
         if until == "scan":
             return FinderResult(out, {"run": str(run.folder)})
         sources, troubles = step("sources", lambda: _sources(run, out, runners, progress))
         if until == "sources":
             return FinderResult(out, {"run": str(run.folder), "sources": sources.num_rows, "failures": troubles})
-        maker = Maker(request, run, out, bands, bases, runners, progress, replaced)
         record = step("hosts", lambda: maker.hosts(sources, troubles))
         if replaced:
             record["stand_ins"] = replaced

@@ -223,7 +223,7 @@ def to_grid(
 ) -> NDArray[np.float32]:
     """Pixels ``(band, y, x)``, nJy, on a grid of the same centre: cropped where scales agree, resampled elsewhere."""
     side = pixels_njy.shape[-1]
-    if abs(scale_in_arcsec / scale_out_arcsec - 1) < 0.02:
+    if side >= size_px and abs(scale_in_arcsec / scale_out_arcsec - 1) < 0.02:
         cut = (side - size_px) // 2
         return np.ascontiguousarray(pixels_njy[:, cut : cut + size_px, cut : cut + size_px])
     matrix = cubic_matrix(side, scale_in_arcsec, size_px, scale_out_arcsec)

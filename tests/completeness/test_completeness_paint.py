@@ -19,11 +19,12 @@ from sky import write_tile
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.chosen import CHOSEN, UNTOLD, hold_hosts
 from lenspipe.completeness.draw import numbers_of
-from lenspipe.completeness.passes import home_and_pass, name_of
+from lenspipe.completeness.passes import BARE, PAINTED, home_and_pass, name_of
 from lenspipe.completeness.places import HostChoice
 from lenspipe.completeness.run import PLACES, Painted
 from lenspipe.errors import ConfigError
 from lenspipe.scan.hosts import HostCuts
+from lenspipe.scan.ledger import done_shards, part_files, write_part
 from lenspipe.scan.plan import tasks_of
 from lenspipe.scan.read import read_shard, task_of
 from lenspipe.survey.shards import Box
@@ -95,6 +96,47 @@ def test_a_folder_keeps_to_the_choice_of_hosts_that_it_was_begun_with(
     assert painted.hosts.said == "hosts of every colour" and "hosts of every colour" in painted.notes
 
 
+def test_an_older_folder_that_is_half_painted_is_refused_and_one_that_is_not_painted_yet_is_taken_up(
+    run: Run, painted: Painted, tiny_model: Path, tmp_path: Path
+) -> None:
+    half, older = tmp_path / "half", tmp_path / "older"
+    shutil.copytree(painted.folder, older)
+    (older / CHOSEN).unlink()
+    shutil.rmtree(older / PAINTED)
+    with pytest.raises(KeyboardInterrupt):
+        paint(run, tiny_model, older, watching=Watching(break_after=1), resume=True)
+    shutil.copytree(older, half)
+    (half / CHOSEN).unlink()
+    with pytest.raises(ConfigError, match="shards are not painted yet: their lenses would be others; begin anew"):
+        paint(run, tiny_model, half, resume=True)
+    whole = paint(run, tiny_model, older, resume=True)
+    assert whole.injections.equals(painted.injections) and UNTOLD in whole.notes
+
+
+@pytest.mark.parametrize("stage", [BARE, PAINTED])
+def test_a_failed_shard_of_a_finished_older_folder_counts_as_through_and_is_not_tried_again(
+    stage: str, run: Run, painted: Painted, tiny_model: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(painted.folder, older)
+    (older / CHOSEN).unlink()
+    part = part_files(older / stage)[-1]
+    rows = pq.read_table(part)
+    status = [*rows["status"].to_pylist()[:-1], "failed"]
+    failed = pa.array(status, rows.schema.field("status").type)
+    write_part(older / stage, part.stem, rows.set_column(rows.schema.get_field_index("status"), "status", failed))
+    before = done_shards(older / stage)
+    watching = Watching()
+    again = paint(run, tiny_model, older, watching=watching, resume=True)
+    assert not watching.contexts and done_shards(older / stage) == before and UNTOLD in again.notes
+    (told := tmp_path / "told").mkdir()
+    shutil.copytree(older, told, dirs_exist_ok=True)
+    shutil.copyfile(painted.folder / CHOSEN, told / CHOSEN)
+    assert paint(run, tiny_model, told, resume=True).injections.equals(
+        painted.injections
+    )  # failed ones are tried again
+
+
 @pytest.mark.parametrize(("colour", "colour_min"), [(("g", "i"), 1.31), (None, -np.inf)])
 def test_a_choice_of_hosts_is_read_as_it_was_written(
     colour: tuple[str, str] | None, colour_min: float, tmp_path: Path
@@ -107,9 +149,9 @@ def test_a_choice_of_hosts_is_read_as_it_was_written(
         colour_min=colour_min,
     )
     chosen = HostChoice("r", colour, cuts, "hosts have g - i > 1.31 (given)"), 117
-    assert hold_hosts(tmp_path, *chosen, {"a_bare"}) == chosen
+    assert hold_hosts(tmp_path, *chosen, looking=[], painting=[]) == chosen
     other = dataclasses.replace(chosen[0], band="i", cuts=dataclasses.replace(cuts, colour_min=0.2))
-    assert hold_hosts(tmp_path, other, 5, {"a_bare"}) == chosen
+    assert hold_hosts(tmp_path, other, 5, looking=[], painting=[]) == chosen
 
 
 def test_lenses_of_a_pass_keep_apart_and_every_one_is_drawn_within_its_ranges(painted: Painted) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
 from pictures import drawn
@@ -13,6 +14,7 @@ from benchmarks.studies.finder_survey.crop import KEPT
 from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.measure import measure_completeness
+from lenspipe.completeness.selection import recovered
 from lenspipe.finder.request import FinderRequest
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings
@@ -42,7 +44,7 @@ def test_a_piece_of_kids_gives_hosts_stamps_and_a_selection_function(real_data: 
     assert sum(record["hosts_by_split"].values()) >= 12 and record["sources"]["star"] >= 20, record
     stamps = StampSet.open(out / "stamps")
     assert stamps.images["image"].pixel_scale_arcsec == 0.27 and set(stamps.column("label")) == {"lens", "nonlens"}
-    config = CompletenessConfig(count=40, first=(20,), rates=(0.05,), bootstraps=20)
+    config = CompletenessConfig(count=160, first=(20,), rates=(0.05,), bootstraps=20)
     with drawn():
         outcome = measure_completeness(
             open_run_folder(out / "scan"),
@@ -56,5 +58,8 @@ def test_a_piece_of_kids_gives_hosts_stamps_and_a_selection_function(real_data: 
             resume=False,
         )
     assert json.loads((tmp_path / "sel" / "hosts.json").read_text())["colour"] == ["g", "i"]
-    (whole,) = (r for r in outcome.rows if (r["quantity"], r["at"], r["kind"]) == ("all", "first 20", "both"))
-    assert whole["n"] >= 20 and 0.2 < whole["value"] < 0.95, whole
+    table = pq.read_table(tmp_path / "sel" / "injections.parquet")
+    found = recovered(table, next(p.threshold for p in outcome.selection.points if p.name == "first 20"))
+    bright = table["arc_snr"].to_numpy() >= 30
+    assert min(bright.sum(), (~bright).sum()) >= 40
+    assert found[bright].mean() > found[~bright].mean() + 0.2, (found[bright].mean(), found[~bright].mean())

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
@@ -33,7 +34,7 @@ from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.runner import SILENT, Silent
 from lenspipe.sky.sphere import separation_arcsec
-from lenspipe.stamps.format import ImageSpec, StampSet
+from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
 from lenspipe.survey.layout import read_layout
 from lenspipe.toml import put_over
 
@@ -403,8 +404,49 @@ def test_grades_that_will_be_refused_are_so_before_any_stamp_is_painted(painted,
         with pytest.raises(ConfigError, match=why):
             make_finder(asked(run.folder, grades=(file,)), out, progress=SILENT)
         assert not (out / "sources").exists()
-    with pytest.raises(ConfigError, match=r"lack a band of the finder .* missing='z'"):
-        check_grades([painted[0] / "stamps"], run, ("g", "r", "z"), GradeSettings())
+
+
+def test_graded_stamps_that_will_be_refused_are_so_before_any_stamp_is_painted(survey, painted, tmp_path):
+    run, whole = open_run_folder(painted[0] / "scan"), GradeSettings()
+    drawn = np.random.default_rng(2).normal(0, 20, (4, len(BANDS), 41, 41))
+
+    def folder(name, *, labels=("lens", "nonlens", "lens", "nonlens"), unit="nJy", side_px=41, bands=BANDS):
+        spec = ImageSpec(bands, side_px, SCALE, unit)
+        rows = {
+            "stamp_id": [f"s{k}" for k in range(4)],
+            "image": image_column(drawn[..., :side_px, :side_px], spec),
+            "label": list(labels),
+            "host": [f"h{k}" for k in range(4)],
+            "split": ["train"] * 4,
+        }
+        schema = stamp_schema({"image": spec})
+        table = pa.table({n: rows.get(n, pa.nulls(4, schema.field(n).type)) for n in schema.names}, schema=schema)
+        write_part(table, tmp_path / name, "part")
+        return tmp_path / name
+
+    for number, (given, why) in enumerate(
+        (
+            (folder("bands", bands=("g", "r", "z")), r"lack a band of the finder .* missing='i'"),
+            (folder("unit", unit="uint8 stretch"), r"are not in nJy .* unit='uint8 stretch'"),
+            (folder("small", side_px=21), r"smaller than the finder's"),
+            (folder("unlabelled", labels=[None] * 4), r"none of the graded stamps has a label"),
+        )
+    ):
+        for tiles in (run.folder, survey[0]):
+            out = tmp_path / f"out-{number}-{tiles.name}"
+            with pytest.raises(ConfigError, match=why):
+                make_finder(asked(tiles, grades=(given,)), out, progress=SILENT)
+            assert not out.exists()  # no tile was scanned
+        with pytest.raises(ConfigError, match=why):
+            read_graded([given], None, ImageSpec(BANDS, 35, SCALE), whole, areas=EVERYWHERE, survey="mine", seed=0)
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="would learn to tell the survey"):
+        make_finder(asked(run.folder, grades=(folder("alone", labels=["lens"] * 4),)), out, progress=SILENT)
+    assert not (out / "sources").exists()
+    both, wanted = [folder("both")], {"survey": "generic", "seed": 0}
+    check_grades(both, run, ImageSpec(BANDS, 42, SCALE), whole, **wanted)
+    read = read_graded(both, run, ImageSpec(BANDS, 42, SCALE), whole, areas=EVERYWHERE, **wanted)
+    assert read.pixels_njy.shape == (4, len(BANDS), 42, 42)  # a pixel less than the finder's is no reason to refuse
 
 
 def test_graded_stamps_of_a_survey_with_lenses_alone_are_refused(painted):

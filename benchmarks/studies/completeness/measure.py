@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import benchmarks.one_thread  # isort: skip  # noqa: F401
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import expit
 
@@ -28,6 +30,8 @@ from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.finish import Outcome
 from lenspipe.completeness.measure import measure_completeness
+from lenspipe.completeness.page import N_SHOWN
+from lenspipe.completeness.selection import recovered
 from lenspipe.runner import SILENT, here
 from lenspipe.scan.config import ScanConfig
 from lenspipe.scan.local import scan_local
@@ -37,8 +41,10 @@ from lenspipe.stamps.convert import convert
 from lenspipe.stamps.readers.stream import LabelledStamp, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.stamps.splits import DEFAULT_FRACTIONS
+from lenspipe.stats.intervals import fraction
 from lenspipe.stats.smooth import Axis, fit_smooth
 from lenspipe.survey.layout import read_layout
+from lenspipe.tables import read_parquet
 
 N_PLANTED, N_GROUP, N_PLACE = 1000, 150, 60
 
@@ -71,6 +77,8 @@ def main(real: Path, count: int, keep_in: Path | None, keep: bool) -> None:
             "fates": outcome.selection.record["counts"],
             "at": {f"{r['at']}, {r['kind']}": r for r in outcome.rows if r["quantity"] == "all"},
             "theta_e_1_to_2.5_snr_30": bright(folder / "sel", outcome),
+            "missed": missed(folder / "sel", outcome),
+            "theta_e_1.5_snr_40": dataclasses.asdict(outcome.selection(theta_e_arcsec=1.5, arc_snr=40)),
             "gate": outcome.gate,
             "planted": coverage(np.random.default_rng(1)),
         }
@@ -124,12 +132,7 @@ def write_spacewarps(real: Path, out: Path) -> Path:
 
 def bright(folder: Path, outcome: Outcome) -> dict[str, Any]:
     """Recall of arcs of 1 to 2.5 arcsec and a signal-to-noise of 30 and more, as the finder's own studies count."""
-    import pyarrow.parquet as pq
-
-    from lenspipe.completeness.selection import recovered
-    from lenspipe.stats.intervals import fraction
-
-    table = pq.read_table(folder / "injections.parquet")
+    table = read_parquet(folder / "injections.parquet")
     theta, snr = (table[name].to_numpy() for name in ("theta_e_arcsec", "arc_snr"))
     chosen = (theta >= 1) & (theta <= 2.5) & (snr >= 30)
     kind = np.array(table["kind"].to_pylist())
@@ -139,6 +142,17 @@ def bright(folder: Path, outcome: Outcome) -> dict[str, Any]:
         for of in ("host", "sky"):
             rows = chosen & (kind == of)
             found[f"{point.name}, {of}"] = fraction(int(passed[rows].sum()), int(rows.sum()))
+    return found
+
+
+def missed(folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """Of the brightest arcs that were missed at the first point, as many as a page shows: radii below an arcsec."""
+    table, point = read_parquet(folder / "injections.parquet"), outcome.selection.points[0]
+    lost = table.filter(~recovered(table, point.threshold)).sort_by([("arc_snr", "descending")])
+    found: dict[str, Any] = {"at": point.name}
+    for kind in ("host", "sky"):
+        theta = lost.filter(pc.equal(lost["kind"], kind))["theta_e_arcsec"].to_numpy()[:N_SHOWN]
+        found[kind] = {"n": len(theta), "below_1_arcsec": int((theta < 1).sum())}
     return found
 
 
