@@ -115,6 +115,13 @@ class Rays:
         if self.node.poll() is not None or len(self._alive()) < 2:
             self.kill_node()
 
+    def lose_node(self) -> None:
+        """The second node dies with all its processes."""
+        _kill_tree(self.node.pid)
+        self.node.wait()
+        while len(self._alive()) > 1:
+            time.sleep(0.5)
+
     def kill_node(self) -> None:
         """The second node dies with all its processes; another comes."""
         _kill_tree(self.node.pid)
