@@ -5,8 +5,8 @@ What whole surveys would take, on paper: wall time, processor hours, memory and 
 
 Every rate is a record of `results`; what is not measured is an assumption that the result names. The rate of pixels
 is that of a whole scan by the plain loop (`scan_ray_speed`) less what scoring alone takes, so the loop's own time is no
-test of it; the whole scan with two workers is one, the same scan on clusters of one node and of two another (`two_nodes`),
-and the rate of detection alone stands beside it.
+test of it; the whole scan with two workers is one, the same scan on clusters of one node and of two (`two_nodes`)
+another, and the rate of detection alone stands beside it.
 """
 
 from __future__ import annotations
