@@ -69,7 +69,7 @@ def kill_a_trial(killed: list[int]) -> None:
     while not killed and time.monotonic() < end:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if process.cmdline()[0].startswith("ray::ImplicitFunc"):
+                if " ".join(process.cmdline()).startswith("ray::ImplicitFunc"):  # one that ends has no words
                     process.kill()
                     killed.append(process.pid)
                     return
