@@ -1,16 +1,14 @@
 """Images of a lens by caustics: PARAMETERS OUT, in an environment that has it; prints the fastest CPU seconds."""
 
-import json
 import sys
-import time
-from pathlib import Path
 
 import caustics
 import numpy as np
 import torch
 from scipy.special import gamma
+from timed import time_images
 
-ROUNDS, UPSAMPLING = 15, 4
+UPSAMPLING = 4
 
 
 def peak(flux, n, radius):
@@ -68,12 +66,4 @@ def images(given):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parameters, out = sys.argv[1:]
-    given = json.loads(Path(parameters).read_text())
-    seconds = []
-    for _ in range(ROUNDS):
-        begun = time.process_time()
-        made = images(given)
-        seconds.append(time.process_time() - begun)
-    np.save(out, np.array(made))
-    print(min(seconds))
+    time_images(images, *sys.argv[1:])

@@ -1,9 +1,6 @@
 """Images of a lens by SLSim: PARAMETERS (JSON) OUT, in an environment that has it; prints the fastest CPU seconds."""
 
-import json
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 from astropy.cosmology import FlatLambdaCDM
@@ -13,8 +10,7 @@ from slsim.ImageSimulation.image_simulation import lens_image
 from slsim.Lenses.lens import Lens
 from slsim.LOS.los_individual import LOSIndividual
 from slsim.Sources.source import Source
-
-ROUNDS = 15
+from timed import time_images
 
 
 def ellipticity(angle_rad, axis_ratio):
@@ -45,12 +41,4 @@ def images(given):
 
 
 if __name__ == "__main__":
-    parameters, out = sys.argv[1:]
-    given = json.loads(Path(parameters).read_text())
-    seconds = []
-    for _ in range(ROUNDS):
-        begun = time.process_time()
-        made = images(given)
-        seconds.append(time.process_time() - begun)
-    np.save(out, np.array(made))
-    print(min(seconds))
+    time_images(images, *sys.argv[1:])

@@ -125,14 +125,15 @@ def sweep(
 def collect(folder: Path, space: SweepSpace) -> pa.Table:
     """Table, page and best model of a sweep that has run to its end."""
     folders = sorted(path.parent for path in (folder / TRIALS).glob(f"*/{TRIAL_FILE}"))
+    histories = {path.name: trial_history(path) for path in folders}
     # early stopping, by ASHA, takes an epoch at least: what has none was lost
-    stopped = {path.name for path in folders if space.asha and not is_finished(path) and trial_history(path)}
+    stopped = {path.name for path in folders if space.asha and not is_finished(path) and histories[path.name]}
     table = trial_table(folders, space, stopped=stopped)
     with atomic_path(folder / TABLE_FILE) as temporary:
         write_table(table, temporary)
     with atomic_path(folder / CSV_FILE) as temporary:
         temporary.write_text(flat_csv(table), encoding="utf-8")
-    write_page(folder, table, {path.name: trial_history(path) for path in folders}, space)
+    write_page(folder, table, histories, space)
     if table.num_rows and table["rank"][0].as_py() == 1:
         best = folder / TRIALS / table["trial"][0].as_py() / MODEL_FOLDER
         with replaced_folder(folder / BEST, replace=True, ours=(*CHECKPOINT_FILES, README).__contains__) as new:
