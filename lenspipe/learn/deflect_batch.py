@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lenspipe.nn.blur import blurred, gaussian_line
+
 PLAIN, POINTS, LINE = 0, 1, 2
 """What a copy was bent by: nothing, a few point masses, a line of mass."""
 N_MASS = 12
@@ -93,12 +95,9 @@ def lit(stamps: Tensor, noise: Sequence[float], *, sigma_px: float) -> Tensor:
     -------
     Tensor (n, y, x)
     """
-    reach = max(1, int(np.ceil(3 * sigma_px)))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=stamps.device) / sigma_px) ** 2)
-    kernel = (kernel / kernel.sum()).to(stamps.dtype)
-    light = functional.conv2d(stamps.sum(1, keepdim=True), kernel[None, None, None], padding=(0, reach))
-    light = functional.conv2d(light, kernel[None, None, :, None], padding=(reach, 0))[:, 0]
-    left = max(float(np.linalg.norm(noise)) * float(kernel.square().sum()), 1e-30)  # the kernel twice, each its root
+    light = blurred(stamps.sum(1, keepdim=True), sigma_px)[:, 0]
+    kept = float(gaussian_line(sigma_px, stamps).square().sum())  # of noise, by the line twice, each its root
+    left = max(float(np.linalg.norm(noise)) * kept, 1e-30)
     part = ((light / left - FROM_SIGMA) / (TO_SIGMA - FROM_SIGMA)).clamp(0, 1)
     return part * part * (3 - 2 * part)
 

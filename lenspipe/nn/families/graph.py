@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenspipe.errors import ModelError
+from lenspipe.nn.blur import blurred
 from lenspipe.nn.heads import RowSum
 from lenspipe.nn.network import Network
 from lenspipe.nn.registry import register
@@ -124,7 +125,7 @@ class Graph(Network):
         return pooled.flatten(2).transpose(1, 2)[:, self.inside]
 
     def _at_peaks(self, stamps: Tensor, measured: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        smooth = _blurred(stamps.mean(dim=1, keepdim=True), SIGMAS_PX[0])
+        smooth = blurred(stamps.mean(dim=1, keepdim=True), SIGMAS_PX[0])
         top = functional.max_pool2d(smooth, 3, 1, 1)
         found = torch.where(smooth >= top, smooth, -math.inf).flatten(1)
         value, place = found.topk(min(self.n_peak, found.shape[1]), dim=1)
@@ -169,7 +170,7 @@ def invariants(stamps: Tensor) -> Tensor:
     """
     found = []
     for sigma in SIGMAS_PX:
-        smooth = _blurred(stamps, sigma)
+        smooth = blurred(stamps, sigma)
         padded = functional.pad(smooth, (1, 1, 1, 1), mode="replicate")
         right, left = padded[..., 1:-1, 2:], padded[..., 1:-1, :-2]
         down, up = padded[..., 2:, 1:-1], padded[..., :-2, 1:-1]
@@ -177,16 +178,6 @@ def invariants(stamps: Tensor) -> Tensor:
         bend = (right + left) + (down + up) - 4 * smooth
         found += [smooth, sigma * slope, sigma**2 * bend]
     return torch.cat(found, dim=1)
-
-
-def _blurred(stamps: Tensor, sigma: float) -> Tensor:
-    reach = math.ceil(3 * sigma)
-    line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=stamps.device, dtype=stamps.dtype) / sigma) ** 2)
-    line = line / line.sum()
-    n, channel, side, _ = stamps.shape
-    flat = functional.pad(stamps, (reach,) * 4).reshape(n * channel, 1, side + 2 * reach, side + 2 * reach)
-    across = functional.conv2d(flat, line.reshape(1, 1, 1, -1))
-    return functional.conv2d(across, line.reshape(1, 1, -1, 1)).reshape(n, channel, side, side)
 
 
 def _triangle(place: Tensor) -> Tensor:
