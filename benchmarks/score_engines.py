@@ -1,13 +1,14 @@
 """
-Engines of scoring on one core: stamps per second of torch, ONNX Runtime (float32, int8) and OpenVINO, and their order.
+Engines of scoring on one core: stamps per second of torch (float32, bfloat16), ONNX Runtime (float32, int8), OpenVINO.
 
     python -m benchmarks.score_engines --real ../shared/data
 
 The stamps are the candidates of a real survey tile (`ground-gri`) and simulated ones (`space-vis`), prepared once: the
 network alone is timed, and preparation beside it. Rates are of CPU seconds of one thread, engines taking turns. An
 engine keeps the order where the first percent by torch is its first percent too, in the same order. The two ways of
-int8 are ONNX Runtime's own: static with scales from 256 of the stamps, and dynamic. OpenVINO and int8 are measured
-where `openvino` is installed; a scan uses torch or ONNX Runtime in float32.
+int8 are ONNX Runtime's own: static with scales from 256 of the stamps, and dynamic. A scan uses torch (`score.precision`)
+or ONNX Runtime in float32; OpenVINO, which is measured where it is installed, no scan uses. bfloat16 is fast where a
+core multiplies matrices of it (AMX), which `amx` says.
 """
 
 from __future__ import annotations
@@ -146,12 +147,13 @@ def quantised(source: Path, scratch: Path, sample: Stamps) -> dict[str, Path]:
 
 def measure(model: str, cutouts: Stamps, scale: float, scratch: Path) -> dict[str, Any]:
     folder = find_model(model)
-    scorer = Scorer(folder, device="cpu")
+    scorer, narrow = Scorer(folder, device="cpu"), Scorer(folder, device="cpu", precision="bfloat16")
     stamps = prepare_stamps(cutouts, cutout_scale_arcsec=scale, card=scorer.card)
     source = scratch / f"{model}.onnx"
     source.write_bytes(OnnxSession(*load_model(folder)).raw)
     engines: dict[str, Engine] = {
         "torch": lambda some: scorer.outputs(some)[:, 0],
+        "torch bfloat16": lambda some: narrow.outputs(some)[:, 0],
         "onnxruntime": of_session(source.read_bytes()),
     }
     for name, path in quantised(source, scratch, stamps[:N_CALIBRATE]).items():
@@ -197,7 +199,12 @@ def main(real: Path, keep: bool) -> None:
     """Measure both shipped finders."""
     torch.set_num_threads(1)
     result: dict[str, Any] = {
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "onnxruntime", "openvino")},
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("torch", "onnxruntime", "openvino")
+            if importlib.util.find_spec(name)
+        },
+        "amx": torch.cpu._is_amx_tile_supported(),
         "batch": BATCH,
         "models": [],
     }
