@@ -6,9 +6,9 @@ Engines of scoring on one core: stamps per second of torch (float32, bfloat16), 
 The stamps are the candidates of a real survey tile (`ground-gri`) and simulated ones (`space-vis`), prepared once: the
 network alone is timed, and preparation beside it. Rates are of CPU seconds of one thread, engines taking turns. An
 engine keeps the order where the first percent by torch is its first percent too, in the same order. The two ways of
-int8 are ONNX Runtime's own: static with scales from 256 of the stamps, and dynamic. A scan uses torch (`score.precision`)
-or ONNX Runtime in float32; OpenVINO, which is measured where it is installed, no scan uses. bfloat16 is fast where a
-core multiplies matrices of it (AMX), which `amx` says.
+int8 are ONNX Runtime's own: static with scales from 256 of the stamps, and dynamic. A scan uses torch or, in float32,
+ONNX Runtime; no scan uses OpenVINO, which is measured where it is installed. bfloat16 is fast on cores with matrix
+instructions for it (`amx` in the record).
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def main(real: Path, keep: bool) -> None:
             for name in ("torch", "onnxruntime", "openvino")
             if importlib.util.find_spec(name)
         },
-        "amx": torch.cpu._is_amx_tile_supported(),
+        "amx": bool(torch.cpu._is_amx_tile_supported()),  # type: ignore[no-untyped-call]
         "batch": BATCH,
         "models": [],
     }

@@ -43,7 +43,8 @@ class LoadedNetwork:
     engine : str
         ``torch``, or ``onnx``: ONNX Runtime, on the CPU. What they give agrees to about 1e-6, not to the last bit.
     precision : str
-        Numbers that torch's convolutions and products are of; ``bfloat16`` and ``float16`` are for GPUs.
+        Numbers that torch's convolutions and products are of; ``bfloat16`` and ``float16`` are for GPUs, the
+        first also for CPUs with instructions for it.
 
     Attributes
     ----------
