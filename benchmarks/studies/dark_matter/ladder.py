@@ -56,7 +56,7 @@ class Rung:
         return "-".join(f"{value:g}" for value in sorted(set(self.mass_fraction)))
 
 
-RUNGS = (Rung((0.01, 0.06), 16000, 7, 12, 0.004), Rung((0.01, 0.01), 16000, 1, 12, 0.002))
+RUNGS = (Rung((0.01, 0.06), 64000, 7, 10, 0.004), Rung((0.01, 0.01), 64000, 1, 8, 0.002))
 
 
 def stamps_of(data: DataTable, rung: Rung, work: Path) -> Path:
