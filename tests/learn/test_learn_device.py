@@ -17,11 +17,11 @@ from lenspipe.nn.preprocess import network_input
 MIX = ((0.5, 0.5, 0.0), (0.0, 0.3, 0.7))
 
 
-@pytest.mark.parametrize("name", ["humvi", "asinh", "log", "linear"])
+@pytest.mark.parametrize("name", ["humvi", "asinh", "log", "sqrt", "linear"])
 @pytest.mark.parametrize("mix", [None, MIX])
-@pytest.mark.parametrize("standardise", [False, True])
-def test_the_input_equals_the_one_of_scoring(rng, name, mix, standardise):
-    rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, standardise=standardise)
+@pytest.mark.parametrize("more", [{}, {"standardise": True}, {"high_pass_px": 1.5}])
+def test_the_input_equals_the_one_of_scoring(rng, name, mix, more):
+    rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, **more)
     sky = (rng.normal(0, 30, (4, 3, 11, 11)) * rng.lognormal(0, 2, (4, 1, 1, 1))).astype(np.float32)
     np.testing.assert_allclose(
         device_input(torch.from_numpy(sky), rule).numpy(), network_input(sky, rule), rtol=1e-5, atol=1e-5
