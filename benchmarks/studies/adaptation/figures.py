@@ -22,7 +22,7 @@ from benchmarks.studies.dark_matter.figures import IMAGES, picture
 from lenspipe.report.picture import write_png
 from lenspipe.report.plots import COLOURS
 
-GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented", "sim-to-real-many", "sim-to-real-varied")
+GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented", "sim-to-real-many", "sim-to-real-matched")
 FIRST = "sim-to-real"
 """Gaps whose names begin so differ by their source and its training: `closed` from the source of the first as well."""
 ENDS = ("source-only", "target-trained")
