@@ -5,10 +5,10 @@ Methods of adaptation over three gaps, each judged on stamps of the target that 
 
 ``instruments``: classes of substructure between two cameras; ``candidates``: arcs painted on KiDS and DES galaxies to
 Space Warps candidates; ``sim-to-real``: simulated stamps to painted ones; ``sim-to-real-augmented``: the same with a
-finder's augmentation; ``sim-to-real-many`` and ``sim-to-real-matched``: that with more simulations, of the recipe as it
-is and of one whose arcs and look-alikes are those of the target. A cell is a method, family, gap and seed; a method that ends
-in ``-own`` has batch norms by each domain's own statistics; finished ones stay in ``--work``, so that the same command
-goes on where it stopped. Each call writes what there is, with the recorded cells that ``--work`` lacks, to
+finder's augmentation; ``sim-to-real-many`` and ``sim-to-real-matched``: that with more simulations, of the recipe as
+it is and of one whose arcs and look-alikes are those of the target. A cell is a method, family, gap and seed; a method
+that ends in ``-own`` has batch norms by each domain's own statistics; finished ones stay in ``--work``, so that the
+same command goes on where it stopped. Each call writes what there is, with the recorded cells that ``--work`` lacks, to
 `results/adaptation.json`, `.csv` and `.parquet`, and curves and features to `results/adaptation_curves.parquet`.
 """
 
