@@ -15,6 +15,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from benchmarks import record
 from benchmarks.studies.adaptation import data
@@ -66,7 +67,7 @@ def middle(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
 
 def area(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, Any]:
     """Area under the ROC curve and its interval."""
-    counts = ScoreCounts.of(score, truth)
+    counts = ScoreCounts.of(rankdata(score) / len(score), truth)
     low, high = auroc_interval(counts)
     return {"auroc": round(auroc(counts), 4), "interval95": [round(low, 4), round(high, 4)]}
 
