@@ -280,7 +280,7 @@ def recorded(name: str, here: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def of_all_classes(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of a task of three classes, the area of all pairs of stamp and class (micro average), and the accuracy."""
-    if "auc_3_classes" not in rows[0]:
+    if rows[0].get("auc_3_classes") is None:
         return {}
     found = {}
     for key in ("auc", "accuracy"):
