@@ -80,9 +80,10 @@ def table(rows: Rows, gap: str) -> str:
 
 
 def each_gap(draw: Callable[[Any, str], None], gaps: list[str]) -> Figure:
-    """A panel per gap."""
-    figure = Figure(figsize=(4.2 * len(gaps), 3.8), layout="constrained")
-    for axes, gap in zip(figure.subplots(1, len(gaps), squeeze=False)[0], gaps, strict=True):
+    """A panel per gap, three to a row."""
+    rows = -(-len(gaps) // 3)
+    figure = Figure(figsize=(4.2 * 3, 3.8 * rows), layout="constrained")
+    for axes, gap in zip(figure.subplots(rows, 3, squeeze=False).ravel(), gaps, strict=False):
         draw(axes, gap)
         axes.set_title(gap)
     return figure
