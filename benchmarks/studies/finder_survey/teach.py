@@ -148,11 +148,11 @@ def soup(base: str, models: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def scores_of(model: Path, sky: Sky, tag: str) -> Scores:
-    """Scores of a training's checkpoint, kept beside it."""
-    kept = model.parent / f"{model.name}-scores-{tag}.npz"
+def scores_of(model: Path, sky: Sky, tag: str, *, turns: bool = False) -> Scores:
+    """Scores of a training's checkpoint, kept beside it; with ``turns``, means over eight turns and mirrors."""
+    kept = model.parent / f"{model.name}-scores-{tag}{'-turned' if turns else ''}.npz"
     if not kept.exists():
-        np.savez(kept, **scored(str(model), sky))  # type: ignore[arg-type]
+        np.savez(kept, **scored(str(model), sky, turns=turns))  # type: ignore[arg-type]
     with np.load(kept) as stored:
         return dict(stored)
 
