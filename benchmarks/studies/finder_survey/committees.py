@@ -4,14 +4,14 @@ Finders of KiDS alone and averaged with each other, on the judge of `benchmarks.
     python -m benchmarks.studies.finder_survey.committees ground-gri fresh graded0 --real ../shared/data --fold 0
 
     python -m benchmarks.studies.finder_survey.committees ground-gri fresh --real ../shared/data --most 3 \
-        --taught ground-gri-graded=taught/half-200/seeds-2026-2027-2028 --name finders_survey_designs
+        --taught ground-gri-graded=taught/half-200/seeds-2026-2027-2028 --folds 4 --name finders_survey_designs
 
 Scores are averaged in standard deviations of those of KiDS galaxies. With ``--fold`` only the candidates of that fold
 count, as for a finder that was taught by the others (`warps.py`). A finder of ``--taught`` has a training per fold
-(`teach.py`): each candidate is scored by that of its fold, KiDS by that of all candidates. Gains of committees are over
-the first of ``--taught``, or the first finder. ``--turns`` adds each finder over the eight turns and mirrors of a
-stamp (x8); ``--stack`` weighs all members by a logistic regression on the candidates of the other folds, KiDS by one on
-all.
+(`teach.py`): each candidate is scored by that of its fold, KiDS by that of all candidates, or the finder of that name
+where there is none. Gains of committees are over the first of ``--taught``, or the first finder. ``--turns`` adds each
+finder over the eight turns and mirrors of a stamp (x8); ``--stack`` weighs all members by a logistic regression on the
+candidates of the other folds, KiDS by one on all.
 """
 
 from __future__ import annotations
@@ -26,21 +26,26 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks import record
-from benchmarks.studies.finder_survey.grades import Sky, kids_of, scored, sky_of
+from benchmarks.studies.finder_survey.grades import Sky, kept_sky, kids_of, scored, sky_of
 from benchmarks.studies.finder_survey.teach import ALL, Judge, Scores, scores_of
 from benchmarks.studies.finder_survey.warps import LENS_FROM, NONLENS, fold_of
 from benchmarks.studies.real_sky.ground import area
 from benchmarks.timing import Clock
 
 
-def held_out(folder: Path, sky: Sky, tag: str, *, way: str = "soup", turns: bool = False) -> Scores:
-    """Scores of a finder that has a training per fold: candidates by that of their fold, KiDS by that of all."""
-    trained = {
-        path.name.split("-")[1]: scores_of(path / way, sky, tag, turns=turns) for path in sorted(folder.glob("fold-*"))
-    }
-    fold = fold_of(len(sky.grade), len(trained) - 1)
-    warps = np.choose(fold, [trained[str(number)]["warps"] for number in range(len(trained) - 1)])
-    return trained[ALL] | {"warps": warps}
+def held_out(
+    folder: Path, sky: Sky, tag: str, *, folds: int, whole: str, way: str = "soup", turns: bool = False
+) -> Scores:
+    """
+    Scores of a finder that has a training per fold: candidates by that of their fold, KiDS by that of all.
+
+    Where none saw all candidates, the model named by ``whole`` takes its place.
+    """
+    fold = fold_of(len(sky.grade), folds)
+    of_fold = [scores_of(folder / f"fold-{number}" / way, sky, tag, turns=turns)["warps"] for number in range(folds)]
+    last = folder / f"fold-{ALL}" / way
+    kids = scores_of(last, sky, tag, turns=turns) if last.exists() else scored(whole, sky, turns=turns)
+    return kids | {"warps": np.choose(fold, of_fold)}
 
 
 def stacked(members: dict[str, Scores], judge: Judge) -> tuple[Scores, list[float]]:
@@ -73,6 +78,9 @@ def stacked(members: dict[str, Scores], judge: Judge) -> tuple[Scores, list[floa
     help="Finder with a training per fold below FOLDER (fold-0/soup, ..., fold-all/soup; FOLDER:model before the mean "
     "of weights); repeatable.",
 )
+@click.option(
+    "--sky", "sky_file", type=click.Path(path_type=Path), default=None, help="File that keeps what is painted."
+)
 @click.option("--turns/--no-turns", default=False, help="Also each finder over eight turns and mirrors.")
 @click.option("--stack/--no-stack", default=False, help="Also all finders, weighed by a regression within folds.")
 @click.option(
@@ -88,6 +96,7 @@ def main(
     fold: int | None,
     folds: int,
     taught: tuple[str, ...],
+    sky_file: Path | None,
     turns: bool,
     stack: bool,
     most: int | None,
@@ -98,7 +107,11 @@ def main(
 ) -> None:
     """Judge MODELs and the committees of two and more of them."""
     clock = Clock()
-    sky = sky_of(real, models[0], seed=seed, passes=passes)
+    sky = (
+        kept_sky(sky_file, real, models[0], seed=seed, passes=passes)
+        if sky_file
+        else sky_of(real, models[0], seed=seed, passes=passes)
+    )
     use = np.ones(len(sky.grade), bool) if fold is None else fold_of(len(sky.grade), folds) == fold
     good, poor = use & (sky.grade >= LENS_FROM), use & np.isclose(sky.grade, NONLENS)
     scores: dict[str, Scores] = {}
@@ -108,7 +121,9 @@ def main(
         scores |= {f"{Path(model).name}{mark}": scored(model, sky, turns=over_turns) for model in models}
         for one, path in of_taught.items():
             folder, _, way = path.partition(":")
-            scores[one + mark] = held_out(Path(folder), sky, f"{seed}-{passes}", way=way or "soup", turns=over_turns)
+            scores[one + mark] = held_out(
+                Path(folder), sky, f"{seed}-{passes}", folds=folds, whole=one, way=way or "soup", turns=over_turns
+            )
     judge = Judge(sky, fold_of(len(sky.grade), folds))
     over = scores[next(iter(of_taught or scores))]["warps"]
     found: dict[str, Any] = {}

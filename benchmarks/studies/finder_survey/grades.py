@@ -12,6 +12,7 @@ Models named by ``--beside`` are judged alone and averaged with each training, a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,25 @@ def sky_of(real: Path, model: str, *, seed: int, passes: int) -> Sky:
     warps, grade = all_warps(real)
     galaxies = np.stack([host.pixels_njy for host in ordinary(tile)])
     return Sky(warps, grade, galaxies, np.stack(arcs), truth)
+
+
+def kept_sky(file: Path, real: Path, model: str, *, seed: int, passes: int) -> Sky:
+    """`sky_of`, kept in a file: painting and searching the rows takes longer than scoring them."""
+    if not file.exists():
+        sky = sky_of(real, model, seed=seed, passes=passes)
+        np.savez(
+            file,
+            warps=sky.warps,
+            grade=sky.grade,
+            galaxies=sky.galaxies,
+            arcs=sky.arcs,
+            truth=json.dumps(sky.truth),
+            of=[seed, passes],
+        )
+    with np.load(file) as stored:
+        if stored["of"].tolist() != [seed, passes]:
+            raise click.UsageError(f"{file} holds arcs of another seed or number of passes")
+        return Sky(*(stored[name] for name in ("warps", "grade", "galaxies", "arcs")), json.loads(str(stored["truth"])))
 
 
 def scored(model: str, sky: Sky, *, turns: bool = False) -> dict[str, NDArray[np.float64]]:
