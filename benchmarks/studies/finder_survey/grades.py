@@ -95,7 +95,8 @@ def kept_sky(file: Path, real: Path, model: str, *, seed: int, passes: int) -> S
     with np.load(file) as stored:
         if stored["of"].tolist() != [seed, passes]:
             raise click.UsageError(f"{file} holds arcs of another seed or number of passes")
-        return Sky(*(stored[name] for name in ("warps", "grade", "galaxies", "arcs")), json.loads(str(stored["truth"])))
+        truth = json.loads(str(stored["truth"]))
+        return Sky(stored["warps"], stored["grade"], stored["galaxies"], stored["arcs"], truth)
 
 
 def scored(model: str, sky: Sky, *, turns: bool = False) -> dict[str, NDArray[np.float64]]:
