@@ -75,15 +75,23 @@ def read_hosts(folder: str | Path, recipe: Recipe, *, half: Half | None = None) 
     Raises
     ------
     ConfigError
-        The recipe has several surveys (fine where hosts say their PSF and are brought to the survey's,
-        ``hosts.as_survey``) or images, or the data set lacks a band, differs by more than 2 % in pixel
+        The recipe has several surveys (fine where hosts are brought to them, ``hosts.as_survey``) or images, hosts that
+        are brought to a survey do not say their PSF, or the data set lacks a band, differs by more than 2 % in pixel
         scale (a recipe with a table of hosts resamples them), is smaller than the recipe's stamps, or is not in nJy.
     """
-    data, image = StampSet.open(folder), recipe.image[0]
-    theirs = all(f"psf_fwhm_{band}_arcsec" in data.schema.names for band in image.bands)
-    if len(recipe.survey) > 1 and not (theirs and recipe.hosts is not None and recipe.hosts.as_survey):
+    as_survey = recipe.hosts is not None and recipe.hosts.as_survey
+    if len(recipe.survey) > 1 and not as_survey:
         known = ", ".join(one.name for one in recipe.survey)
         raise ConfigError("arcs need the seeing of the hosts: choose their survey with --survey", surveys=known)
+    data, image = StampSet.open(folder), recipe.image[0]
+    columns = [f"psf_fwhm_{band}_arcsec" for band in image.bands]
+    if as_survey and (missing := [name for name in columns if name not in data.schema.names]):
+        raise ConfigError(
+            "hosts are brought to a survey's PSF (hosts.as_survey) from their own, which they do not say; give them a "
+            "column of it",
+            missing=",".join(missing),
+            hosts=str(folder),
+        )
     spec = data.images.get("image")
     if len(recipe.image) > 1 or spec is None:
         raise ConfigError("hosts need a recipe and a data set with one image", recipe=recipe.name, hosts=str(folder))

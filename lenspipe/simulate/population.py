@@ -214,7 +214,10 @@ def draw_deflector(
     z_s = np.interp(rng.uniform(cumulative[0], cumulative[-1], n), cumulative, z_axis)
     sigma_grid = np.linspace(*population.velocity_dispersion_km_s, 256)
     schechter = (sigma_grid / 161) ** 2.32 * np.exp(-((sigma_grid / 161) ** 2.67)) / sigma_grid
-    sigma = np.interp(rng.uniform(0, 1, n), np.cumsum(schechter) / schechter.sum(), sigma_grid)
+    if population.theta_e_even:  # the heaviest are too rare to be met by chance: drawn alike, and weighted
+        sigma = rng.uniform(*population.velocity_dispersion_km_s, n)
+    else:
+        sigma = np.interp(rng.uniform(0, 1, n), np.cumsum(schechter) / schechter.sum(), sigma_grid)
     behind = z_s > z_lens + 0.1
     theta = np.zeros(n)
     theta[behind] = _sis_radius(sigma[behind], z_lens[behind], z_s[behind])
@@ -226,7 +229,7 @@ def draw_deflector(
             theta_e_arcsec=str(population.theta_e_arcsec),
         )
     if population.theta_e_even:
-        weight = _even(weight, theta, low, high)
+        weight = _even(weight * np.interp(sigma, sigma_grid, schechter), theta, low, high)
     k = int(rng.choice(n, p=weight / weight.sum()))
     shear_x, shear_y = rng.normal(0, population.shear_scatter / np.sqrt(2), 2)
     return {
