@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     "optional), or a data set of stamps.",
 )
 @click.option(
+    "--hosts-half",
+    "host_half",
+    type=click.Choice(["even", "odd"]),
+    help="Only half of a data set's hosts, by the hash of their names: the others stay unseen, for a test.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
@@ -70,6 +76,7 @@ def command(
     source_images: Path | None,
     source_half: Literal["even", "odd"] | None,
     hosts: Path | None,
+    host_half: Literal["even", "odd"] | None,
     form: str | None,
     runner: RunnerName,
     workers: int | Workers | None,
@@ -92,6 +99,8 @@ def command(
         raise click.UsageError("--recipe, --count and --out are needed (or --list).")
     if of_run and (pixel_scale is not None or survey is not None or source_images is not None):
         raise click.UsageError("--hosts RUN has a pixel scale and a survey of its own, and takes no --source-images.")
+    if of_run and host_half is not None:
+        raise click.UsageError("--hosts RUN is split by sky area and takes no --hosts-half.")
     recipe = None
     if recipe_name is not None:
         recipe = read_recipe(recipe_name, changes=assigned(assignments), pixel_scale_arcsec=pixel_scale, survey=survey)
@@ -125,6 +134,7 @@ def command(
                 source_folder=source_images,
                 source_half=source_half,
                 host_folder=hosts,
+                host_half=host_half,
                 resume=resume,
                 progress=progress,
             )

@@ -57,7 +57,7 @@ class HostStamps:
         return out
 
 
-def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
+def read_hosts(folder: str | Path, recipe: Recipe, *, half: Half | None = None) -> HostStamps:
     """
     Read hosts from a data set of stamps (`lenspipe stamps convert` makes one, `lenspipe finder` one of a survey's own).
 
@@ -65,16 +65,33 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
     they are; else shape and noise are measured in the stamp, and the PSF is that of the recipe's survey. Rows without
     a split are left out of a data set that splits by sky area (column ``ra``).
 
+    Parameters
+    ----------
+    folder : path
+    recipe : Recipe
+    half : "even" or "odd", optional
+        Only the hosts of this half (`lenspipe.stamps.splits.half_of`): the others stay unseen, for a test.
+
     Raises
     ------
     ConfigError
-        The recipe has several surveys or images, or the data set lacks a band, differs by more than 2 % in pixel
+        The recipe has several surveys (fine where hosts are brought to them, ``hosts.as_survey``) or images, hosts that
+        are brought to a survey do not say their PSF, or the data set lacks a band, differs by more than 2 % in pixel
         scale (a recipe with a table of hosts resamples them), is smaller than the recipe's stamps, or is not in nJy.
     """
-    if len(recipe.survey) > 1:
+    as_survey = recipe.hosts is not None and recipe.hosts.as_survey
+    if len(recipe.survey) > 1 and not as_survey:
         known = ", ".join(one.name for one in recipe.survey)
         raise ConfigError("arcs need the seeing of the hosts: choose their survey with --survey", surveys=known)
     data, image = StampSet.open(folder), recipe.image[0]
+    columns = [f"psf_fwhm_{band}_arcsec" for band in image.bands]
+    if as_survey and (missing := [name for name in columns if name not in data.schema.names]):
+        raise ConfigError(
+            "hosts are brought to a survey's PSF (hosts.as_survey) from their own, which they do not say; give them a "
+            "column of it",
+            missing=",".join(missing),
+            hosts=str(folder),
+        )
     spec = data.images.get("image")
     if len(recipe.image) > 1 or spec is None:
         raise ConfigError("hosts need a recipe and a data set with one image", recipe=recipe.name, hosts=str(folder))
@@ -98,6 +115,10 @@ def read_hosts(folder: str | Path, recipe: Recipe) -> HostStamps:
         )
     by_area = "ra" in data.schema.names
     use = np.array([split is not None or not by_area for split in data.column("split")])
+    if half is not None:
+        use &= np.array([half_of(str(name)) == half for name in data.column("host")])
+    if not use.any():
+        raise ConfigError("no host of the data set may be used", hosts=str(folder), half=half)
     pixels = data.read_images("image")[use][:, [spec.bands.index(band) for band in image.bands]]
     if recipe.hosts is None:
         cut = (spec.size_px - image.size_px) // 2

@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.simulate.arcs import Optics
 from lenspipe.simulate.artefacts import ARTEFACTS, add_artefact
 from lenspipe.simulate.hosts import HostStamps
-from lenspipe.simulate.instrument import kernels_of
+from lenspipe.simulate.instrument import FWHM_PER_SIGMA, kernels_of
 from lenspipe.simulate.lensed import DrawDeflector, around_light, draw_lens, from_population
 from lenspipe.simulate.negatives import NON_LENSES
+from lenspipe.simulate.observe import Conditions
 from lenspipe.simulate.paint.host import Host, draw_view
 from lenspipe.simulate.paint.lookalikes import paint_non_lens
 from lenspipe.simulate.population import SourceImage
-from lenspipe.simulate.recipe import REAL, HostTable, Recipe
+from lenspipe.simulate.recipe import REAL, HostTable, ImageTable, Recipe
 from lenspipe.simulate.render import add_stamp
 
 CROWD = ("companions", "satellites", "group")
@@ -46,14 +48,20 @@ class OnHost:
 
 
 def draw_on_host(
-    recipe: Recipe, rng: np.random.Generator, kind: str, hosts: HostStamps, source_images: Sequence[SourceImage] = ()
+    recipe: Recipe,
+    rng: np.random.Generator,
+    kind: str,
+    hosts: HostStamps,
+    source_images: Sequence[SourceImage] = (),
+    conditions: Conditions | None = None,
 ) -> OnHost:
     """
     Paint one stamp of a class on a real host, so that noise, PSF, neighbours and artefacts are the survey's own.
 
     Arcs and what stands around a galaxy go on early types, what stands alone on empty sky, artefacts and the class
     ``real`` on any source. How hosts are taken (``[hosts]``) and the recipe's artefacts are drawn before the class
-    matters, so that nothing but what is painted tells classes apart.
+    matters, so that nothing but what is painted tells classes apart. ``conditions`` are what a recipe with
+    ``hosts.as_survey`` brings them to.
 
     Raises
     ------
@@ -72,12 +80,18 @@ def draw_on_host(
             dimming_mag=table.dimming_mag,
             reddening=table.reddening,
         )
+        taken, own_rms_njy = conditions if table.as_survey else None, view.sky_rms_njy
+        if taken is not None:
+            view, own_rms_njy = blurred(view, taken, image)
         try:
             pixels, facts = _painted(recipe, table, kind, view, rng, source_images)
         except DataError:
             continue
         if table.crowd_fraction and rng.uniform() < table.crowd_fraction:
             pixels = crowded(replace(view, pixels_njy=pixels), rng, image.bands)
+        if taken is not None:
+            gain = taken.njy_per_electron[: len(image.bands)]
+            pixels = noisier(pixels, own_rms_njy, view.sky_rms_njy, gain, rng)
         artefact = facts.get("artefact") or ""
         if not artefact and rng.uniform() < recipe.artefact_fraction:
             artefact = ARTEFACTS[int(rng.integers(len(ARTEFACTS)))]
@@ -95,6 +109,49 @@ def draw_on_host(
         kind=kind,
         hosts=MAX_HOSTS,
     )
+
+
+def blurred(view: Host, conditions: Conditions, image: ImageTable) -> tuple[Host, NDArray[np.float64]]:
+    """
+    A view at the PSF of the conditions where it is sharper, by the Gaussian with which FWHMs add in quadrature.
+
+    Returns
+    -------
+    Host
+        Its noise is that of the conditions where it is deeper: what `noisier` brings the pixels to.
+    array ``(band,)``
+        Noise of a pixel that is left in it, nJy; white noise is taken to have been there.
+    """
+    bands = slice(0, len(image.bands))
+    seeing = conditions.seeing_fwhm_arcsec[bands]
+    missing = np.sqrt(np.clip(seeing**2 - view.psf_fwhm_arcsec**2, 0, None)) / FWHM_PER_SIGMA
+    sigma_px = missing / view.pixel_scale_arcsec
+    pairs = list(zip(view.pixels_njy, sigma_px, strict=True))
+    pixels = np.stack([gaussian_filter(plane, sigma, mode="nearest") for plane, sigma in pairs])
+    point = np.zeros(101)
+    point[50] = 1.0
+    left = np.array([np.sum(gaussian_filter(point, sigma) ** 2) for _, sigma in pairs])
+    rms = conditions.sky_rms_njy[bands] * view.pixel_scale_arcsec / image.pixel_scale_arcsec
+    seen = replace(
+        view,
+        pixels_njy=pixels,
+        psf_fwhm_arcsec=np.maximum(seeing, view.psf_fwhm_arcsec),
+        sky_rms_njy=np.maximum(rms, view.sky_rms_njy * left),
+    )
+    return seen, view.sky_rms_njy * left
+
+
+def noisier(
+    pixels_njy: NDArray[np.float32],
+    own_rms_njy: NDArray[np.float64],
+    rms_njy: NDArray[np.float64],
+    njy_per_electron: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Pixels ``(band, y, x)`` with the sky noise that is missing, and with photon noise of all light in them."""
+    sky = np.clip(rms_njy**2 - own_rms_njy**2, 0, None)
+    variance = sky[:, None, None] + pixels_njy.clip(0) * njy_per_electron[:, None, None]
+    return (pixels_njy + rng.normal(size=pixels_njy.shape) * np.sqrt(variance)).astype(np.float32)
 
 
 def crowded(host: Host, rng: np.random.Generator, bands: Sequence[str]) -> NDArray[np.float32]:

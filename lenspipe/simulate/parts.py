@@ -42,6 +42,7 @@ class PartTask:
     source_folder: str | None = None
     host_folder: str | None = None
     source_half: Half | None = None
+    host_half: Half | None = None
 
     def make(self, part: Part) -> int:
         """Simulate one part and write it; returns its rows."""
@@ -53,7 +54,7 @@ class PartTask:
         return len(part)
 
 
-_READ: dict[tuple[str | None, Half | None, str | None, str], tuple[Sequence[SourceImage], HostStamps | None]] = {}
+_READ: dict[tuple[str | None, ...], tuple[Sequence[SourceImage], HostStamps | None]] = {}
 
 
 def real_pixels(task: PartTask) -> tuple[Sequence[SourceImage], HostStamps | None]:
@@ -65,11 +66,11 @@ def real_pixels(task: PartTask) -> tuple[Sequence[SourceImage], HostStamps | Non
     ConfigError
         A folder holds none that the recipe can use.
     """
-    key = (task.source_folder, task.source_half, task.host_folder, task.recipe.model_dump_json())
+    key = (task.source_folder, task.source_half, task.host_folder, task.host_half, task.recipe.model_dump_json())
     if key not in _READ:
         _READ.clear()
         sources = read_source_images(task.source_folder, half=task.source_half) if task.source_folder else ()
-        hosts = read_hosts(task.host_folder, task.recipe) if task.host_folder else None
+        hosts = read_hosts(task.host_folder, task.recipe, half=task.host_half) if task.host_folder else None
         if hosts is not None:
             demand_hosts(task.recipe, hosts)
         _READ[key] = sources, hosts

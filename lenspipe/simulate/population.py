@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from lenspipe.errors import ConfigError
 from lenspipe.simulate.cosmology import ARCSEC_PER_RADIAN, default_cosmology, einstein_radius_arcsec
@@ -17,6 +18,8 @@ from lenspipe.simulate.photometry import COLOURS, band_fluxes_njy, early_type_co
 from lenspipe.toml import Table
 
 Range = tuple[float, float]
+EVEN_BINS = 20
+"""Stretches of a range of Einstein radii that are drawn alike where they are asked to be even."""
 
 
 class SourcePopulation(Table):
@@ -172,12 +175,21 @@ class DeflectorPopulation(Table):
     """Velocity dispersions between these, from the modified Schechter function of Choi, Park & Vogeley 2007."""
     theta_e_arcsec: Range = (0.7, 3.0)
     """Only lenses with Einstein radii between these."""
+    theta_e_even: bool = False
+    """Whether Einstein radii are uniform between these two, in place of the population's; who has one of a given size
+    is the population's all the same."""
     axis_ratio: Range = (0.78, 0.13)
     """Mean and scatter of the axis ratio of mass and light, cut to 0.35-1."""
     shear_scatter: float = Field(0.05, ge=0)
     """External shear: both components normal with this scatter over sqrt(2)."""
     slope: Range = (2.0, 0.0)
     """Mean and scatter of the density slope; SLACS gives 2.08 +- 0.16 (Auger et al. 2010)."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON what came later is left out where it is off, so that older requests stay the same."""
+        whole: dict[str, Any] = handler(self)
+        return {k: v for k, v in whole.items() if not (info.mode == "json" and k == "theta_e_even" and not v)}
 
 
 def draw_deflector(
@@ -202,16 +214,22 @@ def draw_deflector(
     z_s = np.interp(rng.uniform(cumulative[0], cumulative[-1], n), cumulative, z_axis)
     sigma_grid = np.linspace(*population.velocity_dispersion_km_s, 256)
     schechter = (sigma_grid / 161) ** 2.32 * np.exp(-((sigma_grid / 161) ** 2.67)) / sigma_grid
-    sigma = np.interp(rng.uniform(0, 1, n), np.cumsum(schechter) / schechter.sum(), sigma_grid)
+    if population.theta_e_even:  # the heaviest are too rare to be met by chance: drawn alike, and weighted
+        sigma = rng.uniform(*population.velocity_dispersion_km_s, n)
+    else:
+        sigma = np.interp(rng.uniform(0, 1, n), np.cumsum(schechter) / schechter.sum(), sigma_grid)
     behind = z_s > z_lens + 0.1
     theta = np.zeros(n)
     theta[behind] = _sis_radius(sigma[behind], z_lens[behind], z_s[behind])
-    weight = np.where((theta >= population.theta_e_arcsec[0]) & (theta <= population.theta_e_arcsec[1]), theta**2, 0)
+    low, high = population.theta_e_arcsec
+    weight = np.where((theta >= low) & (theta <= high), theta**2, 0)
     if not weight.sum() > 0:
         raise ConfigError(
             "no galaxy of this population has an Einstein radius in the asked range: widen it",
             theta_e_arcsec=str(population.theta_e_arcsec),
         )
+    if population.theta_e_even:
+        weight = _even(weight * np.interp(sigma, sigma_grid, schechter), theta, low, high)
     k = int(rng.choice(n, p=weight / weight.sum()))
     shear_x, shear_y = rng.normal(0, population.shear_scatter / np.sqrt(2), 2)
     return {
@@ -227,6 +245,15 @@ def draw_deflector(
         "shear": float(np.hypot(shear_x, shear_y)),
         "shear_angle_rad": float(0.5 * np.arctan2(shear_y, shear_x)),
     }
+
+
+def _even(weight: NDArray[np.float64], theta: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Weights of the proposals with those in each twentieth of the range scaled to one sum; empty ones stay empty."""
+    edges = np.linspace(low, high, EVEN_BINS + 1)
+    part = np.clip(np.searchsorted(edges, theta, side="right") - 1, 0, EVEN_BINS - 1)
+    total = np.bincount(part, weight, EVEN_BINS)[part]
+    scaled: NDArray[np.float64] = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    return scaled
 
 
 def _sis_radius(

@@ -101,6 +101,10 @@ class HostTable(Table):
     luminous: bool = False
     """Whether the brighter hosts are painted on more often (the brightest quarter four times, the next twice), as
     massive galaxies are those that lens; alike in every class."""
+    as_survey: bool = False
+    """Whether sharper and deeper hosts are brought to the PSF and noise that the recipe's survey draws, as galaxies
+    seen by another telescope: blurred before anything is painted, noise and photon noise added after it, in every
+    class."""
     real_shares: dict[str, float] = {"source": 0.6, "early": 0.2, "star": 0.12, "artefact": 0.08}
     """Kinds of hosts that the class ``real`` is made of, relative numbers; a kind that is not there is left out."""
 
@@ -108,7 +112,7 @@ class HostTable(Table):
     def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """In JSON what came later is left out where it is off, so that older requests stay the same."""
         whole: dict[str, Any] = handler(self)
-        later = ("crowd_fraction", "luminous")
+        later = ("crowd_fraction", "luminous", "as_survey")
         return {k: v for k, v in whole.items() if not (info.mode == "json" and k in later and not v)}
 
     @model_validator(mode="after")

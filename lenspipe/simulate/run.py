@@ -43,6 +43,7 @@ def simulate(
     source_folder: Path | None = None,
     source_half: Half | None = None,
     host_folder: Path | None = None,
+    host_half: Half | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def simulate(
         What makes the parts; the plain loop by default.
     source_folder, host_folder : path, optional
         Real galaxies: FITS images to be lensed; a data set of stamps to paint arcs on.
-    source_half : "even" or "odd", optional
-        Only this half of the FITS images; the others stay unseen.
+    source_half, host_half : "even" or "odd", optional
+        Only this half of the FITS images, or of the hosts; the others stay unseen.
     resume : bool
         Go on with a run that was cut off, or make it longer.
     progress : Progress, optional
@@ -87,6 +88,8 @@ def simulate(
             classes=",".join(made_of_images) or None,
             half=source_half,
         )
+    if host_half is not None and host_folder is None:
+        raise ConfigError("half of the hosts needs hosts: give --hosts", half=host_half)
     task = PartTask(
         recipe,
         seed,
@@ -94,6 +97,7 @@ def simulate(
         None if source_folder is None else str(source_folder.resolve()),
         None if host_folder is None else str(host_folder.resolve()),
         source_half,
+        host_half,
     )
     real_pixels(task)  # a wrong folder is refused before any work
     request = {
@@ -104,6 +108,8 @@ def simulate(
         "source_half": source_half,
         "hosts": _place_of(host_folder, out),
     }
+    if host_half is not None:
+        request["host_half"] = host_half
     begun = time.perf_counter()
     with open_run(
         out,

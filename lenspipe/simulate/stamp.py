@@ -99,7 +99,7 @@ def draw_stamp(
     conditions = draw_conditions(rng, recipe)
     facts: dict[str, Any] = {"kind": kind, "survey": conditions.survey.name}
     if hosts is not None:
-        drawn = draw_on_host(recipe, rng, kind, hosts, source_images)
+        drawn = draw_on_host(recipe, rng, kind, hosts, source_images, conditions)
         label = "lens" if kind == "lens" else "nonlens"
         return Stamp({recipe.image[0].name: drawn.pixels_njy}, label, drawn.host, facts | drawn.facts, drawn.split)
     if kind == REAL:
