@@ -12,16 +12,18 @@ from pathlib import Path
 
 import click
 
-from lenspipe.nn.card import find_model, read_card, write_card
+from lenspipe.nn.card import WEIGHTS_FILE, find_model, read_card, write_card
+from lenspipe.nn.outputs import Find
 
 COMMAND = (
     "lenspipe train --data plain --data bright --data hosts_even --data hosts_odd --model small-cnn --task find "
-    "--pretrained space-vis --config benchmarks/studies/finder_space/bright_train.toml --epochs 8 --seed 1 --runner local"
+    "--pretrained space-vis --config benchmarks/studies/finder_space/bright_train.toml --epochs 8 --seed 1 "
+    "--runner local"
 )
 HOSTS = {"jwst_f444w": 47, "cosmos_hst": "those of space-vis, the even half"}
 NOTE = (
-    "Trained on from space-vis with brighter simulated galaxies, Einstein radii to 3 arcsec and arcs painted on 47 bright "
-    "JWST galaxies. Better than space-vis at real lenses against bright galaxies, worse at look-alikes "
+    "Trained on from space-vis with brighter simulated galaxies, Einstein radii to 3 arcsec and arcs painted on 47 "
+    "bright JWST galaxies. Better than space-vis at real lenses against bright galaxies, worse at look-alikes "
     "(docs/results/finder_space.md). Its score ranks, its probability is that of simulated stamps."
 )
 
@@ -33,11 +35,9 @@ def main(model: Path, out: Path) -> None:
     """Copy a calibrated MODEL with the facts of its training."""
     card, begun = read_card(model), read_card(find_model("space-vis"))
     assert (card.stretch, card.bands, card.stamp_px) == (begun.stretch, begun.bands, begun.stamp_px)
-    assert card.outputs.calibration is not None, "calibrate it first"
+    assert isinstance(card.outputs, Find) and card.outputs.calibration is not None, "calibrate it first"
     out.mkdir(parents=True)
-    for file in sorted(model.glob("*.safetensors")):
-        if file.name == "weights.safetensors":
-            shutil.copy(file, out)
+    shutil.copy(model / WEIGHTS_FILE, out)
     training = {key: value for key, value in card.training.items() if key != "history"}
     training |= {"command": COMMAND, "hosts": HOSTS, "note": NOTE, "pretrained": "space-vis"}
     write_card(out, card.model_copy(update={"name": out.name, "training": training}))
