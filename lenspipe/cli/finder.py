@@ -130,6 +130,8 @@ def command(
             f"{with_interval(test['painted']['auc'], test['painted']['interval95'])}"
             + (f"; graded {with_interval(graded['auc'], graded['interval95'])}" if graded and graded["auc"] else "")
         )
+    if failures := result.record.get("failures"):
+        click.echo(f"Shards that could not be read: {len(failures)}")
     if until in ("train", "page"):
         click.echo(f"{result.folder}  scan with it: lenspipe scan TILES --model {result.folder}")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
         temporary.write_text(page(f"Finder {folder.name}", intro, sections), encoding="utf-8")
 
 
+def said_of_failures(failures: Sequence[str]) -> str:
+    """How many shards of a run gave nothing, and why the first did not."""
+    n = len(failures)
+    return f"{n} {'shard' if n == 1 else 'shards'} could not be read and gave no stamps; the first: {failures[0]}"
+
+
 def _hosts(record: dict[str, Any], folder: Path) -> Section:
     rows = [[ROLES.get(name, name), str(n)] for name, n in record["sources"].items()]
     splits = [[name, str(n)] for name, n in record["hosts_by_split"].items()]
@@ -59,6 +66,8 @@ def _hosts(record: dict[str, Any], folder: Path) -> Section:
         f"(stars have {record['star_radius_arcsec'] or 0:.2f}). Splits are cells of the sky, HEALPix order "
         f"{record['cells_order']}."
     )
+    if record["failures"]:
+        text += f" {said_of_failures(record['failures'])}."
     return Section(
         "Hosts and negatives",
         text,

@@ -15,10 +15,10 @@ from lenspipe.catalog.run_rows import Run, open_run_folder
 from lenspipe.errors import ConfigError
 from lenspipe.finder.graded import check_grade_files, check_grades
 from lenspipe.finder.recipe import finder_bands
-from lenspipe.finder.report import write_page
+from lenspipe.finder.report import said_of_failures, write_page
 from lenspipe.finder.request import PLAIN, FinderRequest, Runners
 from lenspipe.finder.rounds import Base, open_bases, stand_ins
-from lenspipe.finder.sources import source_schema, write_sources
+from lenspipe.finder.sources import source_schema, trouble_of, write_sources
 from lenspipe.finder.steps import PAGE, RECORD, Maker
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress
@@ -99,8 +99,12 @@ def make_finder(
             return FinderResult(out, {"run": str(run.folder)})
         sources, troubles = step("sources", lambda: _sources(run, out, runners, progress))
         if until == "sources":
+            if troubles:
+                progress.say(said_of_failures(troubles))
             return FinderResult(out, {"run": str(run.folder), "sources": sources.num_rows, "failures": troubles})
         record = step("hosts", lambda: maker.hosts(sources, troubles))
+        if record["failures"]:
+            progress.say(said_of_failures(record["failures"]))
         if replaced:
             record["stand_ins"] = replaced
         if until == "hosts":
@@ -203,14 +207,13 @@ def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple
     context = context_of(run)
     todo = [task for task in tasks if not (folder / f"{task.shard.shard_id}.parquet").exists()]
     progress.stage("Sources", len(tasks), len(tasks) - len(todo))
-    troubles: list[str] = []
     if todo:
         with runners.executor() as executor:
             work = partial(write_sources, context=context, folder=folder)
-            for number, (_, trouble) in executor.each("sources", work, todo, scratch=out):
+            for _ in executor.each("sources", work, todo, scratch=out):
                 progress.advance()
-                if trouble:
-                    troubles.append(f"{todo[number].shard.shard_id}: {trouble}")
-    parts = [read_parquet(folder / f"{task.shard.shard_id}.parquet") for task in tasks]
+    files = {task.shard.shard_id: folder / f"{task.shard.shard_id}.parquet" for task in tasks}
+    troubles = [f"{shard}: {trouble}" for shard, file in files.items() if (trouble := trouble_of(file))]
+    parts = [read_parquet(file) for file in files.values()]
     whole = pa.concat_tables(parts) if parts else source_schema(run.bands).empty_table()
     return whole, troubles

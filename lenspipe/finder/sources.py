@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import sep
 from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ INNER_ARCSEC, OUTER_ARCSEC = 1.0, 3.0
 """Radii whose fluxes' ratio is the concentration: large for stars, small for discs."""
 FLAT_TOP = 0.97
 """Pixels this bright against the peak count as part of a flat top."""
+TROUBLE = b"trouble"
+"""Key of a part's metadata: what was wrong with a shard that has no sources."""
 EVERYTHING = SelectConfig(mag_max=None, star_cut=0.0, mask_fraction_max=0.9)
 """A selection that keeps stars and artefacts: a scan's own drops them, and a finder must have seen them."""
 
@@ -119,15 +122,21 @@ def write_sources(task: ShardTask, context: ScanContext, folder: Path) -> tuple[
     """Measure a shard into a part of ``folder``, unless it is there: its sources, and what is wrong with its tile."""
     part = folder / f"{task.shard.shard_id}.parquet"
     if part.exists():
-        return read_footer(part).num_rows, ""
+        return read_footer(part).num_rows, trouble_of(part)
     try:
         table, trouble = measure_sources(task, context), ""
     except TileError as error:
         table, trouble = source_schema(context.bands).empty_table(), str(error)
+        table = table.replace_schema_metadata({TROUBLE: trouble})
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(part) as path:
         write_table(table, path)
     return table.num_rows, trouble
+
+
+def trouble_of(part: Path) -> str:
+    """Why a part of `write_sources` has no sources; empty where nothing was wrong with the shard."""
+    return (pq.read_schema(part).metadata or {}).get(TROUBLE, b"").decode()
 
 
 def concentration(

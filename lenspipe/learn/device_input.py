@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from lenspipe.nn.card import Stretch
+from lenspipe.nn.preprocess import low_pass
 from lenspipe.nn.smooth_lens import smooth_residual
 
 
 def device_input(surface_brightness: Tensor, stretch: Stretch) -> Tensor:
     """
-    Scale bands, mix them into channels, stretch, standardise; equal to `network_input` to float32 rounding.
+    Scale bands, mix them into channels, stretch, take off their blur, standardise; `network_input` to float32 rounding.
 
     Parameters
     ----------
@@ -41,8 +42,13 @@ def device_input(surface_brightness: Tensor, stretch: Stretch) -> Tensor:
         out = torch.asinh(alpha * q * x) / q
     elif stretch.name == "log":
         out = torch.sign(x) * torch.log1p(alpha * q * x.abs()) / q
+    elif stretch.name == "sqrt":
+        out = 2 * alpha * torch.sign(x) * (torch.sqrt(1 + q * x.abs()) - 1) / q
     else:
         out = alpha * x
+    if stretch.high_pass_px:
+        rows, columns = (torch.tensor(low_pass(n, stretch.high_pass_px), device=x.device) for n in out.shape[-2:])
+        out = out - rows @ out @ columns.T
     if stretch.standardise:
         axes = (-3, -2, -1)
         spread = out.std(dim=axes, keepdim=True, correction=0)

@@ -53,7 +53,7 @@ class InputSettings(Table):
     """The card's: relative difference in pixel scale that is scored without resampling."""
     scale_range: tuple[float, float] = (0.75, 1.35)
     """Pixel scales that may be resampled to the data set's, in units of it."""
-    stretch: Literal["humvi", "asinh", "log", "linear"] = "asinh"
+    stretch: Literal["humvi", "asinh", "log", "sqrt", "linear"] = "asinh"
     """Rule of the stretch (`lenspipe.nn.card.Stretch`)."""
     band_scales: tuple[float, ...] | None = None
     """Multipliers of the bands' surface brightness; one over the noise of the training split where null."""
@@ -67,6 +67,9 @@ class InputSettings(Table):
     """Whether each stamp is brought to mean 0 and standard deviation 1 after the stretch."""
     smooth_residual: bool = False
     """Whether every band comes once more, less what a fitted smooth lens says: for substructure in lenses."""
+    high_pass_px: float = Field(default=0.0, ge=0)
+    """Sigma of a Gaussian; what it blurs is taken off after the stretch, so that faint structure is not drowned by what
+    is smooth: for substructure in lenses. 0: as it is."""
     features: tuple[str, ...] = ()
     """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
 
@@ -366,8 +369,8 @@ class TrainSettings(Table):
         )
         if not self.labels.normal:
             whole["labels"] = {k: v for k, v in whole["labels"].items() if k != "normal"}
-        if not self.input.smooth_residual:
-            whole["input"] = {k: v for k, v in whole["input"].items() if k != "smooth_residual"}
+        later = ("smooth_residual", "high_pass_px")
+        whole["input"] = {k: v for k, v in whole["input"].items() if k not in later or v}
         if not self.sampling.one_sided_surveys:
             whole["sampling"] = {k: v for k, v in whole["sampling"].items() if k != "one_sided_surveys"}
         return {name: value for name, value in whole.items() if name not in unsaid}

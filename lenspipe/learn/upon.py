@@ -104,5 +104,6 @@ def as_seen(card: ModelCard, settings: TrainSettings) -> TrainSettings:
         mix=stretch.mix,
         standardise=stretch.standardise,
         smooth_residual=stretch.smooth_residual,
+        high_pass_px=stretch.high_pass_px,
     )
     return settings.model_copy(update={"input": seen})

@@ -31,7 +31,7 @@ PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 class Stretch(Table):
     """How surface brightness becomes network input (`lenspipe.nn.preprocess.network_input`)."""
 
-    name: Literal["humvi", "asinh", "log", "linear"] = "humvi"
+    name: Literal["humvi", "asinh", "log", "sqrt", "linear"] = "humvi"
     """Rule: ``humvi`` keeps colours (`lenspipe.image.stretch.humvi_composite`); the others act on each channel."""
     band_scales: tuple[float, ...]
     """Multiplier of each band's surface brightness, (nJy / arcsec^2)^-1, in the order of the card's bands."""
@@ -45,6 +45,8 @@ class Stretch(Table):
     """Subtract each stamp's mean and divide by its standard deviation, over all channels, after the stretch."""
     smooth_residual: bool = False
     """Whether a further channel per band has what a fitted smooth lens leaves (`lenspipe.nn.smooth_lens`)."""
+    high_pass_px: float = Field(default=0.0, ge=0)
+    """Sigma of a Gaussian; each channel, stretched, less its blur by it. 0: as it is."""
 
     @model_validator(mode="after")
     def _of_bands(self) -> Stretch:
@@ -54,8 +56,9 @@ class Stretch(Table):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Left out where it is false, so that older cards keep their digests."""
-        return {key: value for key, value in handler(self).items() if key != "smooth_residual" or value}
+        """What came later is left out where it is not used, so that older cards keep their digests."""
+        later = ("smooth_residual", "high_pass_px")
+        return {key: value for key, value in handler(self).items() if key not in later or value}
 
     @property
     def n_channel(self) -> int:

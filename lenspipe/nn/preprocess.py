@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,12 +40,14 @@ def surface_brightness(
 
 def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) -> NDArray[np.float32]:
     """
-    Scale bands, mix them into channels, stretch, standardise.
+    Scale bands, mix them into channels, stretch, take off their blur, standardise.
 
     With ``x`` a scaled and mixed channel: ``humvi`` is `lenspipe.image.stretch.humvi_composite`; ``asinh`` is
-    ``asinh(alpha q x) / q``, ``log`` is ``sign(x) log(1 + alpha q |x|) / q``, ``linear`` is ``alpha x``. All have the
-    slope alpha at zero, and only ``humvi`` clips. With ``smooth_residual`` the bands are followed by what smooth lenses
-    leave of them (`lenspipe.infer.prepare.input_of` sees to it), which are scaled and stretched likewise.
+    ``asinh(alpha q x) / q``, ``log`` is ``sign(x) log(1 + alpha q |x|) / q``, ``linear`` is ``alpha x``, ``sqrt`` is
+    ``2 alpha sign(x) (sqrt(1 + q |x|) - 1) / q``, after which noise whose variance goes as ``1 + q x`` is alike
+    everywhere. All have the slope alpha at zero, and only ``humvi`` clips. ``high_pass_px`` then takes off each
+    channel's own blur (`low_pass`). With ``smooth_residual`` the bands are followed by what smooth lenses leave of them
+    (`lenspipe.infer.prepare.input_of` sees to it), which are scaled and stretched likewise.
 
     Parameters
     ----------
@@ -77,6 +81,9 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
         if stretch.mix is not None:
             scaled = np.einsum("cb,...byx->...cyx", np.asarray(stretch.mix, np.float32), scaled)
         out = _stretched(scaled, stretch)
+    if stretch.high_pass_px:
+        rows, columns = (low_pass(side, stretch.high_pass_px) for side in out.shape[-2:])
+        out = out - np.matmul(np.matmul(rows, out), columns.T)
     if stretch.standardise:
         axes = (-3, -2, -1)
         spread = out.std(axis=axes, keepdims=True)
@@ -94,19 +101,42 @@ def _stretched(scaled: NDArray[np.float32], stretch: Stretch) -> NDArray[np.floa
         out = np.arcsinh(alpha * q * scaled) / q
     elif stretch.name == "log":
         out = np.sign(scaled) * np.log1p(alpha * q * np.abs(scaled)) / q
+    elif stretch.name == "sqrt":
+        out = 2 * alpha * np.sign(scaled) * (np.sqrt(1 + q * np.abs(scaled)) - 1) / q
     else:
         out = alpha * scaled
     return np.asarray(out, np.float32)
 
 
+@functools.cache
+def low_pass(side: int, sigma_px: float) -> NDArray[np.float32]:
+    """
+    Matrix ``(side, side)`` that blurs a line by a Gaussian; near the edges the mean is of what lies inside.
+
+    Examples
+    --------
+    >>> low_pass(3, 1.0).sum(axis=1)
+    array([1., 1., 1.], dtype=float32)
+    """
+    place = np.arange(side)
+    weight = np.exp(-0.5 * ((place[:, None] - place) / sigma_px) ** 2)
+    matrix = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
+
+
 def demand_inverse(stretch: Stretch) -> None:
     """Raise `ConfigError` where a stretch cannot be undone: it clips, mixes bands, or forgets a stamp's own scale."""
-    if stretch.name == "humvi" or stretch.mix is not None or stretch.standardise or stretch.smooth_residual:
+    if stretch.name == "humvi" or stretch.mix is not None or _forgets(stretch):
         raise ConfigError(
-            "this stretch cannot be undone: a generator takes asinh, log or linear, without mix, standardise or "
-            "smooth_residual",
+            "this stretch cannot be undone: a generator takes asinh, log, sqrt or linear, without mix, standardise, "
+            "smooth_residual or high_pass_px",
             stretch=stretch.name,
         )
+
+
+def _forgets(stretch: Stretch) -> bool:
+    return bool(stretch.standardise or stretch.smooth_residual or stretch.high_pass_px)
 
 
 def stretch_inverse(stretched: NDArray[np.floating], stretch: Stretch) -> NDArray[np.float64]:
@@ -135,6 +165,8 @@ def stretch_inverse(stretched: NDArray[np.floating], stretch: Stretch) -> NDArra
         x = np.sinh(q * x) / (alpha * q)
     elif stretch.name == "log":
         x = np.sign(x) * np.expm1(q * np.abs(x)) / (alpha * q)
+    elif stretch.name == "sqrt":
+        x = np.sign(x) * ((1 + q * np.abs(x) / (2 * alpha)) ** 2 - 1) / q
     else:
         x = x / alpha
     return np.asarray(x / np.asarray(stretch.band_scales, np.float64)[:, None, None])

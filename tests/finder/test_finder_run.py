@@ -80,6 +80,31 @@ def test_tiles_that_all_fail_end_with_the_reason(tmp_path):
         make_finder(asked(tiles), tmp_path / "mine", progress=SILENT)
 
 
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+def test_shards_that_cannot_be_read_are_counted_and_named_again_after_a_resume(survey, tmp_path):
+    tiles = tmp_path / "tiles"
+    shutil.copytree(survey[0], tiles / "good")
+    shutil.copytree(survey[0], tiles / "bad")
+    out = tmp_path / "mine"
+    make_finder(asked(tiles), out, progress=SILENT, until="scan")
+    for file in (tiles / "bad").glob("*.fits"):  # lost between scan and sources
+        file.write_bytes(b"no image")
+    for _ in range(2):
+        said = Said()
+        record = make_finder(asked(tiles), out, progress=said, until="sources").record
+        assert len(record["failures"]) == 1 and "bad" in record["failures"][0]
+        assert any(line.startswith("1 shard could not be read and gave no stamps; the first: ") for line in said.lines)
+
+
 @pytest.fixture(scope="module")
 def painted(survey, tmp_path_factory):
     """A finder as far as its stamps."""

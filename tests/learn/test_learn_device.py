@@ -12,20 +12,36 @@ from lenspipe.learn.augment_batch import NONE, VIEWS_ONLY, augment_batch, turn
 from lenspipe.learn.device_input import device_input
 from lenspipe.learn.settings import AugmentSettings
 from lenspipe.nn.card import Stretch
-from lenspipe.nn.preprocess import network_input
+from lenspipe.nn.preprocess import network_input, stretch_inverse
 
 MIX = ((0.5, 0.5, 0.0), (0.0, 0.3, 0.7))
 
 
-@pytest.mark.parametrize("name", ["humvi", "asinh", "log", "linear"])
+@pytest.mark.parametrize("name", ["humvi", "asinh", "log", "sqrt", "linear"])
 @pytest.mark.parametrize("mix", [None, MIX])
-@pytest.mark.parametrize("standardise", [False, True])
-def test_the_input_equals_the_one_of_scoring(rng, name, mix, standardise):
-    rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, standardise=standardise)
+@pytest.mark.parametrize("more", [{}, {"standardise": True}, {"high_pass_px": 1.5}])
+def test_the_input_equals_the_one_of_scoring(rng, name, mix, more):
+    rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, **more)
     sky = (rng.normal(0, 30, (4, 3, 11, 11)) * rng.lognormal(0, 2, (4, 1, 1, 1))).astype(np.float32)
     np.testing.assert_allclose(
         device_input(torch.from_numpy(sky), rule).numpy(), network_input(sky, rule), rtol=1e-5, atol=1e-5
     )
+
+
+def test_less_its_blur_what_is_flat_is_nothing_and_a_point_stays(rng):
+    rule = Stretch(name="linear", band_scales=(1.0,), alpha=1.0, q=1.0, high_pass_px=1.5)
+    assert np.abs(network_input(np.full((1, 15, 15), 40.0, np.float32), rule)).max() < 1e-4
+    point = np.zeros((1, 15, 15), np.float32)
+    point[0, 7, 7] = 1
+    np.testing.assert_allclose(
+        network_input(point, rule), point - gaussian_filter(point, (0, 1.5, 1.5), truncate=5), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["asinh", "log", "sqrt", "linear"])
+def test_a_stretch_is_undone(rng, name):
+    rule, sky = Stretch(name=name, band_scales=(0.3,), alpha=0.4, q=0.8), rng.normal(0, 30, (1, 5, 5))
+    np.testing.assert_allclose(stretch_inverse(network_input(sky, rule), rule), sky, rtol=1e-4)
 
 
 def stamps(rng, n=64, side=15):

@@ -89,24 +89,43 @@ def test_one_ray_worker_gives_the_weights_of_the_plain_loop(stamps, tmp_path):
     assert not [path for path in (tmp_path / "ray").iterdir() if path.name in (".ray", ".progress.json")]
 
 
+class KilledError(Exception):
+    pass
+
+
+def kill(epoch, step, history):
+    if (epoch, step) == (2, 3):
+        raise KilledError
+
+
+@pytest.mark.parametrize(("model", "task", "method"), [("wgan", "generate", ""), ("small-cnn", "find", "dann")])
 @pytest.mark.usefixtures("ray_local")
-def test_an_adversarial_training_with_ray_is_that_of_the_plain_loop(stamps, tmp_path):
-    few = {"batch_size": 8, "steps_per_epoch": 6}
-    settings = TrainSettings.model_validate(
-        {
-            "model": {"width": 4},
-            "labels": {"classes": ["lens"]},
-            "sampling": few,
-            "optim": {"epochs": 1, "threads": 1},
-            "generate": {"watched": 16},
-        }
-    )
-    for name, runner in (("plain", train_local), ("ray", train_ray)):
-        how = {"settings": settings, "seed": 4, "runner": here(runner)}
-        train(stamps, model="wgan", task="generate", out=tmp_path / name, **how)
+def test_an_adversarial_training_that_was_killed_ends_with_ray_as_that_of_the_plain_loop(
+    stamps, tmp_path, model, task, method
+):
+    tables = {
+        "model": {"width": 4},
+        "sampling": {"batch_size": 8, "steps_per_epoch": 6},
+        "optim": {"epochs": 3, "threads": 1},
+    }
+    if method:
+        target = make_stamps(tmp_path / "target", contrast=4.0)
+        tables |= {"method": method, "adapt": {"target": str(target), "source_part": 0.4}}
+    else:
+        tables |= {"labels": {"classes": ["lens"]}, "generate": {"watched": 16}}
+    settings = TrainSettings.model_validate(tables)
+
+    def learn(out, runner, **more):
+        how = {"settings": settings, "seed": 4, "runner": here(runner)} | more
+        train(stamps, model=model, task=task, out=tmp_path / out, **how)
+
+    learn("plain", train_local)
+    with pytest.raises(KilledError):
+        learn("ray", train_local, on_step=kill)
+    learn("ray", train_ray)
     plain, ray = (load_file(tmp_path / name / "state.safetensors") for name in ("plain", "ray"))
-    assert any(name.startswith("critic/") for name in plain)
-    assert all(torch.equal(plain[name], ray[name]) for name in plain)
+    assert any(name.startswith("critic/optimizer") for name in plain)
+    assert set(plain) == set(ray) and all(torch.equal(plain[name], ray[name]) for name in plain)
 
 
 @pytest.mark.parametrize(("task", "method"), [("embed", "simclr"), ("anomaly", "deflect")])

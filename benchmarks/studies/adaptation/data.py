@@ -62,10 +62,10 @@ def instruments(work: Path, counts: tuple[int, int] = (1200, 1600)) -> tuple[Pat
     return one, _simulated(other, work / "instrument-b", counts[1], 2)
 
 
-def simulated(work: Path, count: int = 1600) -> Path:
-    """Stamps of the recipe ``ground-gri`` on the grid of the painted ones."""
-    changes = {"image.0.pixel_scale_arcsec": SCALE_ARCSEC, "image.0.size_px": SIDE_PX}
-    return _simulated(read_recipe("ground-gri", changes=changes), work / "simulated", count, 3)
+def simulated(work: Path, name: str = "simulated", count: int = 1600, changes: dict[str, Any] | None = None) -> Path:
+    """Stamps of the recipe ``ground-gri``, changed or as it is, on the grid of the painted ones."""
+    grid = {"image.0.pixel_scale_arcsec": SCALE_ARCSEC, "image.0.size_px": SIDE_PX}
+    return _simulated(read_recipe("ground-gri", changes=(changes or {}) | grid), work / name, count, 3)
 
 
 def painted(real: Path, work: Path) -> Path:

@@ -22,19 +22,25 @@ from benchmarks.studies.dark_matter.figures import IMAGES, picture
 from lenspipe.report.picture import write_png
 from lenspipe.report.plots import COLOURS
 
-GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented")
+GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented", "sim-to-real-many", "sim-to-real-matched")
+FIRST = "sim-to-real"
+"""Gaps whose names begin so differ by their source and its training: `closed` from the source of the first as well."""
 ENDS = ("source-only", "target-trained")
 DRAWN = ("source-only", "adabn", "mmd", "mmd-own", "dann-own", "target-trained")
 Rows = list[dict[str, Any]]
 
 
-def closed(rows: Rows, row: dict[str, Any]) -> float | None:
-    """Part of the way from no adaptation to target-trained, of the mean areas; None where there is no way."""
-    of_gap = [r for r in rows if (r["gap"], r["family"]) == (row["gap"], row["family"])]
-    ends = {r["method"]: area(r)["mean"] for r in of_gap if r["method"] in ENDS}
-    if len(ends) < 2 or ends[ENDS[1]] - ends[ENDS[0]] < 0.01:
+def closed(rows: Rows, row: dict[str, Any], source_gap: str | None = None) -> float | None:
+    """
+    Part of the way from no adaptation to target-trained, of the mean areas; None where there is no way.
+
+    No adaptation is that of the same gap, or of another one with the same target.
+    """
+    means = {(r["gap"], r["method"]): area(r)["mean"] for r in rows if r["family"] == row["family"]}
+    low, high = means.get((source_gap or row["gap"], ENDS[0])), means.get((row["gap"], ENDS[1]))
+    if low is None or high is None or high - low < 0.01:
         return None
-    return float((area(row)["mean"] - ends[ENDS[0]]) / (ends[ENDS[1]] - ends[ENDS[0]]))
+    return float((area(row)["mean"] - low) / (high - low))
 
 
 def area(row: dict[str, Any]) -> dict[str, float]:
@@ -51,28 +57,33 @@ def interval(row: dict[str, Any]) -> list[float]:
 
 def table(rows: Rows, gap: str) -> str:
     """Methods of a gap, a row per family and method."""
+    later = gap.startswith(FIRST) and gap != FIRST
+    more = " from the first source |" if later else ""
     lines = [
-        "| family | method | seeds | AUROC | TPR at 1e-2 | gap closed | domain AUC | TP FP TN FN |",
-        "|" + "---|" * 8,
+        f"| family | method | seeds | AUROC | TPR at 1e-2 | gap closed |{more} domain AUC | TP FP TN FN |",
+        "|" + "---|" * (9 if later else 8),
     ]
     for row in [r for r in rows if r["gap"] == gap]:
         low, high = interval(row)
         part, rate = closed(rows, row), row.get("tpr_at_0.01")
+        whole = closed(rows, row, FIRST) if later else None
         name = f"**{row['method']}**" if row["method"] in ENDS else row["method"]
         counts = " ".join(str(row[k]) for k in ("tp", "fp", "tn", "fn"))
         lines.append(
             f"| {row['family']} | {name} | {row['seeds']} | {area(row)['mean']:.3f} [{low:.3f}, {high:.3f}] | "
             f"{'-' if rate is None else format(rate['mean'], '.2f')} | "
             f"{'' if part is None or row['method'] in ENDS else format(part, '.2f')} | "
-            f"{row['domain_auc']['mean']:.2f} | {counts} |"
+            + ("" if whole is None else f"{whole:.2f} | ")
+            + f"{row['domain_auc']['mean']:.2f} | {counts} |"
         )
     return "\n".join(lines)
 
 
 def each_gap(draw: Callable[[Any, str], None], gaps: list[str]) -> Figure:
-    """A panel per gap."""
-    figure = Figure(figsize=(4.2 * len(gaps), 3.8), layout="constrained")
-    for axes, gap in zip(figure.subplots(1, len(gaps), squeeze=False)[0], gaps, strict=True):
+    """A panel per gap, three to a row."""
+    rows = -(-len(gaps) // 3)
+    figure = Figure(figsize=(4.2 * 3, 3.8 * rows), layout="constrained")
+    for axes, gap in zip(figure.subplots(rows, 3, squeeze=False).ravel(), gaps, strict=False):
         draw(axes, gap)
         axes.set_title(gap)
     return figure

@@ -5,10 +5,11 @@ Methods of adaptation over three gaps, each judged on stamps of the target that 
 
 ``instruments``: classes of substructure between two cameras; ``candidates``: arcs painted on KiDS and DES galaxies to
 Space Warps candidates; ``sim-to-real``: simulated stamps to painted ones; ``sim-to-real-augmented``: the same with a
-finder's augmentation. A cell is a method, family, gap and seed; a method that ends in ``-own`` has batch norms by each
-domain's own statistics; finished ones stay in ``--work``, so that the same
-command goes on where it stopped. Each call writes what there is to `results/adaptation.json`, `.csv` and `.parquet`,
-and curves and features to `results/adaptation_curves.parquet`.
+finder's augmentation; ``sim-to-real-many`` and ``sim-to-real-matched``: that with more simulations, of the recipe as
+it is and of one whose arcs and look-alikes are those of the target. A cell is a method, family, gap and seed; a method
+that ends in ``-own`` has batch norms by each domain's own statistics; finished ones stay in ``--work``, so that the
+same command goes on where it stopped. Each call writes what there is, with the recorded cells that ``--work`` lacks, to
+`results/adaptation.json`, `.csv` and `.parquet`, and curves and features to `results/adaptation_curves.parquet`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ from lenspipe.toml import Table, read_toml
 
 SPACE = Path(__file__).with_name("space.toml")
 SMOOTH, LENS = "no_substructure", "lens"
-OWN = "-own"
-"""Ending of a method whose batch norms take each domain by its own statistics (``adapt.statistics``)."""
+OWN, WIDE = "-own", "-wide"
+"""Ending of a method whose batch norms take each domain by its own statistics (``adapt.statistics``), and of a
+wider network of a family."""
+CELL = ("gap", "family", "method", "seed")
 N_SHOWN = 120
 """Features of each domain that are kept to be drawn."""
 
@@ -56,6 +59,16 @@ class Gap(Table):
     """Put over the others."""
     family: dict[str, dict[str, Any]] = {}
     """Settings of families, in place of the others."""
+    n_simulated: int = 1600
+    """Stamps of the source where it is simulated."""
+    recipe: dict[str, Any] = {}
+    """Changes of its recipe."""
+
+    def simulated(self, work: Path) -> Path:
+        """The simulated source; gaps with the same stamps share them."""
+        plain = self.n_simulated == Gap.model_fields["n_simulated"].default
+        name = "simulated" if plain else f"simulated-{self.n_simulated}"
+        return data.simulated(work, f"{name}-changed" if self.recipe else name, self.n_simulated, self.recipe)
 
 
 class Space(Table):
@@ -101,19 +114,19 @@ def name_of(cell: dict[str, Any]) -> str:
     return "+".join(str(value) for value in cell.values())
 
 
-def domains(gap: str, real: Path, work: Path, seed: int) -> tuple[Path, Path]:
+def domains(name: str, gap: Gap, real: Path, work: Path, seed: int) -> tuple[Path, Path]:
     """Source and target of a gap."""
-    if gap == "instruments":
+    if name == "instruments":
         return data.instruments(work)
-    if gap == "candidates":
+    if name == "candidates":
         return data.painted(real, work), data.warps(real, work, seed)
-    return data.simulated(work), data.painted(real, work)
+    return gap.simulated(work), data.painted(real, work)
 
 
 def measure(cell: dict[str, Any], space: Space, real: Path, work: Path) -> None:
     """Train a cell and judge it on the target's stamps that no training saw."""
     gap = space.gap[cell["gap"]]
-    source, target = domains(cell["gap"], real, work, cell["seed"])
+    source, target = domains(cell["gap"], gap, real, work, cell["seed"])
     merged = {k: v | gap.settings.get(k, {}) for k, v in space.settings.items()}
     method = cell["method"].removesuffix(OWN)
     merged["adapt"] = merged["adapt"] | {"target": str(target)}
@@ -125,7 +138,7 @@ def measure(cell: dict[str, Any], space: Space, real: Path, work: Path) -> None:
     with Clock() as clock:
         card = train(
             source,
-            model=cell["family"],
+            model=cell["family"].removesuffix(WIDE),
             task=gap.task,
             out=work / "models" / name,
             settings=settings,
@@ -224,7 +237,8 @@ def plane(
 def write(work: Path, space: Space, keep: bool) -> None:
     """Table, curves and record of what there is."""
     made = [json.loads(path.read_text()) for path in sorted((work / "cells").glob("*.json"))]
-    rows = [named_target(one["row"]) for one in made]
+    here = [named_target(one["row"]) for one in made]
+    rows = recorded("adaptation", here) + here
     summary = []
     for gap, family, method in sorted({(row["gap"], row["family"], row["method"]) for row in rows}):
         some = [r for r in rows if (r["gap"], r["family"], r["method"]) == (gap, family, method)]
@@ -250,15 +264,23 @@ def write(work: Path, space: Space, keep: bool) -> None:
         table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
         pq.write_table(table, record.RESULTS / "adaptation.parquet")
         pa.csv.write_csv(table, record.RESULTS / "adaptation.csv")
-        pq.write_table(pa.Table.from_pylist(list(lines(made))), record.RESULTS / "adaptation_curves.parquet")
+        points = [*recorded("adaptation_curves", here), *lines(made)]
+        pq.write_table(pa.Table.from_pylist(points), record.RESULTS / "adaptation_curves.parquet")
     seconds = round(sum(r["cpu_seconds"] for r in rows), 1)
     result = {"space": space.model_dump(mode="json"), "cells": len(rows), "cpu_seconds": seconds, "summary": summary}
     record.write("adaptation", result, keep=keep)
 
 
+def recorded(name: str, here: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a recorded table whose cells are none of these."""
+    known = {tuple(row[key] for key in CELL) for row in here}
+    found = pq.read_table(record.RESULTS / f"{name}.parquet").to_pylist()
+    return [row for row in found if tuple(row[key] for key in CELL) not in known]
+
+
 def of_all_classes(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of a task of three classes, the area of all pairs of stamp and class (micro average), and the accuracy."""
-    if "auc_3_classes" not in rows[0]:
+    if rows[0].get("auc_3_classes") is None:
         return {}
     found = {}
     for key in ("auc", "accuracy"):
@@ -285,7 +307,7 @@ def rounded(value: Any) -> float:
 def lines(made: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Loss and ROC curves of all cells, and features of those of the first seed, a row per point."""
     for one in made:
-        cell = {k: one["row"][k] for k in ("gap", "family", "method", "seed")}
+        cell = {k: one["row"][k] for k in CELL}
         for epoch, row in enumerate(one["curves"]["history"]):
             for number in ("loss", "source_loss", "align_loss", "val_loss", "domain_auc", "target_auc", "auc"):
                 if row.get(number) is not None:

@@ -25,15 +25,15 @@ from lenspipe.learn.sweep.space import grid
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Data sets and states of trainings.")
 @click.option("--model", "family", default="timm:resnet18", show_default=True, help="A family of the sweep.")
-@click.option("--epochs", default=8, show_default=True)
+@click.option("--steps", default=3200, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @record.keep_option
-def main(work: Path, family: str, epochs: int, seed: int, keep: bool) -> None:
+def main(work: Path, family: str, steps: int, seed: int, keep: bool) -> None:
     """Train with and without the residual, and record each."""
     queue, space = read_queue()
     data = next(one for one in queue.data if one.recipe == "model-f")
     trial = next(one for one in grid(space) if one.family == family and one.settings.sampling.fraction == 1.0)
-    rung = dataclasses.replace(RUNGS[0], epochs=epochs)
+    rung = dataclasses.replace(RUNGS[1], steps=steps)
     name = family.replace(":", "-")
     found = {}
     for shown, more in (("plain", {}), ("residual", {"input.smooth_residual": True})):

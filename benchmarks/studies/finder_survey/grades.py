@@ -12,6 +12,8 @@ Models named by ``--beside`` are judged alone and averaged with each training, a
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,28 @@ def sky_of(real: Path, model: str, *, seed: int, passes: int) -> Sky:
     return Sky(warps, grade, galaxies, np.stack(arcs), truth)
 
 
-def scored(model: str, sky: Sky) -> dict[str, NDArray[np.float64]]:
-    """Logits in standard deviations of those of KiDS galaxies."""
+def kept_sky(file: Path, real: Path, model: str, *, seed: int, passes: int) -> Sky:
+    """`sky_of`, kept in a file: painting and searching the rows takes longer than scoring them."""
+    if not file.exists():
+        sky = sky_of(real, model, seed=seed, passes=passes)
+        np.savez(
+            file,
+            warps=sky.warps,
+            grade=sky.grade,
+            galaxies=sky.galaxies,
+            arcs=sky.arcs,
+            truth=json.dumps(sky.truth),
+            of=[seed, passes],
+        )
+    with np.load(file) as stored:
+        if stored["of"].tolist() != [seed, passes]:
+            raise click.UsageError(f"{file} holds arcs of another seed or number of passes")
+        truth = json.loads(str(stored["truth"]))
+        return Sky(stored["warps"], stored["grade"], stored["galaxies"], stored["arcs"], truth)
+
+
+def scored(model: str, sky: Sky, *, turns: bool = False) -> dict[str, NDArray[np.float64]]:
+    """Logits in standard deviations of those of KiDS galaxies; with ``turns``, means over eight turns and mirrors."""
     predictor = Predictor(find_model(model))
     card = predictor.card
     warps, scale = sky.warps, CFHTLS_SCALE_ARCSEC
@@ -86,13 +108,26 @@ def scored(model: str, sky: Sky) -> dict[str, NDArray[np.float64]]:
         side = int(warps.shape[-1] * scale / card.pixel_scale_arcsec) | 1
         warps = np.stack([to_grid(stamp, scale, side, card.pixel_scale_arcsec) for stamp in warps])
         scale = card.pixel_scale_arcsec
+    shown = {"warps": warps, "galaxies": sky.galaxies, "arcs": sky.arcs}
     found = {
-        "warps": logits(predictor, warps, scale),
-        "galaxies": logits(predictor, sky.galaxies, KIDS_SCALE_ARCSEC),
-        "arcs": logits(predictor, sky.arcs, KIDS_SCALE_ARCSEC),
+        name: np.mean(
+            [
+                logits(predictor, one, scale if name == "warps" else KIDS_SCALE_ARCSEC)
+                for one in (turned(stamps) if turns else (stamps,))
+            ],
+            axis=0,
+        )
+        for name, stamps in shown.items()
     }
     middle, spread = np.median(found["galaxies"]), found["galaxies"].std()
     return {name: (values - middle) / spread for name, values in found.items()}
+
+
+def turned(stamps: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Stamps ``(n, band, y, x)`` in their eight turns and mirrors, as they are first."""
+    for mirrored in (stamps, stamps[..., ::-1]):
+        for quarter in range(4):
+            yield np.ascontiguousarray(np.rot90(mirrored, quarter, axes=(2, 3)))
 
 
 def kids_of(scores: dict[str, NDArray[np.float64]], sky: Sky) -> dict[str, Any]:

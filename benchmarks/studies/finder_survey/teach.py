@@ -39,6 +39,7 @@ from lenspipe.toml import Table, put_over
 
 Scores = dict[str, NDArray[np.float64]]
 N_DRAW = 2000
+N_SHOWING = 4
 ALL = "all"
 """Instead of a fold's number: the training that sees every candidate; only KiDS judges that."""
 
@@ -58,6 +59,8 @@ class Setting(Table):
     """Part of each class that is graded."""
     learning_rate: float = 5e-4
     """Peak rate."""
+    between: bool = False
+    """Whether candidates graded between take part: as lenses in the part of four showings that their grade says."""
 
     def finder_settings(self) -> FinderSettings:
         """As `lenspipe finder` takes them: two epochs, one core."""
@@ -89,6 +92,21 @@ class Judge:
     def poor(self) -> NDArray[np.bool_]:
         """Look-alikes."""
         return np.isclose(self.sky.grade, NONLENS)
+
+    def shown(self, between: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """
+        Candidates that a training is shown and as what: lenses and look-alikes, or all of them, four times each.
+
+        Those graded between are lenses in as many of the four as their grade lies above that of look-alikes.
+        """
+        if not between:
+            sure = np.flatnonzero(self.good | self.poor)
+            return sure, self.good[sure]
+        part = np.clip((self.sky.grade - NONLENS) / (LENS_FROM - NONLENS), 0, 1)
+        every = np.flatnonzero(self.sky.grade >= NONLENS - 0.01)
+        number = np.tile(np.arange(N_SHOWING), len(every))
+        shown = np.repeat(every, N_SHOWING)
+        return shown, number < np.round(N_SHOWING * part[shown])
 
     def area(self, score: NDArray[np.float64]) -> dict[str, Any]:
         """Area between lenses and look-alikes."""
@@ -130,11 +148,11 @@ def soup(base: str, models: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def scores_of(model: Path, sky: Sky, tag: str) -> Scores:
-    """Scores of a training's checkpoint, kept beside it."""
-    kept = model.parent / f"{model.name}-scores-{tag}.npz"
+def scores_of(model: Path, sky: Sky, tag: str, *, turns: bool = False) -> Scores:
+    """Scores of a training's checkpoint, kept beside it; with ``turns``, means over eight turns and mirrors."""
+    kept = model.parent / f"{model.name}-scores-{tag}{'-turned' if turns else ''}.npz"
     if not kept.exists():
-        np.savez(kept, **scored(str(model), sky))  # type: ignore[arg-type]
+        np.savez(kept, **scored(str(model), sky, turns=turns))  # type: ignore[arg-type]
     with np.load(kept) as stored:
         return dict(stored)
 
@@ -159,7 +177,6 @@ def judged(
     spec = StampSet.open(painted).images["image"]
     sky, fold = judge.sky, judge.fold
     grid = np.stack([to_grid(s, CFHTLS_SCALE_ARCSEC, spec.size_px, spec.pixel_scale_arcsec) for s in sky.warps])
-    sure = np.flatnonzero(judge.good | judge.poor)
     base = others[Path(setting.base).name]
     held: dict[str, list[NDArray[np.float64]]] = {}
     kids: dict[str, list[dict[str, Any]]] = {}
@@ -168,9 +185,10 @@ def judged(
     for seed in seeds:
         own: dict[str, NDArray[np.float64]] = {}
         for number in (*range(int(fold.max()) + 1), ALL):
-            split = tuple("test" if fold[k] == number else "train" for k in sure)
-            names = tuple(f"warps-{k}" for k in sure)
-            graded = Graded(grid[sure], judge.good[sure], names, ("cfhtls",) * len(sure), split)
+            shown, is_lens = judge.shown(setting.between)
+            split = tuple("test" if fold[k] == number else "train" for k in shown)
+            names = tuple(f"warps-{k}" for k in shown)
+            graded = Graded(grid[shown], is_lens, names, ("cfhtls",) * len(shown), split)
             out = work / setting.name / f"seed-{seed}" / f"fold-{number}"
             model = taught(painted, setting.base, graded, out, setting.finder_settings(), seed)
             trained.setdefault(number, []).append(model)

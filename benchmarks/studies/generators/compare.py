@@ -5,7 +5,8 @@ Generators of six families on small stamps: their gates, and the same classifier
 
 Whatever is done is kept in WORK, and the same command resumes: the stamps, a classifier whose features describe them,
 a generator per family with its gates, then generators of a part of the training stamps alone, whose stamps a classifier
-of the same part is given as well. Writes `results/generators.json`.
+of the same part is given as well. Writes what WORK has, over what is recorded of the others, to
+`results/generators.json`.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ HELPING = {"diffusion": Trial({"width": 16}, 3e-3, 800, GALAXY), "conditional": 
 VALIDATION = "validation-"
 """Before the names of gates on the validation split, of which no training learns: another draw of stamps and noise."""
 PARTS, SEEDS = (0.01, 0.1), (1, 2, 3)
+HELPED = ("part", "seed", "given")
 N_MADE = 600
 CLASSIFIER = {"model": {"width": 8, "dropout": 0.0}, "optim": {"epochs": 4, "learning_rate": 3e-3, "threads": 1}}
 
@@ -118,9 +120,13 @@ def main(
     elif not finished:
         _make(out, count, shorter, () if helping else families or tuple(FAMILIES), helping or not families, minutes)
     kept = {file.stem: _kept(file) for file in sorted(out.glob("*.json")) if not file.stem.startswith("help-")}
-    gates = {name: gate for name, gate in kept.items() if not name.startswith(VALIDATION)}
-    others = {name.removeprefix(VALIDATION): gate for name, gate in kept.items() if name not in gates}
+    before = json.loads((record.RESULTS / "generators.json").read_text())["result"]
+    here = {name: gate for name, gate in kept.items() if not name.startswith(VALIDATION)}
+    gates = before["families"] | here
+    others = before["validation"] | {n.removeprefix(VALIDATION): gate for n, gate in kept.items() if n not in here}
     helped = [_kept(file) for file in sorted(out.glob("help-*.json"))]
+    known = [tuple(row[key] for key in HELPED) for row in helped]
+    helped = [row for row in before["help"] if tuple(row[key] for key in HELPED) not in known] + helped
     passed = sum(_follows(gate) for gate in gates.values())
     aims = [record.at_least("generators that pass memorisation and physics", passed, 1)]
     record.write(

@@ -3,7 +3,7 @@ Tables and pictures of `docs/results/generators.md`: the record, and stamps of a
 
     python -m benchmarks.studies.generators.figures [--work WORK]
 
-Prints the tables; with the folder of `compare` draws `docs/img/generators.png`, stamps of every generator.
+Prints the tables; with the folder of `compare` draws `docs/img/generators.png`, or another, stamps of its generators.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def sheet(rows: dict[str, NDArray[np.float32]]) -> Figure:
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path, exists=True), default=None, help="Folder of `compare`.")
-def main(work: Path | None) -> None:
+@click.option("--name", default="generators", show_default=True, help="Name of the picture.")
+def main(work: Path | None, name: str) -> None:
     """Print the tables, and draw."""
     found = json.loads((record.RESULTS / "generators.json").read_text())["result"]
     families = found["families"]
@@ -102,8 +103,9 @@ def main(work: Path | None) -> None:
     if work is not None:
         rows = {"simulated lens": first(work / "stamps", "lens", "test")}
         for family in found["families"]:
-            rows[f"{family}: lens"] = first(work / f"{family}-made", "lens", None)
-        write_png(IMAGES / "generators.png", picture(sheet(rows)))
+            if (work / f"{family}-made").exists():
+                rows[f"{family}: lens"] = first(work / f"{family}-made", "lens", None)
+        write_png(IMAGES / f"{name}.png", picture(sheet(rows)))
 
 
 if __name__ == "__main__":

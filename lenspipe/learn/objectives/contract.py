@@ -172,6 +172,7 @@ class Objective(ABC):
             q=settings.q,
             standardise=settings.standardise,
             smooth_residual=settings.smooth_residual,
+            high_pass_px=settings.high_pass_px,
         )
 
     def shape(self, card: ModelCard) -> tuple[int, ...]:
