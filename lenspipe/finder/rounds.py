@@ -132,6 +132,7 @@ def settings_for(settings: FinderSettings, name: str, bands: Sequence[str], base
             "q": card.stretch.q,
             "mix": card.stretch.mix,
             "standardise": card.stretch.standardise,
+            "smooth_residual": card.stretch.smooth_residual,
             "high_pass_px": card.stretch.high_pass_px,
             "scale_tolerance": card.scale_tolerance,
             "scale_range": (

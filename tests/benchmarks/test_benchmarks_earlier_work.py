@@ -13,10 +13,10 @@ def result(name):
 
 
 def adapted(method):
-    """Mean area over the seeds."""
+    """Mean area of three classes over the seeds."""
     with (RESULTS / "adaptation.csv").open() as stream:
         areas = [
-            float(row["auroc"])
+            float(row["auc_3_classes"])
             for row in csv.DictReader(stream)
             if (row["gap"], row["family"], row["method"]) == ("instruments", "small-cnn", method)
         ]

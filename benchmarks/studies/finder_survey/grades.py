@@ -81,6 +81,7 @@ def sky_of(real: Path, model: str, *, seed: int, passes: int) -> Sky:
 
 def kept_sky(file: Path, real: Path, model: str, *, seed: int, passes: int) -> Sky:
     """`sky_of`, kept in a file: painting and searching the rows takes longer than scoring them."""
+    of = [str(seed), str(passes), model]
     if not file.exists():
         sky = sky_of(real, model, seed=seed, passes=passes)
         np.savez(
@@ -90,11 +91,11 @@ def kept_sky(file: Path, real: Path, model: str, *, seed: int, passes: int) -> S
             galaxies=sky.galaxies,
             arcs=sky.arcs,
             truth=json.dumps(sky.truth),
-            of=[seed, passes],
+            of=of,
         )
     with np.load(file) as stored:
-        if stored["of"].tolist() != [seed, passes]:
-            raise click.UsageError(f"{file} holds arcs of another seed or number of passes")
+        if stored["of"].tolist() != of:
+            raise click.UsageError(f"{file} holds arcs of another seed, number of passes or model")
         truth = json.loads(str(stored["truth"]))
         return Sky(stored["warps"], stored["grade"], stored["galaxies"], stored["arcs"], truth)
 
