@@ -134,6 +134,8 @@ def settings_for(settings: FinderSettings, name: str, bands: Sequence[str], base
             "standardise": card.stretch.standardise,
             "smooth_residual": card.stretch.smooth_residual,
             "high_pass_px": card.stretch.high_pass_px,
+            "high_pass_beside": card.stretch.high_pass_beside,
+            "channel_scales": card.stretch.channel_scales,
             "scale_tolerance": card.scale_tolerance,
             "scale_range": (
                 card.min_scale_arcsec / card.pixel_scale_arcsec,

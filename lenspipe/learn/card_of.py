@@ -12,12 +12,14 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.objectives.contract import Objective
 from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSettings
 from lenspipe.learn.truth import TURNING, Truth
-from lenspipe.nn.card import ModelCard
+from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.preprocess import network_input, surface_brightness
+from lenspipe.nn.smooth_lens import with_residual
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import ImageSpec, StampSet
 
 N_NOISE = 256
-"""Stamps whose noise is measured."""
+"""Stamps whose noise, and the spread of whose channels, are measured."""
 
 
 def choose_image(data: StampSet, settings: InputSettings) -> tuple[str, ImageSpec]:
@@ -142,3 +144,28 @@ def make_card(
         )
     except ValidationError as error:
         raise ConfigError(f"the settings do not make a model: {error.errors()[0]['msg']}") from error
+
+
+def with_channel_scales(card: ModelCard, stamps_njy: NDArray[np.float32], pixel_scale_arcsec: float) -> ModelCard:
+    """
+    The card with one over each channel's standard deviation in some stamps ``(n, band, y, x)`` as its scale.
+
+    Raises
+    ------
+    ConfigError
+        The stretch scales each stamp by itself.
+    DataError
+        A channel is the same everywhere.
+    """
+    size = card.stamp_px
+    sky = np.stack([surface_brightness(one, pixel_scale_arcsec, size_px=size, card=card) for one in stamps_njy])
+    shown = network_input(with_residual(sky) if card.stretch.smooth_residual else sky, card.stretch)
+    spreads = shown.std(axis=(0, 2, 3), dtype=np.float64)
+    if not (spreads > 0).all():
+        raise DataError("a channel is the same in all stamps: it has no scale to be measured", n=len(stamps_njy))
+    scales = tuple(float(f"{1 / spread:.6g}") for spread in spreads)
+    try:
+        stretch = Stretch(**card.stretch.model_dump() | {"channel_scales": scales})
+    except ValidationError as error:
+        raise ConfigError(f"the settings do not make a model: {error.errors()[0]['msg']}") from error
+    return card.model_copy(update={"stretch": stretch})

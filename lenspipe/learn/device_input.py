@@ -48,7 +48,10 @@ def device_input(surface_brightness: Tensor, stretch: Stretch) -> Tensor:
         out = alpha * x
     if stretch.high_pass_px:
         rows, columns = (torch.tensor(low_pass(n, stretch.high_pass_px), device=x.device) for n in out.shape[-2:])
-        out = out - rows @ out @ columns.T
+        sharp = out - rows @ out @ columns.T
+        out = torch.cat([out, sharp], dim=-3) if stretch.high_pass_beside else sharp
+    if stretch.channel_scales is not None:
+        out = out * torch.tensor(stretch.channel_scales, dtype=torch.float32, device=out.device)[:, None, None]
     if stretch.standardise:
         axes = (-3, -2, -1)
         spread = out.std(dim=axes, keepdim=True, correction=0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.learn.card_of import N_NOISE, augmentation, choose_image, make_card, noise_levels
+from lenspipe.learn.card_of import N_NOISE, augmentation, choose_image, make_card, noise_levels, with_channel_scales
 from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.objectives.contract import Objective
 from lenspipe.learn.settings import AugmentSettings, TrainSettings
@@ -161,6 +161,8 @@ def make_job(
     if isinstance(data, JoinedStamps):
         training["data_sets"] = _data_sets(data, truth)
     card = make_card(settings.name or Path(out).name, model, objective, spec, truth, settings, noise, training)
+    if settings.input.channel_scales == "measured":
+        card = with_channel_scales(card, stamps, spec.pixel_scale_arcsec)
     return TrainJob(
         out=str(out),
         seed=seed,

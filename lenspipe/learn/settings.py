@@ -70,6 +70,11 @@ class InputSettings(Table):
     high_pass_px: float = Field(default=0.0, ge=0)
     """Sigma of a Gaussian; what it blurs is taken off after the stretch, so that faint structure is not drowned by what
     is smooth: for substructure in lenses. 0: as it is."""
+    high_pass_beside: bool = False
+    """Whether the channels as they are come as well, before those less their blur."""
+    channel_scales: tuple[float, ...] | Literal["measured"] | None = None
+    """Multiplier of each channel after all else; `measured`: one over its standard deviation in training stamps. To a
+    network a channel counts as much as it varies, so a faint one beside a bright one is learnt late without."""
     features: tuple[str, ...] = ()
     """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
 
@@ -369,7 +374,7 @@ class TrainSettings(Table):
         )
         if not self.labels.normal:
             whole["labels"] = {k: v for k, v in whole["labels"].items() if k != "normal"}
-        later = ("smooth_residual", "high_pass_px")
+        later = ("smooth_residual", "high_pass_px", "high_pass_beside", "channel_scales")
         whole["input"] = {k: v for k, v in whole["input"].items() if k not in later or v}
         if not self.sampling.one_sided_surveys:
             whole["sampling"] = {k: v for k, v in whole["sampling"].items() if k != "one_sided_surveys"}

@@ -105,5 +105,7 @@ def as_seen(card: ModelCard, settings: TrainSettings) -> TrainSettings:
         standardise=stretch.standardise,
         smooth_residual=stretch.smooth_residual,
         high_pass_px=stretch.high_pass_px,
+        high_pass_beside=stretch.high_pass_beside,
+        channel_scales=stretch.channel_scales,
     )
     return settings.model_copy(update={"input": seen})

@@ -47,24 +47,35 @@ class Stretch(Table):
     """Whether a further channel per band has what a fitted smooth lens leaves (`lenspipe.nn.smooth_lens`)."""
     high_pass_px: float = Field(default=0.0, ge=0)
     """Sigma of a Gaussian; each channel, stretched, less its blur by it. 0: as it is."""
+    high_pass_beside: bool = False
+    """Whether the channels as they are come first and those less their blur after them."""
+    channel_scales: tuple[float, ...] | None = None
+    """Multiplier of each channel, last of all; null: none."""
 
     @model_validator(mode="after")
     def _of_bands(self) -> Stretch:
         if self.smooth_residual and (self.mix is not None or self.name == "humvi"):
             raise ValueError("smooth_residual is of single bands: it goes with neither mix nor humvi")
+        if self.high_pass_beside and not self.high_pass_px:
+            raise ValueError("high_pass_beside needs high_pass_px")
+        if self.channel_scales is not None:
+            if self.standardise:
+                raise ValueError("standardise scales each stamp: it does not go with channel_scales")
+            if len(self.channel_scales) != self.n_channel:
+                raise ValueError(f"{len(self.channel_scales)} channel_scales for {self.n_channel} channels")
         return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What came later is left out where it is not used, so that older cards keep their digests."""
-        later = ("smooth_residual", "high_pass_px")
+        later = ("smooth_residual", "high_pass_px", "high_pass_beside", "channel_scales")
         return {key: value for key, value in handler(self).items() if key not in later or value}
 
     @property
     def n_channel(self) -> int:
         """Channels that it makes of the bands."""
         once = len(self.mix) if self.mix is not None else len(self.band_scales)
-        return 2 * once if self.smooth_residual else once
+        return once * (1 + self.smooth_residual) * (1 + self.high_pass_beside)
 
 
 class TrainingSet(Table):

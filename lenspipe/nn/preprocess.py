@@ -46,8 +46,10 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
     ``asinh(alpha q x) / q``, ``log`` is ``sign(x) log(1 + alpha q |x|) / q``, ``linear`` is ``alpha x``, ``sqrt`` is
     ``2 alpha sign(x) (sqrt(1 + q |x|) - 1) / q``, after which noise whose variance goes as ``1 + q x`` is alike
     everywhere. All have the slope alpha at zero, and only ``humvi`` clips. ``high_pass_px`` then takes off each
-    channel's own blur (`low_pass`). With ``smooth_residual`` the bands are followed by what smooth lenses leave of them
-    (`lenspipe.infer.prepare.input_of` sees to it), which are scaled and stretched likewise.
+    channel's own blur (`low_pass`); with ``high_pass_beside`` the channels as they are stay, before those. Each channel
+    is multiplied by its number in ``channel_scales`` at the end. With ``smooth_residual`` the bands are followed by
+    what smooth lenses leave of them (`lenspipe.infer.prepare.input_of` sees to it), which are scaled and stretched
+    likewise.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
     >>> network_input(np.ones((2, 1, 1)), rule).round(4)
     array([[[0.1494]]], dtype=float32)
     """
-    if stretch.smooth_residual and surface_brightness.shape[-3] != stretch.n_channel:
+    if stretch.smooth_residual and surface_brightness.shape[-3] != 2 * len(stretch.band_scales):
         raise ModelError("the model takes bands and what smooth lenses leave of them", got=surface_brightness.shape[-3])
     scales = np.tile(np.asarray(stretch.band_scales, np.float32), 1 + stretch.smooth_residual)
     if stretch.mix is None and stretch.name == "humvi":
@@ -83,7 +85,10 @@ def network_input(surface_brightness: NDArray[np.floating], stretch: Stretch) ->
         out = _stretched(scaled, stretch)
     if stretch.high_pass_px:
         rows, columns = (low_pass(side, stretch.high_pass_px) for side in out.shape[-2:])
-        out = out - np.matmul(np.matmul(rows, out), columns.T)
+        sharp = out - np.matmul(np.matmul(rows, out), columns.T)
+        out = np.concatenate([out, sharp], axis=-3) if stretch.high_pass_beside else sharp
+    if stretch.channel_scales is not None:
+        out = out * np.asarray(stretch.channel_scales, np.float32)[:, None, None]
     if stretch.standardise:
         axes = (-3, -2, -1)
         spread = out.std(axis=axes, keepdims=True)
@@ -130,13 +135,13 @@ def demand_inverse(stretch: Stretch) -> None:
     if stretch.name == "humvi" or stretch.mix is not None or _forgets(stretch):
         raise ConfigError(
             "this stretch cannot be undone: a generator takes asinh, log, sqrt or linear, without mix, standardise, "
-            "smooth_residual or high_pass_px",
+            "smooth_residual, high_pass_px or channel_scales",
             stretch=stretch.name,
         )
 
 
 def _forgets(stretch: Stretch) -> bool:
-    return bool(stretch.standardise or stretch.smooth_residual or stretch.high_pass_px)
+    return bool(stretch.standardise or stretch.smooth_residual or stretch.high_pass_px or stretch.channel_scales)
 
 
 def stretch_inverse(stretched: NDArray[np.floating], stretch: Stretch) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from lenspipe.infer.committee import dihedral_view
@@ -14,13 +15,16 @@ from lenspipe.learn.settings import AugmentSettings
 from lenspipe.nn.card import Stretch
 from lenspipe.nn.preprocess import network_input, stretch_inverse
 
+BESIDE = {"high_pass_px": 1.5, "high_pass_beside": True}
 MIX = ((0.5, 0.5, 0.0), (0.0, 0.3, 0.7))
 
 
 @pytest.mark.parametrize("name", ["humvi", "asinh", "log", "sqrt", "linear"])
 @pytest.mark.parametrize("mix", [None, MIX])
-@pytest.mark.parametrize("more", [{}, {"standardise": True}, {"high_pass_px": 1.5}])
+@pytest.mark.parametrize("more", [{}, {"standardise": True}, {"high_pass_px": 1.5}, BESIDE])
 def test_the_input_equals_the_one_of_scoring(rng, name, mix, more):
+    if more is BESIDE:
+        more = BESIDE | {"channel_scales": tuple(range(1, 1 + 2 * len(mix or "gri")))}
     rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, **more)
     sky = (rng.normal(0, 30, (4, 3, 11, 11)) * rng.lognormal(0, 2, (4, 1, 1, 1))).astype(np.float32)
     np.testing.assert_allclose(
@@ -36,6 +40,27 @@ def test_less_its_blur_what_is_flat_is_nothing_and_a_point_stays(rng):
     np.testing.assert_allclose(
         network_input(point, rule), point - gaussian_filter(point, (0, 1.5, 1.5), truncate=5), atol=1e-4
     )
+
+
+def test_what_is_less_its_blur_comes_after_the_channels_as_they_are(rng):
+    rule = Stretch(name="asinh", band_scales=(0.3, 0.2), alpha=0.1, q=0.8)
+    sky = rng.normal(0, 30, (2, 9, 9)).astype(np.float32)
+    both = network_input(sky, rule.model_copy(update=BESIDE | {"channel_scales": (1.0, 2.0, 3.0, 4.0)}))
+    alone = network_input(sky, rule), network_input(sky, rule.model_copy(update={"high_pass_px": 1.5}))
+    np.testing.assert_allclose(both, np.concatenate(alone) * np.array([1, 2, 3, 4])[:, None, None], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"high_pass_beside": True}, "high_pass_px"),
+        (BESIDE | {"channel_scales": (1.0, 2.0)}, "2 channel_scales for 4 channels"),
+        ({"standardise": True, "channel_scales": (1.0, 2.0)}, "standardise"),
+    ],
+)
+def test_channels_that_contradict_themselves_are_refused(more, said):
+    with pytest.raises(ValidationError, match=said):
+        Stretch(name="asinh", band_scales=(0.3, 0.2), alpha=0.1, q=0.8, **more)
 
 
 @pytest.mark.parametrize("name", ["asinh", "log", "sqrt", "linear"])

@@ -13,6 +13,7 @@ from lenspipe.learn.card_of import noise_levels
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
+from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet, image_array
 
 
@@ -36,6 +37,20 @@ def test_noise_is_measured_around_the_galaxy(rng):
     assert noise_levels(stamps, ("r",), 0.5)[0] == pytest.approx(8.0, rel=0.03)
     with pytest.raises(DataError, match=r"no noise.*band='r'"):
         noise_levels(np.zeros((3, 1, 9, 9)), ("r",), 0.5)
+
+
+def test_channels_are_brought_to_one_spread(toy_stamps):
+    shown = {"stretch": "sqrt", "high_pass_px": 1.0, "high_pass_beside": True, "channel_scales": "measured"}
+    card = job(toy_stamps, input=shown).card
+    data = StampSet.open(toy_stamps)
+    stamps = data.read_images(split="train")
+    spreads = network_input(stamps / 0.04, card.stretch).std(axis=(0, 2, 3))
+    np.testing.assert_allclose(spreads, np.ones(4), rtol=0.1)
+    bare = network_input(stamps / 0.04, card.stretch.model_copy(update={"channel_scales": None}))
+    assert bare.std(axis=(0, 2, 3))[:2].min() > 1.5 * bare.std(axis=(0, 2, 3))[2:].max()  # they differed before
+    assert card.n_channel == 4
+    with pytest.raises(ConfigError, match="standardise scales each stamp"):
+        job(toy_stamps, input={"standardise": True, "channel_scales": "measured"})
 
 
 def test_classes_and_targets_go_to_the_card(toy_stamps):

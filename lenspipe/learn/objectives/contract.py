@@ -173,6 +173,8 @@ class Objective(ABC):
             standardise=settings.standardise,
             smooth_residual=settings.smooth_residual,
             high_pass_px=settings.high_pass_px,
+            high_pass_beside=settings.high_pass_beside,
+            channel_scales=None if settings.channel_scales == "measured" else settings.channel_scales,
         )
 
     def shape(self, card: ModelCard) -> tuple[int, ...]:
