@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks import record
-from benchmarks.studies.dark_matter.ladder import RUNGS, climb, judged_on, stamps_of
+from benchmarks.studies.dark_matter.ladder import SINGLE, climb, judged_on, stamps_of
 from benchmarks.studies.dark_matter.queue import read_queue
 from lenspipe.learn.sweep.space import grid
 
@@ -33,13 +33,13 @@ def main(work: Path, family: str, steps: int, seed: int, keep: bool) -> None:
     queue, space = read_queue()
     data = next(one for one in queue.data if one.recipe == "model-f")
     trial = next(one for one in grid(space) if one.family == family and one.settings.sampling.fraction == 1.0)
-    rung = dataclasses.replace(RUNGS[1], steps=steps)
+    rung = dataclasses.replace(SINGLE[1], steps=steps)
     name = family.replace(":", "-")
     found = {}
     for shown, more in (("plain", {}), ("residual", {"input.smooth_residual": True})):
         out = work / "residual" / f"{name}-{shown}-{seed}"
         found[shown] = climb(trial, stamps_of(data, rung, work), rung, out, None, seed, more)
-        found[shown]["test_of_the_last"] = judged_on(out, stamps_of(data, RUNGS[-1], work))
+        found[shown]["test_of_the_last"] = judged_on(out, stamps_of(data, SINGLE[-1], work))
         result = {"recipe": "model-f", "family": family, "seed": seed, "trained": found}
         record.write(f"dark_matter_residual_model-f_{name}_{seed}", result, keep=keep)
 
