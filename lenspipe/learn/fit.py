@@ -18,7 +18,18 @@ from lenspipe.learn.losses import Tensors
 from lenspipe.learn.players import Player, Seat, Turn
 from lenspipe.learn.settings import OptimSettings, less_is_better
 
-__all__ = ["Batch", "FitState", "Player", "Turn", "best_epoch", "fit", "learning_rate_at", "read_state", "stops", "write_state"]
+__all__ = [
+    "Batch",
+    "FitState",
+    "Player",
+    "Turn",
+    "best_epoch",
+    "fit",
+    "learning_rate_at",
+    "read_state",
+    "stops",
+    "write_state",
+]
 
 Batch = dict[str, NDArray[Any]]
 """Arrays of a batch by name; ``image`` is what the network takes, ``label`` or ``target`` what it is held to."""
@@ -104,9 +115,7 @@ def fit(
         restore(state, seats)
     look_every = CHECK_EVERY_GPU if device.type == "cuda" else CHECK_EVERY_CPU
     total = optim.epochs * steps
-    while state.epoch < optim.epochs and not stops(
-        state.history, optim.monitor, optim.patience, patient_from
-    ):
+    while state.epoch < optim.epochs and not stops(state.history, optim.monitor, optim.patience, patient_from):
         epoch = state.epoch
         torch.manual_seed(1_000_003 * seed + epoch + 7919 * rank)
         for seat in seats:

@@ -113,14 +113,15 @@ def guard(
     """
     Whether the target is better served than by the source alone, on the labels that were kept to judge.
 
-    Before is the last epoch without adaptation, after the finished model, of epoch ``kept`` (from 0). They differ where their difference is larger
-    than both half intervals in quadrature, which is careful: both are measured on the same stamps.
+    Before is the last epoch without adaptation, after the finished model, of epoch ``kept`` (from 0). They differ where
+    their difference is larger than both half intervals in quadrature, which is careful: both are measured on the same
+    stamps.
 
     Returns
     -------
     dict
-        ``verdict`` (``better``, ``worse``, ``no difference``, ``not adapted``, ``not judged``), ``said`` in words, ``before`` and
-        ``after`` with intervals.
+        ``verdict`` (``better``, ``worse``, ``no difference``, ``not adapted``, ``not judged``), ``said`` in words,
+        ``before`` and ``after`` with intervals.
     """
     name = f"target_{metric}"
     keys = (name, f"{name}_low", f"{name}_high")
