@@ -212,6 +212,9 @@ def test_labels_of_the_target_choose_no_epoch_and_a_target_needs_a_method(skies,
         job("supervised")
     with pytest.raises(ConfigError, match="no epoch is left to adapt"):
         job("mmd", optim={"epochs": 1})
+    with pytest.raises(ConfigError, match="the target is the data that labels are read from"):
+        make_job(skies[0], "small-cnn", "find", tmp_path, settings_of(skies[0], "coral"), seed=1)
+    assert TrainSettings.model_validate({"adapt": {"target": "s3://b/x"}}).adapt.target == "s3://b/x"
     assert Path(TrainSettings.model_validate({"adapt": {"target": "x"}}).adapt.target).is_absolute()
     with pytest.raises(ConfigError, match="--target FOLDER"):
         make_job(skies[0], "small-cnn", "find", tmp_path, TrainSettings(method="coral"), seed=1)

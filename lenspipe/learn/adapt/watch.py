@@ -134,7 +134,10 @@ def guard(
         [float(row[key]) for key in keys if row.get(key) is not None] for row in (history[from_epoch - 1], measured)
     )
     if len(before) + len(after) < 2 * len(keys):
-        return {"verdict": "not judged", "said": "the target has too few labelled validation stamps to judge"}
+        return {
+            "verdict": "not judged",
+            "said": "the target's validation labels are too few, or not of every class, to judge",
+        }
     half = np.hypot(before[2] - before[1], after[2] - after[1]) / 2
     change = after[0] - before[0]
     verdict = "no difference" if abs(change) <= half else "better" if change > 0 else "worse"
