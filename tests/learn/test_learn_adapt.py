@@ -191,6 +191,28 @@ def test_an_equivariant_family_adapts_and_a_killed_adversarial_training_resumes_
     assert (tmp_path / "whole" / "domains.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("method", ["adda", "wdgrl", "adabn", "adamatch", "self-ensemble", "fine-tune"])
+def test_what_a_method_keeps_beside_the_network_survives_a_kill_to_the_bit(skies, tmp_path, method):
+    """The opponents, the frozen copy of the source, the teacher; before the first step that adapts and after."""
+    labelled = make(tmp_path / "labelled", target=True, seed=2, n=200)
+    settings = settings_of(labelled, method, sampling={"steps_per_epoch": 3}, optim={"epochs": 3})
+
+    def run(out: Path, at: tuple[int, int] | None = None):
+        def kill(epoch, step, history):
+            if (epoch, step) == at:
+                raise KilledError
+
+        train(skies[0], model="small-cnn", task="find", out=out, settings=settings, seed=3, on_step=kill)
+        return load_file(out / "state.safetensors")
+
+    whole = run(tmp_path / "whole")
+    for at in ((1, 1), (2, 1)):
+        with pytest.raises(KilledError):
+            run(tmp_path / f"killed{at[0]}", at)
+        resumed = run(tmp_path / f"killed{at[0]}")
+        assert set(whole) == set(resumed) and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_few_labels_are_read_and_no_more(skies, tmp_path):
     target = make(tmp_path / "labelled", target=True, seed=2)
     settings = settings_of(target, "fine-tune", adapt={"n_label": 7})

@@ -247,7 +247,7 @@ def test_a_published_table_that_says_too_much_or_too_little_is_refused():
 
 
 def areas(**changes):
-    """Areas of a kernel machine that learns 1,200 images of 40 px and tells 600: of all pairs, and of no substructure."""
+    """Areas of a kernel machine that learns 1,200 images and tells 600: of all pairs, and of no substructure."""
     recipe = read_recipe("deeplense-2", changes={"image.0.size_px": 40} | changes)
     table = simulate_rows(recipe, seed=5, items=range(1800))
     labels = np.array(table["label"].to_pylist())
