@@ -89,7 +89,7 @@ def test_a_shipped_space_runs_at_small_size(tmp_path, name, n_trial):
     asked = read_toml(Path(__file__).parents[2] / "jobs" / f"{name}.toml", SweepSpace)
     small = {"base.sampling.batch_size": 8, "base.sampling.steps_per_epoch": 1, "base.optim.epochs": 2}
     small |= {
-        "adaptation": {"base.adapt.target": str(data)},
+        "adaptation": {"base.adapt.target": str(make_stamps(tmp_path / "target", 60, n_part=1, contrast=4.0))},
         "generators": {"base.input.stamp_px": SIZE, "base.generate.watched": 8},
         "anomaly_families": {"base.input.stamp_px": 12, "base.labels.normal": ("lens",)},
     }.get(name, {})
