@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from lenspipe.errors import ConfigError
 from lenspipe.infer.committee import dihedral_view
 from lenspipe.learn.augment_batch import NONE, VIEWS_ONLY, augment_batch, turn
 from lenspipe.learn.device_input import device_input
@@ -19,7 +20,9 @@ MIX = ((0.5, 0.5, 0.0), (0.0, 0.3, 0.7))
 
 @pytest.mark.parametrize("name", ["humvi", "asinh", "log", "sqrt", "linear"])
 @pytest.mark.parametrize("mix", [None, MIX])
-@pytest.mark.parametrize("more", [{}, {"standardise": True}, {"high_pass_px": 1.5}])
+@pytest.mark.parametrize(
+    "more", [{}, {"standardise": True}, {"high_pass_px": 1.5}, {"standardise": True, "high_pass_px": 1.5}]
+)
 def test_the_input_equals_the_one_of_scoring(rng, name, mix, more):
     rule = Stretch(name=name, band_scales=(0.3, 0.2, 0.1), mix=mix, alpha=0.1, q=0.8, **more)
     sky = (rng.normal(0, 30, (4, 3, 11, 11)) * rng.lognormal(0, 2, (4, 1, 1, 1))).astype(np.float32)
@@ -36,6 +39,22 @@ def test_less_its_blur_what_is_flat_is_nothing_and_a_point_stays(rng):
     np.testing.assert_allclose(
         network_input(point, rule), point - gaussian_filter(point, (0, 1.5, 1.5), truncate=5), atol=1e-4
     )
+
+
+def test_the_blur_is_taken_off_before_the_stamp_is_standardised(rng):
+    rule = Stretch(name="asinh", band_scales=(0.3, 0.2), alpha=0.4, q=0.8, high_pass_px=1.5, standardise=True)
+    sky = rng.normal(20, 30, (2, 15, 15)).astype(np.float32)
+    stretched = np.arcsinh(0.4 * 0.8 * sky * np.array([0.3, 0.2])[:, None, None]) / 0.8
+    inside = gaussian_filter(np.ones((15, 15)), 1.5, mode="constant", truncate=12)
+    left = stretched - gaussian_filter(stretched, (0, 1.5, 1.5), mode="constant", truncate=12) / inside
+    np.testing.assert_allclose(network_input(sky, rule), (left - left.mean()) / left.std(), atol=1e-4)
+
+
+@pytest.mark.parametrize("forgets", [{"high_pass_px": 1.5}, {"standardise": True}, {"smooth_residual": True}])
+def test_what_forgets_the_sky_is_not_undone(forgets):
+    rule = Stretch(name="asinh", band_scales=(0.3,), alpha=0.4, q=0.8, **forgets)
+    with pytest.raises(ConfigError, match="stretch cannot be undone"):
+        stretch_inverse(np.zeros((1, 5, 5)), rule)
 
 
 @pytest.mark.parametrize("name", ["asinh", "log", "sqrt", "linear"])

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from lenspipe.learn.job import TrainJob
 
 PATCH_PX = 64
-UNUSED = ("stretch", "band_scales", "alpha", "q", "mix", "standardise", "features", "stamp_px")
+OF_STRETCH = ("stretch", "band_scales", "alpha", "q", "mix", "standardise", "smooth_residual", "high_pass_px")
+UNUSED = (*OF_STRETCH, "features", "stamp_px")
 """Settings of the input that a denoiser has no use for: it takes patches in units of their noise."""
 COLUMNS = ("l1", "huber", "l1_of_input", "huber_of_input", "ratio", "loss")
 """What is kept of each validation pair."""
