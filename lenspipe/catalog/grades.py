@@ -95,6 +95,14 @@ def graded_places(grades: pa.Table) -> dict[tuple[str, str], tuple[float, float]
     }
 
 
+def demand_apart(*, lens_from: float, nonlens_to: float) -> None:
+    """Raise `ConfigError` where a grade would be of a lens and of none."""
+    if not 0 <= nonlens_to < lens_from <= 3:
+        raise ConfigError(
+            "labels need 0 <= grade of no lens < grade of a lens <= 3", lens_from=lens_from, nonlens_to=nonlens_to
+        )
+
+
 def mean_grades(grades: pa.Table, *, lens_from: float, nonlens_to: float) -> pa.Table:
     """
     Mean grade of each candidate and the label that follows.
@@ -118,10 +126,7 @@ def mean_grades(grades: pa.Table, *, lens_from: float, nonlens_to: float) -> pa.
     ConfigError
         ``nonlens_to`` is not below ``lens_from``.
     """
-    if not 0 <= nonlens_to < lens_from <= 3:
-        raise ConfigError(
-            "labels need 0 <= grade of no lens < grade of a lens <= 3", lens_from=lens_from, nonlens_to=nonlens_to
-        )
+    demand_apart(lens_from=lens_from, nonlens_to=nonlens_to)
     rows = []
     key = ("run_id", "candidate_id")
     for (run_id, candidate_id), group in itertools.groupby(grades.to_pylist(), lambda row: tuple(row[k] for k in key)):

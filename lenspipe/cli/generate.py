@@ -42,7 +42,10 @@ def command(
     from lenspipe.nn.card import find_model, verdict
     from lenspipe.simulate.sheet import write_contact_sheet
 
-    asked = Asked(label, dict(_range(text) for text in ranges))
+    numbers = [_range(text) for text in ranges]
+    if len(dict(numbers)) < len(numbers):
+        raise ConfigError("--range names a column twice", got=" ".join(ranges))
+    asked = Asked(label, dict(numbers))
     generator = Generator(find_model(model), device=device, threads=threads)
     with ShownProgress("stamp") as progress:
         progress.stage("Generating", count, 0)

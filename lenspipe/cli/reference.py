@@ -1,7 +1,7 @@
 """
 The pages of ``docs/reference``, written by the code that they describe: ``python -m lenspipe.cli.reference``.
 
-`tests/cli/test_cli_reference.py` fails where a page differs from what this writes.
+`tests/cli/test_cli_settings.py` fails where a page differs from what this writes.
 """
 
 from __future__ import annotations

@@ -40,10 +40,12 @@ def command(
     MODEL is a finder, a classifier or an embedding: its trunk stays, its last layer follows from the examples. The
     folder is what `lenspipe scan --model` takes. Exit code: 0 done, 2 bad request.
     """
+    from lenspipe.catalog.grades import demand_apart
     from lenspipe.finder.settings import GradeSettings
     from lenspipe.finder.shots import finder_of_shots
     from lenspipe.report.page import with_interval
 
+    demand_apart(lens_from=lens_from, nonlens_to=nonlens_to)
     settings = GradeSettings(lens_from=lens_from, nonlens_to=nonlens_to)
     card = finder_of_shots(model, shots, out, run=run, rule=rule, settings=settings)
     found = card.metrics["left_out"]

@@ -108,6 +108,8 @@ def command(
     if form is not None:
         if recipe is None or hosts is not None or source_images is not None:
             raise click.UsageError("--format takes --recipe, and neither --hosts nor --source-images.")
+        if source_half is not None or host_half is not None:
+            raise click.UsageError("--source-half and --hosts-half go with folders that --format does not take.")
         return _export(recipe, count, seed, out, form, resume)
 
     from lenspipe.cli.progress import ShownProgress

@@ -20,6 +20,7 @@ from lenspipe.finder.settings import GradeSettings
 from lenspipe.simulate.on_hosts import to_grid
 from lenspipe.sky.sphere import first_of_each
 from lenspipe.stamps.format import ImageSpec, StampSet
+from lenspipe.stamps.generated import GENERATOR
 from lenspipe.stamps.splits import splits_by_key
 from lenspipe.tables import read_parquet
 
@@ -89,6 +90,8 @@ class GradedFolder:
                 got_arcsec=round(given.size_px * given.pixel_scale_arcsec, 2),
                 want_arcsec=round(side_arcsec, 2),
             )
+        if GENERATOR in data.schema.names and (n := sum(one is not None for one in data.column(GENERATOR))):
+            raise ConfigError("nobody grades stamps that a generator made", data=str(folder), n=n)
         rows = np.flatnonzero([one is not None for one in data.column("label")])
         if not len(rows):
             raise ConfigError(
@@ -150,6 +153,9 @@ def read_graded(
         A file cannot be read or names nothing that is known; all rows lie outside the run; a survey gives lenses
         alone, or nothing but non-lenses.
     """
+    there = [file.resolve() for file in files]
+    if twice := next((file for file, path in zip(files, there, strict=True) if there.count(path) > 1), None):
+        raise ConfigError("graded candidates are named twice, and would count twice", file=str(twice))
     if run is None and (stranger := next((file for file in files if not file.is_dir()), None)):
         raise ConfigError("graded positions are cut from a run: say which", file=str(stranger))
     rows, notes = _rows_of(files, run, settings), []

@@ -17,6 +17,8 @@ from lenspipe.nn.outputs import Generate
 from lenspipe.nn.preprocess import stretch_inverse
 
 STREAM = 97
+BEYOND = 0.05
+"""How far a range may go beyond the numbers that the card keeps of the training, in units of their own range."""
 Array = NDArray[np.float64]
 
 
@@ -27,7 +29,8 @@ class Asked:
     label: str | None = None
     """Their class; drawn as often as in training where None."""
     ranges: Mapping[str, tuple[float, float]] | None = None
-    """Ranges of numbers, uniform; those of a training stamp of the same class where a number is not named."""
+    """Ranges of numbers, uniform, for classes that have them; those of a training stamp of the same class where a
+    number is not named."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Generator(LoadedNetwork):
         if not isinstance(self._module, GeneratorNetwork) or not isinstance(self.card.outputs, Generate):
             raise ModelError("this model makes no stamps: give one of the task generate", model=self.card.name)
         self.outputs = self.card.outputs
+        self._known = {name: self._known_of(1 + k) for k, name in enumerate(self.outputs.targets)}
 
     def check(self, asked: Asked) -> None:
         """Raise `ConfigError` where something is asked that the generator was not taught."""
@@ -85,8 +89,33 @@ class Generator(LoadedNetwork):
                     got=name,
                     known=",".join(outputs.targets) or "none",
                 )
-            if not low <= high:
+            if not -np.inf < low <= high < np.inf:
                 raise ConfigError("a range is its least number, then its largest", number=name, got=f"{low}:{high}")
+            self._demand_taught(name, low, high, asked.label)
+
+    def _demand_taught(self, name: str, low: float, high: float, label: str | None) -> None:
+        """Raise `ConfigError` where no training stamp had such numbers: what is made of them means nothing."""
+        outputs = self.outputs
+        if not outputs.drawn:  # nothing is known of them
+            return
+        known = [v for k, known in enumerate(self._known[name]) if label in (None, outputs.classes[k]) for v in known]
+        if not known:
+            raise ConfigError("no training stamp of this label has the number", number=name, label=label)
+        beyond = BEYOND * (max(known) - min(known))
+        if low < min(known) - beyond or high > max(known) + beyond:
+            raise ConfigError(
+                "the range goes beyond what the generator was taught",
+                number=name,
+                got=f"{low:g}:{high:g}",
+                taught=f"{min(known):.4g}:{max(known):.4g}",
+            )
+
+    def _known_of(self, place: int) -> list[list[float]]:
+        """By class: what some training stamps have of a number."""
+        return [
+            [value for row in self.outputs.drawn if int(row[0] or 0) == k and (value := row[place]) is not None]
+            for k in range(len(self.outputs.classes))
+        ]
 
     def make(self, items: Sequence[int], *, seed: int, asked: Asked | None = None) -> Made:
         """
@@ -145,7 +174,9 @@ class Generator(LoadedNetwork):
         of_row = rows[int(place * len(rows))][1:] if rows else [None] * len(self.outputs.targets)
         values = [np.nan if value is None else value for value in of_row]
         for name, (low, high) in (asked.ranges or {}).items():
-            values[self.outputs.targets.index(name)] = rng.uniform(low, high)
+            drawn = rng.uniform(low, high)
+            if not rows or self._known[name][label]:  # not an Einstein radius of what is no lens
+                values[self.outputs.targets.index(name)] = drawn
         return values
 
     def _images(self, noise: NDArray[np.float32], label: NDArray[np.integer], values: Array) -> NDArray[np.float32]:

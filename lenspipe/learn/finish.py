@@ -89,7 +89,8 @@ def plot_history(path: Path, history: list[dict[str, Any]]) -> None:
             left.plot(epochs, [row.get(name, np.nan) for row in history], marker=".", label=label)
     left.set(xlabel="epoch", ylabel="loss")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(frameon=False)
+    if left.lines:
+        left.legend(frameon=False)
     if shares:
         right = figure.add_subplot(1, 2, 2)
         for name in shares:

@@ -18,7 +18,18 @@ from lenspipe.learn.losses import Tensors
 from lenspipe.learn.players import Player, Seat, Turn
 from lenspipe.learn.settings import OptimSettings, less_is_better
 
-__all__ = ["Batch", "FitState", "Player", "Turn", "fit", "learning_rate_at", "read_state", "stops", "write_state"]
+__all__ = [
+    "Batch",
+    "FitState",
+    "Player",
+    "Turn",
+    "best_epoch",
+    "fit",
+    "learning_rate_at",
+    "read_state",
+    "stops",
+    "write_state",
+]
 
 Batch = dict[str, NDArray[Any]]
 """Arrays of a batch by name; ``image`` is what the network takes, ``label`` or ``target`` what it is held to."""
@@ -39,6 +50,7 @@ def fit(
     steps: int,
     seed: int = 0,
     rank: int = 0,
+    patient_from: int = 0,
     prepare: Prepare | None = None,
     state: FitState | None = None,
     validate: Callable[[Modules], dict[str, Any]] | None = None,
@@ -67,6 +79,8 @@ def fit(
         Seed of dropout; each epoch seeds from (seed, epoch), so a resumed run repeats an unbroken one.
     rank : int
         Number of the worker, so that dropout differs between workers.
+    patient_from : int
+        Epoch (from 0) before which patience counts none.
     prepare : function of (stream, batch, epoch, step), optional
         Arrays to tensors on the device, augmentation included; a plain copy by default.
     state : FitState, optional
@@ -101,7 +115,7 @@ def fit(
         restore(state, seats)
     look_every = CHECK_EVERY_GPU if device.type == "cuda" else CHECK_EVERY_CPU
     total = optim.epochs * steps
-    while state.epoch < optim.epochs and not stops(state.history, optim.monitor, optim.patience):
+    while state.epoch < optim.epochs and not stops(state.history, optim.monitor, optim.patience, patient_from):
         epoch = state.epoch
         torch.manual_seed(1_000_003 * seed + epoch + 7919 * rank)
         for seat in seats:
@@ -132,7 +146,7 @@ def fit(
         if validate is not None:
             facts |= _averaged(seats, validate)
         history = [*state.history, facts]
-        if optim.monitor is not None and _best_epoch(history, optim.monitor) == epoch:
+        if optim.monitor is not None and best_epoch(history, optim.monitor) == epoch:
             best = {seat.name: {n: t.detach().clone() for n, t in seat.average.items()} for seat in seats}
         state = FitState(epoch + 1, capture(seats, best), history)
         if on_epoch is not None:
@@ -153,14 +167,14 @@ def learning_rate_at(step: int, total: int, optim: OptimSettings) -> float:
     return optim.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def stops(history: list[dict[str, Any]], monitor: str | None, patience: int | None) -> bool:
-    """Whether the monitored number has not become better for ``patience`` epochs."""
+def stops(history: list[dict[str, Any]], monitor: str | None, patience: int | None, patient_from: int = 0) -> bool:
+    """Whether the monitored number has not become better for ``patience`` epochs, of those from ``patient_from``."""
     if monitor is None or patience is None or not history:
         return False
-    return len(history) - 1 - _best_epoch(history, monitor) >= patience
+    return len(history) - 1 - max(best_epoch(history, monitor), patient_from - 1) >= patience
 
 
-def _best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
+def best_epoch(history: list[dict[str, Any]], monitor: str) -> int:
     """Epoch (from 0) of the best value: the lowest of losses and errors, else the highest; the first among equals."""
     if monitor not in history[-1]:
         numbers = ",".join(k for k, v in history[-1].items() if isinstance(v, float))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.learn.adapt.target import refuse_same
 from lenspipe.learn.card_of import N_NOISE, augmentation, choose_image, make_card, noise_levels, with_channel_scales
 from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.objectives.contract import Objective
@@ -117,6 +118,8 @@ def make_job(
     data = open_stamps(source)
     image, spec = choose_image(data, settings.input)
     objective.check(settings)
+    if objective.adapts and settings.adapt is not None and settings.adapt.target:
+        refuse_same(data, settings.adapt.target)
     augment = augmentation(settings, objective)
     refuse_pickle(pretrained)
     batch_size = settings.sampling.batch_size

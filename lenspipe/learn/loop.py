@@ -71,6 +71,7 @@ def train_loop(job: TrainJob, world: World, notify: Notify) -> tuple[Network, Fi
         steps=job.steps,
         seed=job.seed,
         rank=world.rank,
+        patient_from=objective.patient_from(job.settings),
         prepare=partial(objective.prepare, job, world),
         state=state,
         validate=validate,

@@ -53,4 +53,9 @@ def check_network(job: TrainJob, module: nn.Module) -> None:
         module.train(was_training)
     want = (2, *job.objective.shape(card))
     if shape != want:
-        raise ModelError("the network gives another shape than its card", got=str(shape), want=str(want))
+        raise ModelError(
+            "the network gives another shape than its card: choose a family for this task (`lenspipe models`)",
+            family=card.family,
+            got=str(shape),
+            want=str(want),
+        )

@@ -15,7 +15,11 @@ from pydantic import (
 )
 
 from lenspipe.nn.outputs import TASKS
+from lenspipe.store.urls import is_url
 from lenspipe.toml import Table
+
+LEAST_BLUR_PX = 0.3
+"""Least sigma of a blur that is taken off: a narrower Gaussian leaves a hundredth of a pixel's contrast, or nothing."""
 
 
 def less_is_better(number: str) -> bool:
@@ -36,6 +40,13 @@ class DataSettings(Table):
     """Labels that count; rows with others are left out. All where null."""
     survey: str | None = None
     """Survey of the rows that do not name theirs."""
+
+
+def each_once(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names as they are; raises `ValueError` where one comes twice."""
+    if twice := sorted({name for name in names or () if (names or ()).count(name) > 1}):
+        raise ValueError(f"named twice: {', '.join(twice)}")
+    return names
 
 
 class InputSettings(Table):
@@ -69,7 +80,7 @@ class InputSettings(Table):
     """Whether every band comes once more, less what a fitted smooth lens says: for substructure in lenses."""
     high_pass_px: float = Field(default=0.0, ge=0)
     """Sigma of a Gaussian; what it blurs is taken off after the stretch, so that faint structure is not drowned by what
-    is smooth: for substructure in lenses. 0: as it is."""
+    is smooth: for substructure in lenses. 0: as it is; else 0.3 at least."""
     high_pass_beside: bool = False
     """Whether the channels as they are come as well, before those less their blur."""
     channel_scales: tuple[float, ...] | Literal["measured"] | None = None
@@ -77,6 +88,20 @@ class InputSettings(Table):
     network a channel counts as much as it varies, so a faint one beside a bright one is learnt late without."""
     features: tuple[str, ...] = ()
     """Columns of numbers that the network takes beside the image (family ``hybrid``)."""
+
+    @field_validator("bands", "features")
+    @classmethod
+    def _once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return each_once(names)
+
+    @field_validator("high_pass_px")
+    @classmethod
+    def _leaves_something(cls, high_pass_px: float) -> float:
+        if 0 < high_pass_px < LEAST_BLUR_PX:
+            raise ValueError(
+                f"a blur of less than {LEAST_BLUR_PX} pixels is the image itself, and nothing would be left"
+            )
+        return high_pass_px
 
 
 class LabelSettings(Table):
@@ -93,6 +118,11 @@ class LabelSettings(Table):
     numbers that can be asked for, such as ``theta_e_arcsec``; a row may lack them."""
     uncertainty: Literal["none", "gaussian"] = "none"
     """``regress``: ``gaussian`` predicts a variance beside each value."""
+
+    @field_validator("classes", "targets")
+    @classmethod
+    def _once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return each_once(names)
 
 
 class AugmentSettings(Table):
@@ -280,7 +310,9 @@ class AdaptSettings(Table):
     @field_validator("target")
     @classmethod
     def _absolute(cls, target: str) -> str:
-        return os.path.abspath(target) if target else target  # which a worker elsewhere understands
+        if not target or is_url(target):
+            return target
+        return os.path.abspath(target)  # which a worker elsewhere understands
 
 
 class OptimSettings(Table):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
@@ -21,6 +23,7 @@ from lenspipe.nn.checkpoint import save_model
 from lenspipe.nn.outputs import Embed, Find
 from lenspipe.nn.registry import build
 from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.generated import FIELD
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc
 
@@ -107,6 +110,18 @@ def test_the_command_says_what_it_made_and_positions_need_a_run(shots, tmp_path)
     assert said.exit_code == 0 and "AUC of each example by the rest" in said.output
     assert read_card(tmp_path / "finder").name == "finder"
     assert tuple(RULES) == CHOICES
+    with pytest.raises(ConfigError, match="named twice, and would count twice"):
+        finder_of_shots(base, [shots, shots / "." / ""], tmp_path / "x")
+    table = pq.read_table(shots / "part-0.parquet").drop_columns("split")
+    n = table.num_rows
+    made = table.append_column("split", pa.array(["train"] * n)).append_column(FIELD, pa.array(["g@1"] * n))
+    (tmp_path / "made").mkdir()
+    pq.write_table(made, tmp_path / "made" / "part.parquet")
+    with pytest.raises(ConfigError, match="nobody grades stamps that a generator made"):
+        finder_of_shots(base, [tmp_path / "made"], tmp_path / "x")
+    grades = ["--lens-from", "0.4", "--nonlens-to", "3"]
+    contrary = CliRunner().invoke(command, [str(base), "--shots", str(shots), "--out", str(tmp_path / "x"), *grades])
+    assert "0 <= grade of no lens < grade of a lens" in str(contrary.exception)
     (tmp_path / "grades.csv").write_text("ra,dec,grade\n180,0,3\n")
     with pytest.raises(ConfigError, match="graded positions are cut from a run"):
         finder_of_shots(base, [tmp_path / "grades.csv"], tmp_path / "x")

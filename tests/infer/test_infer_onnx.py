@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from scipy.ndimage import gaussian_filter
 from sky import write_tile
 
 from lenspipe.catalog.run_rows import open_run_folder
@@ -71,6 +72,36 @@ def test_the_exported_file_alone_gives_the_scores_of_a_shipped_finder(name: str,
     want = Scorer(find_model(name), device="cpu").score(cutouts, pixel_scale_arcsec=card.pixel_scale_arcsec)
     np.testing.assert_allclose(1 / (1 + np.exp(-logit.astype(float))), want, rtol=0, atol=1e-5)
     assert np.ptp(logit) > 1
+
+
+def test_scored_exported_or_by_onnx_a_stamp_less_its_blur_is_what_the_network_is_shown(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    module = build("small-cnn", 2, 33, width=2).eval()
+    with torch.no_grad():
+        list(module.parameters())[-2].mul_(500)  # as it is, all scores are alike
+    rule = {"name": "asinh", "band_scales": (0.01, 0.02), "alpha": 0.5, "q": 1.0, "high_pass_px": 1.5}
+    seen = card_of("small-cnn", {"width": 2}).model_dump() | {"stretch": rule | {"standardise": True}}
+    save_model(tmp_path / "m", module, ModelCard.model_validate(seen))
+    cutouts = RNG.gamma(0.3, 400, (6, 2, 41, 41)).astype(np.float32)
+
+    sky = cutouts[:, :, 4:37, 4:37].astype(float) / 0.2**2 * np.array([0.01, 0.02])[:, None, None]
+    stretched, sigma = np.arcsinh(0.5 * sky), (0, 0, 1.5, 1.5)
+    inside = gaussian_filter(np.ones_like(stretched), sigma, mode="constant", truncate=12)
+    left = stretched - gaussian_filter(stretched, sigma, mode="constant", truncate=12) / inside
+    shown = left - left.mean(axis=(1, 2, 3), keepdims=True)
+    shown /= left.std(axis=(1, 2, 3), keepdims=True)
+    with torch.inference_mode():
+        want = torch.sigmoid(module(torch.from_numpy(shown.astype(np.float32))).double()).numpy().ravel()
+
+    assert np.ptp(want) > 0.02
+    for engine in ("torch", "onnx"):
+        got = Scorer(tmp_path / "m", device="cpu", engine=engine).score(cutouts, pixel_scale_arcsec=0.2)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    call("export", tmp_path / "m", "--out", tmp_path / "m.onnx")
+    session, card, _ = read_file(tmp_path / "m.onnx")
+    stamps = prepare_stamps(cutouts, cutout_scale_arcsec=0.2, card=card)
+    (logit,) = session.run(["outputs"], {"stamps": stamps})
+    np.testing.assert_allclose(1 / (1 + np.exp(-logit.astype(float).ravel())), want, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,7 @@ class Same(nn.Module):
     ("tables", "message"),
     [
         ({"input": {"stretch": "log"}}, r"units of the noise: leave out.*input='stretch'"),
+        ({"input": {"high_pass_px": 1.5, "smooth_residual": True}}, "leave out.*'smooth_residual,high_pass_px'"),
         ({"augment": {"dihedral": False}}, "turned, and nothing else: leave out the table augment"),
         ({"denoise": {"patch_px": 40}}, r"patch_px must not exceed the stamps.*got=40, stamps_px=24"),
         ({"labels": {"targets": ["z"]}}, "targets belong to the task regress"),

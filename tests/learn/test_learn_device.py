@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
+from lenspipe.errors import ConfigError
 from lenspipe.infer.committee import dihedral_view
 from lenspipe.learn.augment_batch import NONE, VIEWS_ONLY, augment_batch, turn
 from lenspipe.learn.device_input import device_input
@@ -21,7 +22,9 @@ MIX = ((0.5, 0.5, 0.0), (0.0, 0.3, 0.7))
 
 @pytest.mark.parametrize("name", ["humvi", "asinh", "log", "sqrt", "linear"])
 @pytest.mark.parametrize("mix", [None, MIX])
-@pytest.mark.parametrize("more", [{}, {"standardise": True}, {"high_pass_px": 1.5}, BESIDE])
+@pytest.mark.parametrize(
+    "more", [{}, {"standardise": True}, {"high_pass_px": 1.5}, {"standardise": True, "high_pass_px": 1.5}, BESIDE]
+)
 def test_the_input_equals_the_one_of_scoring(rng, name, mix, more):
     if more is BESIDE:
         more = BESIDE | {"channel_scales": tuple(range(1, 1 + 2 * len(mix or "gri")))}
@@ -61,6 +64,22 @@ def test_what_is_less_its_blur_comes_after_the_channels_as_they_are(rng):
 def test_channels_that_contradict_themselves_are_refused(more, said):
     with pytest.raises(ValidationError, match=said):
         Stretch(name="asinh", band_scales=(0.3, 0.2), alpha=0.1, q=0.8, **more)
+
+
+def test_the_blur_is_taken_off_before_the_stamp_is_standardised(rng):
+    rule = Stretch(name="asinh", band_scales=(0.3, 0.2), alpha=0.4, q=0.8, high_pass_px=1.5, standardise=True)
+    sky = rng.normal(20, 30, (2, 15, 15)).astype(np.float32)
+    stretched = np.arcsinh(0.4 * 0.8 * sky * np.array([0.3, 0.2])[:, None, None]) / 0.8
+    inside = gaussian_filter(np.ones((15, 15)), 1.5, mode="constant", truncate=12)
+    left = stretched - gaussian_filter(stretched, (0, 1.5, 1.5), mode="constant", truncate=12) / inside
+    np.testing.assert_allclose(network_input(sky, rule), (left - left.mean()) / left.std(), atol=1e-4)
+
+
+@pytest.mark.parametrize("forgets", [{"high_pass_px": 1.5}, {"standardise": True}, {"smooth_residual": True}])
+def test_what_forgets_the_sky_is_not_undone(forgets):
+    rule = Stretch(name="asinh", band_scales=(0.3,), alpha=0.4, q=0.8, **forgets)
+    with pytest.raises(ConfigError, match="stretch cannot be undone"):
+        stretch_inverse(np.zeros((1, 5, 5)), rule)
 
 
 @pytest.mark.parametrize("name", ["asinh", "log", "sqrt", "linear"])

@@ -262,3 +262,9 @@ def test_any_loss_and_forward_will_do() -> None:
 def test_patience_counts_from_the_lowest_error_and_the_highest_area(monitor: str, best: int) -> None:
     history = [{monitor: 5.0}, {monitor: 1.0}, {monitor: 3.0}]
     assert stops(history, monitor, 2) is (best == 0)
+
+
+def test_patience_does_not_count_before_an_epoch() -> None:
+    history = [{"auc": 0.9}, {"auc": 0.8}, {"auc": 0.7}]
+    assert stops(history, "auc", 1) and not stops(history, "auc", 1, 3)
+    assert stops([*history, {"auc": 0.6}], "auc", 1, 3) and not stops([*history, {"auc": 0.95}], "auc", 1, 3)

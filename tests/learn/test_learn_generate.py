@@ -161,6 +161,19 @@ def test_a_conditional_generator_makes_what_is_asked_and_its_stamps_are_marked(r
     assert set(made.column("split")) == {"train"} and set(made.column("generator")) == {f"model@{generator.digest}"}
     there = StampSet.open(rings["two"]).read_images(split="validation")
     assert made.images["image"].unit == "nJy" and 0.3 < made.read_images().std() / there.std() < 3
+    for wrong, said in (
+        ((1.0, float("inf")), "least number, then its largest"),
+        ((20.0, 30.0), r"beyond what the generator was taught.*got='20:30'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            generator.make([0], seed=1, asked=Asked(None, {"radius_px": wrong}))
+    ranged = Asked(None, {"radius_px": (2.5, 2.5)})
+    assert (generator.make(range(9), seed=2, asked=ranged).values == 2.5).all()
+    generator._known = {"radius_px": [[1.0, 3.6], []]}  # as if the second class had none
+    of_both = generator.make(range(20), seed=2, asked=ranged)
+    assert ((of_both.values[:, 0] == 2.5) == (of_both.label == 0)).all() and len(set(of_both.label)) == 2
+    with pytest.raises(ConfigError, match="no training stamp of this label has the number"):
+        generator.make([0], seed=1, asked=Asked("small", {"radius_px": (2.5, 2.5)}))
     with pytest.raises(ConfigError, match=r"not taught this number.*known='radius_px'"):
         generator.make([0], seed=1, asked=Asked(None, {"mag": (1, 2)}))
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from heard import Heard
 from pictures import drawn
 from safetensors.torch import load_file
+from toy_stamps import SIZE, make_stamps
 
 from lenspipe.errors import ConfigError
+from lenspipe.evaluate.audit import largest_changes
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.sweep.run import sweep
 from lenspipe.learn.sweep.space import SweepSpace
 from lenspipe.learn.sweep.trial import begin_trial
 from lenspipe.learn.train import train
 from lenspipe.runner import here
+from lenspipe.toml import put_over, read_toml
 
 BASE = {
     "sampling": {"batch_size": 16, "steps_per_epoch": 6},
@@ -63,6 +67,42 @@ def test_every_trial_is_a_training_and_a_crashed_one_is_a_row(toy_stamps, tmp_pa
     assert heard.total == 1, "the crashed one alone is tried again"
     assert again == rows
     assert (trial / "weights.safetensors").stat().st_mtime_ns == written
+
+
+SMALL = {
+    "equivariant-c8": {"width": 1, "depth": 1},
+    "equivariant-d4": {"width": 1, "depth": 1},
+    "graph": {"patch_px": 3, "width": 4},
+    "transformer-ae": {"width": 8, "patch": 6},
+    "equivariant-ae": {"latent": 8},
+    "diffusion": {"width": 4, "steps": 2},
+    "stylegan": {"width": 4, "latent": 8},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_trial"), [("adaptation", 22), ("generators", 6), ("graph_networks", 4), ("anomaly_families", 9)]
+)
+@pytest.mark.long
+def test_a_shipped_space_runs_at_small_size(tmp_path, name, n_trial):
+    data = make_stamps(tmp_path / "stamps", 60, n_part=1, size=12 if name == "anomaly_families" else SIZE)
+    asked = read_toml(Path(__file__).parents[2] / "jobs" / f"{name}.toml", SweepSpace)
+    small = {"base.sampling.batch_size": 8, "base.sampling.steps_per_epoch": 1, "base.optim.epochs": 2}
+    small |= {
+        "adaptation": {"base.adapt.target": str(make_stamps(tmp_path / "target", 60, n_part=1, contrast=4.0))},
+        "generators": {"base.input.stamp_px": SIZE, "base.generate.watched": 8},
+        "anomaly_families": {"base.input.stamp_px": 12, "base.labels.normal": ("lens",)},
+    }.get(name, {})
+    asked = put_over(asked, small, origin="test")
+    models = []
+    for model in asked.model:
+        own = {key: value for key, value in model.settings.items() if key == "nodes"}
+        models.append(model.model_copy(update={"settings": own | SMALL.get(model.family, {"width": 4})}))
+    table = sweep(data, asked.model_copy(update={"model": tuple(models)}), tmp_path / "out", audit=largest_changes)
+    rows = table.to_pylist()
+    assert [row["error"] for row in rows] == [None] * n_trial
+    assert {row["status"] for row in rows} == {"done"} and all(row["multiply_adds"] > 0 for row in rows)
+    assert (rows[0]["audit_turns_90"] is None) == (name == "generators")
 
 
 @pytest.mark.parametrize("tables", [{}, {"asha": {}}])

@@ -26,6 +26,7 @@ from lenspipe.nn.card import read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.nn.registry import build, families
 from lenspipe.stamps.format import StampSet
+from lenspipe.toml import validate
 
 SETTINGS = {
     "model": {"width": 4, "dropout": 0.1},
@@ -180,6 +181,21 @@ def test_the_command_line_is_put_over_the_file(tmp_path):
     path.write_text("[optim]\nepoch = 7\n")
     with pytest.raises(ConfigError, match=r"train\.toml:optim: unknown key 'epoch'. Did you mean 'epochs'\?"):
         read_settings(str(path))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"input": {"bands": ["g", "g"]}}, "named twice: g"),
+        ({"input": {"features": ["mag", "mag"]}}, "named twice: mag"),
+        ({"labels": {"targets": ["mag", "mag"]}}, "named twice: mag"),
+        ({"labels": {"classes": ["lens", "lens"]}}, "named twice: lens"),
+        ({"input": {"high_pass_px": 0.05}}, "nothing would be left"),
+    ],
+)
+def test_what_would_count_twice_or_leave_nothing_is_refused(tables, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(tables, TrainSettings, origin="train.toml")
 
 
 def test_large_lenses_come_first(toy_stamps):

@@ -106,11 +106,14 @@ def test_an_old_card_does_not_hear_of_it_and_colours_do_not_go_with_it():
         Stretch(name="humvi", band_scales=(0.5,), alpha=0.1, q=1.0, smooth_residual=True)
 
 
-def test_what_is_trained_on_is_what_is_predicted_on(tmp_path):
+@pytest.mark.parametrize(
+    "shown", [{"smooth_residual": True}, {"high_pass_px": 1.5}, {"high_pass_px": 1.5, "standardise": True, "q": 0.1}]
+)
+def test_what_is_trained_on_is_what_is_predicted_on(tmp_path, shown):
     data = make_stamps(tmp_path / "stamps", n=20, bands=("r",), labels=("lens", "blob"), n_part=1)
     settings = {
         "model": {"width": 2},
-        "input": {"smooth_residual": True},
+        "input": shown,
         "sampling": {"batch_size": 4, "steps_per_epoch": 1},
         "optim": {"epochs": 1, "threads": 1, "ema_decay": 0.0},
         "augment": VIEWS_ONLY.model_dump(),
@@ -119,7 +122,8 @@ def test_what_is_trained_on_is_what_is_predicted_on(tmp_path):
     stamps = StampSet.open(data)
     judge = judged(open_members([tmp_path / "m"], stamps), stamps, JudgeSettings(split="validation"))
     card = read_card(tmp_path / "m")
-    assert card.n_channel == 2
+    assert card.n_channel == 1 + card.stretch.smooth_residual
+    assert card.stretch.high_pass_px == shown.get("high_pass_px", 0)
     told = judge.metrics()["m"]
     assert told["auroc_micro"] == pytest.approx(card.metrics["validation"]["auc"], abs=1e-6)
     assert told["accuracy"] == card.metrics["validation"]["accuracy"]

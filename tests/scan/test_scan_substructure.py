@@ -61,7 +61,7 @@ def model(folder: Path, **card) -> Path:
     if card.get("task") == "regress":
         facts = {name: value for name, value in facts.items() if name not in ("classes", "abstention")}
     made = ModelCard.model_validate(facts | card)
-    save_model(folder, build("small-cnn", 2, made.stamp_px, made.n_out, width=4, dropout=0.0), made)
+    save_model(folder, build("small-cnn", made.n_channel, made.stamp_px, made.n_out, width=4, dropout=0.0), made)
     return folder
 
 
@@ -156,6 +156,36 @@ def test_probable_lenses_have_what_the_networks_say_of_their_cutouts_and_others_
         assert stored["vortex_mass_msun"] == (pytest.approx(want, rel=1e-5) if is_vortex else None)
         assert stored["substructure_reason"] == ""
     assert n_checked
+
+
+@pytest.mark.parametrize("shown", [{"smooth_residual": True}, {"high_pass_px": 1.5, "standardise": True}])
+def test_an_input_that_is_more_than_pixels_is_made_in_a_scan_as_elsewhere(made, tmp_path, shown):
+    rule = {"name": "asinh", "band_scales": (0.01, 0.02), "alpha": 0.1, "q": 1.0}
+    plain, other = (model(tmp_path / name, stretch=rule | more) for name, more in (("plain", {}), ("other", shown)))
+    write_tile(tmp_path / "tiles", "a", shape=(160, 160), n_source=10)
+    asked = request({**made, "other": other, "tiles": tmp_path / "tiles"}, ("other",), 0)
+    rows = {row["candidate_id"]: row for row in rows_of(asked, tmp_path / "run").to_pylist()}
+    plan, bands = read_plan(tmp_path / "run" / "plan.parquet")
+    readers = choose_readers(asked.config, bands, asked.layout).readers
+    context = ScanContext(asked.config, asked.layout, bands, tmp_path / "run" / "attempts", readers)
+    apart = []
+    for task in tasks_of(plan):
+        shard = scan_shard(task, context)
+        if not shard["candidates"][0].as_py():
+            continue
+        ((_, cutouts),) = (item for item in unpack_cutouts(shard, 0).items() if item[0].bands == ("i", "r"))
+        said, without = (
+            predictor.predict(stamp_input(cutouts, bands=("i", "r"), pixel_scale_arcsec=0.2, card=predictor.card))
+            for predictor in (Predictor(folder, device="cpu", batch_size=3) for folder in (other, plain))
+        )
+        for k, candidate in enumerate(shard["candidates"][0].as_py()):
+            stored = rows[candidate["candidate_id"]]
+            if stored["substructure_reason"] == "masked":
+                continue
+            found = [stored[f"probability_{c}"] for c in CLASSES]
+            np.testing.assert_allclose(found, said.probability[k], rtol=2e-6)
+            apart.append(np.abs(np.array(found) - without.probability[k]).max())
+    assert len(apart) > 3 and np.median(apart) > 3e-5
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -17,6 +17,7 @@ from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.stream import StampIndex, read_rows
 from lenspipe.learn.truth import Truth
 from lenspipe.stamps.format import ImageSpec, StampSet
+from lenspipe.stamps.joined import digest_of_data, each_of
 
 if TYPE_CHECKING:
     from lenspipe.learn.job import TrainJob
@@ -129,6 +130,18 @@ def open_target(
         noise=tuple(noise),
         n_judge=int((labels[rows["validation"]] >= 0).sum()),
     )
+
+
+def refuse_same(source: StampSet, target: str) -> None:
+    """Raise `ConfigError` where a target is what is learnt from with its labels: it is no other domain."""
+    there = StampSet.open(target)
+    for one in each_of(source):
+        if digest_of_data(one) == digest_of_data(there) and np.array_equal(_first_stamp(one), _first_stamp(there)):
+            raise ConfigError("the target is the data that labels are read from: name another --target", target=target)
+
+
+def _first_stamp(data: StampSet) -> NDArray[np.float32]:
+    return data.read_images(next(iter(data.images)), [0])
 
 
 def _refuse_other_pixels(target: ImageSpec, source: ImageSpec, tolerance: float) -> None:

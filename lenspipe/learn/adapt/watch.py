@@ -108,29 +108,36 @@ def _entropy(p: Array) -> Array:
 
 
 def guard(
-    history: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], metric: str, from_epoch: int
+    history: Sequence[Mapping[str, Any]], measured: Mapping[str, Any], metric: str, from_epoch: int, kept: int
 ) -> dict[str, Any]:
     """
     Whether the target is better served than by the source alone, on the labels that were kept to judge.
 
-    Before is the last epoch without adaptation, after the finished model. They differ where their difference is larger
-    than both half intervals in quadrature, which is careful: both are measured on the same stamps.
+    Before is the last epoch without adaptation, after the finished model, of epoch ``kept`` (from 0). They differ where
+    their difference is larger than both half intervals in quadrature, which is careful: both are measured on the same
+    stamps.
 
     Returns
     -------
     dict
-        ``verdict`` (``better``, ``worse``, ``no difference``, ``not judged``), ``said`` in words, ``before`` and
-        ``after`` with intervals.
+        ``verdict`` (``better``, ``worse``, ``no difference``, ``not adapted``, ``not judged``), ``said`` in words,
+        ``before`` and ``after`` with intervals.
     """
     name = f"target_{metric}"
     keys = (name, f"{name}_low", f"{name}_high")
     if not 0 < from_epoch <= len(history):
         return {"verdict": "not judged", "said": "nothing to compare: no epoch without adaptation, or none with it"}
+    if kept < from_epoch:
+        said = f"NOT ADAPTED: the best epoch ({kept + 1}) is before adaptation sets in (after {from_epoch})"
+        return {"verdict": "not adapted", "said": f"{said}: this is a model of the source alone"}
     before, after = (
         [float(row[key]) for key in keys if row.get(key) is not None] for row in (history[from_epoch - 1], measured)
     )
     if len(before) + len(after) < 2 * len(keys):
-        return {"verdict": "not judged", "said": "the target has too few labelled validation stamps to judge"}
+        return {
+            "verdict": "not judged",
+            "said": "the target's validation labels are too few, or not of every class, to judge",
+        }
     half = np.hypot(before[2] - before[1], after[2] - after[1]) / 2
     change = after[0] - before[0]
     verdict = "no difference" if abs(change) <= half else "better" if change > 0 else "worse"

@@ -16,7 +16,7 @@ from lenspipe.learn.adapt.contract import TARGET, Adaptation, Course, Rival, Two
 from lenspipe.learn.adapt.target import Target, open_target
 from lenspipe.learn.adapt.watch import Both, directions, domain_probe, guard, information
 from lenspipe.learn.batches import batch_of, epoch_batches, on_device, prepare_batch, shown_to_network, weak_and_strong
-from lenspipe.learn.fit import Batch, Stream
+from lenspipe.learn.fit import Batch, Stream, best_epoch
 from lenspipe.learn.losses import Loss, Tensors
 from lenspipe.learn.objectives.classify import ClassifyStamps
 from lenspipe.learn.objectives.contract import Array, Chance, Objective
@@ -192,10 +192,16 @@ class Adapted(Objective):
         """``adaptation``: the method, the target, and what `guard` says."""
         target: Target = job.beside
         first = self._first(job.settings)
-        judged = guard(history, measured, self.plain.metric, first) if self.how.sees_target else {}
+        monitor = job.settings.optim.monitor
+        kept = len(history) - 1 if monitor is None else best_epoch(history, monitor)
+        judged = guard(history, measured, self.plain.metric, first, kept) if self.how.sees_target else {}
         facts = {"method": self.how.name, "target": target.title, "from_epoch": first, "n_judge": target.n_judge}
         read = 0 if self.how.target_labels == "none" else len(target.truth.train)
         return {"adaptation": facts | {"n_target_label_read": read} | judged}
+
+    def patient_from(self, settings: TrainSettings) -> int:
+        """The first epoch that adapts: what ends before it has not adapted."""
+        return self._first(settings) if self.how.sees_target else 0
 
     def _first(self, settings: TrainSettings) -> int:
         return self.how.first_epoch(_asked(settings), settings.optim.epochs)

@@ -216,6 +216,10 @@ class Objective(ABC):
         """What goes into the card's metrics beside ``measured`` of the validation split."""
         return {}
 
+    def patient_from(self, settings: TrainSettings) -> int:
+        """Epoch (from 0) before which patience counts none."""
+        return 0
+
     def streams(self, job: TrainJob, world: World) -> dict[str, Stream]:
         """Batches of an epoch by the name of their stream; the first makes the epoch."""
         return {"train": lambda epoch: epoch_batches(job, world, epoch)}
