@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import benchmarks.one_thread  # isort: skip  # noqa: F401
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from benchmarks import record
-from benchmarks.studies.dark_matter.ladder import CUT_PX, LADDERS, SHOWN, Rung, climb, stamps_of
+from benchmarks.studies.dark_matter.ladder import CUT_PX, LADDERS, SHOWN, climb, stamps_of
 from benchmarks.studies.dark_matter.queue import read_queue
 from benchmarks.studies.dark_matter.sersic import COARSE, NAMES, Pixels, fitted
 from benchmarks.timing import Clock
@@ -43,7 +44,7 @@ LEFT = "left"
 KNOWN = 0.0003
 """Width of the prior of what a recipe fixes; what is sampled coarsely here and finely there differs by less."""
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
-RUNG = Rung((1, 1), 32000, 1, 4800, 0.004)
+STEPS = 4800
 
 
 def priors(table: PublishedTable) -> tuple[Tensor, Tensor]:
@@ -142,10 +143,13 @@ def chi2_of(folder: Path) -> dict[str, list[float]]:
 @click.option("--model", "family", default="equivariant-c8", show_default=True, help="A family of the sweep.")
 @click.option("--recipe", "recipe_name", default="model-f", show_default=True, type=click.Choice(sorted(CUT_PX)))
 @click.option("--fraction", default=1.0, show_default=True, help="Part of the training stamps, one of the sweep.")
+@click.option("--steps", default=STEPS, show_default=True, help="Of 32 stamps.")
 @click.option("--plain", is_flag=True, help="Show the image alone.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @record.keep_option
-def main(work: Path, family: str, recipe_name: str, fraction: float, plain: bool, seed: int, keep: bool) -> None:
+def main(
+    work: Path, family: str, recipe_name: str, fraction: float, steps: int, plain: bool, seed: int, keep: bool
+) -> None:
     """Fit, train and record."""
     queue, space = read_queue()
     data = next(one for one in queue.data if one.recipe == recipe_name)
@@ -157,9 +161,11 @@ def main(work: Path, family: str, recipe_name: str, fraction: float, plain: bool
     clock = Clock()
     stamps = fitted_set(stamps_of(data, last, work), recipe, work / "data" / f"{recipe_name}-{last}-fitted")
     fits_cpu_s = round(clock.cpu_s, 1)
-    cell = f"{family.replace(':', '-')}-{100 * fraction:g}{'-plain' if plain else ''}"
+    cell = f"{family.replace(':', '-')}-{100 * fraction:g}" + (f"-{steps}" if steps != STEPS else "") + "-plain" * plain
+    # steps are few: twice the rate that the space has for the family
+    rung = dataclasses.replace(last, steps=steps, learning_rate=2 * trial.settings.optim.learning_rate)
     shown: dict[str, Any] = SHOWN | {"input.bands": list(recipe.bands)} if plain else BOTH
-    found = climb(trial, stamps, RUNG, work / "cells" / recipe_name / f"fitted-{cell}-{seed}", None, seed, shown)
+    found = climb(trial, stamps, rung, work / "cells" / recipe_name / f"fitted-{cell}-{seed}", None, seed, shown)
     head = {"recipe": recipe_name, "family": family, "fraction": fraction, "seed": seed, "plain": plain}
     more = {"shown": shown, "fits_cpu_s": fits_cpu_s, "mean_square_left": chi2_of(stamps)}
     record.write(f"dark_matter_fitted_{recipe_name}_{cell}_{seed}", head | more | found, keep=keep)
