@@ -23,6 +23,9 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_curve
 
 from benchmarks import record
 from benchmarks.studies.dark_matter.queue import DataTable, read_queue
@@ -30,6 +33,8 @@ from benchmarks.studies.substructure.judge import micro_interval
 from benchmarks.timing import Clock
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
+from lenspipe.infer.predict import Predictor
+from lenspipe.infer.stamps import stamp_input
 from lenspipe.learn.finish import HISTORY_FILE
 from lenspipe.learn.fit_state import STATE_FILE
 from lenspipe.learn.sweep.space import Trial, grid
@@ -57,6 +62,8 @@ class Rung:
         return "-".join(f"{value:g}" for value in sorted(set(self.times)))
 
 
+N_SHOWN = 300
+"""Stamps whose features are kept."""
 STEPS = 200
 SINGLE = (
     Rung((10, 30), 24000, 11, 600, 0.004),
@@ -161,7 +168,30 @@ def judged_on(model: Path, stamps: Path) -> dict[str, Any]:
     truth = np.array(table["label"].to_pylist())[:, None] == np.array(classes)
     kept = ("n", "accuracy", "auroc_macro", "auroc_micro", "per_class", "confusion", "classes")
     found = {key: metrics[key] for key in kept if key in metrics}
-    return found | {"auroc_micro_interval95": micro_interval(p, truth), "parameters": members[0].predictor.n_parameter}
+    return found | {
+        "auroc_micro_interval95": micro_interval(p, truth),
+        "parameters": members[0].predictor.n_parameter,
+        "roc": {str(c): roc_of(p[:, k], truth[:, k]) for k, c in enumerate(classes)},
+        "plane": plane_of(members[0].predictor, data),
+    }
+
+
+def roc_of(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> list[list[float]]:
+    """Rates of false and of true positives, at no more than 60 places along the curve."""
+    false, true, _ = roc_curve(truth, score)
+    chosen = np.unique(np.linspace(0, len(false) - 1, 60).round().astype(int))
+    return [[round(float(x), 4), round(float(y), 4)] for x, y in zip(false[chosen], true[chosen], strict=True)]
+
+
+def plane_of(model: Predictor, data: StampSet) -> dict[str, list[list[float]]]:
+    """Features of the first `N_SHOWN` test stamps in the plane of their largest variance, by class."""
+    (name,), rows = data.images, np.flatnonzero(data.column("split") == "test")[:N_SHOWN]
+    spec = data.images[name]
+    of = {"bands": spec.bands, "pixel_scale_arcsec": spec.pixel_scale_arcsec, "card": model.card}
+    features = model.features(stamp_input(data.read_images(name, rows), **of)).astype(np.float64)
+    label = data.column("label")[rows]
+    flat = PCA(2).fit_transform(features / np.maximum(features.std(axis=0), 1e-9))
+    return {str(c): np.round(flat[label == c], 3).tolist() for c in np.unique(label)}
 
 
 @click.command()
