@@ -3,7 +3,8 @@ Figures and tables of `docs/results/dark-matter.md`, from the records alone.
 
     python -m benchmarks.studies.dark_matter.figures
 
-Draws `docs/img/dark_matter_bound.png` and prints the tables of bounds and of the cells that have a record.
+Draws `docs/img/dark_matter_*.png` and prints the tables of bounds, of regressions' bounds, of ladders and of networks
+that are shown what a fitted lens leaves.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import record
@@ -81,12 +83,125 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
+def of(pattern: str) -> list[dict[str, Any]]:
+    """Results of the records of a study, by name."""
+    return [json.loads(p.read_text())["result"] for p in sorted(record.RESULTS.glob(f"dark_matter_{pattern}.json"))]
+
+
+def area(test: dict[str, Any]) -> str:
+    low, high = test["auroc_micro_interval95"]
+    return f"{test['auroc_micro']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def classes_of(test: dict[str, Any]) -> str:
+    return " ".join(f"{test['per_class'][c]['auroc']:.3f}" for c in SHORT)
+
+
+def between(test: dict[str, Any]) -> float:
+    """Right ones of the subhalos and vortices that are called one of the two."""
+    order = [test["classes"].index(c) for c in ("subhalo", "vortex")]
+    inner = np.array(test["confusion"])[np.ix_(order, order)]
+    return float(np.trace(inner) / inner.sum())
+
+
+def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) -> str:
+    """Networks that are shown what a fitted lens leaves, the best first."""
+    lines = [
+        "| recipe | network | parameters | stamps, steps | seed | micro AUC | none, subhalo, vortex "
+        "| either told right | accuracy | below the bound | s |",
+        "|" + "---|" * 11,
+    ]
+    order = sorted(found, key=lambda one: (one["recipe"], -one["steps"], -one["n_train"], -one["test"]["auroc_micro"]))
+    for one in order:
+        test, name = one["test"], one["family"].removeprefix("timm:") + (", image alone" if one["plain"] else "")
+        gap = limits[one["recipe"]]["told"]["auroc_micro"] - test["auroc_micro"]
+        size, amount = f"{one['trained_parameters']:,}", f"{one['n_train']:,}, {one['steps']:,}"
+        numbers = f"{classes_of(test)} | {between(test):.3f} | {test['accuracy']:.3f} | {gap:.3f}"
+        lines.append(
+            f"| `{one['recipe']}` | {name} | {size} | {amount} | {one['seed']} | {area(test)} | {numbers} "
+            f"| {one['training_s']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def ladder_table(found: list[dict[str, Any]]) -> str:
+    """Ladders: a row per rung."""
+    lines = [
+        "| recipe | network | times the mass | its own masses | the recipe's | none, subhalo, vortex | steps | s |"
+    ]
+    lines.append("|" + "---|" * 8)
+    for one in found:
+        for rung in one["rungs"]:
+            last = rung.get("test_of_the_last") or rung["test"]
+            times = " to ".join(f"{t:g}" for t in sorted(set(rung["times_the_mass"])))
+            lines.append(
+                f"| `{one['recipe']}` | {one['family'].removeprefix('timm:')} | {times} | {area(rung['test'])} "
+                f"| {area(last)} | {classes_of(last)} | {rung['steps']:,} | {rung['training_s']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def regression_table(found: dict[str, dict[str, Any]]) -> str:
+    """By how much the best estimate of an amount beats a constant."""
+    lines = ["| recipe | amount | RMSE of a constant | told | untold | times better |", "|" + "---|" * 6]
+    for name, one in found.items():
+        for amount, what in (one.get("regression") or {}).items():
+            rmse, times = what["rmse"], what["times_better"]
+            untold = f"{rmse['untold']:.3g}" if "untold" in rmse else ""
+            lines.append(
+                f"| `{name}` | {amount} | {what['rmse_of_constant']:.3g} | {rmse['told']:.3g} | {untold} "
+                f"| {', '.join(f'{t:.2f}' for t in times.values())} |"
+            )
+    return "\n".join(lines)
+
+
+def draw_networks(chosen: list[dict[str, Any]]) -> Figure:
+    """ROC curves, confusion, and features in a plane, a column per network."""
+    figure = Figure(figsize=(4 * len(chosen), 10.5), layout="constrained")
+    grid = figure.subplots(3, len(chosen), squeeze=False)
+    for (top, middle, bottom), one in zip(grid.T, chosen, strict=True):
+        test = one["test"]
+        for k, (name, short) in enumerate(SHORT.items()):
+            curve = np.array(test["roc"][name])
+            top.plot(curve[:, 0], curve[:, 1], f"C{k}", label=f"{short}, {test['per_class'][name]['auroc']:.3f}")
+            points = np.array(test["plane"][name])
+            bottom.plot(points[:, 0], points[:, 1], f"C{k}.", markersize=3, label=short)
+        title = one["family"].removeprefix("timm:") + (", image alone" if one["plain"] else "")
+        top.set(xlabel="false positive rate", ylabel="true positive rate", title=f"{title}\n{one['n_train']:,} stamps")
+        top.legend(fontsize=8, frameon=False, loc="lower right")
+        confusion = np.array(test["confusion"], float)
+        share = confusion / confusion.sum(axis=1, keepdims=True)
+        middle.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(share):
+            middle.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.5 else "k")
+        labels = [SHORT[c] for c in test["classes"]]
+        middle.set(
+            xticks=range(3), yticks=range(3), xticklabels=labels, yticklabels=labels, xlabel="called", ylabel="is"
+        )
+        bottom.set(xlabel="first component of features", ylabel="second")
+        bottom.legend(fontsize=8, frameon=False)
+    return figure
+
+
 @click.command()
 def main() -> None:
     """Draw and print everything."""
-    limits = bounds()
+    limits, fitted = bounds(), of("fitted_*")
     write_png(IMAGES / "dark_matter_bound.png", picture(draw(limits)))
-    print(bound_table(limits), cell_table(cells(), limits), sep="\n\n")
+    pair = ("equivariant-c8", "timm:resnet18")
+    chosen = [
+        one for f in pair for one in fitted if one["family"] == f and one["recipe"] == "model-f" and one["seed"] == 0
+    ]
+    best = [
+        max(
+            (one for one in chosen if one["family"] == f and not one["plain"]),
+            key=lambda one: (one["n_train"], one["steps"]),
+        )
+        for f in pair
+    ]
+    write_png(IMAGES / "dark_matter_networks.png", picture(draw_networks(best)))
+    tables = bound_table(limits), regression_table(limits), fitted_table(fitted, limits), ladder_table(of("ladder_*"))
+    print(*tables, cell_table(cells(), limits), sep="\n\n")
 
 
 def picture(figure: Figure) -> bytes:

@@ -187,8 +187,10 @@ def plane_of(model: Predictor, data: StampSet) -> dict[str, list[list[float]]]:
     """Features of the first `N_SHOWN` test stamps in the plane of their largest variance, by class."""
     (name,), rows = data.images, np.flatnonzero(data.column("split") == "test")[:N_SHOWN]
     spec = data.images[name]
-    of = {"bands": spec.bands, "pixel_scale_arcsec": spec.pixel_scale_arcsec, "card": model.card}
-    features = model.features(stamp_input(data.read_images(name, rows), **of)).astype(np.float64)
+    shown = stamp_input(
+        data.read_images(name, rows), bands=spec.bands, pixel_scale_arcsec=spec.pixel_scale_arcsec, card=model.card
+    )
+    features = model.features(shown).astype(np.float64)
     label = data.column("label")[rows]
     flat = PCA(2).fit_transform(features / np.maximum(features.std(axis=0), 1e-9))
     return {str(c): np.round(flat[label == c], 3).tolist() for c in np.unique(label)}
