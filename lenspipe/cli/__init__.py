@@ -33,7 +33,7 @@ COMMANDS = {
     "train": "Train a network on a data set of labelled stamps.",
     "generate": "Make labelled stamps with a trained generator.",
     "sweep": "Train and compare many networks or settings.",
-    "stamps": "Describe, validate, convert, cut or merge data sets of labelled stamps.",
+    "stamps": "Describe, validate, convert, cut, merge or fit data sets of labelled stamps.",
     "denoise": "Denoise whole tiles, window by window, without seams.",
     "finder": "Teach a finder by a survey's own pixels and its people's grades.",
     "shots": "Make a finder of a handful of graded examples, without training.",

@@ -1,4 +1,4 @@
-"""`lenspipe stamps describe | validate | convert | cut | merge | readers`: data sets of labelled stamps."""
+"""`lenspipe stamps describe | validate | convert | cut | merge | fit | readers`: data sets of labelled stamps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut
+from lenspipe.cli import EXIT_DONE, EXIT_WITH_FAILURES, stamps_cut, stamps_fit
 from lenspipe.cli.options import OUT_FOLDER, Group, assigned
 from lenspipe.errors import ConfigError, did_you_mean
 from lenspipe.plugins import READERS, entries
@@ -44,10 +44,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group(cls=Group)
 def command() -> None:
-    """Describe, validate, convert, cut or merge data sets of labelled stamps."""
+    """Describe, validate, convert, cut, merge or fit data sets of labelled stamps."""
 
 
 command.add_command(stamps_cut.command)
+command.add_command(stamps_fit.command)
 
 
 @command.command()

@@ -1,0 +1,87 @@
+"""`lenspipe stamps fit`: what fitted smooth lenses leave of stamps, as one more band."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lenspipe.cli import EXIT_DONE
+from lenspipe.cli.options import OUT_FOLDER
+from lenspipe.errors import ConfigError
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command("fit")
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
+@click.option("--band", default=None, help="Band that is fitted.  [default: the first]")
+@click.option("--image", default=None, help="Image column.  [default: the first]")
+@click.option(
+    "--like", type=FOLDER, help="Simulated stamps whose true parameters say what to expect.  [default: FOLDER itself]"
+)
+@click.option(
+    "--prior",
+    "priors",
+    multiple=True,
+    metavar="NAME=MEAN,WIDTH",
+    help="Mean and width of a parameter, in place of what the stamps say; width 0 fixes it. May be repeated.",
+)
+@click.option("--lens-light/--no-lens-light", default=None, help="Whether the lens galaxy is in the images.")
+@click.option("--fwhm-arcsec", type=click.FloatRange(min=0, min_open=True), help="Of a Gaussian PSF.")
+@click.option(
+    "--njy-per-electron",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="For the noise of photons; 0: that of the sky alone.",
+)
+@click.option("--finer", type=click.IntRange(1, 8), default=2, show_default=True, help="Model points per pixel.")
+def command(
+    folder: Path,
+    out: Path,
+    band: str | None,
+    image: str | None,
+    like: Path | None,
+    priors: tuple[str, ...],
+    lens_light: bool | None,
+    fwhm_arcsec: float | None,
+    njy_per_electron: float,
+    finer: int,
+) -> int:
+    """Fit a smooth lens with a Sérsic source to every stamp, and write what it leaves as one more band."""
+    from lenspipe.cli.progress import ShownProgress
+    from lenspipe.infer.fitted_set import priors_of, write_fitted
+    from lenspipe.stamps.format import StampSet
+
+    data = StampSet.open(folder)
+    name = image or next(iter(data.images))
+    chosen = band or (data.images[name].bands[0] if name in data.images else "")
+    told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(map(_prior, priors)))
+    with ShownProgress("stamp") as progress:
+        left = write_fitted(
+            data,
+            told,
+            out,
+            band=chosen,
+            image=name,
+            fwhm_arcsec=fwhm_arcsec,
+            njy_per_electron=njy_per_electron,
+            finer=finer,
+            progress=progress.counter("fitting"),
+        )
+    said = ", ".join(f"{label} {value:.3f}" for label, value in left.items())
+    click.echo(f"{out}: {data.n} stamps; mean square left of band {chosen}, in units of the noise, median: {said}")
+    return EXIT_DONE
+
+
+def _prior(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, numbers = text.partition("=")
+    try:
+        mean, width = (float(number) for number in numbers.split(","))
+    except ValueError:
+        raise ConfigError("--prior needs NAME=MEAN,WIDTH", got=text) from None
+    if not width >= 0:
+        raise ConfigError("the width of a prior is 0 or more", got=text)
+    return name.strip(), (mean, width)
