@@ -3,8 +3,8 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 
     python -m benchmarks.studies.dark_matter.fitted --work FOLDER --model equivariant-c8 [--fraction 0.1] [--plain]
 
-Every stamp of the last rung of `ladder.py` is fitted (`sersic.py`) with the recipe's own ranges as priors and the noise
-that its instrument has. The image and the residual, in units of the noise, are the two bands of a data set, on which a
+Every stamp of the last rung of `ladder.py` is fitted (`lenspipe.nn.sersic_lens`, as `lenspipe stamps fit` does) with the
+recipe's own ranges as priors and the noise that its instrument has, exposure by exposure. The image and the residual, in units of the noise, are the two bands of a data set, on which a
 network of `jobs/dark_matter.toml` is trained at once, at the published mass. ``--plain`` shows it the first band alone,
 as the ladder does. Writes `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
 """
@@ -29,9 +29,9 @@ from torch.nn.functional import avg_pool2d
 from benchmarks import record
 from benchmarks.studies.dark_matter.ladder import CUT_PX, LADDERS, SHOWN, climb, stamps_of
 from benchmarks.studies.dark_matter.queue import read_queue
-from benchmarks.studies.dark_matter.sersic import COARSE, NAMES, Pixels, fitted
 from benchmarks.timing import Clock
 from lenspipe.learn.sweep.space import grid
+from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
 from lenspipe.simulate.instrument import sky_rms_of_depth_njy
 from lenspipe.simulate.published import PublishedTable
 from lenspipe.simulate.recipe import Recipe, read_recipe
@@ -41,14 +41,12 @@ from lenspipe.stamps.spec import ImageSpec, image_array, image_column
 BATCH = 64
 LEFT = "left"
 """Name of the band of the residual."""
-KNOWN = 0.0003
-"""Width of the prior of what a recipe fixes; what is sampled coarsely here and finely there differs by less."""
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 STEPS = 4800
 
 
-def priors(table: PublishedTable) -> tuple[Tensor, Tensor]:
-    """Mean and width of each parameter over the ranges of a recipe, in the order of `sersic.NAMES`."""
+def priors(table: PublishedTable) -> Priors:
+    """Mean and width of each parameter over the ranges of a recipe; what it fixes has no width."""
     rng, n = np.random.default_rng(0), 20000
     if table.theta_e_arcsec is None or table.axis_ratio[0] != 1 or table.source_place != "radius":
         raise ValueError("only round lenses of given radius, and sources within one, are fitted")
@@ -67,6 +65,8 @@ def priors(table: PublishedTable) -> tuple[Tensor, Tensor]:
     radius, turn = drawn(table.source_offset_arcsec), rng.uniform(0, 2 * np.pi, n)
     values = [
         drawn(table.theta_e_arcsec),
+        np.zeros(n),
+        np.zeros(n),
         *components(drawn(table.shear), drawn(table.shear_angle_rad)),
         radius * np.cos(turn),
         radius * np.sin(turn),
@@ -76,10 +76,8 @@ def priors(table: PublishedTable) -> tuple[Tensor, Tensor]:
         *shape(table.lens_axis_ratio, table.lens_angle_rad),
     ]
     assert len(values) == len(NAMES)
-    mean = [float(v.mean()) for v in values]
-    width = [max(KNOWN, float(v.std())) for v in values]
-    mean[3:5] = [0.0, 0.0]
-    return torch.tensor(mean), torch.tensor(width)
+    width = [float(v.std()) if v.std() > 1e-9 else 0.0 for v in values]
+    return Priors(torch.tensor([float(v.mean()) for v in values]), torch.tensor(width))
 
 
 def noise_of(stamps: Tensor, sky: Tensor, recipe: Recipe) -> Tensor:
@@ -100,9 +98,7 @@ def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
     (table,) = recipe.survey
     fwhm = table.band[recipe.bands[0]].seeing_fwhm_arcsec[0]
     assert recipe.published is not None
-    mean, width = priors(recipe.published)
-    fine = Pixels(spec.size_px, spec.pixel_scale_arcsec, fwhm, finer=2)
-    coarse = Pixels(spec.size_px // COARSE, spec.pixel_scale_arcsec * COARSE, fwhm, finer=1)
+    fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, fwhm, priors(recipe.published))
     both = ImageSpec((*spec.bands, LEFT), spec.size_px, spec.pixel_scale_arcsec)
     for part in data.parts:
         if (out / part.name).exists():
@@ -115,7 +111,7 @@ def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
             for start in range(0, len(stamps), BATCH):
                 some = slice(start, start + BATCH)
                 sigma = noise_of(stamps[some], sky[some], recipe)
-                found, left = fitted(stamps[some], sigma, fine, coarse, mean, width)
+                found, left = fit(stamps[some], sigma)
                 lefts.append(left)
                 values.append(found)
         shown = np.stack([stamps.numpy(), torch.cat(lefts).numpy()], axis=1)
