@@ -3,10 +3,11 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 
     python -m benchmarks.studies.dark_matter.fitted --work FOLDER --model equivariant-c8 [--fraction 0.1] [--plain]
 
-Every stamp of the last rung of `ladder.py` is fitted (`lenspipe.nn.sersic_lens`, as `lenspipe stamps fit` does) with the
-recipe's own ranges as priors and the noise that its instrument has, exposure by exposure. The image and the residual, in units of the noise, are the two bands of a data set, on which a
-network of `jobs/dark_matter.toml` is trained at once, at the published mass. ``--plain`` shows it the first band alone,
-as the ladder does. Writes `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
+Every stamp of the last rung of `ladder.py` is fitted (`lenspipe.nn.sersic_lens`, as `lenspipe stamps fit` does) with
+the recipe's own ranges as priors and the noise that its instrument has, exposure by exposure. The image and the
+residual, in units of the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is
+trained at once, at the published mass. ``--plain`` shows it the first band alone, as the ladder does. Writes
+`results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
 """
 
 from __future__ import annotations
