@@ -4,7 +4,8 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
     python -m benchmarks.studies.dark_matter.fitted --work FOLDER --model equivariant-c8 [--fraction 0.1] [--plain]
 
 Every stamp of the last rung of `ladder.py` is fitted (`lenspipe.nn.sersic_lens`, as `lenspipe stamps fit` does) with
-the recipe's own ranges as priors and the noise that its instrument has, exposure by exposure. The image and the
+the recipe's own ranges as priors and the noise that its instrument has, exposure by exposure; those of `substructure-1`
+with the truth of the training split as priors. The image and the
 residual, in units of the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is
 trained at once, at the published mass. ``--plain`` shows it the first band alone, as the ladder does. Writes
 `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
@@ -31,6 +32,7 @@ from benchmarks import record
 from benchmarks.studies.dark_matter.ladder import CUT_PX, LADDERS, SHOWN, climb, stamps_of
 from benchmarks.studies.dark_matter.queue import read_queue
 from benchmarks.timing import Clock
+from lenspipe.infer.fitted_set import priors_of, write_fitted
 from lenspipe.learn.sweep.space import grid
 from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
 from lenspipe.simulate.instrument import sky_rms_of_depth_njy
@@ -44,6 +46,8 @@ LEFT = "left"
 """Name of the band of the residual."""
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 STEPS = 4800
+FITTED = ("model-f", "model-j", "substructure-1")
+"""Recipes whose smooth lenses the fit has."""
 
 
 def priors(table: PublishedTable) -> Priors:
@@ -94,6 +98,11 @@ def noise_of(stamps: Tensor, sky: Tensor, recipe: Recipe) -> Tensor:
 def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
     """A data set with the residuals beside the images, part by part; parts that are there stay."""
     data = StampSet.open(source)
+    if recipe.published is None:  # its sources have clumps, and its lenses no light
+        if not out.exists():
+            gain = recipe.survey[0].band[recipe.bands[0]].njy_per_electron
+            write_fitted(data, priors_of(data, light=False), out, band=recipe.bands[0], njy_per_electron=gain)
+        return out
     (name,) = data.images
     spec = data.images[name]
     (table,) = recipe.survey
@@ -138,7 +147,7 @@ def chi2_of(folder: Path) -> dict[str, list[float]]:
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Data sets and states of trainings.")
 @click.option("--model", "family", default="equivariant-c8", show_default=True, help="A family of the sweep.")
-@click.option("--recipe", "recipe_name", default="model-f", show_default=True, type=click.Choice(sorted(CUT_PX)))
+@click.option("--recipe", "recipe_name", default="model-f", show_default=True, type=click.Choice(FITTED))
 @click.option("--fraction", default=1.0, show_default=True, help="Part of the training stamps, one of the sweep.")
 @click.option("--steps", default=STEPS, show_default=True, help="Of 32 stamps.")
 @click.option("--plain", is_flag=True, help="Show the image alone.")
@@ -154,7 +163,8 @@ def main(
     place = len(family) - len(family.rstrip("+"))
     trial = [one for one in of_family if one.settings.sampling.fraction == fraction][place]
     last = LADDERS[recipe_name][0][-1]
-    recipe = read_recipe(recipe_name, changes=data.changes | {"image.0.size_px": CUT_PX[recipe_name]})
+    cut = {"image.0.size_px": CUT_PX[recipe_name]} if recipe_name in CUT_PX else {}
+    recipe = read_recipe(recipe_name, changes=data.changes | cut)
     clock = Clock()
     stamps = fitted_set(stamps_of(data, last, work), recipe, work / "data" / f"{recipe_name}-{last}-fitted")
     fits_cpu_s = round(clock.cpu_s, 1)

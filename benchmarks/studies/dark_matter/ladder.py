@@ -74,7 +74,7 @@ SINGLE = (
 RANGES = (
     Rung((10, 10), 24000, 11, 600, 0.004),
     Rung((3, 3), 24000, 13, 800, 0.004),
-    Rung((1, 1), 32000, 1, 1600, 0.003),
+    Rung((1, 1), 16000, 1, 1600, 0.003),
 )
 """For recipes with a range of masses."""
 LADDERS = {
