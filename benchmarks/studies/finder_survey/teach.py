@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import record
-from benchmarks.studies.finder_survey.grades import Sky, kids_of, scored, sky_of, taught
+from benchmarks.studies.finder_survey.grades import Sky, kept_sky, kids_of, scored, sky_of, taught
 from benchmarks.studies.finder_survey.warps import LENS_FROM, NONLENS, fold_of
 from benchmarks.studies.real_sky.ground import CFHTLS_SCALE_ARCSEC, area
 from benchmarks.timing import Clock
@@ -273,6 +273,9 @@ def _counts(rows: list[dict[str, Any]]) -> list[str]:
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the trainings.")
 @click.option("--only", multiple=True, help="Setting to take; repeatable. [default: all]")
 @click.option("--beside", multiple=True, help="Model that is judged alone and beside each training; repeatable.")
+@click.option(
+    "--sky", "sky_file", type=click.Path(path_type=Path), default=None, help="File that keeps what is painted."
+)
 @click.option("--folds", type=click.IntRange(min=2), default=4, show_default=True)
 @click.option("--passes", type=click.IntRange(min=1), default=12, show_default=True, help="Of painting the KiDS rows.")
 @click.option("--sky-seed", type=int, default=2026, show_default=True, help="Of the painted arcs.")
@@ -286,6 +289,7 @@ def main(
     work: Path,
     only: tuple[str, ...],
     beside: tuple[str, ...],
+    sky_file: Path | None,
     folds: int,
     passes: int,
     sky_seed: int,
@@ -298,7 +302,11 @@ def main(
     asked = [Setting.model_validate(one) for one in tomllib.loads(settings.read_text())["setting"]]
     asked = [one for one in asked if not only or one.name in only]
     bases = list(dict.fromkeys(one.base for one in asked))
-    sky = sky_of(real, bases[0], seed=sky_seed, passes=passes)
+    sky = (
+        kept_sky(sky_file, real, bases[0], seed=sky_seed, passes=passes)
+        if sky_file
+        else sky_of(real, bases[0], seed=sky_seed, passes=passes)
+    )
     judge = Judge(sky, fold_of(len(sky.grade), folds))
     others = {Path(model).name: scored(model, sky) for model in (*bases, *beside)}
     result: dict[str, Any] = {
