@@ -10,6 +10,7 @@ import pytest
 from benchmarks.studies.data import KIDS_SCALE_ARCSEC
 from benchmarks.studies.finder_ground import hosts as ground_hosts
 from benchmarks.studies.finder_ground.hosts import field_hosts, hosts_by_scene, split_hosts
+from benchmarks.studies.finder_survey.card import judged, tested
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.simulate.paint import Host
@@ -81,3 +82,13 @@ def test_a_simulated_field_gives_its_lenses_and_only_bright_sources() -> None:
     assert sum(host.kind == "parametric-lens" for host in hosts) == 24
     assert max(host.mag for host in hosts) < 22.5
     assert len({host.name for host in hosts}) == len(hosts) > 60
+
+
+def test_the_card_of_the_graded_finder_says_what_the_record_of_the_test_stamps_says() -> None:
+    card = read_card(find_model("ground-gri-graded"))
+    assert judged(card, tested()) == card
+    found = {one["model"]: one["simulated"]["ordinary"] for one in tested()["models"]}
+    assert card.metrics["test"]["auroc"] == found["ground-gri-graded"]["auroc"]
+    note = card.training["note"]
+    for name in ("ground-gri", "ground-gri-graded"):
+        assert f"{found[name]['tpr_at_fpr']['1e-2']['value']:.3f}" in note
