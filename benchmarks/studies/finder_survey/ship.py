@@ -58,7 +58,7 @@ def main(setting: Path, data: Path, out: Path, seeds: str) -> None:
         "command": "python -m benchmarks.studies.finder_survey.ship (teach.toml, half-200)",
         "seed": [int(seed) for seed in seeds.split("-")],
         "base": {"name": begun.name, "digest": digest(base), "part": 0.5},
-        "graded": {"lens": 44, "nonlens": 65, "share": 0.5},
+        "graded": {"lens": 44, "nonlens": 65, "share": 0.5, "most_repeats": 60},
         "hosts": "those of ground-gri through its weights, and KiDS galaxies of rows 0 to 1690",
         "note": NOTE,
     }

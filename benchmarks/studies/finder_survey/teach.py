@@ -56,7 +56,7 @@ class Setting(Table):
     steps: int = 200
     """Optimizer steps."""
     share: float = 0.5
-    """Part of each class that is graded."""
+    """Part of each class that is graded, as far as 60 repeats of a candidate go."""
     learning_rate: float = 5e-4
     """Peak rate."""
     between: bool = False
@@ -131,6 +131,14 @@ def _area(score: NDArray[np.float64], good: NDArray[np.int64], poor: NDArray[np.
     return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
+def graded_part(stamps: Path) -> dict[str, float]:
+    """Part of each class in training that is graded: less than the share asked for where repeats end first."""
+    data = StampSet.open(stamps)
+    label, split, kind = (data.column(name) for name in ("label", "split", "kind"))
+    graded = np.array([str(one).startswith("graded") for one in kind])
+    return {name: float(graded[(label == name) & (split == "train")].mean()) for name in ("lens", "nonlens")}
+
+
 def soup(base: str, models: Sequence[Path], out: Path) -> Path:
     """A checkpoint half of whose weights are a finder's and half the mean of those that were trained on from it."""
     if not (out / CARD_FILE).exists():
@@ -182,6 +190,7 @@ def judged(
     kids: dict[str, list[dict[str, Any]]] = {}
     final: dict[str, list[dict[str, Any]]] = {}
     trained: dict[int | str, list[Path]] = {}
+    part: dict[str, dict[str, float]] = {}
     for seed in seeds:
         own: dict[str, NDArray[np.float64]] = {}
         for number in (*range(int(fold.max()) + 1), ALL):
@@ -192,6 +201,7 @@ def judged(
             out = work / setting.name / f"seed-{seed}" / f"fold-{number}"
             model = taught(painted, setting.base, graded, out, setting.finder_settings(), seed)
             trained.setdefault(number, []).append(model)
+            part[f"fold-{number}"] = graded_part(out / "stamps")
             alone = scores_of(model, sky, tag)
             ways = {"taught": alone, "soup": scores_of(soup(setting.base, [model], model.parent / "soup"), sky, tag)}
             ways |= {f"taught and {name}": mean_of(alone, other) for name, other in others.items()}
@@ -215,7 +225,7 @@ def judged(
         else:
             kids[whole].append(kids_of(scores, sky))
             held[whole][0][fold == number] = scores["warps"][fold == number]
-    out_: dict[str, Any] = {"setting": setting.model_dump(), "ways": {}}
+    out_: dict[str, Any] = {"setting": setting.model_dump(), "graded_part": part, "ways": {}}
     for way, by_seed in held.items():
         mean = np.mean(by_seed, axis=0)
         out_["ways"][way] = {
