@@ -1,7 +1,8 @@
 """
 What the test stamps of `ground-gri` say of a finder, put into its card; weights, outputs and all else stay.
 
-    python -m benchmarks.evaluate_finder ...                   # writes the record
+    python -m benchmarks.studies.real_sky.finders ground-gri ground-gri-graded --data stamps --real ../shared/data \
+        --name ground_graded_test --out scores                        # writes the record
     python -m benchmarks.studies.finder_survey.card lenspipe/weights/ground-gri-graded
 """
 
