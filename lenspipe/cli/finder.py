@@ -130,8 +130,9 @@ def command(
             f"{with_interval(test['painted']['auc'], test['painted']['interval95'])}"
             + (f"; graded {with_interval(graded['auc'], graded['interval95'])}" if graded and graded["auc"] else "")
         )
-    if failures := result.record.get("failures"):
-        click.echo(f"Shards that could not be read: {len(failures)}")
+    for key, what in (("failures", "read"), ("uncut", "cut into stamps")):
+        if failures := result.record.get(key):
+            click.echo(f"Shards that could not be {what}: {len(failures)}")
     if until in ("train", "page"):
         click.echo(f"{result.folder}  scan with it: lenspipe scan TILES --model {result.folder}")
     else:

@@ -50,10 +50,12 @@ def write_page(path: Path, record: dict[str, Any], folder: Path) -> None:
         temporary.write_text(page(f"Finder {folder.name}", intro, sections), encoding="utf-8")
 
 
-def said_of_failures(failures: Sequence[str]) -> str:
-    """How many shards of a run gave nothing, and why the first did not."""
-    n = len(failures)
-    return f"{n} {'shard' if n == 1 else 'shards'} could not be read and gave no stamps; the first: {failures[0]}"
+def said_of_failures(unread: Sequence[str], uncut: Sequence[str] = ()) -> str:
+    """How many shards of a run gave nothing, those that were not read and those that were not cut, and the first."""
+    told = {"could not be read and gave no stamps": unread, "were searched, but could not be cut into stamps": uncut}
+    return ". ".join(
+        f"Shards that {what}: {len(failures)}; the first: {failures[0]}" for what, failures in told.items() if failures
+    )
 
 
 def _hosts(record: dict[str, Any], folder: Path) -> Section:
@@ -66,8 +68,8 @@ def _hosts(record: dict[str, Any], folder: Path) -> Section:
         f"(stars have {record['star_radius_arcsec'] or 0:.2f}). Splits are cells of the sky, HEALPix order "
         f"{record['cells_order']}."
     )
-    if record["failures"]:
-        text += f" {said_of_failures(record['failures'])}."
+    if record["failures"] or record["uncut"]:
+        text += f" {said_of_failures(record['failures'], record['uncut'])}."
     return Section(
         "Hosts and negatives",
         text,

@@ -21,6 +21,7 @@ from lenspipe.finder.graded import Graded
 from lenspipe.finder.settings import FinderSettings
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import PLAIN, Runner, train
+from lenspipe.learn.upon import input_of
 from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, ModelCard, find_model, read_card, write_card
 from lenspipe.nn.checkpoint import load_model, save_model
 from lenspipe.nn.committee import Committee, committee_of, is_committee, open_committee
@@ -123,19 +124,8 @@ def settings_for(settings: FinderSettings, name: str, bands: Sequence[str], base
         return own.model_copy(update={"input": shown})
     card = base.card
     shown = own.input.model_copy(
-        update={
-            "bands": card.bands,
-            "stamp_px": card.stamp_px,
-            "stretch": card.stretch.name,
-            "band_scales": card.stretch.band_scales,
-            "alpha": card.stretch.alpha,
-            "q": card.stretch.q,
-            "mix": card.stretch.mix,
-            "standardise": card.stretch.standardise,
-            "smooth_residual": card.stretch.smooth_residual,
-            "high_pass_px": card.stretch.high_pass_px,
-            "high_pass_beside": card.stretch.high_pass_beside,
-            "channel_scales": card.stretch.channel_scales,
+        update=input_of(card)
+        | {
             "scale_tolerance": card.scale_tolerance,
             "scale_range": (
                 card.min_scale_arcsec / card.pixel_scale_arcsec,

@@ -18,7 +18,7 @@ from lenspipe.finder.recipe import finder_bands
 from lenspipe.finder.report import said_of_failures, write_page
 from lenspipe.finder.request import PLAIN, FinderRequest, Runners
 from lenspipe.finder.rounds import Base, open_bases, stand_ins
-from lenspipe.finder.sources import source_schema, trouble_of, write_sources
+from lenspipe.finder.sources import is_measured, source_schema, trouble_of, write_sources
 from lenspipe.finder.steps import PAGE, RECORD, Maker
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress
@@ -103,8 +103,8 @@ def make_finder(
                 progress.say(said_of_failures(troubles))
             return FinderResult(out, {"run": str(run.folder), "sources": sources.num_rows, "failures": troubles})
         record = step("hosts", lambda: maker.hosts(sources, troubles))
-        if record["failures"]:
-            progress.say(said_of_failures(record["failures"]))
+        if record["failures"] or record["uncut"]:
+            progress.say(said_of_failures(record["failures"], record["uncut"]))
         if replaced:
             record["stand_ins"] = replaced
         if until == "hosts":
@@ -205,7 +205,7 @@ def _sources(run: Run, out: Path, runners: Runners, progress: Progress) -> tuple
     """All sources of the run: its shards searched again without its selection, which drops stars."""
     folder, tasks = out / "sources", tasks_of(run.plan)
     context = context_of(run)
-    todo = [task for task in tasks if not (folder / f"{task.shard.shard_id}.parquet").exists()]
+    todo = [task for task in tasks if not is_measured(folder / f"{task.shard.shard_id}.parquet")]
     progress.stage("Sources", len(tasks), len(tasks) - len(todo))
     if todo:
         with runners.executor() as executor:

@@ -27,7 +27,7 @@ INNER_ARCSEC, OUTER_ARCSEC = 1.0, 3.0
 FLAT_TOP = 0.97
 """Pixels this bright against the peak count as part of a flat top."""
 TROUBLE = b"trouble"
-"""Key of a part's metadata: what was wrong with a shard that has no sources."""
+"""Key of a part's metadata: what was wrong with a shard that has no sources; empty where nothing was."""
 EVERYTHING = SelectConfig(mag_max=None, star_cut=0.0, mask_fraction_max=0.9)
 """A selection that keeps stars and artefacts: a scan's own drops them, and a finder must have seen them."""
 
@@ -121,17 +121,22 @@ def measure_sources(task: ShardTask, context: ScanContext) -> pa.Table:
 def write_sources(task: ShardTask, context: ScanContext, folder: Path) -> tuple[int, str]:
     """Measure a shard into a part of ``folder``, unless it is there: its sources, and what is wrong with its tile."""
     part = folder / f"{task.shard.shard_id}.parquet"
-    if part.exists():
+    if is_measured(part):
         return read_footer(part).num_rows, trouble_of(part)
     try:
         table, trouble = measure_sources(task, context), ""
     except TileError as error:
         table, trouble = source_schema(context.bands).empty_table(), str(error)
-        table = table.replace_schema_metadata({TROUBLE: trouble})
+    table = table.replace_schema_metadata({TROUBLE: trouble})
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(part) as path:
         write_table(table, path)
     return table.num_rows, trouble
+
+
+def is_measured(part: Path) -> bool:
+    """Whether a part is there; one without sources that does not say why (by an older version) is measured again."""
+    return part.exists() and (read_footer(part).num_rows > 0 or TROUBLE in (pq.read_schema(part).metadata or {}))
 
 
 def trouble_of(part: Path) -> str:

@@ -108,7 +108,7 @@ class Maker:
         """Choose and cut hosts; a record of what was found."""
         path = self.out / "hosts.json"
         if path.exists():
-            return dict(read_json(path))
+            return {"uncut": []} | read_json(path)  # not told apart by older versions
         psf = self.psf()
         if missing := [band for band in self.bands if band not in psf]:
             raise ConfigError(
@@ -135,17 +135,19 @@ class Maker:
         tasks = tasks_of(self.run.plan)
         todo = cut_tasks(chosen, sources, tasks, n_sky=self.request.settings.hosts.max_sky, seed=self.request.seed)
         self.progress.stage("Hosts", len(todo))
+        uncut: list[str] = []
         with self.runners.executor() as executor:
             for number, (_, trouble) in executor.each("hosts", cutter, todo, scratch=self.out):
                 self.progress.advance()
                 if trouble:
-                    troubles.append(f"{todo[number].task.shard.shard_id}: {trouble}")
+                    uncut.append(f"{todo[number].task.shard.shard_id}: {trouble}")
         record = {
             "run": str(self.run.folder.absolute()),
             "run_id": self.run.run_id,
             "survey": self.survey,
             "bands": list(self.bands),
             "failures": troubles,
+            "uncut": uncut,
             **chosen.record(),
             "psf_fwhm_arcsec": {band: psf[band] for band in self.bands},
             "areas": {"order": chosen.areas.order, "margin_arcsec": chosen.areas.margin_arcsec}

@@ -87,25 +87,29 @@ def fitted_on(
 
 def as_seen(card: ModelCard, settings: TrainSettings) -> TrainSettings:
     """Settings with the input of a card: bands, side, pixel scale and stretch."""
-    asked, stretch = settings.input, card.stretch
+    asked = settings.input
     if asked != InputSettings(image=asked.image):
         raise ConfigError("stamps are seen as the pretrained model sees them: leave the table input out", has=card.name)
     if card.features or card.sees != "raw":
         raise ConfigError("this builds on a model that sees stamps alone, as they are", got=card.name)
-    seen = InputSettings(
-        image=asked.image,
-        bands=card.bands,
-        stamp_px=card.stamp_px,
-        pixel_scale_arcsec=card.pixel_scale_arcsec,
-        stretch=stretch.name,
-        band_scales=stretch.band_scales,
-        alpha=stretch.alpha,
-        q=stretch.q,
-        mix=stretch.mix,
-        standardise=stretch.standardise,
-        smooth_residual=stretch.smooth_residual,
-        high_pass_px=stretch.high_pass_px,
-        high_pass_beside=stretch.high_pass_beside,
-        channel_scales=stretch.channel_scales,
-    )
+    seen = InputSettings(image=asked.image, pixel_scale_arcsec=card.pixel_scale_arcsec, **input_of(card))
     return settings.model_copy(update={"input": seen})
+
+
+def input_of(card: ModelCard) -> dict[str, Any]:
+    """Bands, side and stretch of a card, as the keys of `lenspipe.learn.settings.InputSettings`."""
+    stretch = card.stretch
+    return {
+        "bands": card.bands,
+        "stamp_px": card.stamp_px,
+        "stretch": stretch.name,
+        "band_scales": stretch.band_scales,
+        "alpha": stretch.alpha,
+        "q": stretch.q,
+        "mix": stretch.mix,
+        "standardise": stretch.standardise,
+        "smooth_residual": stretch.smooth_residual,
+        "high_pass_px": stretch.high_pass_px,
+        "high_pass_beside": stretch.high_pass_beside,
+        "channel_scales": stretch.channel_scales,
+    }

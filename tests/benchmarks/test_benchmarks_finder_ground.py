@@ -10,6 +10,8 @@ import pytest
 from benchmarks.studies.data import KIDS_SCALE_ARCSEC
 from benchmarks.studies.finder_ground import hosts as ground_hosts
 from benchmarks.studies.finder_ground.hosts import field_hosts, hosts_by_scene, split_hosts
+from benchmarks.studies.finder_survey.card import judged, tested
+from benchmarks.studies.finder_survey.hard import hardest
 from lenspipe.errors import ConfigError
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.simulate.paint import Host
@@ -81,3 +83,23 @@ def test_a_simulated_field_gives_its_lenses_and_only_bright_sources() -> None:
     assert sum(host.kind == "parametric-lens" for host in hosts) == 24
     assert max(host.mag for host in hosts) < 22.5
     assert len({host.name for host in hosts}) == len(hosts) > 60
+
+
+def test_the_card_of_the_graded_finder_says_what_the_record_of_the_test_stamps_says() -> None:
+    card = read_card(find_model("ground-gri-graded"))
+    assert judged(card, tested()) == card
+    found = {one["model"]: one["simulated"]["ordinary"] for one in tested()["models"]}
+    assert card.metrics["test"]["auroc"] == found["ground-gri-graded"]["auroc"]
+    note = card.training["note"]
+    for name in ("ground-gri", "ground-gri-graded"):
+        assert f"{found[name]['tpr_at_fpr']['1e-2']['value']:.3f}" in note
+
+
+def test_the_hardest_are_those_of_each_kind_with_the_highest_scores() -> None:
+    rng = np.random.default_rng(3)
+    score, is_real = rng.normal(size=400), rng.uniform(size=400) < 0.7
+    taken = hardest(score, is_real, 0.1)
+    assert len(set(taken)) == 40 and is_real[taken].sum() == 20
+    for kind in (True, False):
+        own = taken[is_real[taken] == kind]
+        assert score[own].min() > np.delete(score, taken)[np.delete(is_real, taken) == kind].max()

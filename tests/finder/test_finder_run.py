@@ -12,14 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
+from click.testing import CliRunner
 from drawn_survey import BANDS, FWHM, SCALE, drawn_tile, write_tile
 from pictures import drawn
 
 from lenspipe.catalog.run_rows import open_run_folder
+from lenspipe.cli.finder import command
 from lenspipe.completeness.config import HostConfig
 from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
-from lenspipe.finder import places
+from lenspipe.finder import places, report
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import check_grades, read_graded
 from lenspipe.finder.known import write_known
@@ -29,6 +31,7 @@ from lenspipe.finder.rounds import keep_of_base, settings_for
 from lenspipe.finder.run import make_finder
 from lenspipe.finder.settings import FinderSettings, GradeSettings
 from lenspipe.finder.shots import EVERYWHERE
+from lenspipe.finder.sources import trouble_of
 from lenspipe.learn.train import train
 from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
 from lenspipe.nn.checkpoint import load_model, save_model
@@ -102,7 +105,51 @@ def test_shards_that_cannot_be_read_are_counted_and_named_again_after_a_resume(s
         said = Said()
         record = make_finder(asked(tiles), out, progress=said, until="sources").record
         assert len(record["failures"]) == 1 and "bad" in record["failures"][0]
-        assert any(line.startswith("1 shard could not be read and gave no stamps; the first: ") for line in said.lines)
+        first = "Shards that could not be read and gave no stamps: 1; the first: "
+        assert any(line.startswith(first) and "bad" in line for line in said.lines)
+
+
+def test_shards_that_cannot_be_cut_are_counted_apart_on_the_page_and_by_the_command(survey, tmp_path):
+    tiles, out = tmp_path / "tiles", tmp_path / "mine"
+    shutil.copytree(survey[0], tiles / "good")
+    shutil.copytree(survey[0], tiles / "lost")
+    made = asked(tiles)
+    make_finder(made, out, progress=SILENT, until="sources")
+    for file in (tiles / "lost").glob("*.fits"):  # lost between sources and hosts
+        file.write_bytes(b"no image")
+    for _ in range(2):
+        said = Said()
+        record = make_finder(made, out, progress=said, until="hosts").record
+        assert record["failures"] == [] and len(record["uncut"]) == 1 and "lost" in record["uncut"][0]
+        first = "Shards that were searched, but could not be cut into stamps: 1; the first: "
+        assert any(line.startswith(first) and "lost" in line for line in said.lines)
+        assert not any("could not be read" in line for line in said.lines)
+    said_so = {f"survey.{key}": value for key, value in PSF.items()} | QUICK
+    said_so |= {f"stamps.classes.{name}": n for name, n in said_so.pop("stamps.classes").items()}
+    changes = [f"--set={key}={json.dumps(value)}" for key, value in said_so.items()]
+    words = [str(tiles), "--survey", "generic", "--runner", "local", "--out", str(out), "--until", "hosts"]
+    done = CliRunner().invoke(command, [*words, *changes], standalone_mode=False)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "Shards that could not be cut into stamps: 1" in done.output
+    assert "Shards that could not be read" not in done.output
+    section = report._hosts(record | {"failures": ["t_9: no zero-point"]}, out)
+    assert "Shards that could not be read and gave no stamps: 1; the first: t_9: no zero-point" in section.text
+    assert "could not be cut into stamps: 1; the first: " in section.text and "lost" in section.text
+
+
+def test_sources_of_an_older_run_that_do_not_say_why_there_are_none_are_measured_again(survey, tmp_path):
+    tiles, out = tmp_path / "tiles", tmp_path / "mine"
+    shutil.copytree(survey[0], tiles / "good")
+    shutil.copytree(survey[0], tiles / "bad")
+    make_finder(asked(tiles), out, progress=SILENT, until="scan")
+    for file in (tiles / "bad").glob("*.fits"):
+        file.write_bytes(b"no image")
+    make_finder(asked(tiles), out, progress=SILENT, until="sources")
+    (part,) = (out / "sources").glob("*bad*.parquet")
+    pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)  # as an older version left it
+    assert trouble_of(part) == ""
+    record = make_finder(asked(tiles), out, progress=SILENT, until="sources").record
+    assert len(record["failures"]) == 1 and "bad" in record["failures"][0]
 
 
 @pytest.fixture(scope="module")

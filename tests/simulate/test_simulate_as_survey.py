@@ -1,5 +1,7 @@
 """Hosts that another telescope saw, brought to the survey of a recipe; half of the hosts; even Einstein radii."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from lenspipe.simulate.observe import Conditions
 from lenspipe.simulate.on_hosts import blurred, draw_on_host, noisier
 from lenspipe.simulate.paint.host import Host
 from lenspipe.simulate.population import DeflectorPopulation, draw_deflector
-from lenspipe.simulate.recipe import Recipe, read_recipe
+from lenspipe.simulate.recipe import HostTable, Recipe, read_recipe
 from lenspipe.stamps.splits import half_of
 from tests.simulate.test_simulate_hosts import host_set, real_like_hosts  # noqa: F401
 
@@ -118,9 +120,31 @@ def test_einstein_radii_are_even_where_that_is_asked_for():
 
 
 def test_older_requests_read_the_same_where_the_new_keys_are_off():
-    recipe = read_recipe("space-vis")
-    assert "theta_e_even" not in recipe.model_dump_json()
-    assert (
-        "theta_e_even"
-        in recipe.model_copy(update={"deflectors": DeflectorPopulation(theta_e_even=True)}).model_dump_json()
-    )
+    plain = read_recipe("space-vis").model_copy(update={"hosts": HostTable(), "published": None})
+    written = json.loads(plain.model_dump_json())
+    assert "published" not in written and "theta_e_even" not in written["deflectors"]
+    assert not {"crowd_fraction", "luminous", "as_survey"} & set(written["hosts"])
+    assert "hosts" not in json.loads(plain.model_copy(update={"hosts": None}).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        (DeflectorPopulation, "theta_e_even", True),
+        (HostTable, "crowd_fraction", 0.5),
+        (HostTable, "luminous", True),
+        (HostTable, "as_survey", True),
+    ],
+)
+def test_newer_keys_are_written_where_they_are_on_and_left_out_where_they_are_off(table, key, value):
+    assert table(**{key: value}).model_dump(mode="json")[key] == value
+    assert key not in table().model_dump(mode="json")
+    assert key in table().model_dump()
+
+
+def test_newer_tables_of_a_recipe_are_written_where_they_are_there():
+    recipe = read_recipe("space-vis").model_copy(update={"hosts": HostTable(luminous=True)})
+    assert json.loads(recipe.model_dump_json())["hosts"]["luminous"] is True
+    shipped = read_recipe("deeplense-1")
+    assert shipped.published is not None and "published" in json.loads(shipped.model_dump_json())
+    assert {"hosts", "published"} <= set(recipe.model_dump())

@@ -204,8 +204,8 @@ def main(
 ) -> None:
     """Teach finders by grades and judge them by candidates that they did not see."""
     clock = Clock()
-    one_core = {"optim.threads": 1, "optim.precision": "bfloat16", "optim.channels_last": True}
-    changes = {"go_on.epochs": epochs, "go_on.learning_rate": rate, SHARE: share}
+    one_core: dict[str, object] = {"optim.threads": 1, "optim.precision": "bfloat16", "optim.channels_last": True}
+    changes: dict[str, object] = {"go_on.epochs": epochs, "go_on.learning_rate": rate, SHARE: share}
     changes |= {f"train.{key}": value for key, value in one_core.items()} | {"train.sampling.steps_per_epoch": steps}
     settings = put_over(FinderSettings(), changes, origin="study")
     sky = sky_of(real, base, seed=seed, passes=passes)

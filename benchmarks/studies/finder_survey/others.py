@@ -6,7 +6,9 @@ Ordinary galaxies of five surveys under finders of g r i: do scores depend on th
 KiDS rows 1690 on, DES early types and luminous red galaxies, HSC luminous galaxies and blends, objects of CFHTLS
 fields, and Pan-STARRS galaxies that are lenses whose arcs are below the noise. ``early`` are red and bright enough to
 carry arcs: surveys are compared with each other (`lenspipe.stats.survey_probe`) on these too, as the others differ
-in kind. `ground-gri` has seen some of these DES galaxies, no finder here those of HSC or Pan-STARRS.
+in kind. Lenses of CFHTLS (Space Warps, grade 2 and more) stand against its field objects and the sources of its tile;
+`ground-gri-graded` has seen them. `ground-gri` has seen some of these DES galaxies, no finder here those of HSC or
+Pan-STARRS.
 """
 
 from __future__ import annotations
@@ -19,11 +21,22 @@ import numpy as np
 from scipy.special import expit
 
 from benchmarks import record
-from benchmarks.studies.data import des_hosts
+from benchmarks.studies.data import cfhtls_tile, des_hosts, study_hosts
 from benchmarks.studies.finder_ground.hosts import LEAST_SCALE_ARCSEC
 from benchmarks.studies.finder_ground.make_stamps import CARD
-from benchmarks.studies.finder_survey.mixture import other_hosts
-from benchmarks.studies.real_sky.ground import host_logits, kids_test, logits, ordinary
+from benchmarks.studies.finder_survey.mixture import CFHTLS_FWHM_ARCSEC, other_hosts
+from benchmarks.studies.finder_survey.warps import LENS_FROM, all_warps
+from benchmarks.studies.real_sky.ground import (
+    CANDIDATE_PX,
+    CFHTLS_SCALE_ARCSEC,
+    NEAR_KNOWN_ARCSEC,
+    Logits,
+    area,
+    host_logits,
+    kids_test,
+    logits,
+    ordinary,
+)
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import find_model
 from lenspipe.simulate.paint.host import Host
@@ -33,6 +46,25 @@ from lenspipe.stats.recall import threshold_passed_by
 from lenspipe.stats.survey_probe import SurveyProbe
 
 PS1_SCALE_ARCSEC = 0.25
+
+
+def cfhtls_ordinary(real: Path) -> list[Host]:
+    """Sources of the CFHTLS tile but those near its candidate."""
+    hosts, at = study_hosts(
+        cfhtls_tile(real),
+        name="cfhtls",
+        pixel_scale_arcsec=CFHTLS_SCALE_ARCSEC,
+        psf_fwhm_arcsec=np.array(CFHTLS_FWHM_ARCSEC),
+        size_px=host_size_px(CARD, CFHTLS_SCALE_ARCSEC, LEAST_SCALE_ARCSEC),
+    )
+    away = np.hypot(*(at - CANDIDATE_PX).T) * CFHTLS_SCALE_ARCSEC > NEAR_KNOWN_ARCSEC
+    return [host for host, ordinary_one in zip(hosts, away, strict=True) if ordinary_one]
+
+
+def against(lens: Logits, other: Logits) -> dict[str, Any]:
+    """Area, and lenses above what 1 % of the others pass."""
+    at = threshold_passed_by(other, 0.01)
+    return area(lens, other) | {"where_1_percent_pass": fraction(int((lens > at).sum()), len(lens))}
 
 
 @click.command()
@@ -50,6 +82,8 @@ def main(models: tuple[str, ...], real: Path, seed: int, name: str, keep: bool) 
     with np.load(real / "stamps/ps1_lens_hosts/ps1_hosts_gri_njy.npz") as archive:
         ps1 = archive["images"].astype(np.float32)
     ps1 -= np.median(ps1, axis=(2, 3), keepdims=True)
+    warps, grade = all_warps(real)
+    good, in_tile = warps[grade >= LENS_FROM], cfhtls_ordinary(real)
     found: dict[str, Any] = {}
     for model in models:
         predictor = Predictor(find_model(model))
@@ -61,6 +95,8 @@ def main(models: tuple[str, ...], real: Path, seed: int, name: str, keep: bool) 
             scores[survey] = one, np.array([host.kind == "early" for host in hosts])
         scores["ps1"] = logits(predictor, ps1, PS1_SCALE_ARCSEC), np.ones(len(ps1), bool)
         at = threshold_passed_by(scores["kids"][0], 0.01)
+        tile_logits = host_logits(predictor, in_tile)
+        cfhtls = np.concatenate([scores["cfhtls"][0], tile_logits])
         probes = {kind: SurveyProbe() for kind in ("all", "early")}
         for survey, (logit, early) in scores.items():
             for kind, probe in probes.items():
@@ -77,6 +113,7 @@ def main(models: tuple[str, ...], real: Path, seed: int, name: str, keep: bool) 
                 for survey, (logit, early) in scores.items()
             },
             "survey_probe": {kind: probe.found() for kind, probe in probes.items()},
+            "spacewarps_good_against_cfhtls": against(logits(predictor, good, CFHTLS_SCALE_ARCSEC), cfhtls),
         }
     record.write(name, {"models": found}, keep=keep)
 

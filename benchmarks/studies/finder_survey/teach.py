@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import record
-from benchmarks.studies.finder_survey.grades import Sky, kids_of, scored, sky_of, taught
+from benchmarks.studies.finder_survey.grades import Sky, kept_sky, kids_of, scored, sky_of, taught
 from benchmarks.studies.finder_survey.warps import LENS_FROM, NONLENS, fold_of
 from benchmarks.studies.real_sky.ground import CFHTLS_SCALE_ARCSEC, area
 from benchmarks.timing import Clock
@@ -56,7 +56,7 @@ class Setting(Table):
     steps: int = 200
     """Optimizer steps."""
     share: float = 0.5
-    """Part of each class that is graded."""
+    """Part of each class that is graded, as far as 60 repeats of a candidate go."""
     learning_rate: float = 5e-4
     """Peak rate."""
     between: bool = False
@@ -131,6 +131,14 @@ def _area(score: NDArray[np.float64], good: NDArray[np.int64], poor: NDArray[np.
     return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
+def graded_part(stamps: Path) -> dict[str, float]:
+    """Part of each class in training that is graded: less than the share asked for where repeats end first."""
+    data = StampSet.open(stamps)
+    label, split, kind = (data.column(name) for name in ("label", "split", "kind"))
+    graded = np.array([str(one).startswith("graded") for one in kind])
+    return {name: float(graded[(label == name) & (split == "train")].mean()) for name in ("lens", "nonlens")}
+
+
 def soup(base: str, models: Sequence[Path], out: Path) -> Path:
     """A checkpoint half of whose weights are a finder's and half the mean of those that were trained on from it."""
     if not (out / CARD_FILE).exists():
@@ -182,6 +190,7 @@ def judged(
     kids: dict[str, list[dict[str, Any]]] = {}
     final: dict[str, list[dict[str, Any]]] = {}
     trained: dict[int | str, list[Path]] = {}
+    part: dict[str, dict[str, float]] = {}
     for seed in seeds:
         own: dict[str, NDArray[np.float64]] = {}
         for number in (*range(int(fold.max()) + 1), ALL):
@@ -192,6 +201,7 @@ def judged(
             out = work / setting.name / f"seed-{seed}" / f"fold-{number}"
             model = taught(painted, setting.base, graded, out, setting.finder_settings(), seed)
             trained.setdefault(number, []).append(model)
+            part[f"fold-{number}"] = graded_part(out / "stamps")
             alone = scores_of(model, sky, tag)
             ways = {"taught": alone, "soup": scores_of(soup(setting.base, [model], model.parent / "soup"), sky, tag)}
             ways |= {f"taught and {name}": mean_of(alone, other) for name, other in others.items()}
@@ -215,7 +225,7 @@ def judged(
         else:
             kids[whole].append(kids_of(scores, sky))
             held[whole][0][fold == number] = scores["warps"][fold == number]
-    out_: dict[str, Any] = {"setting": setting.model_dump(), "ways": {}}
+    out_: dict[str, Any] = {"setting": setting.model_dump(), "graded_part": part, "ways": {}}
     for way, by_seed in held.items():
         mean = np.mean(by_seed, axis=0)
         out_["ways"][way] = {
@@ -273,6 +283,9 @@ def _counts(rows: list[dict[str, Any]]) -> list[str]:
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the trainings.")
 @click.option("--only", multiple=True, help="Setting to take; repeatable. [default: all]")
 @click.option("--beside", multiple=True, help="Model that is judged alone and beside each training; repeatable.")
+@click.option(
+    "--sky", "sky_file", type=click.Path(path_type=Path), default=None, help="File that keeps what is painted."
+)
 @click.option("--folds", type=click.IntRange(min=2), default=4, show_default=True)
 @click.option("--passes", type=click.IntRange(min=1), default=12, show_default=True, help="Of painting the KiDS rows.")
 @click.option("--sky-seed", type=int, default=2026, show_default=True, help="Of the painted arcs.")
@@ -286,6 +299,7 @@ def main(
     work: Path,
     only: tuple[str, ...],
     beside: tuple[str, ...],
+    sky_file: Path | None,
     folds: int,
     passes: int,
     sky_seed: int,
@@ -298,7 +312,11 @@ def main(
     asked = [Setting.model_validate(one) for one in tomllib.loads(settings.read_text())["setting"]]
     asked = [one for one in asked if not only or one.name in only]
     bases = list(dict.fromkeys(one.base for one in asked))
-    sky = sky_of(real, bases[0], seed=sky_seed, passes=passes)
+    sky = (
+        kept_sky(sky_file, real, bases[0], seed=sky_seed, passes=passes)
+        if sky_file
+        else sky_of(real, bases[0], seed=sky_seed, passes=passes)
+    )
     judge = Judge(sky, fold_of(len(sky.grade), folds))
     others = {Path(model).name: scored(model, sky) for model in (*bases, *beside)}
     result: dict[str, Any] = {
