@@ -14,7 +14,7 @@ from lenspipe.toml import put_over
 
 NOT_RUN = Counter(
     {
-        "an hour of training": 4,
+        "an hour of training": 5,
         "names that stand for yours": 10,
         "a package of one's own; tests/own installs it": 8,
         "survey data": 11,
