@@ -165,9 +165,10 @@ def main(
     last = LADDERS[recipe_name][0][-1]
     cut = {"image.0.size_px": CUT_PX[recipe_name]} if recipe_name in CUT_PX else {}
     recipe = read_recipe(recipe_name, changes=data.changes | cut)
-    clock = Clock()
-    stamps = fitted_set(stamps_of(data, last, work), recipe, work / "data" / f"{recipe_name}-{last}-fitted")
-    fits_cpu_s = round(clock.cpu_s, 1)
+    clock, folder = Clock(), work / "data" / f"{recipe_name}-{last}-fitted"
+    there = folder.exists()
+    stamps = fitted_set(stamps_of(data, last, work), recipe, folder)
+    fits_cpu_s = None if there else round(clock.cpu_s, 1)
     cell = f"{family.replace(':', '-')}-{100 * fraction:g}" + (f"-{steps}" if steps != STEPS else "") + "-plain" * plain
     # steps are few: twice the rate that the space has for the family
     rung = dataclasses.replace(last, steps=steps, learning_rate=2 * trial.settings.optim.learning_rate)

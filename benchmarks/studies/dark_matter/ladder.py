@@ -124,7 +124,7 @@ def climb(
     more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train on a rung, from the network of the one before, and judge."""
-    clock = Clock()
+    clock, new = Clock(), not (out / HISTORY_FILE).exists()
     changes = {
         "optim.threads": 1,
         "optim.epochs": max(1, round(rung.steps / STEPS)),
@@ -152,7 +152,7 @@ def climb(
         "trained_parameters": card.training.get("n_parameter"),
         "steps": card.training["steps"],
         "training_s": card.training["seconds"],
-        "cpu_s": round(clock.cpu_s, 1),
+        "cpu_s": round(clock.cpu_s, 1) if new else None,  # of one that is judged again it is not known
         "curve": [round(float(auc), 4) for auc in pq.read_table(out / HISTORY_FILE)["auc"].to_pylist()],
         "test": judged_on(out, stamps),
     }
