@@ -103,15 +103,17 @@ def table(rows: Rows, cells: Rows, gap: str) -> str:
     return "\n".join(lines)
 
 
-def apart(cells: Rows) -> str:
+def apart(rows: Rows, cells: Rows) -> str:
     """No adaptation from a changed recipe, from the recipe with each change alone, and from the unchanged one."""
-    lines = ["| changed | AUROC, seed 0 | TPR at 1e-2 | TP FP TN FN |", "|---|---|---|---|"]
-    for cell in cells:
-        if cell["gap"].startswith(CHANGED) and (cell["method"], cell["seed"]) == (ENDS[0], 0):
-            changed = cell["gap"].removeprefix(CHANGED).removeprefix("-") or "all three"
-            found = within(cell["auroc"], (cell["auroc_low"], cell["auroc_high"]))
-            counts = " ".join(str(cell[k]) for k in ("tp", "fp", "tn", "fn"))
-            lines.append(f"| {changed} | {found} | {short(cell['tpr_at_0.01'])} | {counts} |")
+    lines = ["| changed | AUROC (seeds) | by seed | TPR at 1e-2 | TP FP TN FN |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row["gap"].startswith(CHANGED) and (row["method"], row["family"]) == (ENDS[0], FAMILIES[0]):
+            same = [c for c in cells if all(c[k] == row[k] for k in ("gap", "method", "family"))]
+            by_seed = ", ".join(short(c["auroc"], 3) for c in sorted(same, key=lambda c: int(c["seed"])))
+            found = f"{within(area(row)['mean'], interval(row))} ({row['seeds']}) | {by_seed}"
+            counts = " ".join(str(row[k]) for k in ("tp", "fp", "tn", "fn"))
+            changed = row["gap"].removeprefix(CHANGED).removeprefix("-") or "all three"
+            lines.append(f"| {changed} | {found} | {short(row['tpr_at_0.01']['mean'])} | {counts} |")
     return "\n".join(lines)
 
 
@@ -233,7 +235,7 @@ def main() -> None:
         write_png(IMAGES / f"adaptation_{name}.png", picture(figure))
     for gap in gaps:
         print(f"\n{gap}\n\n{table(rows, cells, gap)}")
-    print(f"\n{apart(cells)}")
+    print(f"\n{apart(rows, cells)}")
 
 
 if __name__ == "__main__":
