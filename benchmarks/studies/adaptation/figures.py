@@ -141,8 +141,8 @@ def areas(rows: Rows, gaps: list[str]) -> Figure:
     """Area by method, with the mean of the intervals."""
 
     def draw(axes: Any, gap: str) -> None:
-        methods = list(dict.fromkeys(r["method"] for r in rows if r["gap"] == gap))
-        for k, family in enumerate(dict.fromkeys(r["family"] for r in rows)):
+        methods = sorted({r["method"] for r in rows if r["gap"] == gap}, reverse=True)
+        for k, family in enumerate(dict.fromkeys([*FAMILIES, *(r["family"] for r in rows)])):
             some = [r for r in rows if (r["gap"], r["family"]) == (gap, family)]
             if not some:
                 continue
