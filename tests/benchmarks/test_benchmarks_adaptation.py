@@ -1,4 +1,8 @@
-from benchmarks.studies.adaptation.figures import closed
+import pytest
+
+from benchmarks.studies.adaptation.figures import closed, short
+from benchmarks.studies.adaptation.measure import SPACE, Space
+from lenspipe.toml import read_toml
 
 
 def cells(method, **areas):
@@ -14,3 +18,15 @@ def test_the_part_of_a_gap_is_of_the_seeds_that_the_method_and_both_ends_have():
     # below its own source, and above the mean of both seeds' sources
     assert round(closed(all_cells, row), 3) == -0.5
     assert closed(all_cells, row | {"method": "dann"}) is None
+
+
+def test_changes_of_a_recipe_that_are_taken_apart_are_those_of_the_whole():
+    gaps = read_toml(SPACE, Space).gaps()
+    parts = [gap.recipe for name, gap in gaps.items() if name.startswith("sim-to-real-matched-")]
+    assert sorted(map(len, parts)) == [0, 1, 1, 1]
+    assert {key: value for part in parts for key, value in part.items()} == gaps["sim-to-real-matched"].recipe
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.8005396, ".80"), (-0.126, "-.13"), (20.3, "20.30"), (None, "")])
+def test_numbers_of_tables_have_no_zero_before_their_point(value, text):
+    assert short(value) == text

@@ -9,7 +9,8 @@ Draws `docs/img/adaptation_*.png` and prints the tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -25,6 +26,10 @@ from lenspipe.report.plots import COLOURS
 GAPS = ("instruments", "candidates", "sim-to-real", "sim-to-real-augmented", "sim-to-real-many", "sim-to-real-matched")
 FIRST = "sim-to-real"
 """Gaps whose names begin so differ by their source and its training: `closed` from the source of the first as well."""
+CHANGED = "sim-to-real-matched"
+"""The gap whose recipe has changes; gaps whose names go on from it have one of them, or none."""
+FAMILIES = ("small-cnn", "equivariant-c4-wide")
+"""In tables; others are in the record."""
 ENDS = ("source-only", "target-trained")
 DRAWN = ("source-only", "adabn", "mmd", "mmd-own", "dann-own", "target-trained")
 Rows = list[dict[str, Any]]
@@ -67,27 +72,59 @@ def interval(row: dict[str, Any]) -> list[float]:
 
 
 def table(rows: Rows, cells: Rows, gap: str) -> str:
-    """Methods of a gap, a row per family and method."""
-    later = gap.startswith(FIRST) and gap != FIRST
-    more = " from the first source |" if later else ""
-    lines = [
-        f"| family | method | seeds | AUROC | TPR at 1e-2 | gap closed |{more} domain AUC | TP FP TN FN |",
-        "|" + "---|" * (9 if later else 8),
-    ]
-    for row in [r for r in rows if r["gap"] == gap]:
-        low, high = interval(row)
-        part, rate = closed(cells, row), row.get("tpr_at_0.01")
-        whole = closed(cells, row, FIRST) if later else None
-        name = f"**{row['method']}**" if row["method"] in ENDS else row["method"]
-        counts = " ".join(str(row[k]) for k in ("tp", "fp", "tn", "fn"))
-        lines.append(
-            f"| {row['family']} | {name} | {row['seeds']} | {area(row)['mean']:.3f} [{low:.3f}, {high:.3f}] | "
-            f"{'-' if rate is None else format(rate['mean'], '.2f')} | "
-            f"{'' if part is None or row['method'] in ENDS else format(part, '.2f')} | "
-            + ("" if whole is None else f"{whole:.2f} | ")
-            + f"{row['domain_auc']['mean']:.2f} | {counts} |"
-        )
+    """Methods of a gap, a row each; columns of one family stand together."""
+    of_gap = {(r["method"], r["family"]): r for r in rows if r["gap"] == gap and r["family"] in FAMILIES}
+    families = [f for f in FAMILIES if any(family == f for _, family in of_gap)]
+    heads = ["AUROC (seeds)", "closed", "domain AUC", "TP FP TN FN"]
+    if any("tpr_at_0.01" in r for r in of_gap.values()):
+        heads.insert(1, "TPR at 1e-2")
+    if later := gap.startswith(FIRST) and gap != FIRST:
+        heads.insert(heads.index("closed") + 1, "from the first source")
+    names = [f"{family}: {heads[0]}" if k == 0 else head for family in families for k, head in enumerate(heads)]
+    lines = [f"| method | {' | '.join(names)} |", "|" + "---|" * (1 + len(names))]
+    for method in sorted({method for method, _ in of_gap}, key=lambda m: (m in ENDS, m)):
+        found = [f"**{method}**" if method in ENDS else method]
+        for family in families:
+            row = of_gap.get((method, family))
+            if row is None:
+                found += [""] * len(heads)
+                continue
+            part = None if method in ENDS else closed(cells, row)
+            told = {
+                heads[0]: f"{within(area(row)['mean'], interval(row))} ({row['seeds']})",
+                "TPR at 1e-2": short(row.get("tpr_at_0.01", {}).get("mean")),
+                "closed": short(part),
+                "from the first source": short(closed(cells, row, FIRST) if later else None),
+                "domain AUC": short(row["domain_auc"]["mean"]),
+                "TP FP TN FN": " ".join(str(row[k]) for k in ("tp", "fp", "tn", "fn")),
+            }
+            found += [told[head] for head in heads]
+        lines.append(f"| {' | '.join(found)} |")
     return "\n".join(lines)
+
+
+def apart(rows: Rows, cells: Rows) -> str:
+    """No adaptation from a changed recipe, from the recipe with each change alone, and from the unchanged one."""
+    lines = ["| changed | AUROC (seeds) | by seed | TPR at 1e-2 | TP FP TN FN |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row["gap"].startswith(CHANGED) and (row["method"], row["family"]) == (ENDS[0], FAMILIES[0]):
+            same = [c for c in cells if all(c[k] == row[k] for k in ("gap", "method", "family"))]
+            by_seed = ", ".join(short(c["auroc"], 3) for c in sorted(same, key=lambda c: int(c["seed"])))
+            found = f"{within(area(row)['mean'], interval(row))} ({row['seeds']}) | {by_seed}"
+            counts = " ".join(str(row[k]) for k in ("tp", "fp", "tn", "fn"))
+            changed = row["gap"].removeprefix(CHANGED).removeprefix("-") or "all three"
+            lines.append(f"| {changed} | {found} | {short(row['tpr_at_0.01']['mean'])} | {counts} |")
+    return "\n".join(lines)
+
+
+def short(value: float | None, places: int = 2) -> str:
+    """A number without the zero before its point; nothing where there is none."""
+    return "" if value is None else re.sub(r"^(-?)0\.", r"\1.", format(value, f".{places}f"))
+
+
+def within(value: float, ends: Sequence[float]) -> str:
+    """A number and its interval."""
+    return f"{short(value, 3)} [{short(ends[0], 3)}, {short(ends[1], 3)}]"
 
 
 def each_gap(draw: Callable[[Any, str], None], gaps: list[str]) -> Figure:
@@ -104,8 +141,8 @@ def areas(rows: Rows, gaps: list[str]) -> Figure:
     """Area by method, with the mean of the intervals."""
 
     def draw(axes: Any, gap: str) -> None:
-        methods = list(dict.fromkeys(r["method"] for r in rows if r["gap"] == gap))
-        for k, family in enumerate(dict.fromkeys(r["family"] for r in rows)):
+        methods = sorted({r["method"] for r in rows if r["gap"] == gap}, reverse=True)
+        for k, family in enumerate(dict.fromkeys([*FAMILIES, *(r["family"] for r in rows)])):
             some = [r for r in rows if (r["gap"], r["family"]) == (gap, family)]
             if not some:
                 continue
@@ -198,6 +235,7 @@ def main() -> None:
         write_png(IMAGES / f"adaptation_{name}.png", picture(figure))
     for gap in gaps:
         print(f"\n{gap}\n\n{table(rows, cells, gap)}")
+    print(f"\n{apart(rows, cells)}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
+from lenspipe.nn.outputs import Classify
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval, roc, tpr_at_fpr
@@ -63,12 +64,21 @@ class Gap(Table):
     """Stamps of the source where it is simulated."""
     recipe: dict[str, Any] = {}
     """Changes of its recipe."""
+    apart: bool = False
+    """Whether none of these changes, and each alone, are gaps as well."""
 
     def simulated(self, work: Path) -> Path:
         """The simulated source; gaps with the same stamps share them."""
         plain = self.n_simulated == Gap.model_fields["n_simulated"].default
         name = "simulated" if plain else f"simulated-{self.n_simulated}"
-        return data.simulated(work, f"{name}-changed" if self.recipe else name, self.n_simulated, self.recipe)
+        return data.simulated(work, "-".join([name, *map(last, self.recipe)]), self.n_simulated, self.recipe)
+
+    def taken_apart(self, name: str) -> dict[str, Gap]:
+        """Gaps with none of the changes and with one each, where that is asked."""
+        if not self.apart:
+            return {}
+        one = {last(key): {key: value} for key, value in self.recipe.items()}
+        return {f"{name}-{k}": self.model_copy(update={"recipe": v}) for k, v in {"unchanged": {}, **one}.items()}
 
 
 class Space(Table):
@@ -78,6 +88,13 @@ class Space(Table):
     family: dict[str, dict[str, Any]]
     settings: dict[str, Any]
     gap: dict[str, Gap]
+
+    def gaps(self) -> dict[str, Gap]:
+        """All gaps by name."""
+        found = dict(self.gap)
+        for name, gap in self.gap.items():
+            found |= gap.taken_apart(name)
+        return found
 
 
 @click.command()
@@ -104,9 +121,14 @@ def cells(space: Space, seeds: int) -> Iterator[dict[str, Any]]:
     """All cells, a whole table for each seed before the next one."""
     for seed in range(seeds):
         for family in space.family:
-            for gap in space.gap:
+            for gap in space.gaps():
                 for method in space.methods:
                     yield {"gap": gap, "family": family, "method": method, "seed": seed}
+
+
+def last(key: str) -> str:
+    """The last word of a dotted key."""
+    return key.rpartition(".")[-1]
 
 
 def name_of(cell: dict[str, Any]) -> str:
@@ -125,7 +147,7 @@ def domains(name: str, gap: Gap, real: Path, work: Path, seed: int) -> tuple[Pat
 
 def measure(cell: dict[str, Any], space: Space, real: Path, work: Path) -> None:
     """Train a cell and judge it on the target's stamps that no training saw."""
-    gap = space.gap[cell["gap"]]
+    gap = space.gaps()[cell["gap"]]
     source, target = domains(cell["gap"], gap, real, work, cell["seed"])
     merged = {k: v | gap.settings.get(k, {}) for k, v in space.settings.items()}
     method = cell["method"].removesuffix(OWN)
@@ -191,7 +213,7 @@ def judged(
     """Score of a lens, or of any substructure, of the target's stamps; their truth; and numbers of all classes."""
     images, labels = stamps_of(model, target, splits)
     out, word = model.outputs(images), np.array(labels)
-    if model.card.task == "find":
+    if not isinstance(model.card.outputs, Classify):
         return expit(out[:, 0]), word == LENS, {}
     classes = list(model.card.outputs.classes)
     probability = softmax(out, axis=1)
@@ -244,8 +266,8 @@ def write(work: Path, space: Space, keep: bool) -> None:
         some = [r for r in rows if (r["gap"], r["family"], r["method"]) == (gap, family, method)]
         values = {k: [r[k] for r in some] for k in ("auroc", "tpr_at_0.01", "tpr_at_0.1", "domain_auc", "source_auc")}
         known = {k: [v for v in found if v is not None] for k, found in values.items()}
-        means = {k: {"mean": rounded(np.mean(v)), "spread": rounded(np.std(v))} for k, v in known.items() if v}
-        interval = [rounded(np.mean([r[f"auroc_{end}"] for r in some])) for end in ("low", "high")]
+        means = {k: {"mean": float(np.mean(v)), "spread": float(np.std(v))} for k, v in known.items() if v}
+        interval = [float(np.mean([r[f"auroc_{end}"] for r in some])) for end in ("low", "high")]
         counts = {k: sum(r[k] for r in some) for k in ("tp", "fp", "tn", "fn")}
         summary.append(
             {
@@ -282,13 +304,12 @@ def of_all_classes(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of a task of three classes, the area of all pairs of stamp and class (micro average), and the accuracy."""
     if rows[0].get("auc_3_classes") is None:
         return {}
-    found = {}
+    found: dict[str, Any] = {}
     for key in ("auc", "accuracy"):
         values = [json.loads(row[f"{key}_3_classes"]) for row in rows]
         ends = np.mean([json.loads(row[f"{key}_interval95_3_classes"]) for row in rows], axis=0)
-        interval = [rounded(end) for end in ends]
-        found[f"{key}_3_classes"] = {"mean": rounded(np.mean(values)), "spread": rounded(np.std(values))}
-        found[f"{key}_3_classes_interval95"] = interval
+        found[f"{key}_3_classes"] = {"mean": float(np.mean(values)), "spread": float(np.std(values))}
+        found[f"{key}_3_classes_interval95"] = [float(end) for end in ends]
     return found
 
 
@@ -297,11 +318,6 @@ def named_target(row: dict[str, Any]) -> dict[str, Any]:
     settings = json.loads(row["settings"])
     settings["adapt"]["target"] = Path(settings["adapt"]["target"]).name
     return row | {"settings": json.dumps(settings)}
-
-
-def rounded(value: Any) -> float:
-    """Four decimals."""
-    return round(float(value), 4)
 
 
 def lines(made: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -88,7 +88,7 @@ def tuner(folder: Path, images: NDArray[np.float32], truth: NDArray[np.bool_], s
             out = module(torch.from_numpy(np.ascontiguousarray(views)))
             loss = torch.nn.functional.binary_cross_entropy_with_logits(out, torch.from_numpy(truth[rows]).float())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.inference_mode():
             return module(torch.from_numpy(images)).double().numpy()

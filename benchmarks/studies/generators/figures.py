@@ -24,6 +24,8 @@ from lenspipe.report.picture import write_png
 from lenspipe.stamps.format import StampSet
 
 N_SHOWN = 12
+SUPERSEDED = "-smoothed"
+"""Ending of rows of the record that a later measurement of the same family replaces."""
 
 
 def gates(families: dict[str, Any]) -> str:
@@ -97,12 +99,12 @@ def sheet(rows: dict[str, NDArray[np.float32]]) -> Figure:
 def main(work: Path | None, name: str) -> None:
     """Print the tables, and draw."""
     found = json.loads((record.RESULTS / "generators.json").read_text())["result"]
-    families = found["families"]
+    families = {name: gate for name, gate in found["families"].items() if not name.endswith(SUPERSEDED)}
     again = {name: {**families[name], **gate} for name, gate in found["validation"].items()}
     print(gates(families), gates(again), helped(found["help"]), sep="\n\n")
     if work is not None:
         rows = {"simulated lens": first(work / "stamps", "lens", "test")}
-        for family in found["families"]:
+        for family in families:
             if (work / f"{family}-made").exists():
                 rows[f"{family}: lens"] = first(work / f"{family}-made", "lens", None)
         write_png(IMAGES / f"{name}.png", picture(sheet(rows)))
