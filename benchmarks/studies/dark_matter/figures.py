@@ -201,7 +201,7 @@ def main() -> None:
     ]
     write_png(IMAGES / "dark_matter_networks.png", picture(draw_networks(best)))
     tables = bound_table(limits), regression_table(limits), fitted_table(fitted, limits), ladder_table(of("ladder_*"))
-    print(*tables, cell_table(cells(), limits), sep="\n\n")
+    print(*tables, *([cell_table(found, limits)] if (found := cells()) else []), sep="\n\n")
 
 
 def picture(figure: Figure) -> bytes:
