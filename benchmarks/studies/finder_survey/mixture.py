@@ -31,14 +31,8 @@ from lenspipe.robust import robust_sigma
 from lenspipe.simulate.paint.host import Host
 from lenspipe.simulate.paint.scene import MARGIN_PX, host_size_px, make_scenes
 from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column, write_part
-<<<<<<< HEAD
-from lenspipe.stamps.readers import READERS
-from lenspipe.stamps.readers.blends import BlendsOptions
-from lenspipe.stamps.readers.fields import FieldsOptions
-=======
 from lenspipe.stamps.readers.blends import BlendsOptions, read_blends
 from lenspipe.stamps.readers.fields import FieldsOptions, read_fields
->>>>>>> adapt
 
 HSC_SCALE_ARCSEC, HSC_ZERO_POINT_AB = 0.168, 27.0
 HSC_FWHM_ARCSEC, CFHTLS_FWHM_ARCSEC = (0.79, 0.75, 0.61), (0.9, 0.8, 0.75)
@@ -88,11 +82,7 @@ def _hsc_cosmos(real: Path, rng: np.random.Generator) -> list[Host]:
 def _cfhtls(real: Path) -> list[Host]:
     size_px = host_size_px(CARD, CFHTLS_SCALE_ARCSEC, LEAST_SCALE_ARCSEC)
     options = FieldsOptions(pixel_scale_arcsec=CFHTLS_SCALE_ARCSEC, size_px=size_px)
-<<<<<<< HEAD
-    table = pa.concat_tables(reader.read(real / "stamps/cfhtls_fields", options).tables)
-=======
     table = pa.concat_tables(read_fields(real / "stamps/cfhtls_fields", options).tables)
->>>>>>> adapt
     counts = humvi_inverse(
         image_array(table, "image") / np.float32(255), band_scales=HUMVI_SCALES, alpha=HUMVI_ALPHA, q=HUMVI_Q
     )
