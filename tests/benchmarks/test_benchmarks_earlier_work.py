@@ -27,7 +27,11 @@ NUMBERS = {
     "finding lenses": lambda: [
         result("real_sky_ground-gri_reserved")["models"][0]["ground"]["auc_spacewarps_good_against_kids"]["value"]
     ],
-    "equivariant networks": lambda: [result("substructure_1")["classifiers"][0]["metrics"]["auroc_micro"]],
+    "equivariant networks": lambda: [
+        result(f"dark_matter_fitted_model-f_{name}-100_0")["test"]["auroc_micro"]
+        for name in ("equivariant-c8", "timm-resnet18")
+    ],
+    "three classes on": lambda: [result("substructure_1")["classifiers"][0]["metrics"]["auroc_micro"]],
     "the same with": lambda: [result("substructure_strong")["classifiers"][0]["metrics"]["auroc_micro"]],
     "adaptation without": lambda: [
         *map(adapted, ("mmd", "source-only", "adda", "target-trained")),
