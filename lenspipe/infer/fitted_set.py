@@ -218,7 +218,8 @@ def _seeing(rows: pa.Table, band: str, fwhm_arcsec: float | None) -> Numbers:
     if np.isnan(values).any():
         raise DataError("the stamps do not say how wide the PSF is: give --fwhm-arcsec", column=name)
     _refuse(rows, ~((values > 0) & np.isfinite(values)), "the PSF has no such width: give --fwhm-arcsec", column=name)
-    return np.round(np.exp(np.round(np.log(values) / SEEING_STEP) * SEEING_STEP), 6)
+    steps = np.round(np.log(values) / SEEING_STEP)
+    return np.asarray(np.exp(steps * SEEING_STEP).round(6), np.float64)
 
 
 def _sky(rows: pa.Table, band: str, stamps: NDArray[np.float32]) -> torch.Tensor:

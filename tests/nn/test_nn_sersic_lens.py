@@ -115,5 +115,5 @@ def test_what_has_no_width_stays_where_it_is(rng):
     values, _ = SersicFit.of(SIDE, SCALE, FWHM, priors)(stamps, torch.full_like(stamps, 0.02))
     assert (values[:, 0] == np.float32(1.2)).all()
     assert (values[:, 12] == 1.0).all()
-    with pytest.raises(ConfigError, match="a width from 0 on"):
+    with pytest.raises(ConfigError, match="a finite width from 0 on"):
         Priors(priors.mean, -priors.width)
