@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -210,9 +211,12 @@ class SersicFit:
         mean, width = self.priors.mean, self.priors.width
         at = {name: k for k, name in enumerate(NAMES)}
         trials = []
-        for gamma, sign in (("gamma1", 0.0), ("gamma1", 1.2), ("gamma1", -1.2), ("gamma2", 1.2), ("gamma2", -1.2)):
+        shears = [("gamma1", 0.0), ("gamma1", 1.2), ("gamma1", -1.2), ("gamma2", 1.2), ("gamma2", -1.2)]
+        radii = (-1.0, 0.0, 1.0, 2.0) if width[at["theta_e_arcsec"]] > 0 else (0.0,)
+        for (gamma, sign), larger in product(shears, radii):
             for r, k in [(0.0, 0)] + [(r, k) for r in (0.34, 0.84, 1.34, 1.84) for k in range(8)]:
                 trial = mean.clone()
+                trial[at["theta_e_arcsec"]] += larger * width[at["theta_e_arcsec"]]
                 trial[at[gamma]] += sign * width[at[gamma]]
                 trial[at["x_arcsec"]] += r * width[at["x_arcsec"]] * math.cos(k * math.pi / 4)
                 trial[at["y_arcsec"]] += r * width[at["y_arcsec"]] * math.sin(k * math.pi / 4)
