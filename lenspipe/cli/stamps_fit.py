@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
 
 from lenspipe.cli import EXIT_DONE
-from lenspipe.cli.options import OUT_FOLDER
+from lenspipe.cli.options import OUT_FOLDER, Command
 from lenspipe.errors import ConfigError
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.command("fit")
+@click.command("fit", cls=Command)
 @click.argument("folder", type=FOLDER)
 @click.option("--out", type=OUT_FOLDER, required=True, help="New data set.")
 @click.option("--band", default=None, help="Band that is fitted.  [default: the first]")
@@ -55,10 +56,13 @@ def command(
     from lenspipe.infer.fitted_set import priors_of, write_fitted
     from lenspipe.stamps.format import StampSet
 
+    given = [_prior(text) for text in priors]
+    if twice := sorted({name for name, _ in given if [other for other, _ in given].count(name) > 1}):
+        raise ConfigError("--prior is given more than once for one parameter", twice=",".join(twice))
     data = StampSet.open(folder)
     name = image or next(iter(data.images))
     chosen = band or (data.images[name].bands[0] if name in data.images else "")
-    told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(map(_prior, priors)))
+    told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
     with ShownProgress("stamp") as progress:
         left = write_fitted(
             data,
@@ -82,6 +86,6 @@ def _prior(text: str) -> tuple[str, tuple[float, float]]:
         mean, width = (float(number) for number in numbers.split(","))
     except ValueError:
         raise ConfigError("--prior needs NAME=MEAN,WIDTH", got=text) from None
-    if not width >= 0:
-        raise ConfigError("the width of a prior is 0 or more", got=text)
+    if not (math.isfinite(mean) and 0 <= width < math.inf):
+        raise ConfigError("a prior has a finite mean and a finite width from 0 on", got=text)
     return name.strip(), (mean, width)

@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 from lenspipe.disk import new_folder
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
+from lenspipe.readme import write_readme
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column, write_part
 
@@ -46,7 +47,7 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
     Raises
     ------
     ConfigError
-        A name that is given is no parameter.
+        A name that is given is no parameter, or one of a lens galaxy that does not shine.
     DataError
         A parameter is neither given nor told by columns.
     """
@@ -59,6 +60,10 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
             return np.array([])
         values = data.column(name).astype(np.float64)[learnt]
         return values[np.isfinite(values)]
+
+    def logarithm(name: str) -> Numbers:
+        values = column(name)
+        return np.log(values[values > 0])  # the index of a source that is a real image is 0
 
     def turned(size: Numbers, angle: Numbers) -> tuple[Numbers, Numbers]:
         if len(size) != len(angle):
@@ -74,14 +79,16 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
         **dict(zip(("gamma1", "gamma2"), gamma, strict=True)),
         "x_arcsec": column("source_x_arcsec"),
         "y_arcsec": column("source_y_arcsec"),
-        "log_radius": np.log(column("source_radius_arcsec")),
-        "log_n": np.log(column("source_n")),
-        "light_log_radius": np.log(column("lens_radius_arcsec")),
-        "light_log_n": np.log(column("lens_n")),
+        "log_radius": logarithm("source_radius_arcsec"),
+        "log_n": logarithm("source_n"),
+        "light_log_radius": logarithm("lens_radius_arcsec"),
+        "light_log_n": logarithm("lens_n"),
     }
     shines = bool(len(told["light_log_radius"])) if light is None else light
     found = WIDE | {name: (float(v.mean()), float(v.std())) for name, v in told.items() if len(v)} | dict(given)
     if not shines:
+        if dark := sorted(name for name in given if name.startswith("light_")):
+            raise ConfigError("priors of a lens galaxy that is not in the images", given=",".join(dark))
         found = {name: (0.0, 0.0) for name in NAMES if name.startswith("light_")} | {
             name: value for name, value in found.items() if not name.startswith("light_")
         }
@@ -90,6 +97,7 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
             "the stamps have no true values of these parameters: give a simulated set to take them from, or a mean and "
             "a width",
             missing=",".join(missing),
+            n_train=int(learnt.sum()),
         )
     mean, width = (torch.tensor([found[name][k] for name in NAMES]) for k in (0, 1))
     return Priors(mean, torch.where(width > 1e-6, width, 0.0), shines)
@@ -125,7 +133,8 @@ def write_fitted(
     fwhm_arcsec : float, optional
         FWHM of the PSF; the column ``seeing_BAND_arcsec`` where left out.
     njy_per_electron : float
-        For the noise of photons; 0: the sky's noise alone (``sky_rms_BAND_njy``, else the scatter of the frame).
+        For the noise of photons; 0: the sky's noise alone (``sky_rms_BAND_njy``; of a stamp without, the scatter of
+        differences in its frame).
     finer : int
         Points per pixel and axis of the model.
     progress : function, optional
@@ -139,13 +148,24 @@ def write_fitted(
     Raises
     ------
     ConfigError, DataError
-        No such image or band, no PSF, or ``out`` holds something.
+        No such image or band, pixels not in nJy, fitted before, no stamps, no PSF, a noise that is none, a fit that is
+        not finite, or ``out`` holds something.
     """
+    if fwhm_arcsec is not None and not 0 < fwhm_arcsec < np.inf:
+        raise ConfigError("the FWHM of the PSF is a positive number of arcsec", got=fwhm_arcsec)
+    if not 0 <= njy_per_electron < np.inf:
+        raise ConfigError("the flux of an electron is 0 or a positive number of nJy", got=njy_per_electron)
     name = image or next(iter(data.images))
     if name not in data.images or band not in data.images[name].bands:
         known = {key: ",".join(spec.bands) for key, spec in data.images.items()}
         raise ConfigError("no such image or band", image=name, band=band, known=str(known))
     spec = data.images[name]
+    if spec.unit != "nJy":
+        raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
+    if f"{band}_{LEFT}" in spec.bands or "fitted_chi2" in data.schema.names:
+        raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)
+    if not data.n:
+        raise DataError("there are no stamps to be fitted", data=data.title)
     both = ImageSpec((*spec.bands, f"{band}_{LEFT}"), spec.size_px, spec.pixel_scale_arcsec, spec.unit)
     fits: dict[float, SersicFit] = {}
     kept: dict[str, list[float]] = {}
@@ -155,27 +175,38 @@ def write_fitted(
             stamps = image_array(rows, name)
             one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(band)]))
             seeing, sky = _seeing(rows, band, fwhm_arcsec), _sky(rows, band, one.numpy())
-            left, values = torch.zeros_like(one), torch.zeros(len(one), len(NAMES))
+            left, values, n_px = torch.zeros_like(one), torch.zeros(len(one), len(NAMES)), torch.ones(len(one))
             for fwhm in np.unique(seeing):
                 if fwhm not in fits:
                     fits[fwhm] = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, finer=finer)
                 own = np.flatnonzero(seeing == fwhm)
+                n_px[torch.from_numpy(own)] = fits[fwhm].fine.kept.sum()
                 for start in range(0, len(own), BATCH):
                     some = torch.from_numpy(own[start : start + BATCH])
                     sigma = _sigma(one[some], sky[some], njy_per_electron)
                     with torch.inference_mode():
                         values[some], left[some] = fits[fwhm](one[some], sigma)
                     progress(done := done + len(some), data.n)
-            chi2 = left.square().flatten(1).sum(1) / fits[float(seeing[0])].fine.kept.sum()
+            chi2 = left.square().flatten(1).sum(1) / n_px
+            _refuse(rows, ~(torch.isfinite(chi2) & torch.isfinite(values).all(1)).numpy(), "the fit is not finite")
             for label, value in zip(rows["label"].to_pylist(), chi2.tolist(), strict=True):
-                kept.setdefault(str(label), []).append(value)
+                kept.setdefault("not known" if label is None else str(label), []).append(value)
             shown = np.concatenate([stamps, left.numpy()[:, None]], axis=1)
             rows = rows.set_column(rows.schema.get_field_index(name), both.field(name), image_column(shown, both))
             for k, parameter in enumerate(NAMES):
-                rows = rows.append_column(f"fitted_{parameter}", pa.array(values[:, k].numpy()))
-            rows = rows.append_column("fitted_chi2", pa.array(chi2.numpy()))
+                rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
+            rows = rows.append_column(_field("chi2"), pa.array(chi2.numpy()))
             write_part(rows, scratch, f"part-{part:05d}")
+        write_readme(scratch, "stamps")
     return {label: float(np.median(values)) for label, values in sorted(kept.items())}
+
+
+def _field(name: str) -> pa.Field:
+    what = (
+        "mean square of what is left, in units of the noise" if name == "chi2" else f"{name} of the fitted smooth lens"
+    )
+    unit = "arcsec" if name.endswith("_arcsec") else ""
+    return pa.field(f"fitted_{name}", pa.float32(), metadata={"unit": unit, "description": what})
 
 
 def _seeing(rows: pa.Table, band: str, fwhm_arcsec: float | None) -> Numbers:
@@ -183,24 +214,41 @@ def _seeing(rows: pa.Table, band: str, fwhm_arcsec: float | None) -> Numbers:
     if fwhm_arcsec is not None:
         return np.full(len(rows), fwhm_arcsec)
     name = f"seeing_{band}_arcsec"
-    values = np.array(rows[name].to_pylist(), float) if name in rows.schema.names else np.array([np.nan])
-    if not np.isfinite(values).all():
+    values = _told(rows, name)
+    if np.isnan(values).any():
         raise DataError("the stamps do not say how wide the PSF is: give --fwhm-arcsec", column=name)
-    return np.round(np.exp(np.round(np.log(values) / SEEING_STEP) * SEEING_STEP), 6)
+    _refuse(rows, ~((values > 0) & np.isfinite(values)), "the PSF has no such width: give --fwhm-arcsec", column=name)
+    steps = np.round(np.log(values) / SEEING_STEP)
+    return np.asarray(np.exp(steps * SEEING_STEP).round(6), np.float64)
 
 
 def _sky(rows: pa.Table, band: str, stamps: NDArray[np.float32]) -> torch.Tensor:
-    """Noise of the sky of each stamp: as it is told, or the scatter in its frame."""
+    """Noise of the sky of each stamp: as it is told, or the scatter of differences in its frame."""
     name = f"sky_rms_{band}_njy"
-    if name in rows.schema.names and rows[name].null_count == 0:
-        return torch.from_numpy(np.array(rows[name].to_pylist(), np.float32))
-    frame = np.ones(stamps.shape[1:], bool)
-    width = max(1, len(frame) // 8)
-    frame[width:-width, width:-width] = False
-    scatter = robust_sigma(stamps[:, frame].astype(np.float64), 1)
-    if not (scatter > 0).all():
-        raise DataError("a stamp has no noise in its frame", band=band, n=int((scatter <= 0).sum()))
-    return torch.from_numpy(scatter.astype(np.float32))
+    sky = _told(rows, name)
+    if (bare := np.isnan(sky)).any():
+        frame = np.ones(stamps.shape[1:], bool)
+        width = max(1, len(frame) // 8)
+        frame[width:-width, width:-width] = False
+        # light that reaches the frame is a slope there; pixels side by side share noise where they were resampled
+        steps = (stamps[bare, :, 2:] - stamps[bare, :, :-2]).astype(np.float64) / np.sqrt(2)
+        sky[bare] = robust_sigma(steps[:, frame[:, 2:] & frame[:, :-2]], 1)
+        _refuse(rows, bare & ~(sky > 0), "a stamp has no noise in its frame", band=band)
+    _refuse(rows, ~((sky > 0) & np.isfinite(sky)), "the noise of the sky must be positive", column=name)
+    return torch.from_numpy(sky.astype(np.float32))
+
+
+def _told(rows: pa.Table, name: str) -> Numbers:
+    """A column of numbers; NaN where it is null, or is not there."""
+    if name not in rows.schema.names:
+        return np.full(len(rows), np.nan)
+    return np.array(rows[name].to_pylist(), np.float64)
+
+
+def _refuse(rows: pa.Table, wrong: NDArray[np.bool_], what: str, **facts: str) -> None:
+    if wrong.any():
+        first = str(rows["stamp_id"][int(np.flatnonzero(wrong)[0])])
+        raise DataError(what, **facts, n=int(wrong.sum()), first=first)
 
 
 def _sigma(stamps: torch.Tensor, sky: torch.Tensor, njy_per_electron: float) -> torch.Tensor:

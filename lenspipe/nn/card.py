@@ -63,6 +63,8 @@ class Stretch(Table):
                 raise ValueError("standardise scales each stamp: it does not go with channel_scales")
             if len(self.channel_scales) != self.n_channel:
                 raise ValueError(f"{len(self.channel_scales)} channel_scales for {self.n_channel} channels")
+            if not min(self.channel_scales) > 0:
+                raise ValueError(f"channel_scales must be positive: {self.channel_scales}")
         return self
 
     @model_serializer(mode="wrap")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -51,8 +52,14 @@ class Priors:
     """Whether the lens galaxy shines."""
 
     def __post_init__(self) -> None:
-        if self.mean.shape != (len(NAMES),) or self.width.shape != (len(NAMES),) or not (self.width >= 0).all():
-            raise ConfigError("priors need a mean and a width from 0 on for each parameter", parameters=",".join(NAMES))
+        if (
+            self.mean.shape != (len(NAMES),)
+            or self.width.shape != (len(NAMES),)
+            or not (torch.isfinite(self.mean) & torch.isfinite(self.width) & (self.width >= 0)).all()
+        ):
+            raise ConfigError(
+                "priors need a finite mean and a finite width from 0 on for each parameter", parameters=",".join(NAMES)
+            )
 
     def free(self, own: slice) -> Tensor:
         """Places of the parameters of a part that are fitted, counted from its start."""
@@ -144,6 +151,11 @@ class SersicFit:
         A fit; a side that is odd gets a row and a column that count for nothing on coarse pixels.
 
         Around a lens galaxy that shines 1.25 times the FWHM are left out.
+
+        Raises
+        ------
+        ConfigError
+            What is not left out is less than there are parameters.
         """
         mask = 1.25 * fwhm_arcsec if priors.light else -1.0
         fine = Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=finer, mask_arcsec=mask)
@@ -152,6 +164,13 @@ class SersicFit:
         coarse = Pixels(n, scale, fwhm_arcsec, finer=max(1, finer // 2), mask_arcsec=mask, shift_px=odd / 2 / COARSE)
         if odd:
             coarse.kept[-1] = coarse.kept[:, -1] = 0
+        if coarse.kept.sum() < len(NAMES):
+            raise ConfigError(
+                "the stamps are too small for a fit, or the PSF too wide",
+                size_px=size_px,
+                pixel_scale_arcsec=pixel_scale_arcsec,
+                fwhm_arcsec=fwhm_arcsec,
+            )
         return cls(fine, coarse, priors)
 
     def __call__(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,9 +211,12 @@ class SersicFit:
         mean, width = self.priors.mean, self.priors.width
         at = {name: k for k, name in enumerate(NAMES)}
         trials = []
-        for gamma, sign in (("gamma1", 0.0), ("gamma1", 1.2), ("gamma1", -1.2), ("gamma2", 1.2), ("gamma2", -1.2)):
+        shears = [("gamma1", 0.0), ("gamma1", 1.2), ("gamma1", -1.2), ("gamma2", 1.2), ("gamma2", -1.2)]
+        radii = (-1.0, 0.0, 1.0, 2.0) if width[at["theta_e_arcsec"]] > 0 else (0.0,)
+        for (gamma, sign), larger in product(shears, radii):
             for r, k in [(0.0, 0)] + [(r, k) for r in (0.34, 0.84, 1.34, 1.84) for k in range(8)]:
                 trial = mean.clone()
+                trial[at["theta_e_arcsec"]] += larger * width[at["theta_e_arcsec"]]
                 trial[at[gamma]] += sign * width[at[gamma]]
                 trial[at["x_arcsec"]] += r * width[at["x_arcsec"]] * math.cos(k * math.pi / 4)
                 trial[at["y_arcsec"]] += r * width[at["y_arcsec"]] * math.sin(k * math.pi / 4)
@@ -211,7 +233,8 @@ class SersicFit:
         outer = torch.einsum("sap,np->nsa", parts, w2 * data)
         ridge = 1e-6 * inner.diagonal(dim1=2, dim2=3).mean(-1)[..., None, None] * torch.eye(len(sizes))
         least = 1e-3 * data.abs().amax(1)[:, None, None] + 1e-30
-        size = torch.maximum(torch.linalg.solve(inner + ridge, outer[..., None])[..., 0], least)
+        solved = torch.linalg.solve_ex(inner + ridge, outer[..., None])[0][..., 0]  # no solution: images outside
+        size = torch.maximum(solved.nan_to_num(0.0, 0.0, 0.0), least)
         gain = 2 * (size * outer).sum(-1) - torch.einsum("nsa,nsab,nsb->ns", size, inner, size)
         best = gain.topk(N_START, dim=1).indices
         begun = tried[best]

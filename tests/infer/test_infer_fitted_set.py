@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import click
+import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lenspipe.cli.stamps import command
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.infer.fitted_set import priors_of, write_fitted
+from lenspipe.infer.fitted_set import _sky, priors_of, write_fitted
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.sersic_lens import NAMES
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate
-from lenspipe.stamps.format import StampSet
+from lenspipe.stamps.format import StampSet, write_part
+from lenspipe.stamps.spec import ImageSpec, image_array, image_column
 
 GAIN = 0.0033333333
 AS_DRAWN = {
@@ -103,3 +107,137 @@ def test_the_command_takes_its_priors_from_another_set(simulated, tmp_path):
         run(["fit", str(simulated.folder), "--out", str(tmp_path / "b"), "--band", "r"])
     with pytest.raises(ConfigError, match=r"NAME=MEAN,WIDTH.*got='gamma1=0.1'"):
         run(["fit", str(simulated.folder), "--out", str(tmp_path / "b"), "--prior", "gamma1=0.1"])
+
+
+def changed(data, folder, n=6, **columns):
+    """Some rows of a data set with other values in some columns."""
+    rows = pq.read_table(data.parts[0]).slice(0, n)
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+    write_part(rows, folder, "part-0")
+    return StampSet.open(folder)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf])
+@pytest.mark.parametrize(
+    ("column", "said"), [("sky_rms_I_njy", "must be positive"), ("seeing_I_arcsec", "no such width")]
+)
+def test_a_noise_or_a_psf_that_is_none_is_refused(simulated, tmp_path, wrong, column, said):
+    good = float(simulated.column(column)[0])
+    data = changed(simulated, tmp_path / "a", 2, **{column: [good, wrong]})
+    with pytest.raises(DataError, match=rf"{said}.*n=1, first='{data.column('stamp_id')[1]}'"):
+        write_fitted(data, priors_of(simulated), tmp_path / "b", band="I")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_stamp_without_noise_is_measured_and_the_others_keep_theirs(simulated, tmp_path):
+    told = simulated.column("sky_rms_I_njy")[:6].tolist()
+    priors = priors_of(simulated)
+    write_fitted(changed(simulated, tmp_path / "a"), priors, tmp_path / "all", band="I")
+    write_fitted(
+        changed(simulated, tmp_path / "b", sky_rms_I_njy=[None, *told[1:]]), priors, tmp_path / "some", band="I"
+    )
+    both = [StampSet.open(tmp_path / name).column("fitted_chi2") for name in ("all", "some")]
+    np.testing.assert_allclose(both[1][1:], both[0][1:], rtol=1e-3)
+    assert both[1][0] != pytest.approx(both[0][0], rel=0.01)
+
+
+def test_noise_of_the_frame_is_not_raised_by_light_that_slopes_there(rng):
+    y, x = np.mgrid[:40, :40]
+    stamps = (rng.normal(0, 2.0, (3, 40, 40)) + 1.5 * x + 0.8 * y).astype(np.float32)
+    rows = pa.table({"stamp_id": ["a", "b", "c"]})
+    np.testing.assert_allclose(_sky(rows, "I", stamps), 2.0, rtol=0.12)
+    stamps[1] = 0
+    with pytest.raises(DataError, match=r"no noise in its frame.*first='b'"):
+        _sky(rows, "I", stamps)
+
+
+def test_each_stamp_counts_the_pixels_that_its_own_psf_leaves(simulated, tmp_path):
+    data = changed(simulated, tmp_path / "a", seeing_I_arcsec=[0.1, 0.1, 0.1, 0.6, 0.6, 0.6])
+    write_fitted(data, priors_of(simulated), tmp_path / "b", band="I", njy_per_electron=GAIN)
+    found = StampSet.open(tmp_path / "b")
+    left = found.read_images()[:, 1]
+    kept = (left != 0).sum(axis=(1, 2))
+    assert kept[0] > kept[-1]
+    np.testing.assert_allclose(found.column("fitted_chi2"), np.square(left).sum(axis=(1, 2)) / kept, rtol=1e-4)
+
+
+def test_sources_that_are_images_have_no_index(simulated, tmp_path):
+    index = simulated.column("source_n")[:6]
+    some = changed(simulated, tmp_path / "a", source_n=[0.0, *index[1:]], split=["train"] * 6)
+    priors = priors_of(some)
+    assert priors.mean[NAMES.index("log_n")] == pytest.approx(np.log(1.5))
+    none = changed(simulated, tmp_path / "b", source_n=[0.0] * 6, split=["train"] * 6)
+    with pytest.raises(DataError, match=r"no true values.*missing='log_n', n_train=6"):
+        priors_of(none)
+
+
+def test_what_cannot_be_fitted_is_refused(simulated, fitted, tmp_path):
+    priors = priors_of(simulated)
+    with pytest.raises(ConfigError, match="fitted before"):
+        write_fitted(fitted[0], priors, tmp_path / "a", band="I")
+    spec = simulated.images["image"]
+    rows = pq.read_table(simulated.parts[0]).slice(0, 2)
+    for folder, stamps, other in (
+        ("display", image_array(rows, "image"), ImageSpec(spec.bands, spec.size_px, 0.1, "uint8 stretch")),
+        ("tiny", image_array(rows, "image")[:, :, 20:22, 20:22], ImageSpec(spec.bands, 2, 0.1)),
+        ("bright", image_array(rows, "image") * 1e30, spec),
+    ):
+        own = rows.set_column(rows.schema.get_field_index("image"), other.field("image"), image_column(stamps, other))
+        write_part(own, tmp_path / folder, "part-0")
+    for folder, error, said in (
+        ("display", ConfigError, r"pixels in nJy.*unit='uint8 stretch'"),
+        ("tiny", ConfigError, r"too small for a fit.*size_px=2"),
+        ("bright", DataError, r"the fit is not finite.*n=2"),
+    ):
+        with pytest.raises(error, match=said):
+            write_fitted(StampSet.open(tmp_path / folder), priors, tmp_path / "a", band="I")
+    with pytest.raises(ConfigError, match="FWHM of the PSF"):
+        write_fitted(simulated, priors, tmp_path / "a", band="I", fwhm_arcsec=np.nan)
+    with pytest.raises(ConfigError, match="flux of an electron"):
+        write_fitted(simulated, priors, tmp_path / "a", band="I", njy_per_electron=np.nan)
+    with pytest.raises(DataError, match="no stamps"):
+        write_fitted(changed(simulated, tmp_path / "none", 0), priors, tmp_path / "a", band="I")
+    with pytest.raises(ConfigError, match=r"not in the images.*light_e1"):
+        priors_of(simulated, light=False, given={"light_e1": (0.0, 0.1)})
+
+
+def test_a_lens_whose_images_lie_outside_of_the_stamps_is_no_accident(simulated, tmp_path):
+    priors = priors_of(simulated, given={"x_arcsec": (900.0, 0.0)}, light=False)
+    said = write_fitted(changed(simulated, tmp_path / "a"), priors, tmp_path / "b", band="I")
+    assert min(said.values()) > 10
+
+
+def test_stamps_whose_class_is_not_known_are_fitted_too(simulated, tmp_path):
+    data = changed(simulated, tmp_path / "a", label=[None] * 6)
+    said = write_fitted(data, priors_of(simulated), tmp_path / "b", band="I", njy_per_electron=GAIN)
+    assert set(said) == {"not known"}
+
+
+@pytest.mark.parametrize(
+    "prior", [("gamma1=nan,1",), ("gamma1=0,inf",), ("gamma1=0,-1",), ("gamma1=0,1", "gamma1=1,1")]
+)
+def test_priors_that_say_nothing_are_refused(simulated, tmp_path, prior):
+    with pytest.raises(ConfigError, match=r"finite mean and a finite width|more than once.*gamma1"):
+        run(
+            [
+                "fit",
+                str(simulated.folder),
+                "--out",
+                str(tmp_path),
+                *(word for one in prior for word in ("--prior", one)),
+            ]
+        )
+
+
+def test_the_command_writes_to_a_store(simulated, tmp_path):
+    data = changed(simulated, tmp_path / "a")
+    run(["fit", str(data.folder), "--like", str(simulated.folder), "--out", "memory://fitted/b"])
+    store = fsspec.filesystem("memory")
+    assert [name.rsplit("/", 1)[1] for name in store.ls("/fitted/b", detail=False)] == [
+        "README.md",
+        "part-00000.parquet",
+    ]
+    with pytest.raises(click.UsageError, match="--band is given 2 times"):
+        run(["fit", str(data.folder), "--out", str(tmp_path / "c"), "--band", "I", "--band", "I"])

@@ -59,6 +59,7 @@ def test_what_is_less_its_blur_comes_after_the_channels_as_they_are(rng):
         ({"high_pass_beside": True}, "high_pass_px"),
         (BESIDE | {"channel_scales": (1.0, 2.0)}, "2 channel_scales for 4 channels"),
         ({"standardise": True, "channel_scales": (1.0, 2.0)}, "standardise"),
+        ({"channel_scales": (1.0, 0.0)}, "must be positive"),
     ],
 )
 def test_channels_that_contradict_themselves_are_refused(more, said):

@@ -115,5 +115,18 @@ def test_what_has_no_width_stays_where_it_is(rng):
     values, _ = SersicFit.of(SIDE, SCALE, FWHM, priors)(stamps, torch.full_like(stamps, 0.02))
     assert (values[:, 0] == np.float32(1.2)).all()
     assert (values[:, 12] == 1.0).all()
-    with pytest.raises(ConfigError, match="a width from 0 on"):
+    with pytest.raises(ConfigError, match="a finite width from 0 on"):
         Priors(priors.mean, -priors.width)
+
+
+def test_lenses_whose_radii_are_hardly_known_are_found(rng):
+    width = np.where(np.array(NAMES) == "theta_e_arcsec", 0.3, WIDTH)
+    planted, sigma = drawn(rng, 12), 0.02
+    planted[:, 0] = np.tile([0.6, 1.7], 6)
+    clean = np.stack([lenstronomys(values, light=False) for values in planted])
+    stamps = torch.tensor(clean + rng.normal(0, sigma, clean.shape), dtype=torch.float32)
+    priors = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(width, dtype=torch.float32), False)
+    fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=4)
+    fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
+    values, _ = fit(stamps, torch.full_like(stamps, sigma))
+    assert (np.abs(values[:, 0].numpy() - planted[:, 0]) < 0.01).all()
