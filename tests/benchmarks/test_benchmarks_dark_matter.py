@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.studies.dark_matter.figures import tables
 from benchmarks.studies.dark_matter.ideal import (
     best_errors,
     coordinates,
@@ -80,3 +83,11 @@ def test_an_amount_is_known_by_its_prior_or_by_its_measurement(rng, sd, ratio):
     error = best_errors(truth, np.full(4000, sd * (high - low)), (low, high), rng)
     want = np.exp(truth).std() if sd > 1 else ratio * (high - low) * np.sqrt(np.mean(np.exp(2 * truth)))
     assert np.sqrt(np.mean(error**2)) == pytest.approx(want, rel=0.1)
+
+
+def test_every_table_of_the_page_is_made_from_the_records():
+    page = (Path(__file__).parents[2] / "docs/results/dark-matter.md").read_text()
+    made = tables()
+    assert len(made) >= 5
+    for table in made:
+        assert table in page, table

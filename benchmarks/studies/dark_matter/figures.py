@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,23 @@ def regression_table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def amounts_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) -> str:
+    """Regressions from what a fit leaves of `substructure-1`, beside their bounds."""
+    lines = ["| amount | network | stamps | times better than a constant | bound, told | truth within 68 % | R² |"]
+    lines.append("|" + "---|" * 7)
+    bounds = limits["substructure-1"]["regression"]
+    for one in found:
+        target, m = one["target"], one["metrics"]["targets"][one["target"]]
+        bound = f"{bounds[target]['times_better']['told']:.2f}" if target in bounds else "not known"
+        inside = m["coverage"]["1sigma"]
+        low, high = inside["interval95"]
+        numbers = (
+            f"{m['mean_rmse_over_rmse']:.2f} | {bound} | {inside['value']:.3f} [{low:.3f}, {high:.3f}] | {m['r2']:.3f}"
+        )
+        lines.append(f"| {target} | {one['family']} | {sum(one['n_train'].values()):,} | {numbers} |")
+    return "\n".join(lines)
+
+
 def draw_networks(chosen: list[dict[str, Any]]) -> Figure:
     """ROC curves, confusion, and features in a plane, a column per network."""
     figure = Figure(figsize=(4 * len(chosen), 10.5), layout="constrained")
@@ -183,6 +201,15 @@ def draw_networks(chosen: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def tables() -> list[str]:
+    """The page's tables, without zeros before the point."""
+    limits = bounds()
+    made = [bound_table(limits), regression_table(limits), fitted_table(of("fitted_*"), limits)]
+    made += [ladder_table(of("ladder_*")), amounts_table(of("regression_*"), limits)]
+    made += [cell_table(found, limits)] if (found := cells()) else []
+    return [re.sub(r"(?<![\d.])0\.(\d)", r".\1", table) for table in made]
+
+
 @click.command()
 def main() -> None:
     """Draw and print everything."""
@@ -200,8 +227,7 @@ def main() -> None:
         for f in pair
     ]
     write_png(IMAGES / "dark_matter_networks.png", picture(draw_networks(best)))
-    tables = bound_table(limits), regression_table(limits), fitted_table(fitted, limits), ladder_table(of("ladder_*"))
-    print(*tables, *([cell_table(found, limits)] if (found := cells()) else []), sep="\n\n")
+    print(*tables(), sep="\n\n")
 
 
 def picture(figure: Figure) -> bytes:
