@@ -17,7 +17,7 @@ NOT_RUN = Counter(
         "an hour of training": 5,
         "names that stand for yours": 10,
         "a package of one's own; tests/own installs it": 8,
-        "survey data": 11,
+        "survey data": 10,
         "a cluster": 6,
         "installs lenspipe; the gate runs it": 1,
         "Ray": 1,
