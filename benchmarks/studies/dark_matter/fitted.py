@@ -5,10 +5,9 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 
 Every stamp of the last rung of `ladder.py` is fitted (`lenspipe.nn.sersic_lens`, as `lenspipe stamps fit` does) with
 the recipe's own ranges as priors and the noise that its instrument has, exposure by exposure; those of `substructure-1`
-with the truth of the training split as priors. The image and the
-residual, in units of the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is
-trained at once, at the published mass. ``--plain`` shows it the first band alone, as the ladder does. Writes
-`results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
+with the truth of the training split as priors. The image and the residual, in units of the noise, are the two bands of
+a data set, on which a network of `jobs/dark_matter.toml` is trained at once, at the published mass. ``--plain`` shows
+it the first band alone, as the ladder does. Writes `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
 """
 
 from __future__ import annotations
@@ -107,7 +106,6 @@ def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
     spec = data.images[name]
     (table,) = recipe.survey
     fwhm = table.band[recipe.bands[0]].seeing_fwhm_arcsec[0]
-    assert recipe.published is not None
     fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, fwhm, priors(recipe.published))
     both = ImageSpec((*spec.bands, LEFT), spec.size_px, spec.pixel_scale_arcsec)
     for part in data.parts:
