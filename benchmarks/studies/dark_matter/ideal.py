@@ -58,6 +58,55 @@ def coordinates(products: Array) -> Array:
     return found
 
 
+def whitened(signals: Array, jacobian: Array, prior_sd: Array) -> Array:
+    """
+    Signals ``(signal, pixel)`` whose plain products are the marginalised ones: in noise of unit covariance.
+
+    Multiplied by ``(1 + J P J^T)^-1/2``. Of many signals, where `coordinates` would need all their products.
+    """
+    scaled = jacobian * prior_sd[:, None]
+    _, size, axes = np.linalg.svd(scaled, full_matrices=False)
+    found: Array = signals - ((signals @ axes.T) * (1 - 1 / np.sqrt(1 + size**2))) @ axes
+    return found
+
+
+def told_of_sets(data: Array, truth: Array, own: Array, draws: Sequence[Array], sizes: Sequence[int]) -> Array:
+    """
+    Posterior of classes for observers who are told, of each class, a set of signals of which one would be there.
+
+    One who is told a larger set knows less: who knows the smaller can add signals that the recipe draws. So their
+    areas fall towards those of the best classifier, which knows the distribution alone, and never below. A set of one
+    is `told_posteriors`; `untold_posteriors` knows sets without the signal that is there.
+
+    Parameters
+    ----------
+    data : array (n, axis)
+        Signal plus noise of unit covariance.
+    truth, own : arrays (n,)
+        Class of each, and which of its class's `draws` is there.
+    draws : arrays (draw, axis) by class
+        Signals of each class, those that made the data among them; a single zero for one that has none.
+    sizes : ints
+        Of the sets, falling or rising.
+
+    Returns
+    -------
+    array (size, n, class)
+    """
+    found = np.empty((len(sizes), len(data), len(draws)))
+    for c, some in enumerate(draws):
+        log_likelihood = data @ some.T - 0.5 * np.sum(some**2, axis=1)
+        here = np.flatnonzero(truth == c)
+        # first the one that is there, then the others as they were drawn
+        for row in here:
+            log_likelihood[row, [0, own[row]]] = log_likelihood[row, [own[row], 0]]
+        for k, size in enumerate(sizes):
+            told = log_likelihood[:, :size]
+            found[k, :, c] = logsumexp(told, axis=1) - np.log(told.shape[1])
+    posterior: Array = np.exp(found - logsumexp(found, axis=2, keepdims=True))
+    return posterior
+
+
 def told_posteriors(signals: Array, truth: NDArray[np.integer], rng: np.random.Generator) -> Array:
     """
     Posterior of classes for an observer who is told which signal each class would have in this very image.
