@@ -1,43 +1,39 @@
 """
 Smooth lenses with a Sérsic source, fitted to many stamps at a time, and what they leave.
 
-An isothermal ellipsoid in shear images a Sérsic source, beside a Sérsic lens galaxy where there is one, through a
-Gaussian PSF. Every parameter has a Gaussian prior. What a fit leaves of a stamp, in units of the noise, is noise and
-what is not smooth in lens and source.
+An isothermal ellipsoid in shear images a Sérsic source, with clumps where they are asked for, beside a Sérsic lens
+galaxy where there is one, through a Gaussian PSF. Every parameter has a Gaussian prior. What a fit leaves of a stamp,
+in units of the noise, is noise and what is not smooth in lens and source.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.nn.functional import avg_pool2d, pad
 
 from lenspipe.errors import ConfigError
+from lenspipe.nn.sersic_image import CLUMP, N_ARC, NAMES, Pixels
 
-NAMES = (
-    *("theta_e_arcsec", "lens_e1", "lens_e2", "gamma1", "gamma2", "x_arcsec", "y_arcsec"),
-    *("log_brightness", "log_radius", "log_n", "e1", "e2"),
-    *("light_log_brightness", "light_log_radius", "light_log_n", "light_e1", "light_e2"),
-)
-"""
-Einstein radius, ellipticity and shear of the lens; place, brightness at the effective radius, effective radius, Sérsic
-index and ellipticity of the source; the same of the lens galaxy, which lies at the centre. Lengths are in arcsec,
-logarithms natural, ellipticities ``(1 - q^2) / (1 + q^2)`` times cosine and sine of twice the angle from +x to +y.
-"""
-N_ARC = 12
-"""So many of them move the arcs; the others are the lens galaxy's."""
 COARSE, N_START = 2, 3
 """Pixels a side that are averaged for the trials, and trials that are fitted."""
 COARSE_STEPS, STEPS, KEPT = 8, 6, 3
 """Damped Gauss-Newton steps on coarse and on whole pixels; on these, slopes are kept for so many steps."""
 COARSE_ERROR = 0.03
 """Relative error of the coarse images."""
+AT_ONCE = 16
+"""Stamps that are fitted together: of more, memory is fetched anew for each image, which took as long as the rest."""
+BRIGHTER, SMALLER = (1.5, 1.0), (-1.9, 0.4)
+"""Logarithms of a clump's brightness and radius over the source's: mean and width of their priors."""
+RINGS = ((0.35, 7), (0.65, 12), (0.95, 16), (1.3, 20))
+"""Places where clumps are tried: radius over the source's, and how many lie around it."""
+LEAST_GAIN = 25.0
+"""By so much the cost must fall for a clump to be kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,76 +57,9 @@ class Priors:
                 "priors need a finite mean and a finite width from 0 on for each parameter", parameters=",".join(NAMES)
             )
 
-    def free(self, own: slice) -> Tensor:
-        """Places of the parameters of a part that are fitted, counted from its start."""
-        return torch.nonzero(self.width[own] > 0)[:, 0]
-
-
-class Pixels:
-    """
-    Pixels of square stamps, finer points inside them, and the PSF.
-
-    Parameters
-    ----------
-    size_px : int
-    pixel_scale_arcsec, fwhm_arcsec : float
-        FWHM of the Gaussian PSF.
-    finer : int
-        Points per pixel and axis.
-    mask_arcsec : float
-        Radius of what is left out around the cusp of a lens galaxy, which coarse points sample badly.
-    shift_px : float
-        Of the middle of the pixels from the centre of the lens, in pixels.
-    """
-
-    def __init__(
-        self,
-        size_px: int,
-        pixel_scale_arcsec: float,
-        fwhm_arcsec: float,
-        *,
-        finer: int,
-        mask_arcsec: float,
-        shift_px: float = 0.0,
-    ) -> None:
-        n, step = size_px * finer, pixel_scale_arcsec / finer
-        axis = (torch.arange(n) - (n - 1) / 2) * step + shift_px * pixel_scale_arcsec
-        self.x, self.y = axis.expand(n, n), axis[:, None].expand(n, n)
-        sigma = fwhm_arcsec / math.sqrt(8 * math.log(2)) / step
-        blur = torch.exp(-0.5 * ((torch.arange(n)[:, None] - torch.arange(n)) / sigma) ** 2)
-        self.blur = (blur / blur[n // 2].sum()).reshape(size_px, finer, n).mean(1)
-        centres = torch.hypot(self.x, self.y).reshape(size_px, finer, size_px, finer).mean((1, 3))
-        self.kept = (centres > mask_arcsec).float()
-
-    def arcs(self, values: Tensor) -> Tensor:
-        """Images ``(y, x)`` of the source, of the first `N_ARC` values."""
-        theta, e1, e2, g1, g2, x, y = values[:7]
-        # Kormann, Schneider & Bartelmann 1994, A&A 284, 285, with theta_E on the intermediate axis
-        e = torch.sqrt(e1 * e1 + e2 * e2).clamp(max=0.95)
-        q = torch.sqrt((1 - e) / (1 + e))
-        angle = 0.5 * torch.atan2(e2, e1)
-        c, s = torch.cos(angle), torch.sin(angle)
-        along, across = c * self.x + s * self.y, c * self.y - s * self.x
-        flat = torch.sqrt(1 - q * q).clamp(min=1e-3)
-        size = torch.sqrt(q * q * along**2 + across**2 + 1e-8)
-        bend = theta * torch.sqrt(q) / flat
-        u, v = bend * torch.atan(flat * along / size), bend * torch.atanh(flat * across / size)
-        bx = self.x - (c * u - s * v) - g1 * self.x - g2 * self.y - x
-        by = self.y - (s * u + c * v) + g1 * self.y - g2 * self.x - y
-        return self._seen(values[7:], bx, by)
-
-    def light(self, values: Tensor) -> Tensor:
-        """The lens galaxy ``(y, x)``, of the other values."""
-        return self._seen(values, self.x, self.y)
-
-    def _seen(self, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        brightness, radius, log_n, e1, e2 = shape
-        m2 = ((1 - e1) * x * x - 2 * e2 * x * y + (1 + e1) * y * y) / torch.sqrt(1 - (e1 * e1 + e2 * e2).clamp(max=0.9))
-        n = log_n.exp()
-        b = 2 * n - 1 / 3 + 0.0099 / n  # Prugniel & Simien 1997, A&A 321, 111
-        # the core softened by a hundredth of the radius: slopes are finite there
-        profile = brightness.exp() * torch.exp(-b * ((m2 * torch.exp(-2 * radius) + 1e-4) ** (0.5 / n) - 1))
-        return self.blur @ profile @ self.blur.T
+    def free(self, n: int) -> Tensor:
+        """Places of those of the first ``n`` parameters that are fitted."""
+        return torch.nonzero(self.width[:n] > 0)[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +71,19 @@ class SersicFit:
     coarse: Pixels
     """Means over `COARSE` pixels a side."""
     priors: Priors
+    clumps: int = 0
+    """Clumps that the source may have; they are sought one by one, and kept where they make the fit better by much."""
 
     @classmethod
     def of(
-        cls, size_px: int, pixel_scale_arcsec: float, fwhm_arcsec: float, priors: Priors, *, finer: int = 2
+        cls,
+        size_px: int,
+        pixel_scale_arcsec: float,
+        fwhm_arcsec: float,
+        priors: Priors,
+        *,
+        finer: int = 2,
+        clumps: int = 0,
     ) -> SersicFit:
         """
         A fit; a side that is odd gets a row and a column that count for nothing on coarse pixels.
@@ -171,7 +109,7 @@ class SersicFit:
                 pixel_scale_arcsec=pixel_scale_arcsec,
                 fwhm_arcsec=fwhm_arcsec,
             )
-        return cls(fine, coarse, priors)
+        return cls(fine, coarse, priors, clumps)
 
     def __call__(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -185,29 +123,55 @@ class SersicFit:
         Returns
         -------
         values : Tensor (n, parameter)
-            In the order of `NAMES`; brightness in the unit of the stamps.
+            In the order of `NAMES`, then of `CLUMP` for each of `clumps`, NaN where there is none; brightness in the
+            unit of the stamps.
         left : Tensor (n, y, x)
             Stamp less model, in units of the noise; 0 where the middle is left out.
         """
+        found = [self._fitted(stamps[k : k + AT_ONCE], sigma[k : k + AT_ONCE]) for k in range(0, len(stamps), AT_ONCE)]
+        values, left = zip(*found, strict=True)
+        return torch.cat(values), torch.cat(left)
+
+    def image(self, pixels: Pixels, values: Tensor) -> Tensor:
+        """Model images ``(n, y, x)`` of values ``(n, parameter)``, of which there may be those of clumps."""
+        arcs = pixels.arcs(values[:, :N_ARC], _clumps(values))
+        return arcs + pixels.light(values[:, N_ARC : len(NAMES)]) if self.priors.light else arcs
+
+    def _fitted(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         n, odd = len(stamps), stamps.shape[-1] % COARSE
         pooled = avg_pool2d(pad(stamps[:, None], (0, odd, 0, odd)), COARSE)[:, 0]
         error = avg_pool2d(pad(sigma[:, None], (0, odd, 0, odd), value=1.0), COARSE)[:, 0] / COARSE
         weight = self.coarse.kept / torch.sqrt(error**2 + (COARSE_ERROR * pooled) ** 2)
         begun = self._begun(pooled, self.coarse.kept / error).flatten(0, 1)
         often = pooled.repeat_interleave(N_START, 0), weight.repeat_interleave(N_START, 0)
-        found, cost, _ = self._refined(self.coarse, *often, begun, n_step=COARSE_STEPS, kept=1, damping=0.1)
+        damped = Damped(self, self.coarse, *often, *self._known(begun))
+        found, cost, _ = damped(begun, n_step=COARSE_STEPS, kept=1, damping=0.1)
         best = found.view(n, N_START, -1)[torch.arange(n), cost.view(n, N_START).argmin(1)]
-        weight = self.fine.kept / sigma
-        values, _, left = self._refined(self.fine, stamps, weight, best, n_step=STEPS, kept=KEPT, damping=1e-3)
-        return values, -left
+        whole = Damped(self, self.fine, stamps, self.fine.kept / sigma, *self._known(best))
+        values, cost, off = whole(best, n_step=STEPS, kept=KEPT, damping=1e-3)
+        missing = torch.full((n, self.clumps * len(CLUMP)), torch.nan)
+        values, going = torch.cat([values, missing], 1), torch.arange(n)
+        for k in range(self.clumps):
+            size = len(NAMES) + k * len(CLUMP)
+            before = values[going, :size]
+            rest = Damped(self, self.fine, stamps[going], whole.weight[going], *self._known(before))
+            gain, clump = self._best_clump(rest, before, off[going])
+            promising = gain > 0.5 * LEAST_GAIN
+            going, before, clump = going[promising], before[promising], clump[promising]
+            if not len(going):
+                break
+            tried = torch.cat([before, clump], 1)
+            more = Damped(self, self.fine, stamps[going], whole.weight[going], *self._known(tried))
+            better, less, left = more(tried, n_step=STEPS, kept=KEPT, damping=1e-2)
+            taken = cost[going] - less > LEAST_GAIN
+            going = going[taken]
+            values[going, : size + len(CLUMP)] = better[taken]
+            cost[going], off[going] = less[taken], left[taken]
+        return values, -off
 
-    def image(self, pixels: Pixels, values: Tensor) -> Tensor:
-        """Model images ``(n, y, x)`` of values ``(n, parameter)``."""
-        arcs = vmap(pixels.arcs)(values[:, :N_ARC])
-        return arcs + vmap(pixels.light)(values[:, N_ARC:]) if self.priors.light else arcs
-
-    def _begun(self, pooled: Tensor, weight: Tensor) -> Tensor:
-        """The `N_START` best of trial places of the source and shears, brightness solved for."""
+    @cached_property
+    def _trials(self) -> tuple[Tensor, Tensor]:
+        """Places of the source and shears that are tried ``(trial, parameter)``, and their images at brightness 1."""
         mean, width = self.priors.mean, self.priors.width
         at = {name: k for k, name in enumerate(NAMES)}
         trials = []
@@ -222,12 +186,20 @@ class SersicFit:
                 trial[at["y_arcsec"]] += r * width[at["y_arcsec"]] * math.sin(k * math.pi / 4)
                 trials.append(trial)
         tried = torch.stack(trials)
-        sizes = [at["log_brightness"]] + [at["light_log_brightness"]] * self.priors.light
-        tried[:, sizes] = 0.0
-        shown = [vmap(self.coarse.arcs)(tried[:, :N_ARC])]
+        tried[:, self._sizes] = 0.0
+        shown = [self.coarse.arcs(tried[:, :N_ARC])]
         if self.priors.light:
-            shown.append(vmap(self.coarse.light)(tried[:, N_ARC:]))
-        parts = torch.stack(shown, 1).flatten(2)
+            shown.append(self.coarse.light(tried[:, N_ARC:]))
+        return tried, torch.stack(shown, 1).flatten(2)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [NAMES.index("log_brightness")] + [NAMES.index("light_log_brightness")] * self.priors.light
+
+    def _begun(self, pooled: Tensor, weight: Tensor) -> Tensor:
+        """The `N_START` best of the trials, brightness solved for."""
+        tried, parts = self._trials
+        sizes = self._sizes
         w2, data = weight.flatten(1) ** 2, pooled.flatten(1)
         inner = torch.einsum("sap,np,sbp->nsab", parts, w2, parts)
         outer = torch.einsum("sap,np->nsa", parts, w2 * data)
@@ -239,47 +211,103 @@ class SersicFit:
         best = gain.topk(N_START, dim=1).indices
         begun = tried[best]
         begun[..., sizes] = torch.gather(size, 1, best[..., None].expand(-1, -1, len(sizes))).log()
-        return torch.where(width > 0, begun, mean)
+        return torch.where(self.priors.width > 0, begun, self.priors.mean)
 
-    def _refined(
-        self, pixels: Pixels, data: Tensor, weight: Tensor, values: Tensor, *, n_step: int, kept: int, damping: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values, their cost and weighted model less data, after damped steps; each is taken where it is better."""
-        free = self.priors.free(slice(0, len(NAMES) if self.priors.light else N_ARC))
-        mean, width = self.priors.mean[free], self.priors.width[free]
+    def _known(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which of the values are fitted ``(parameter,)``, and their means ``(n, parameter)`` and widths."""
+        free = self.priors.free(len(NAMES) if self.priors.light else N_ARC)
+        mean = self.priors.mean[free].expand(len(values), -1)
+        width = self.priors.width[free].expand(len(values), -1)
+        n_clump = (values.shape[1] - len(NAMES)) // len(CLUMP)
+        if not n_clump:
+            return free, mean, width
+        # around the source as it is now
+        x, y, brightness, radius = (values[:, NAMES.index(name)] for name in CLUMP)
+        middle = torch.stack([x, y, brightness + BRIGHTER[0], radius + SMALLER[0]], 1)
+        spread = torch.stack([radius.exp(), radius.exp(), *(torch.full_like(x, v[1]) for v in (BRIGHTER, SMALLER))], 1)
+        own = len(NAMES) + torch.arange(n_clump * len(CLUMP))
+        return (
+            torch.cat([free, own]),
+            torch.cat([mean, middle.repeat(1, n_clump)], 1),
+            torch.cat([width, spread.repeat(1, n_clump)], 1),
+        )
 
-        def cost_of(values: Tensor) -> tuple[Tensor, Tensor]:
-            off = (self.image(pixels, values) - data) * weight
-            return off.flatten(1).square().sum(1) + ((values[:, free] - mean) / width).square().sum(1), off
+    def _best_clump(self, rest: Damped, values: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
+        """What one more clump would take off the cost ``(n,)``, as far as no other value could, and its values."""
+        at = {name: values[:, NAMES.index(name)] for name in CLUMP}
+        radius, size = at["log_radius"].exp()[:, None], (at["log_radius"] + SMALLER[0])[:, None]
+        places, images = list[Tensor](), list[Tensor]()
+        for ring, (r, n) in enumerate(RINGS):
+            angle = (torch.arange(n) + ring % 2 / 2) * (2 * math.pi / n)
+            x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
+            y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
+            places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
+            images.append(self.fine.lone_clumps(values[:, :5], places[-1]) * rest.weight[:, None])
+        tried, shown = torch.cat(places, 1), torch.cat(images, 1).flatten(2)
+        _, slopes, inner = rest.normal(values)
+        along = slopes @ shown.transpose(1, 2)
+        absorbed = torch.linalg.solve_ex(inner.double(), along.double())[0].float().nan_to_num()
+        square = shown.square().sum(2) - (along * absorbed).sum(1)
+        pull = (-off.flatten(1)[:, None] * shown).sum(2)
+        # a trial that the other values can make, or that lies outside, is none
+        square = torch.where(square > 1e-3 * shown.square().sum(2) + 1e-20, square, torch.inf)
+        gain, best = (pull.clamp(min=0) ** 2 / square).max(1)
+        rows = torch.arange(len(values))
+        clump = tried[rows, best]
+        clump[:, 2] = torch.log((pull / square)[rows, best].clamp(min=1e-30))
+        return gain, clump
 
-        cost, off = cost_of(values)
+
+@dataclass(frozen=True, eq=False)
+class Damped:
+    """Damped Gauss-Newton steps of some stamps on some pixels; each is taken where it is better."""
+
+    fit: SersicFit
+    pixels: Pixels
+    data: Tensor
+    weight: Tensor
+    free: Tensor
+    """Which of the values are fitted."""
+    mean: Tensor
+    width: Tensor
+
+    def __call__(self, values: Tensor, *, n_step: int, kept: int, damping: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, their cost and weighted model less data; slopes are kept for ``kept`` steps."""
+        cost, off = self.cost(values)
         damped = torch.full_like(cost, damping)
         for step in range(n_step):
             if step % kept == 0:
-                slopes = (self._slopes(pixels, values) * weight[:, None]).flatten(2)
-                inner = slopes @ slopes.transpose(1, 2) + torch.diag(width**-2)
-            pull = (slopes @ off.flatten(1)[:, :, None])[:, :, 0] + (values[:, free] - mean) / width**2
+                prior, slopes, inner = self.normal(values)
+            pull = (slopes @ off.flatten(1)[:, :, None])[:, :, 0] + (values[:, self.free] - self.mean) * prior
             stiff = inner + torch.diag_embed(damped[:, None] * inner.diagonal(dim1=1, dim2=2))
             trial = values.clone()
-            trial[:, free] -= torch.linalg.solve_ex(stiff.double(), pull.double())[0].float().nan_to_num()
-            new_cost, new_off = cost_of(trial)
+            trial[:, self.free] -= torch.linalg.solve_ex(stiff.double(), pull.double())[0].float().nan_to_num()
+            new_cost, new_off = self.cost(trial)
             better = new_cost < cost
             values, off = torch.where(better[:, None], trial, values), torch.where(better[:, None, None], new_off, off)
             cost, damped = torch.where(better, new_cost, cost), torch.where(better, damped * 0.2, damped * 10)
         return values, cost, off
 
-    def _slopes(self, pixels: Pixels, values: Tensor) -> Tensor:
-        """Change of the image per free parameter ``(n, parameter, y, x)``, by differences."""
+    def cost(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Squares of what is left and of how far values lie from their means ``(n,)``, and weighted model less data."""
+        off = (self.fit.image(self.pixels, values) - self.data) * self.weight
+        unlike = ((values[:, self.free] - self.mean) / self.width).square().sum(1)
+        return off.flatten(1).square().sum(1) + unlike, off
 
-        def of(see: Callable[[Tensor], Tensor], own: slice) -> Tensor:
-            here, free = values[:, own], self.priors.free(own)
-            step = 0.01 * self.priors.width[own][free].clamp(0.05, 0.3)
-            moved = here[:, None] + torch.zeros(len(free), here.shape[1]).scatter(1, free[:, None], step[:, None])
-            at = vmap(see)(here)
-            there = vmap(see)(moved.flatten(0, 1)).view(len(here), len(free), *at.shape[1:])
-            return (there - at[:, None]) / step[:, None, None]
+    def normal(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What priors weigh ``(n, free)``, weighted slopes ``(n, free, pixel)`` and the normal matrix."""
+        arcs = self.pixels.arc_slopes(values[:, :N_ARC], _clumps(values))
+        parts = [arcs[:, :N_ARC]]
+        if self.fit.priors.light:
+            parts.append(self.pixels.light_slopes(values[:, N_ARC : len(NAMES)]))
+        else:
+            parts.append(torch.zeros(1, 1, 1, 1).expand(len(arcs), len(NAMES) - N_ARC, *arcs.shape[2:]))
+        slopes = torch.cat([*parts, arcs[:, N_ARC:]], 1)[:, self.free] * self.weight[:, None]
+        prior = self.width**-2
+        slopes = slopes.flatten(2)
+        return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)
 
-        parts = [of(pixels.arcs, slice(0, N_ARC))]
-        if self.priors.light:
-            parts.append(of(pixels.light, slice(N_ARC, len(NAMES))))
-        return torch.cat(parts, 1)
+
+def _clumps(values: Tensor) -> Tensor | None:
+    own = values[:, len(NAMES) :]
+    return own.unflatten(1, (-1, len(CLUMP))) if own.shape[1] else None
