@@ -13,7 +13,8 @@ from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.simulation_util import data_configure_simple
 
 from lenspipe.errors import ConfigError
-from lenspipe.nn.sersic_lens import N_ARC, NAMES, Pixels, Priors, SersicFit
+from lenspipe.nn.sersic_image import CLUMP, N_ARC, NAMES, Pixels
+from lenspipe.nn.sersic_lens import Priors, SersicFit
 
 SIDE, SCALE, FWHM = 44, 0.1, 0.2355
 MEAN = [1.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(0.5), np.log(1.5), 0.0, 0.0, 0.0, np.log(0.5), np.log(2.5), 0, 0]
@@ -29,7 +30,7 @@ def ratio_of(e):
     return (1 - q) / (1 + q) / size
 
 
-def lenstronomys(values, side=SIDE, light=True):
+def lenstronomys(values, side=SIDE, light=True, clumps=()):
     v = dict(zip(NAMES, values, strict=True))
 
     def sersic(prefix, x, y):
@@ -50,15 +51,21 @@ def lenstronomys(values, side=SIDE, light=True):
         ImageData(**data_configure_simple(side, SCALE, exposure_time=1, background_rms=1)),
         PSF("GAUSSIAN", fwhm=FWHM, pixel_size=SCALE, truncation=5),
         lens_model_class=LensModel(["SIE", "SHEAR"]),
-        source_model_class=LightModel(["SERSIC_ELLIPSE"]),
+        source_model_class=LightModel(["SERSIC_ELLIPSE", *["SERSIC"] * len(clumps)]),
         lens_light_model_class=LightModel(["SERSIC_ELLIPSE"] if light else []),
         kwargs_numerics={"supersampling_factor": 4, "supersampling_convolution": True},
     )
     return model.image(
         [lens, {"gamma1": v["gamma1"], "gamma2": v["gamma2"]}],
-        [sersic("", v["x_arcsec"], v["y_arcsec"])],
+        [sersic("", v["x_arcsec"], v["y_arcsec"]), *(clump_of(one) for one in clumps)],
         [sersic("light_", 0.0, 0.0)] if light else [],
     )
+
+
+def clump_of(values):
+    x, y, brightness, radius = values
+    own = {"R_sersic": np.exp(radius), "n_sersic": 1.0, "center_x": x, "center_y": y}
+    return own | {"amp": np.exp(brightness) / SCALE**2}
 
 
 def drawn(rng, n):
@@ -76,6 +83,36 @@ def test_an_image_is_lenstronomys(rng):
         one = torch.tensor(values, dtype=torch.float32)
         ours, theirs = (pixels.arcs(one[:N_ARC]) + pixels.light(one[N_ARC:])).numpy(), lenstronomys(values)
         assert np.abs(ours - theirs)[kept].max() < 0.006 * ours[kept].max()
+
+
+def test_an_image_with_clumps_is_lenstronomys(rng):
+    pixels = Pixels(SIDE, SCALE, FWHM, finer=4, mask_arcsec=-1)
+    values, clumps = drawn(rng, 1), np.array([[0.2, -0.1, 1.5, np.log(0.1)], [-0.1, 0.15, 1.0, np.log(0.12)]])
+    one, parts = torch.tensor(values, dtype=torch.float32), torch.tensor(clumps[None], dtype=torch.float32)
+    ours, theirs = pixels.arcs(one[:, :N_ARC], parts)[0].numpy(), lenstronomys(values[0], light=False, clumps=clumps)
+    inside = slice(4, -4)
+    assert np.abs(ours - theirs)[inside, inside].max() < 0.01 * ours.max()
+    alone = pixels.lone_clumps(one[:, :5], parts).sum(1)
+    torch.testing.assert_close(pixels.arcs(one[:, :N_ARC]) + alone, pixels.arcs(one[:, :N_ARC], parts))
+
+
+def test_slopes_are_differences(rng):
+    pixels = Pixels(20, SCALE, FWHM, finer=2, mask_arcsec=-1)
+    pixels.x, pixels.y, pixels.blur = (one.double() for one in (pixels.x, pixels.y, pixels.blur))
+    values = torch.tensor(drawn(rng, 2))
+    clumps = torch.tensor([[[0.2, -0.1, 1.5, -2.3], [0.1, 0.2, 1.0, -2.0]]]).double().expand(2, -1, -1)
+    arcs = torch.cat([values[:, :N_ARC], clumps.flatten(1)], 1)
+    for see, slopes, at in (
+        (lambda v: pixels.arcs(v[:, :N_ARC], v[:, N_ARC:].unflatten(1, (-1, len(CLUMP)))), None, arcs),
+        (pixels.light, pixels.light_slopes(values[:, N_ARC:]), values[:, N_ARC:]),
+    ):
+        got = pixels.arc_slopes(values[:, :N_ARC], clumps) if slopes is None else slopes
+        assert got.shape[1] == at.shape[1]
+        for k in range(at.shape[1]):
+            step = torch.zeros(at.shape[1]).double()
+            step[k] = 1e-6
+            want = (see(at + step) - see(at - step)) / 2e-6
+            assert (got[:, k] - want).abs().max() < 2e-3 * want.abs().max(), k
 
 
 @pytest.mark.parametrize(("side", "light"), [(SIDE, True), (SIDE + 1, True), (SIDE, False)])
@@ -130,3 +167,35 @@ def test_lenses_whose_radii_are_hardly_known_are_found(rng):
     fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
     values, _ = fit(stamps, torch.full_like(stamps, sigma))
     assert (np.abs(values[:, 0].numpy() - planted[:, 0]) < 0.01).all()
+
+
+def test_clumps_are_found_where_there_are_some_and_nowhere_else(rng):
+    planted, sigma = drawn(rng, 8), 0.02
+    planted[:, 10:12] = 0
+    # two each for the first four, two thirds of a radius from the middle
+    radius = np.exp(planted[:, 8])
+    middle = planted[:, 5:7]
+    clumps = [
+        [(x + 0.7 * r, y, 1.8, np.log(0.16 * r)), (x - 0.3 * r, y - 0.6 * r, 1.8, np.log(0.16 * r))]
+        for (x, y), r in zip(middle[:4], radius[:4], strict=True)
+    ] + [()] * 4
+    clean = np.stack([lenstronomys(v, light=False, clumps=c) for v, c in zip(planted, clumps, strict=True)])
+    stamps = torch.tensor(clean + rng.normal(0, sigma, clean.shape), dtype=torch.float32)
+    priors = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dtype=torch.float32), False)
+    square = {}
+    for n in (0, 3):
+        fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=4, clumps=n)
+        fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
+        values, left = fit(stamps, torch.full_like(stamps, sigma))
+        square[n] = (left.square().sum((1, 2)) / fit.fine.kept.sum()).numpy()
+    found = values[:, len(NAMES) :].unflatten(1, (-1, len(CLUMP)))
+    n_found = torch.isfinite(found[..., 0]).sum(1)
+    assert (n_found[4:] == 0).all()
+    assert (n_found[:4] >= 1).all()
+    assert np.median(square[0][:4]) > 1.3
+    assert np.median(square[3][:4]) < 1.1
+    np.testing.assert_allclose(square[0][4:], square[3][4:], rtol=1e-5)
+    good = square[3][:4] < 1.1
+    for want, got, r in zip(np.array(clumps[:4])[good], found[:4].numpy()[good], radius[:4][good], strict=True):
+        for x, y in want[:, :2]:
+            assert np.nanmin(np.hypot(got[:, 0] - x, got[:, 1] - y)) < 0.1 * r
