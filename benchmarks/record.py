@@ -87,13 +87,7 @@ def write(name: str, result: dict[str, Any], aims: Sequence[Aim] = (), *, keep: 
     keep : bool
         Write the file; else it is printed alone.
     """
-    record: dict[str, Any] = {
-        "benchmark": name,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "result": result,
-    }
+    record = told(name, result)
     if aims:
         record["aims"] = [_told(aim) for aim in aims]
     text = json.dumps(record, indent=2)
@@ -105,6 +99,17 @@ def write(name: str, result: dict[str, Any], aims: Sequence[Aim] = (), *, keep: 
         for aim in missed:
             print(f"missed: {json.dumps(_told(aim))}", file=sys.stderr)
         sys.exit(1)
+
+
+def told(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """A record of a result: with its time, commit and machine."""
+    return {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "result": result,
+    }
 
 
 def _told(aim: Aim) -> dict[str, Any]:

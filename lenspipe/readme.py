@@ -73,6 +73,7 @@ FILES: dict[Kind, tuple[tuple[str, str], ...]] = {
         ("contact_sheet.png", "some of them as pictures, where they were simulated"),
         ("simulate.json", "counts, time and versions of a simulation"),
         ("cut.json", "counts and notes of a cut"),
+        ("fit.json", "counts of a fit of smooth lenses, what it leaves by class, and what its noise goes by"),
         ("left_out.csv", "positions of which no stamp could be cut, and why"),
         _REQUEST,
     ),

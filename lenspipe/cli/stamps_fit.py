@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lenspipe.cli import EXIT_DONE
-from lenspipe.cli.options import OUT_FOLDER, Command
+from lenspipe.cli.options import OUT_FOLDER, Command, runner_option, workers_option
 from lenspipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lenspipe.infer.fitted_run import Runner
+    from lenspipe.runner import RunnerName, Start, Workers
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -34,11 +40,14 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--njy-per-electron",
     type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="For the noise of photons; 0: that of the sky alone.",
+    default=None,
+    help="For the noise of photons; 0: that of the sky alone.  [default: what the stamps say in "
+    "njy_per_electron_BAND, as simulated ones do; else 0]",
 )
 @click.option("--finer", type=click.IntRange(1, 8), default=2, show_default=True, help="Model points per pixel.")
+@runner_option()
+@workers_option("CPUs to use")
+@click.option("--resume", is_flag=True, help="Finish the fit in --out.")
 def command(
     folder: Path,
     out: Path,
@@ -48,12 +57,18 @@ def command(
     priors: tuple[str, ...],
     lens_light: bool | None,
     fwhm_arcsec: float | None,
-    njy_per_electron: float,
+    njy_per_electron: float | None,
     finer: int,
+    runner: RunnerName,
+    workers: int | Workers | None,
+    resume: bool,
 ) -> int:
     """Fit a smooth lens with a Sérsic source to every stamp, and write what it leaves as one more band."""
     from lenspipe.cli.progress import ShownProgress
-    from lenspipe.infer.fitted_set import priors_of, write_fitted
+    from lenspipe.distributed.choice import started
+    from lenspipe.distributed.session import on_ray
+    from lenspipe.infer.fitted_run import fit_local, write_fitted
+    from lenspipe.infer.fitted_set import priors_of
     from lenspipe.stamps.format import StampSet
 
     given = [_prior(text) for text in priors]
@@ -64,7 +79,9 @@ def command(
     chosen = band or (data.images[name].bands[0] if name in data.images else "")
     told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
     with ShownProgress("stamp") as progress:
-        left = write_fitted(
+        load = partial(on_ray, _on_ray, n_worker=workers)
+        fit: Start[Runner] = started(runner, fit_local, load, workers=workers, say=progress.say)
+        result = write_fitted(
             data,
             told,
             out,
@@ -73,11 +90,21 @@ def command(
             fwhm_arcsec=fwhm_arcsec,
             njy_per_electron=njy_per_electron,
             finer=finer,
-            progress=progress.counter("fitting"),
+            runner=fit,
+            resume=resume,
+            progress=progress,
         )
-    said = ", ".join(f"{label} {value:.3f}" for label, value in left.items())
-    click.echo(f"{out}: {data.n} stamps; mean square left of band {chosen}, in units of the noise, median: {said}")
+    left = ", ".join(f"{label} {value:.3f}" for label, value in result["mean_square_left"].items())
+    click.echo(f"{out}: {result['rows']} stamps ({result['new_rows']} new, {result['seconds']:.1f} s)")
+    click.echo(f"mean square left of band {chosen}, in units of the noise, median: {left}")
+    click.echo(f"noise: of the sky, and {result['photons']}")
     return EXIT_DONE
+
+
+def _on_ray(n_worker: int) -> Runner:
+    from lenspipe.distributed.fit import fit_ray
+
+    return partial(fit_ray, n_worker=n_worker)
 
 
 def _prior(text: str) -> tuple[str, tuple[float, float]]:

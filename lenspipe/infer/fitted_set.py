@@ -1,9 +1,9 @@
-"""A data set of stamps with what fitted smooth lenses leave of them as one more band."""
+"""What fitted smooth lenses leave of stamps as one more band, and what is known of a lens before it is seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
-from lenspipe.disk import new_folder
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
-from lenspipe.readme import write_readme
 from lenspipe.robust import robust_sigma
-from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column, write_part
+from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column
+from lenspipe.stamps.spec import image_specs
 
 BATCH = 64
 """Stamps that are fitted together."""
@@ -103,102 +102,71 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
     return Priors(mean, torch.where(width > 1e-6, width, 0.0), shines)
 
 
-def write_fitted(
-    data: StampSet,
-    priors: Priors,
-    out: Path,
-    *,
-    band: str,
-    image: str | None = None,
-    fwhm_arcsec: float | None = None,
-    njy_per_electron: float = 0.0,
-    finer: int = 2,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, float]:
-    """
-    Write a data set again with one more band: stamps less their fitted smooth lenses, in units of the noise.
+@dataclass(frozen=True)
+class FitTask:
+    """What is fitted of the stamps of a data set, and how; picklable."""
 
-    The fitted values are columns ``fitted_NAME``, the mean square of what is left ``fitted_chi2``.
+    image: str
+    """Image column."""
+    band: str
+    """Band that is fitted."""
+    mean: tuple[float, ...]
+    """Of the priors, in the order of `lenspipe.nn.sersic_lens.NAMES`."""
+    width: tuple[float, ...]
+    """Of the priors; 0 fixes."""
+    light: bool
+    """Whether the lens galaxy shines."""
+    fwhm_arcsec: float | None = None
+    """FWHM of the PSF; the column ``seeing_BAND_arcsec`` where None."""
+    njy_per_electron: float | None = None
+    """For the noise of photons; ``njy_per_electron_BAND`` of the stamps where None, and no such noise where null."""
+    finer: int = 2
+    """Points per pixel and axis of the model."""
 
-    Parameters
-    ----------
-    data : StampSet
-    priors : Priors
-    out : path
-        The new data set; it must not exist, or be empty. It appears when it is complete.
-    band : str
-        The band that is fitted.
-    image : str, optional
-        Image column; the first where left out.
-    fwhm_arcsec : float, optional
-        FWHM of the PSF; the column ``seeing_BAND_arcsec`` where left out.
-    njy_per_electron : float
-        For the noise of photons; 0: the sky's noise alone (``sky_rms_BAND_njy``; of a stamp without, the scatter of
-        differences in its frame).
-    finer : int
-        Points per pixel and axis of the model.
-    progress : function, optional
-        Called with the numbers of stamps done and in all.
+    @property
+    def priors(self) -> Priors:
+        """What is known of the parameters before a stamp is seen."""
+        return Priors(torch.tensor(self.mean), torch.tensor(self.width), self.light)
 
-    Returns
-    -------
-    dict
-        Median mean square of what is left, by label.
+    def fitted(self, rows: pa.Table) -> pa.Table:
+        """
+        Stamps with one more band, the stamp less its fitted smooth lens in units of the noise, and fitted values.
 
-    Raises
-    ------
-    ConfigError, DataError
-        No such image or band, pixels not in nJy, fitted before, no stamps, no PSF, a noise that is none, a fit that is
-        not finite, or ``out`` holds something.
-    """
-    if fwhm_arcsec is not None and not 0 < fwhm_arcsec < np.inf:
-        raise ConfigError("the FWHM of the PSF is a positive number of arcsec", got=fwhm_arcsec)
-    if not 0 <= njy_per_electron < np.inf:
-        raise ConfigError("the flux of an electron is 0 or a positive number of nJy", got=njy_per_electron)
-    name = image or next(iter(data.images))
-    if name not in data.images or band not in data.images[name].bands:
-        known = {key: ",".join(spec.bands) for key, spec in data.images.items()}
-        raise ConfigError("no such image or band", image=name, band=band, known=str(known))
-    spec = data.images[name]
-    if spec.unit != "nJy":
-        raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
-    if f"{band}_{LEFT}" in spec.bands or "fitted_chi2" in data.schema.names:
-        raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)
-    if not data.n:
-        raise DataError("there are no stamps to be fitted", data=data.title)
-    both = ImageSpec((*spec.bands, f"{band}_{LEFT}"), spec.size_px, spec.pixel_scale_arcsec, spec.unit)
-    fits: dict[float, SersicFit] = {}
-    kept: dict[str, list[float]] = {}
-    done = 0
-    with new_folder(out) as scratch:
-        for part, rows in enumerate(data.iter_batches(batch_size=data.rows_within(64 << 20))):
-            stamps = image_array(rows, name)
-            one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(band)]))
-            seeing, sky = _seeing(rows, band, fwhm_arcsec), _sky(rows, band, one.numpy())
-            left, values, n_px = torch.zeros_like(one), torch.zeros(len(one), len(NAMES)), torch.ones(len(one))
-            for fwhm in np.unique(seeing):
-                if fwhm not in fits:
-                    fits[fwhm] = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, finer=finer)
-                own = np.flatnonzero(seeing == fwhm)
-                n_px[torch.from_numpy(own)] = fits[fwhm].fine.kept.sum()
-                for start in range(0, len(own), BATCH):
-                    some = torch.from_numpy(own[start : start + BATCH])
-                    sigma = _sigma(one[some], sky[some], njy_per_electron)
-                    with torch.inference_mode():
-                        values[some], left[some] = fits[fwhm](one[some], sigma)
-                    progress(done := done + len(some), data.n)
-            chi2 = left.square().flatten(1).sum(1) / n_px
-            _refuse(rows, ~(torch.isfinite(chi2) & torch.isfinite(values).all(1)).numpy(), "the fit is not finite")
-            for label, value in zip(rows["label"].to_pylist(), chi2.tolist(), strict=True):
-                kept.setdefault("not known" if label is None else str(label), []).append(value)
-            shown = np.concatenate([stamps, left.numpy()[:, None]], axis=1)
-            rows = rows.set_column(rows.schema.get_field_index(name), both.field(name), image_column(shown, both))
-            for k, parameter in enumerate(NAMES):
-                rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
-            rows = rows.append_column(_field("chi2"), pa.array(chi2.numpy()))
-            write_part(rows, scratch, f"part-{part:05d}")
-        write_readme(scratch, "stamps")
-    return {label: float(np.median(values)) for label, values in sorted(kept.items())}
+        These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left.
+
+        Parameters
+        ----------
+        rows : pa.Table
+            Of a data set of stamps.
+
+        Raises
+        ------
+        DataError
+            A stamp has no PSF, a noise that is none, or a fit that is not finite.
+        """
+        spec = image_specs(rows.schema, where="stamps")[self.image]
+        stamps = image_array(rows, self.image)
+        one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(self.band)]))
+        seeing, sky = _seeing(rows, self.band, self.fwhm_arcsec), _sky(rows, self.band, one.numpy())
+        gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
+        left, values, n_px = torch.zeros_like(one), torch.zeros(len(one), len(NAMES)), torch.ones(len(one))
+        for fwhm in np.unique(seeing):
+            fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, finer=self.finer)
+            own = np.flatnonzero(seeing == fwhm)
+            n_px[torch.from_numpy(own)] = fit.fine.kept.sum()
+            for start in range(0, len(own), BATCH):
+                some = torch.from_numpy(own[start : start + BATCH])
+                with torch.inference_mode():
+                    values[some], left[some] = fit(one[some], _sigma(one[some], sky[some], gain[some]))
+        chi2 = left.square().flatten(1).sum(1) / n_px
+        _refuse(rows, ~(torch.isfinite(chi2) & torch.isfinite(values).all(1)).numpy(), "the fit is not finite")
+        both = ImageSpec((*spec.bands, f"{self.band}_{LEFT}"), spec.size_px, spec.pixel_scale_arcsec, spec.unit)
+        shown = np.concatenate([stamps, left.numpy()[:, None]], axis=1)
+        place = rows.schema.get_field_index(self.image)
+        rows = rows.set_column(place, both.field(self.image), image_column(shown, both))
+        for k, parameter in enumerate(NAMES):
+            rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
+        return rows.append_column(_field("chi2"), pa.array(chi2.numpy()))
 
 
 def _field(name: str) -> pa.Field:
@@ -251,7 +219,17 @@ def _refuse(rows: pa.Table, wrong: NDArray[np.bool_], what: str, **facts: str) -
         raise DataError(what, **facts, n=int(wrong.sum()), first=first)
 
 
-def _sigma(stamps: torch.Tensor, sky: torch.Tensor, njy_per_electron: float) -> torch.Tensor:
+def _gain(rows: pa.Table, band: str, njy_per_electron: float | None) -> torch.Tensor:
+    """Flux of an electron of each stamp: as given, else as it is told; 0 where it is not."""
+    if njy_per_electron is not None:
+        return torch.full((len(rows),), njy_per_electron)
+    name = f"njy_per_electron_{band}"
+    gain = np.nan_to_num(_told(rows, name), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    _refuse(rows, ~((gain >= 0) & np.isfinite(gain)), "the flux of an electron is 0 or positive", column=name)
+    return torch.from_numpy(gain.astype(np.float32))
+
+
+def _sigma(stamps: torch.Tensor, sky: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     """Noise of each pixel: the sky's, and photons of the stamp's own mean over 3 x 3 pixels."""
     bright = avg_pool2d(stamps[:, None], 3, 1, 1, count_include_pad=False)[:, 0].clamp(min=0)
-    return torch.sqrt(sky[:, None, None] ** 2 + njy_per_electron * bright)
+    return torch.sqrt(sky[:, None, None] ** 2 + gain[:, None, None] * bright)

@@ -52,6 +52,16 @@ class Conditions:
             moffat,
         )
 
+    def facts(self, bands: Sequence[str]) -> dict[str, float]:
+        """Columns of a stamp that say how it was taken, of the bands of the recipe."""
+        told = {"seeing_{}_arcsec": self.seeing_fwhm_arcsec, "sky_rms_{}_njy": self.sky_rms_njy}
+        told["njy_per_electron_{}"] = self.njy_per_electron
+        return {
+            name.format(band): float(value)
+            for name, values in told.items()
+            for band, value in zip(bands, values, strict=True)
+        }
+
     def optics(self, recipe: Recipe, number: int = 0) -> Optics:
         """Pixels of an image of a recipe, the first unless another is asked for, for what is lensed."""
         image, bands = recipe.image[number], band_slices(recipe)[number]

@@ -43,9 +43,14 @@ class PublishedScene:
         view = self.conditions.view(self.recipe.image[0], band_slices(self.recipe)[0])
         return draw_unlensed(Sky([self.lens.light] if self.lens.light else []), view)
 
+    @property
+    def njy_per_electron(self) -> NDArray[np.float64]:
+        """Flux of a photo-electron by the noise that it makes: photons that are drawn twice have twice the variance."""
+        return self.conditions.njy_per_electron * (2 if self.table.noise == "doubled" else 1)
+
     def variance(self, model_njy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Variance of the noise of each pixel, photons of the model included, nJy^2."""
-        sky, gain = self.conditions.sky_rms_njy, self.conditions.njy_per_electron
+        sky, gain = self.conditions.sky_rms_njy, self.njy_per_electron
         return sky[:, None, None] ** 2 + gain[:, None, None] * model_njy.clip(0)
 
 
@@ -77,8 +82,9 @@ def published_stamp(
     arcs = smooth if lens.perturber is None else scene.arcs_njy(lens.deflectors)
     model = arcs + scene.light_njy()
     facts = dict(lens.facts)
-    for band, fwhm, rms in zip(recipe.bands, conditions.seeing_fwhm_arcsec, conditions.sky_rms_njy, strict=True):
-        facts |= {f"seeing_{band}_arcsec": float(fwhm), f"sky_rms_{band}_njy": float(rms)}
+    facts |= conditions.facts(recipe.bands)
+    for band, gain in zip(recipe.bands, scene.njy_per_electron, strict=True):
+        facts[f"njy_per_electron_{band}"] = None if scene.table.noise == "absent" else float(gain)
     facts |= {
         f"arc_mag_{band}": float(magnitude_of_njy(flux))
         for band, flux in zip(recipe.bands, arcs.clip(0).sum(axis=(1, 2)), strict=True)

@@ -81,6 +81,14 @@ def truth_fields(recipe: Recipe, *, on_hosts: bool = False) -> list[pa.Field]:
     numbers |= {f"seeing_{band}_arcsec": ("arcsec", f"FWHM of the PSF in {band}") for band in recipe.bands}
     numbers |= {f"sky_rms_{band}_njy": ("nJy", f"sky and read noise of a pixel in {band}") for band in recipe.bands}
     numbers |= {
+        f"njy_per_electron_{band}": (
+            "nJy",
+            f"with it the variance of a pixel in {band} is sky_rms_{band}_njy^2 and this times its mean brightness; "
+            "null on real hosts, whose photons it does not tell, and where there is no noise",
+        )
+        for band in recipe.bands
+    }
+    numbers |= {
         f"source_mag_{band}": ("mag", f"AB magnitude of the unlensed source in {band}") for band in recipe.bands
     }
     first = recipe.image[0].bands
@@ -113,6 +121,11 @@ def image_specs_of(recipe: Recipe) -> dict[str, ImageSpec]:
     return {image.name: ImageSpec(image.bands, image.size_px, image.pixel_scale_arcsec) for image in recipe.image}
 
 
+def schema_of(recipe: Recipe, *, on_hosts: bool = False) -> pa.Schema:
+    """Columns of the stamps of a recipe."""
+    return stamp_schema(image_specs_of(recipe), truth_fields(recipe, on_hosts=on_hosts))
+
+
 def simulate_rows(
     recipe: Recipe,
     *,
@@ -135,8 +148,7 @@ def simulate_rows(
     source_images, hosts
         Real pixels, as in `draw_stamp`.
     """
-    specs, truths = image_specs_of(recipe), truth_fields(recipe, on_hosts=hosts is not None)
-    schema = stamp_schema(specs, truths)
+    specs, schema = image_specs_of(recipe), schema_of(recipe, on_hosts=hosts is not None)
     stamps = [draw_stamp(recipe, seed=seed, item=int(k), source_images=source_images, hosts=hosts) for k in items]
     names = [stamp.host for stamp in stamps]
     columns: dict[str, Any] = {

@@ -15,9 +15,11 @@ from lenspipe.simulate.local import simulate_local
 from lenspipe.simulate.negatives import NON_LENSES
 from lenspipe.simulate.parts import Part, PartTask, plan_parts, real_pixels, rows_there
 from lenspipe.simulate.recipe import Recipe
+from lenspipe.simulate.rows import schema_of
 from lenspipe.simulate.sheet import CONTACT_SHEET, write_contact_sheet
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.splits import Half
+from lenspipe.tables import read_footer
 
 
 class Runner(Protocol):
@@ -124,6 +126,7 @@ def simulate(
         n_new = sum(map(len, todo))
         progress.stage("Simulating", count, count - n_new)
         if todo:
+            _demand_own_columns(out, task)
             with runner(n_new * STAMP_S) as run:
                 run(todo, task, on_part=progress.advance)
         write_contact_sheet(out)
@@ -136,6 +139,22 @@ def simulate(
         }
         write_json(out / "simulate.json", result | {"finished": utc_now(), "versions": versions()})
     return result
+
+
+def _demand_own_columns(out: Path, task: PartTask) -> None:
+    """Refuse to lengthen stamps whose columns are those of another version."""
+    part = next(iter(sorted(out.glob("*.parquet"))), None)
+    if part is not None:
+        own = set(schema_of(task.recipe, on_hosts=task.host_folder is not None).names)
+        there = set(read_footer(part).schema.to_arrow_schema().names)
+        if own != there:
+            raise ConfigError(
+                "another version of lenspipe began these stamps, with other columns: take that version, or another "
+                "folder",
+                out=str(out),
+                without=",".join(sorted(own - there)) or None,
+                more=",".join(sorted(there - own)) or None,
+            )
 
 
 def _place_of(hosts: Path | None, out: Path) -> str | None:

@@ -104,8 +104,7 @@ def draw_stamp(
         return Stamp({recipe.image[0].name: drawn.pixels_njy}, label, drawn.host, facts | drawn.facts, drawn.split)
     if kind == REAL:
         raise ConfigError("the class real is made of a survey's own sources: give --hosts", recipe=recipe.name)
-    for band, fwhm, rms in zip(recipe.bands, conditions.seeing_fwhm_arcsec, conditions.sky_rms_njy, strict=True):
-        facts |= {f"seeing_{band}_arcsec": float(fwhm), f"sky_rms_{band}_njy": float(rms)}
+    facts |= conditions.facts(recipe.bands)
     lensed = None
     if kind in NON_LENSES:
         if NON_LENSES[kind].of_images and not source_images:

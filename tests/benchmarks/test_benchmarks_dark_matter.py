@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.studies.dark_matter.cells import cell_of, cells, read_queue
 from benchmarks.studies.dark_matter.figures import tables
 from benchmarks.studies.dark_matter.ideal import (
     best_errors,
@@ -14,15 +15,28 @@ from benchmarks.studies.dark_matter.ideal import (
     told_posteriors,
     untold_posteriors,
 )
-from benchmarks.studies.dark_matter.queue import cells, read_queue
 
 
 def test_every_cell_of_the_comparison_comes_once_and_the_pair_that_decides_comes_first():
-    names = [cell.name for cell in cells(*read_queue())]
+    found = cells(*read_queue())
+    names = [cell.name for cell in found]
     assert len(set(names)) == len(names) == 4 * 18 * 3 + 4 * 2 * 2  # recipes, models, parts; two more seeds
-    assert [name.startswith("model-f-equivariant-c8") for name in names[:2]] == [True, True]
-    assert [name.startswith("model-f-timm-resnet18") for name in names[2:4]] == [True, True]
-    assert [name.split("-")[-2] for name in names[:4]] == ["100", "10", "100", "10"]
+    assert names[:2] == [f"dark_matter_fitted_model-f_equivariant-c8-{part}-1600_0" for part in (100, 10)]
+    assert names[2:4] == [f"dark_matter_fitted_model-f_timm-resnet18-{part}-1600_0" for part in (100, 10)]
+    assert sum(cell.seed == 0 for cell in found) == 216
+
+
+def test_records_that_there_are_are_those_of_cells():
+    """A cell that has a record is not run again: names have not moved."""
+    names = {cell.name for cell in cells(*read_queue())}
+    results = Path(__file__).parents[2] / "benchmarks/results"
+    there = {path.stem for path in results.glob("dark_matter_fitted_*-1600_*.json")}
+    assert len(there) >= 14 and there <= names
+    whole = cell_of("model-f", "timm:resnet18+", 0.1, seed=2, steps=4800, plain=True)
+    assert whole.name == "dark_matter_fitted_model-f_timm-resnet18+-10-plain_2"
+    assert "channels" not in whole.trial.choice and "model.channels" not in whole.trial.choice
+    with pytest.raises(ValueError, match=r"the space has no resnet on 0\.1"):
+        cell_of("model-f", "resnet", 0.1)
 
 
 def test_marginalised_products_are_those_under_the_whole_covariance(rng):

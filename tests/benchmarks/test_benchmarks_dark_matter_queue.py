@@ -24,6 +24,10 @@ count = 60
 "image.0.size_px" = 24
 "image.0.supersampling" = 1
 [[stage]]
+fractions = [1.0]
+[[stage]]
+fractions = [0.5]
+steps = 600
 """
 SPACE = """
 task = "classify"
@@ -37,15 +41,15 @@ settings = { width = 4 }
 CALL = """
 import sys
 from pathlib import Path
-from benchmarks.studies.dark_matter import queue
-queue.HERE = queue.ROOT = Path(sys.argv.pop(1))
+from benchmarks.studies.dark_matter import cells, queue
+cells.HERE = cells.ROOT = Path(sys.argv.pop(1))
 queue.main()
 """
-TIMES = ("cpu_s", "training_s", "ms_per_stamp")
+TIMES = ("cpu_s", "training_s", "fits_cpu_s")
 
 
-def started(files: Path, work: Path) -> subprocess.Popen[bytes]:
-    told = [sys.executable, "-c", CALL, files, "--work", work, "--records", work / "records"]
+def started(files: Path, work: Path, *more: str) -> subprocess.Popen[bytes]:
+    told = [sys.executable, "-c", CALL, files, "--work", work, "--records", work / "records", *more]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(list(map(str, told)), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -73,22 +77,25 @@ def test_a_queue_that_was_killed_in_its_second_cell_records_what_it_would_have(t
     (tmp_path / "space.toml").write_text(SPACE)
     ended(started(tmp_path, tmp_path / "whole"))
     whole = records(tmp_path / "whole")
-    assert len(whole) == 2 and all("error" not in one and one["epochs"] > 2 for one in whole.values())
+    assert len(whole) == 2 and all("error" not in one and one["epochs"] > 2 for one in whole.values()), whole
 
     work = tmp_path / "killed"
     process = started(tmp_path, work)
-    (second,) = (name for name in whole if "-50-" in name)
-    while not epochs_of(work / "cells" / second) and process.poll() is None:
+    second = "dark_matter_fitted_model-f_small-cnn-50-600_0"
+    cell = work / "cells" / "model-f" / "fitted-small-cnn-50-600-0"
+    assert set(whole) == {second, "dark_matter_fitted_model-f_small-cnn-100-curve_0"}
+    while not epochs_of(cell) and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     process.communicate()
     assert process.returncode == -9
     first = next(p for p in (work / "records").glob("*.json"))
     assert first.stem != second and not (work / "records" / f"{second}.json").exists()
-    begun, there = first.stat().st_mtime_ns, epochs_of(work / "cells" / second)
+    begun, there = first.stat().st_mtime_ns, epochs_of(cell)
     assert 0 < there < whole[second]["epochs"]
 
     said = ended(started(tmp_path, work))
     assert first.stem not in said and first.stat().st_mtime_ns == begun
     assert records(work) == whole
     assert ended(started(tmp_path, work)) == ""
+    assert "2 cells, 2 with a record" in ended(started(tmp_path, work, "--list"))

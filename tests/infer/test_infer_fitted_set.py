@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import click
 import fsspec
 import numpy as np
@@ -11,10 +13,13 @@ import pytest
 
 from lenspipe.cli.stamps import command
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.infer.fitted_set import _sky, priors_of, write_fitted
+from lenspipe.infer import fitted_run
+from lenspipe.infer.fitted_run import fit_local, plan_units, write_fitted
+from lenspipe.infer.fitted_set import _sky, priors_of
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn.sersic_lens import NAMES
+from lenspipe.runner import here
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate
 from lenspipe.stamps.format import StampSet, write_part
@@ -32,7 +37,7 @@ AS_DRAWN = {
 
 
 def run(words):
-    return command.main(words, standalone_mode=False)
+    return command.main([*words, "--runner", "local"], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +50,8 @@ def simulated(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fitted(simulated, tmp_path_factory):
     out = tmp_path_factory.mktemp("fitted") / "left"
-    said = write_fitted(simulated, priors_of(simulated), out, band="I", njy_per_electron=GAIN)
-    return StampSet.open(out), said
+    said = write_fitted(simulated, priors_of(simulated), out, band="I")
+    return StampSet.open(out), said["mean_square_left"]
 
 
 def test_priors_are_the_truth_of_the_training_split(simulated):
@@ -119,6 +124,13 @@ def changed(data, folder, n=6, **columns):
     return StampSet.open(folder)
 
 
+def in_parts(data, folder, n=3):
+    """Some rows of a data set, so many to a part."""
+    for k in range(4):
+        write_part(pq.read_table(data.parts[0]).slice(n * k, n), folder, f"part-{k}")
+    return StampSet.open(folder)
+
+
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.inf])
 @pytest.mark.parametrize(
     ("column", "said"), [("sky_rms_I_njy", "must be positive"), ("seeing_I_arcsec", "no such width")]
@@ -155,7 +167,7 @@ def test_noise_of_the_frame_is_not_raised_by_light_that_slopes_there(rng):
 
 def test_each_stamp_counts_the_pixels_that_its_own_psf_leaves(simulated, tmp_path):
     data = changed(simulated, tmp_path / "a", seeing_I_arcsec=[0.1, 0.1, 0.1, 0.6, 0.6, 0.6])
-    write_fitted(data, priors_of(simulated), tmp_path / "b", band="I", njy_per_electron=GAIN)
+    write_fitted(data, priors_of(simulated), tmp_path / "b", band="I")
     found = StampSet.open(tmp_path / "b")
     left = found.read_images()[:, 1]
     kept = (left != 0).sum(axis=(1, 2))
@@ -182,7 +194,7 @@ def test_what_cannot_be_fitted_is_refused(simulated, fitted, tmp_path):
     for folder, stamps, other in (
         ("display", image_array(rows, "image"), ImageSpec(spec.bands, spec.size_px, 0.1, "uint8 stretch")),
         ("tiny", image_array(rows, "image")[:, :, 20:22, 20:22], ImageSpec(spec.bands, 2, 0.1)),
-        ("bright", image_array(rows, "image") * 1e30, spec),
+        ("bright", image_array(rows, "image") * 1e36, spec),
     ):
         own = rows.set_column(rows.schema.get_field_index("image"), other.field("image"), image_column(stamps, other))
         write_part(own, tmp_path / folder, "part-0")
@@ -206,13 +218,13 @@ def test_what_cannot_be_fitted_is_refused(simulated, fitted, tmp_path):
 def test_a_lens_whose_images_lie_outside_of_the_stamps_is_no_accident(simulated, tmp_path):
     priors = priors_of(simulated, given={"x_arcsec": (900.0, 0.0)}, light=False)
     said = write_fitted(changed(simulated, tmp_path / "a"), priors, tmp_path / "b", band="I")
-    assert min(said.values()) > 10
+    assert min(said["mean_square_left"].values()) > 10
 
 
 def test_stamps_whose_class_is_not_known_are_fitted_too(simulated, tmp_path):
     data = changed(simulated, tmp_path / "a", label=[None] * 6)
-    said = write_fitted(data, priors_of(simulated), tmp_path / "b", band="I", njy_per_electron=GAIN)
-    assert set(said) == {"not known"}
+    said = write_fitted(data, priors_of(simulated), tmp_path / "b", band="I")
+    assert set(said["mean_square_left"]) == {"not known"}
 
 
 @pytest.mark.parametrize(
@@ -236,8 +248,91 @@ def test_the_command_writes_to_a_store(simulated, tmp_path):
     run(["fit", str(data.folder), "--like", str(simulated.folder), "--out", "memory://fitted/b"])
     store = fsspec.filesystem("memory")
     assert [name.rsplit("/", 1)[1] for name in store.ls("/fitted/b", detail=False)] == [
-        "README.md",
-        "part-00000.parquet",
+        *("README.md", "fit.json", "part-000000.parquet", "request.json")
     ]
     with pytest.raises(click.UsageError, match="--band is given 2 times"):
         run(["fit", str(data.folder), "--out", str(tmp_path / "c"), "--band", "I", "--band", "I"])
+
+
+def test_noise_of_photons_goes_by_the_stamps_unless_they_say_nothing(simulated, fitted, tmp_path, capsys):
+    told = float(simulated.column("njy_per_electron_I")[0])
+    assert told == pytest.approx(GAIN)
+    six, priors = changed(simulated, tmp_path / "six"), priors_of(simulated)
+    bare = changed(simulated, tmp_path / "bare", njy_per_electron_I=[None] * 6)
+    some = changed(simulated, tmp_path / "some", njy_per_electron_I=[None, *[told] * 5])
+    words = {"told": (six, None), "given": (bare, told), "sky": (bare, 0.0), "none": (bare, None), "some": (some, None)}
+    said, left = {}, {}
+    for name, (data, given) in words.items():
+        out = tmp_path / f"left-{name}"
+        said[name] = write_fitted(data, priors, out, band="I", njy_per_electron=given)["photons"]
+        left[name] = StampSet.open(out).read_images()[:, 1]
+    # of another number of stamps together the last bits are others
+    np.testing.assert_allclose(left["told"], fitted[0].read_images()[:6, 1], atol=1e-3)
+    np.testing.assert_array_equal(left["told"], left["given"])
+    np.testing.assert_array_equal(left["sky"], left["none"])
+    assert np.square(left["none"]).mean() > 1.5 * np.square(left["told"]).mean()
+    np.testing.assert_array_equal(left["some"][1:], left["told"][1:])
+    np.testing.assert_array_equal(left["some"][0], left["none"][0])
+    assert "by njy_per_electron_I (0.00333 nJy)" in said["told"] and "but of 1 stamps" in said["some"]
+    assert "as given" in said["given"] and "neither" in said["none"] and "as asked" in said["sky"]
+    for wrong in (2.1 * told, told / 2.1, 0.0):
+        with pytest.raises(ConfigError, match=r"another flux of an electron.*least=0\.00333"):
+            write_fitted(six, priors, tmp_path / "x", band="I", njy_per_electron=wrong)
+    varied = changed(simulated, tmp_path / "varied", njy_per_electron_I=[told, told, told, told, told, 9 * told])
+    with pytest.raises(ConfigError, match="another flux of an electron"):
+        write_fitted(varied, priors, tmp_path / "x", band="I", njy_per_electron=2 * told)
+    wrong = changed(simulated, tmp_path / "wrong", njy_per_electron_I=[told, -told, told, told, told, told])
+    with pytest.raises(DataError, match=r"0 or positive.*n=1"):
+        write_fitted(wrong, priors, tmp_path / "x", band="I")
+    run(["fit", str(six.folder), "--like", str(simulated.folder), "--out", str(tmp_path / "y")])
+    assert "noise: of the sky, and of photons by njy_per_electron_I" in capsys.readouterr().out
+
+
+class CutOffError(Exception):
+    """The process dies."""
+
+
+def parts_of(folder):
+    return {path.name: pq.read_table(path) for path in folder.glob("*.parquet")}
+
+
+def test_a_fit_that_was_cut_off_is_no_data_set_and_is_resumed(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitted_run, "UNIT_BYTES", 1)  # a unit per row group
+    data, priors = in_parts(simulated, tmp_path / "parts"), priors_of(simulated)
+    write_fitted(data, priors, tmp_path / "whole", band="I")
+    assert len(plan_units(data)) == len(parts_of(tmp_path / "whole")) == 4
+    out, seen = tmp_path / "cut", []
+
+    def dying(units, work, *, on_unit):
+        seen.append([unit.name for unit in units])
+        fit_local(units[:2], work, on_unit=on_unit)
+        raise CutOffError
+
+    with pytest.raises(CutOffError):
+        write_fitted(data, priors, out, band="I", runner=here(dying))
+    with pytest.raises(DataError, match="no Parquet parts"):
+        StampSet.open(out)
+    with pytest.raises(ConfigError, match="--resume"):
+        write_fitted(data, priors, out, band="I")
+    with pytest.raises(ConfigError, match=r"another request.*finer was 2 and is 1"):
+        write_fitted(data, priors, out, band="I", finer=1, resume=True)
+    with pytest.raises(CutOffError):
+        write_fitted(data, priors, out, band="I", runner=here(dying), resume=True)
+    assert [len(names) for names in seen] == [4, 2] and not set(seen[1]) & set(seen[0][:2])
+    result = write_fitted(data, priors, out, band="I", resume=True)
+    assert (result["rows"], result["new_rows"]) == (data.n, 0)
+    assert parts_of(out) == parts_of(tmp_path / "whole")
+    assert not (out / fitted_run.WAITING).exists()
+    assert write_fitted(data, priors, out, band="I", resume=True)["mean_square_left"] == result["mean_square_left"]
+    np.testing.assert_array_equal(StampSet.open(out).column("stamp_id"), data.column("stamp_id"))
+    (out / "part-000002.parquet").unlink()
+    assert write_fitted(data, priors, out, band="I", resume=True)["new_rows"] == 3
+    assert parts_of(out) == parts_of(tmp_path / "whole")
+
+
+def test_a_fit_begun_on_other_stamps_is_not_resumed(simulated, tmp_path):
+    write_fitted(changed(simulated, tmp_path / "a"), priors_of(simulated), tmp_path / "b", band="I")
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "b" / fitted_run.RECORD).unlink()
+    with pytest.raises(ConfigError, match=r"another request.*stamps was"):
+        write_fitted(changed(simulated, tmp_path / "a", 7), priors_of(simulated), tmp_path / "b", band="I", resume=True)

@@ -32,11 +32,6 @@ def bounds() -> dict[str, dict[str, Any]]:
     return {p.stem.removeprefix("dark_matter_bound_"): json.loads(p.read_text())["result"] for p in paths}
 
 
-def cells() -> list[dict[str, Any]]:
-    """Recorded cells of the comparison."""
-    return [json.loads(p.read_text())["result"] for p in sorted((record.RESULTS / "dark_matter").glob("*.json"))]
-
-
 def bound_table(found: dict[str, dict[str, Any]]) -> str:
     lines = ["| recipe | observer | micro AUC | none, subhalo, vortex | accuracy |", "|" + "---|" * 5]
     for name, one in found.items():
@@ -46,24 +41,6 @@ def bound_table(found: dict[str, dict[str, Any]]) -> str:
             each = " ".join(f"{m['per_class'][c]:.4f}" for c in SHORT)
             micro = f"{m['auroc_micro']:.4f} [{low:.4f}, {high:.4f}]"
             lines.append(f"| `{name}` | {observer} | {micro} | {each} | {m['accuracy']:.3f} |")
-    return "\n".join(lines)
-
-
-def cell_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) -> str:
-    """Network, bound and gap; a cell at chance says why."""
-    lines = ["| recipe | network | part | micro AUC | bound | gap | |", "|" + "---|" * 7]
-    for one in found:
-        if "error" in one:
-            lines.append(f"| `{one['recipe']}` | {one['family']} | | {one['error']} | | | |")
-            continue
-        micro, told = one["test"]["auroc_micro"], limits.get(one["recipe"])
-        bound = told["told"]["auroc_micro"] if told else None
-        gap = "" if bound is None else f"{bound - micro:.4f}"
-        low, high = one["test"]["auroc_micro_interval95"]
-        network = f"{one['family']} ({one['trained_parameters']})"
-        area = f"{micro:.4f} [{low:.4f}, {high:.4f}] | {'' if bound is None else bound}"
-        why = one["at_chance"] or ""
-        lines.append(f"| `{one['recipe']}` | {network} | {one['fraction']:g} | {area} | {gap} | {why} |")
     return "\n".join(lines)
 
 
@@ -112,7 +89,8 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
         "| either told right | accuracy | below the bound | s |",
         "|" + "---|" * 11,
     ]
-    order = sorted(found, key=lambda one: (one["recipe"], -one["steps"], -one["n_train"], -one["test"]["auroc_micro"]))
+    whole = [one for one in found if "error" not in one]
+    order = sorted(whole, key=lambda one: (one["recipe"], -one["steps"], -one["n_train"], -one["test"]["auroc_micro"]))
     for one in order:
         test, name = one["test"], one["family"].removeprefix("timm:") + (", image alone" if one["plain"] else "")
         gap = limits[one["recipe"]]["told"]["auroc_micro"] - test["auroc_micro"]
@@ -122,7 +100,9 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
             f"| `{one['recipe']}` | {name} | {size} | {amount} | {one['seed']} | {area(test)} | {numbers} "
             f"| {one['training_s']:.0f} |"
         )
-    return "\n".join(lines)
+    lines += [f"| `{one['recipe']}` | {one['family']} | {one['error']} |" for one in found if "error" in one]
+    lines += ["", *(f"{one['recipe']}, {one['family']}: {why}." for one in order if (why := one.get("at_chance")))]
+    return "\n".join(lines).rstrip()
 
 
 def ladder_table(found: list[dict[str, Any]]) -> str:
@@ -206,7 +186,6 @@ def tables() -> list[str]:
     limits = bounds()
     made = [bound_table(limits), regression_table(limits), fitted_table(of("fitted_*"), limits)]
     made += [ladder_table(of("ladder_*")), amounts_table(of("regression_*"), limits)]
-    made += [cell_table(found, limits)] if (found := cells()) else []
     return [re.sub(r"(?<![\d.])0\.(\d)", r".\1", table) for table in made]
 
 
@@ -217,7 +196,10 @@ def main() -> None:
     write_png(IMAGES / "dark_matter_bound.png", picture(draw(limits)))
     pair = ("equivariant-c8", "timm:resnet18")
     chosen = [
-        one for f in pair for one in fitted if one["family"] == f and one["recipe"] == "model-f" and one["seed"] == 0
+        one
+        for f in pair
+        for one in fitted
+        if "error" not in one and one["family"] == f and one["recipe"] == "model-f" and one["seed"] == 0
     ]
     best = [
         max(

@@ -3,61 +3,52 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 
     python -m benchmarks.studies.dark_matter.fitted --work FOLDER --model equivariant-c8 [--fraction 0.1] [--plain]
 
-Every stamp of the last rung of `ladder.py` is fitted (`lenspipe.nn.sersic_lens`, as `lenspipe stamps fit` does) with
-the recipe's own ranges as priors and the noise that its instrument has, exposure by exposure; those of `substructure-1`
-with the truth of the training split as priors. The image and the residual, in units of the noise, are the two bands of
-a data set, on which a network of `jobs/dark_matter.toml` is trained at once, at the published mass. ``--plain`` shows
-it the first band alone, as the ladder does. Writes `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`.
+Every stamp is fitted as `lenspipe stamps fit` does, with the recipe's own ranges as priors and the noise that the stamp
+says; those of `substructure-1` with the truth of the training split as priors. The image and the residual, in units of
+the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is trained at once, at the
+published mass. ``--plain`` shows it the first band alone, as the ladder does. Writes
+`results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`; `queue.py` does it cell after cell.
 """
 
 from __future__ import annotations
 
 import benchmarks.one_thread  # isort: skip  # noqa: F401
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from benchmarks import record
-from benchmarks.studies.dark_matter.ladder import CUT_PX, LADDERS, SHOWN, climb, stamps_of
-from benchmarks.studies.dark_matter.queue import read_queue
+from benchmarks.studies.dark_matter.cells import STEPS, Cell, cell_of, recipe_of, stamps_of
+from benchmarks.studies.dark_matter.ladder import SHOWN, falling, learnt
 from benchmarks.timing import Clock
-from lenspipe.infer.fitted_set import priors_of, write_fitted
-from lenspipe.learn.sweep.space import grid
-from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
-from lenspipe.simulate.instrument import sky_rms_of_depth_njy
-from lenspipe.simulate.published import PublishedTable
-from lenspipe.simulate.recipe import Recipe, read_recipe
-from lenspipe.stamps.format import StampSet, write_part
-from lenspipe.stamps.spec import ImageSpec, image_array, image_column
+from lenspipe.infer.fitted_run import write_fitted
+from lenspipe.infer.fitted_set import priors_of
+from lenspipe.nn.sersic_lens import N_ARC, NAMES, Priors
+from lenspipe.rundir import REQUEST
+from lenspipe.simulate.photometry import njy_of_magnitude
+from lenspipe.simulate.published import PublishedTable, flux_of_brightness, point_radius_arcsec
+from lenspipe.simulate.recipe import Recipe
+from lenspipe.stamps.format import StampSet
 
-BATCH = 64
-LEFT = "left"
-"""Name of the band of the residual."""
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
-STEPS = 4800
-FITTED = ("model-f", "model-j", "substructure-1")
-"""Recipes whose smooth lenses the fit has."""
+FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
+"""Recipes of the comparison, all of whose smooth lenses the fit has."""
+N_DRAW = 20000
+"""Draws of a recipe's ranges, of which its priors are means and spreads."""
 
 
-def priors(table: PublishedTable) -> Priors:
+def priors(table: PublishedTable, pixel_scale_arcsec: float) -> Priors:
     """Mean and width of each parameter over the ranges of a recipe; what it fixes has no width."""
-    rng, n = np.random.default_rng(0), 20000
-    if table.theta_e_arcsec is None or table.axis_ratio[0] != 1 or table.source_place != "radius":
-        raise ValueError("only round lenses of given radius, and sources within one, are fitted")
+    rng = np.random.default_rng(0)
 
     def drawn(bounds: tuple[float, float] | None) -> NDArray[np.float64]:
         assert bounds is not None
-        return rng.uniform(*bounds, n)
+        return rng.uniform(*bounds, N_DRAW)
 
     def components(size: NDArray[np.float64], angle: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [size * np.cos(2 * angle), size * np.sin(2 * angle)]
@@ -66,68 +57,64 @@ def priors(table: PublishedTable) -> Priors:
         q2 = drawn(ratio) ** 2
         return components((1 - q2) / (1 + q2), drawn(angle))
 
-    radius, turn = drawn(table.source_offset_arcsec), rng.uniform(0, 2 * np.pi, n)
+    if table.source_place == "square":
+        place = [drawn(table.source_offset_arcsec) for _ in range(2)]
+    else:
+        offset, turn = drawn(table.source_offset_arcsec), rng.uniform(0, 2 * np.pi, N_DRAW)
+        place = [offset * np.cos(turn), offset * np.sin(turn)]
+    radius, n = drawn(table.source_radius_arcsec), drawn(table.source_n)
+    if table.source_brightness_njy is not None:
+        brightness = drawn(table.source_brightness_njy)
+    else:
+        total = [flux_of_brightness(1.0, r, k, pixel_scale_arcsec) for r, k in zip(radius, n, strict=True)]
+        brightness = njy_of_magnitude(drawn(table.source_mag)) / np.array(total)
     values = [
-        drawn(table.theta_e_arcsec),
-        np.zeros(n),
-        np.zeros(n),
+        _theta_e_arcsec(table, rng),
+        *shape(table.axis_ratio, table.angle_rad),
         *components(drawn(table.shear), drawn(table.shear_angle_rad)),
-        radius * np.cos(turn),
-        radius * np.sin(turn),
-        *(np.log(drawn(v)) for v in (table.source_brightness_njy, table.source_radius_arcsec, table.source_n)),
+        *place,
+        *(np.log(v) for v in (brightness, radius, n)),
         *shape(table.source_axis_ratio, table.source_angle_rad),
-        *(np.log(drawn(v)) for v in (table.lens_brightness_njy, table.lens_radius_arcsec, table.lens_n)),
-        *shape(table.lens_axis_ratio, table.lens_angle_rad),
     ]
+    if shines := table.lens_brightness_njy is not None:
+        values += [np.log(drawn(v)) for v in (table.lens_brightness_njy, table.lens_radius_arcsec, table.lens_n)]
+        values += shape(table.lens_axis_ratio, table.lens_angle_rad)
+    else:
+        values += [np.zeros(1)] * (len(NAMES) - N_ARC)
     assert len(values) == len(NAMES)
     width = [float(v.std()) if v.std() > 1e-9 else 0.0 for v in values]
-    return Priors(torch.tensor([float(v.mean()) for v in values]), torch.tensor(width))
+    return Priors(torch.tensor([float(v.mean()) for v in values]), torch.tensor(width), shines)
 
 
-def noise_of(stamps: Tensor, sky: Tensor, recipe: Recipe) -> Tensor:
-    """Noise of each pixel ``(n, y, x)``: the sky's, and photons of the stamp's own mean over 3 x 3 pixels."""
-    (table,) = recipe.survey
-    band = table.band[recipe.bands[0]]
-    nominal = float(sky_rms_of_depth_njy(band.depth_mag[0], recipe.image[0].pixel_scale_arcsec))
-    gain = band.njy_per_electron * (sky / nominal) ** 2  # a longer exposure has less of both
-    bright = avg_pool2d(stamps[:, None], 3, 1, 1, count_include_pad=False)[:, 0].clamp(min=0)
-    return torch.sqrt(sky[:, None, None] ** 2 + gain[:, None, None] * bright)
+def _theta_e_arcsec(table: PublishedTable, rng: np.random.Generator) -> NDArray[np.float64]:
+    if table.theta_e_arcsec is not None:
+        return rng.uniform(*table.theta_e_arcsec, N_DRAW)
+    assert table.halo_mass_msun is not None
+    fixed = all(low == high for low, high in (table.redshift_lens, table.redshift_source))
+    redshifts = (rng.uniform(*bounds, 1 if fixed else 300) for bounds in (table.redshift_lens, table.redshift_source))
+    return np.array(
+        [
+            float(point_radius_arcsec(table.halo_mass_msun, float(lens), float(source), table.distances))
+            for lens, source in zip(*redshifts, strict=True)
+        ]
+    )
 
 
 def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
-    """A data set with the residuals beside the images, part by part; parts that are there stay."""
+    """A data set with the residuals beside the images; units that are there stay."""
     data = StampSet.open(source)
-    if recipe.published is None:  # its sources have clumps, and its lenses no light
-        if not out.exists():
-            gain = recipe.survey[0].band[recipe.bands[0]].njy_per_electron
-            write_fitted(data, priors_of(data, light=False), out, band=recipe.bands[0], njy_per_electron=gain)
+    if any(out.glob("*.parquet")) and not (out / REQUEST).exists():  # of a version that wrote no request
+        if StampSet.open(out).n != data.n:
+            raise ValueError(f"{out} is not whole, and cannot be resumed: remove it")
         return out
-    (name,) = data.images
-    spec = data.images[name]
-    (table,) = recipe.survey
-    fwhm = table.band[recipe.bands[0]].seeing_fwhm_arcsec[0]
-    fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, fwhm, priors(recipe.published))
-    both = ImageSpec((*spec.bands, LEFT), spec.size_px, spec.pixel_scale_arcsec)
-    for part in data.parts:
-        if (out / part.name).exists():
-            continue
-        rows = pq.read_table(part)
-        stamps = torch.from_numpy(image_array(rows, name)[:, 0])
-        sky = torch.from_numpy(rows[f"sky_rms_{recipe.bands[0]}_njy"].to_numpy().astype(np.float32))
-        lefts, values = [], []
-        with torch.inference_mode():
-            for start in range(0, len(stamps), BATCH):
-                some = slice(start, start + BATCH)
-                sigma = noise_of(stamps[some], sky[some], recipe)
-                found, left = fit(stamps[some], sigma)
-                lefts.append(left)
-                values.append(found)
-        shown = np.stack([stamps.numpy(), torch.cat(lefts).numpy()], axis=1)
-        place = rows.schema.get_field_index(name)
-        rows = rows.set_column(place, both.field(name), image_column(shown, both))
-        for k, parameter in enumerate(NAMES):
-            rows = rows.append_column(f"fitted_{parameter}", pa.array(torch.cat(values)[:, k].numpy()))
-        write_part(rows, out, part.name)
+    (band,) = recipe.bands
+    if f"njy_per_electron_{band}" not in data.schema.names:
+        raise ValueError(f"{source} does not say its noise, being of another version: remove it")
+    if recipe.published is None:  # its sources have clumps, and its lenses no light
+        told = priors_of(data, light=False)
+    else:
+        told = priors(recipe.published, recipe.image[0].pixel_scale_arcsec)
+    write_fitted(data, told, out, band=band, resume=out.exists())
     return out
 
 
@@ -142,39 +129,67 @@ def chi2_of(folder: Path) -> dict[str, list[float]]:
     }
 
 
+def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
+    """Simulate and fit where it is not done, train a cell, or go on with it, and judge it on the split ``test``."""
+    recipe, clock = recipe_of(cell.data), Clock()
+    stamps = stamps_of(cell.data, work)
+    folder = stamps.with_name(f"{stamps.name}-fitted")
+    before, fits = clock.cpu_s, not any(folder.glob("*.parquet"))
+    fitted = fitted_set(stamps, recipe, folder)
+    fits_cpu_s = round(clock.cpu_s - before, 1) if fits else None
+    shown: dict[str, Any] = SHOWN | {"input.bands": list(recipe.bands)} if cell.plain else BOTH
+    optim = cell.trial.settings.optim
+    # of a training that ends by a clock steps are few: twice the rate that the space has for the family
+    how = {} if cell.steps is None else falling(cell.steps, 2 * optim.learning_rate)
+    out = work / "cells" / cell.data.recipe / f"fitted-{cell.short}-{cell.seed}"
+    found = learnt(cell.trial, fitted, out, cell.seed, how | shown)
+    cap = optim.epochs if cell.steps is None else found["epochs"]
+    return {
+        "recipe": cell.data.recipe,
+        "family": cell.family,
+        "fraction": cell.trial.settings.sampling.fraction,
+        "seed": cell.seed,
+        "plain": cell.plain,
+        "shown": shown,
+        "fits_cpu_s": fits_cpu_s,
+        "mean_square_left": chi2_of(fitted),
+        **found,
+        "at_chance": at_chance(found["test"]["auroc_micro_interval95"], found["epochs"], cap),
+    }
+
+
+def at_chance(interval: list[float], epochs: int, cap: int) -> str | None:
+    """Why a cell tells nothing, or None where it does."""
+    if interval[0] > 0.5:
+        return None
+    ended = "its curve had not risen for the patience" if epochs < cap else f"after all {cap} epochs"
+    return f"the 95 % interval of the micro area holds .5; the training ended as {ended}"
+
+
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Data sets and states of trainings.")
 @click.option("--model", "family", default="equivariant-c8", show_default=True, help="A family of the sweep.")
-@click.option("--recipe", "recipe_name", default="model-f", show_default=True, type=click.Choice(FITTED))
+@click.option("--recipe", default="model-f", show_default=True, type=click.Choice(FITTED))
 @click.option("--fraction", default=1.0, show_default=True, help="Part of the training stamps, one of the sweep.")
 @click.option("--steps", default=STEPS, show_default=True, help="Of 32 stamps.")
+@click.option("--own-curve", is_flag=True, help="End by the training's own curve, and not after so many steps.")
 @click.option("--plain", is_flag=True, help="Show the image alone.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @record.keep_option
 def main(
-    work: Path, family: str, recipe_name: str, fraction: float, steps: int, plain: bool, seed: int, keep: bool
+    work: Path,
+    family: str,
+    recipe: str,
+    fraction: float,
+    steps: int,
+    own_curve: bool,
+    plain: bool,
+    seed: int,
+    keep: bool,
 ) -> None:
     """Fit, train and record."""
-    queue, space = read_queue()
-    data = next(one for one in queue.data if one.recipe == recipe_name)
-    of_family = [one for one in grid(space) if one.family == family.rstrip("+")]
-    place = len(family) - len(family.rstrip("+"))
-    trial = [one for one in of_family if one.settings.sampling.fraction == fraction][place]
-    last = LADDERS[recipe_name][0][-1]
-    cut = {"image.0.size_px": CUT_PX[recipe_name]} if recipe_name in CUT_PX else {}
-    recipe = read_recipe(recipe_name, changes=data.changes | cut)
-    clock, folder = Clock(), work / "data" / f"{recipe_name}-{last}-fitted"
-    there = folder.exists()
-    stamps = fitted_set(stamps_of(data, last, work), recipe, folder)
-    fits_cpu_s = None if there else round(clock.cpu_s, 1)
-    cell = f"{family.replace(':', '-')}-{100 * fraction:g}" + (f"-{steps}" if steps != STEPS else "") + "-plain" * plain
-    # steps are few: twice the rate that the space has for the family
-    rung = dataclasses.replace(last, steps=steps, learning_rate=2 * trial.settings.optim.learning_rate)
-    shown: dict[str, Any] = SHOWN | {"input.bands": list(recipe.bands)} if plain else BOTH
-    found = climb(trial, stamps, rung, work / "cells" / recipe_name / f"fitted-{cell}-{seed}", None, seed, shown)
-    head = {"recipe": recipe_name, "family": family, "fraction": fraction, "seed": seed, "plain": plain}
-    more = {"shown": shown, "fits_cpu_s": fits_cpu_s, "mean_square_left": chi2_of(stamps)}
-    record.write(f"dark_matter_fitted_{recipe_name}_{cell}_{seed}", head | more | found, keep=keep)
+    cell = cell_of(recipe, family, fraction, seed=seed, steps=None if own_curve else steps, plain=plain)
+    record.write(cell.name, run_cell(cell, work), keep=keep)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_curve
 
 from benchmarks import record
-from benchmarks.studies.dark_matter.queue import DataTable, read_queue
+from benchmarks.studies.dark_matter.cells import DataTable, cell_of
+from benchmarks.studies.dark_matter.cells import stamps_of as simulated
 from benchmarks.studies.substructure.judge import micro_interval
 from benchmarks.timing import Clock
 from lenspipe.evaluate.judges.contract import JudgeSettings
@@ -37,10 +38,9 @@ from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
 from lenspipe.learn.finish import HISTORY_FILE
 from lenspipe.learn.fit_state import STATE_FILE
-from lenspipe.learn.sweep.space import Trial, grid
+from lenspipe.learn.sweep.space import Trial
 from lenspipe.learn.train import train
 from lenspipe.simulate.recipe import read_recipe
-from lenspipe.simulate.run import simulate
 from lenspipe.stamps.format import StampSet
 from lenspipe.toml import put_over
 
@@ -51,8 +51,9 @@ class Rung:
 
     times: tuple[float, float]
     """Of the mass that the recipe has."""
-    count: int
-    seed: int
+    count: int | None
+    seed: int | None
+    """Those of the queue where None."""
     steps: int
     """Of 32 stamps, in epochs of `STEPS`."""
     learning_rate: float
@@ -68,13 +69,13 @@ STEPS = 200
 SINGLE = (
     Rung((10, 30), 24000, 11, 600, 0.004),
     Rung((3, 10), 24000, 13, 800, 0.004),
-    Rung((1, 1), 32000, 1, 1600, 0.003),
+    Rung((1, 1), None, None, 1600, 0.003),
 )
 """For recipes with one mass."""
 RANGES = (
     Rung((10, 10), 24000, 11, 600, 0.004),
     Rung((3, 3), 24000, 13, 800, 0.004),
-    Rung((1, 1), 16000, 1, 1600, 0.003),
+    Rung((1, 1), None, None, 1600, 0.003),
 )
 """For recipes with a range of masses."""
 LADDERS = {
@@ -84,8 +85,6 @@ LADDERS = {
     "substructure-1": (RANGES, ("substructure.mass_fraction", "substructure.vortex_mass_msun")),
 }
 """Rungs of a recipe, and the keys of its masses."""
-CUT_PX = {"model-f": 44, "model-j": 44}
-"""Side of the stamps where it is not that of the queue: 4.4 arcsec hold 93 % of the light of `model-f`."""
 SHOWN = {
     "input.stretch": "sqrt",
     "input.alpha": 0.8,
@@ -99,19 +98,25 @@ SHOWN = {
 
 def stamps_of(data: DataTable, rung: Rung, work: Path) -> Path:
     """Folder of a rung's stamps, simulated where it is not there."""
-    folder = work / "data" / f"{data.recipe}-{rung}"
-    changes = dict(data.changes)
-    if data.recipe in CUT_PX:
-        changes["image.0.size_px"] = CUT_PX[data.recipe]
     own = read_recipe(data.recipe).model_dump()
+    masses = {}
     for key in LADDERS[data.recipe][1]:
         table, name = key.split(".")
-        changes[key] = [
-            float(f"{value * times:.6g}") for value, times in zip(own[table][name], rung.times, strict=True)
-        ]
-    recipe = read_recipe(data.recipe, changes=changes)
-    simulate(recipe, count=rung.count, seed=rung.seed, out=folder, resume=folder.exists())
-    return folder
+        masses[key] = [float(f"{value * times:.6g}") for value, times in zip(own[table][name], rung.times, strict=True)]
+    return simulated(data, work, name=str(rung), more=masses, count=rung.count, seed=rung.seed)
+
+
+def falling(steps: int, learning_rate: float) -> dict[str, Any]:
+    """Settings of a training of so many steps, whose rate falls to nothing."""
+    return {
+        "optim.epochs": max(1, round(steps / STEPS)),
+        "optim.learning_rate": learning_rate,
+        "optim.schedule": "cosine",
+        "optim.patience": None,
+        "optim.frozen_epochs": 0,  # all is loaded: nothing would be learnt
+        "sampling.curriculum": None,
+        "sampling.steps_per_epoch": STEPS,
+    }
 
 
 def climb(
@@ -124,32 +129,29 @@ def climb(
     more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train on a rung, from the network of the one before, and judge."""
+    changes = falling(rung.steps, rung.learning_rate) | (more or {})
+    return {"times_the_mass": list(rung.times)} | learnt(trial, stamps, out, seed, changes, before)
+
+
+def learnt(
+    trial: Trial, stamps: Path, out: Path, seed: int, changes: dict[str, Any], before: Path | None = None
+) -> dict[str, Any]:
+    """Train with changed settings, or go on with it, and judge."""
     clock, new = Clock(), not (out / HISTORY_FILE).exists()
-    changes = {
-        "optim.threads": 1,
-        "optim.epochs": max(1, round(rung.steps / STEPS)),
-        "optim.learning_rate": rung.learning_rate,
-        "optim.schedule": "cosine",
-        "optim.patience": None,
-        "optim.frozen_epochs": 0,  # all is loaded: nothing would be learnt
-        "sampling.curriculum": None,
-        "sampling.steps_per_epoch": STEPS,
-        **(more or {}),
-    }
     card = train(
         stamps,
         model=trial.family,
         task="classify",
         out=out,
-        settings=put_over(trial.settings, changes, origin="study"),
+        settings=put_over(trial.settings, {"optim.threads": 1} | changes, origin="study"),
         seed=seed,
         pretrained=str(before / STATE_FILE) if before else None,
         keep_head=before is not None,
     )
     return {
-        "times_the_mass": list(rung.times),
         "n_train": int(sum(card.training["n_train"].values())),
         "trained_parameters": card.training.get("n_parameter"),
+        "epochs": card.training["epochs"],
         "steps": card.training["steps"],
         "training_s": card.training["seconds"],
         "cpu_s": round(clock.cpu_s, 1) if new else None,  # of one that is judged again it is not known
@@ -206,11 +208,8 @@ def plane_of(model: Predictor, data: StampSet) -> dict[str, list[list[float]]]:
 @record.keep_option
 def main(work: Path, family: str, recipe: str, fraction: float, part_of_steps: float, seed: int, keep: bool) -> None:
     """Climb down, and record each rung."""
-    queue, space = read_queue()
-    data = next(one for one in queue.data if one.recipe == recipe)
-    place = len(family) - len(family.rstrip("+"))
-    of_family = [one for one in grid(space) if one.family == family.rstrip("+")]
-    trial = [one for one in of_family if one.settings.sampling.fraction == fraction][place]
+    chosen = cell_of(recipe, family, fraction)
+    data, trial = chosen.data, chosen.trial
     cell = f"{family.replace(':', '-')}-{100 * fraction:g}-{part_of_steps:g}"
     name = f"dark_matter_ladder_{recipe}_{cell}_{seed}"
     head = {"recipe": recipe, "family": family, "fraction": fraction, "part_of_steps": part_of_steps, "seed": seed}

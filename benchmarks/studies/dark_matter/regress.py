@@ -18,12 +18,11 @@ from typing import Any
 import click
 
 from benchmarks import record
+from benchmarks.studies.dark_matter.cells import cell_of
 from benchmarks.studies.dark_matter.fitted import BOTH
 from benchmarks.studies.dark_matter.ladder import STEPS
-from benchmarks.studies.dark_matter.queue import read_queue
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
-from lenspipe.learn.sweep.space import grid
 from lenspipe.learn.train import train
 from lenspipe.stamps.format import StampSet
 from lenspipe.toml import put_over
@@ -40,8 +39,7 @@ TARGETS = ("vortex_mass_msun", "subhalo_mass_fraction", "subhalo_slope")
 @record.keep_option
 def main(work: Path, targets: tuple[str, ...], family: str, steps: int, seed: int, keep: bool) -> None:
     """Train and record each."""
-    _, space = read_queue()
-    trial = next(one for one in grid(space) if one.family == family and one.settings.sampling.fraction == 1)
+    trial = cell_of("substructure-1", family, 1.0).trial
     folder = work / "data" / "substructure-1-1-fitted"
     data = StampSet.open(folder)
     for target in targets or TARGETS:

@@ -17,9 +17,8 @@ from pathlib import Path
 import click
 
 from benchmarks import record
+from benchmarks.studies.dark_matter.cells import cell_of
 from benchmarks.studies.dark_matter.ladder import SINGLE, climb, judged_on, stamps_of
-from benchmarks.studies.dark_matter.queue import read_queue
-from lenspipe.learn.sweep.space import grid
 
 
 @click.command()
@@ -30,9 +29,8 @@ from lenspipe.learn.sweep.space import grid
 @record.keep_option
 def main(work: Path, family: str, steps: int, seed: int, keep: bool) -> None:
     """Train with and without the residual, and record each."""
-    queue, space = read_queue()
-    data = next(one for one in queue.data if one.recipe == "model-f")
-    trial = next(one for one in grid(space) if one.family == family and one.settings.sampling.fraction == 1.0)
+    cell = cell_of("model-f", family, 1.0)
+    data, trial = cell.data, cell.trial
     rung = dataclasses.replace(SINGLE[1], steps=steps)
     name = family.replace(":", "-")
     found = {}
