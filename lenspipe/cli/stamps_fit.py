@@ -45,6 +45,13 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "njy_per_electron_BAND, as simulated ones do; else 0]",
 )
 @click.option("--finer", type=click.IntRange(1, 8), default=2, show_default=True, help="Model points per pixel.")
+@click.option(
+    "--clumps",
+    type=click.IntRange(0, 8),
+    default=0,
+    show_default=True,
+    help="Clumps that a source may have; each is kept where it makes the fit better by much.",
+)
 @runner_option()
 @workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Finish the fit in --out.")
@@ -59,6 +66,7 @@ def command(
     fwhm_arcsec: float | None,
     njy_per_electron: float | None,
     finer: int,
+    clumps: int,
     runner: RunnerName,
     workers: int | Workers | None,
     resume: bool,
@@ -90,6 +98,7 @@ def command(
             fwhm_arcsec=fwhm_arcsec,
             njy_per_electron=njy_per_electron,
             finer=finer,
+            clumps=clumps,
             runner=fit,
             resume=resume,
             progress=progress,

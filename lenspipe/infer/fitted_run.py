@@ -91,6 +91,7 @@ def write_fitted(
     fwhm_arcsec: float | None = None,
     njy_per_electron: float | None = None,
     finer: int = 2,
+    clumps: int = 0,
     runner: Start[Runner] = PLAIN,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -117,6 +118,8 @@ def write_fitted(
         differences in its frame); the column ``njy_per_electron_BAND`` where left out, and none where that is null.
     finer : int
         Points per pixel and axis of the model.
+    clumps : int
+        Clumps that a source may have; each is kept where it makes the fit better by much.
     runner : Start, optional
         What fits the units; the plain loop by default.
     resume : bool
@@ -140,7 +143,7 @@ def write_fitted(
     _demand_fittable(data, name, band, fwhm_arcsec, njy_per_electron)
     photons = photons_of(data, band, njy_per_electron)
     mean, width = (tuple(float(v) for v in values) for values in (priors.mean, priors.width))
-    task = FitTask(name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer)
+    task = FitTask(name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps)
     units = plan_units(data)
     request = {
         "command": "stamps fit",
@@ -153,6 +156,7 @@ def write_fitted(
         "fwhm_arcsec": fwhm_arcsec,
         "njy_per_electron": njy_per_electron,
         "finer": finer,
+        "clumps": clumps,
     }
     waiting = out / WAITING
     with open_run(
@@ -171,7 +175,7 @@ def write_fitted(
         n_new = sum(map(len, todo))
         progress.stage("Fitting", data.n, data.n - n_new)
         if todo:
-            with runner(n_new * data.images[name].size_px ** 2 * PIXEL_S * (finer / 2) ** 2) as run:
+            with runner(n_new * data.images[name].size_px ** 2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps)) as run:
                 run(todo, FitUnits(task, os.path.abspath(waiting)), on_unit=progress.advance)
         for part in sorted(waiting.glob("*.parquet")):
             os.replace(part, out / part.name)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
+from lenspipe.nn.sersic_image import CLUMP, NAMES
+from lenspipe.nn.sersic_lens import Priors, SersicFit
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column
 from lenspipe.stamps.spec import image_specs
@@ -122,6 +123,8 @@ class FitTask:
     """For the noise of photons; ``njy_per_electron_BAND`` of the stamps where None, and no such noise where null."""
     finer: int = 2
     """Points per pixel and axis of the model."""
+    clumps: int = 0
+    """Clumps that a source may have."""
 
     @property
     def priors(self) -> Priors:
@@ -132,7 +135,8 @@ class FitTask:
         """
         Stamps with one more band, the stamp less its fitted smooth lens in units of the noise, and fitted values.
 
-        These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left.
+        These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left, ``fitted_n_clump`` the
+        number of clumps where some may be.
 
         Parameters
         ----------
@@ -149,9 +153,11 @@ class FitTask:
         one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(self.band)]))
         seeing, sky = _seeing(rows, self.band, self.fwhm_arcsec), _sky(rows, self.band, one.numpy())
         gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
-        left, values, n_px = torch.zeros_like(one), torch.zeros(len(one), len(NAMES)), torch.ones(len(one))
+        left, n_px = torch.zeros_like(one), torch.ones(len(one))
+        values = torch.zeros(len(one), len(NAMES) + self.clumps * len(CLUMP))
+        options = {"finer": self.finer, "clumps": self.clumps}
         for fwhm in np.unique(seeing):
-            fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, finer=self.finer)
+            fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, **options)
             own = np.flatnonzero(seeing == fwhm)
             n_px[torch.from_numpy(own)] = fit.fine.kept.sum()
             for start in range(0, len(own), BATCH):
@@ -159,6 +165,7 @@ class FitTask:
                 with torch.inference_mode():
                     values[some], left[some] = fit(one[some], _sigma(one[some], sky[some], gain[some]))
         chi2 = left.square().flatten(1).sum(1) / n_px
+        values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         _refuse(rows, ~(torch.isfinite(chi2) & torch.isfinite(values).all(1)).numpy(), "the fit is not finite")
         both = ImageSpec((*spec.bands, f"{self.band}_{LEFT}"), spec.size_px, spec.pixel_scale_arcsec, spec.unit)
         shown = np.concatenate([stamps, left.numpy()[:, None]], axis=1)
@@ -166,13 +173,15 @@ class FitTask:
         rows = rows.set_column(place, both.field(self.image), image_column(shown, both))
         for k, parameter in enumerate(NAMES):
             rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
+        if self.clumps:
+            n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
+            rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
         return rows.append_column(_field("chi2"), pa.array(chi2.numpy()))
 
 
 def _field(name: str) -> pa.Field:
-    what = (
-        "mean square of what is left, in units of the noise" if name == "chi2" else f"{name} of the fitted smooth lens"
-    )
+    others = {"chi2": "mean square of what is left, in units of the noise", "n_clump": "clumps of the fitted source"}
+    what = others.get(name, f"{name} of the fitted smooth lens")
     unit = "arcsec" if name.endswith("_arcsec") else ""
     return pa.field(f"fitted_{name}", pa.float32(), metadata={"unit": unit, "description": what})
 

@@ -28,7 +28,8 @@ from benchmarks.studies.dark_matter.ladder import SHOWN, falling, learnt
 from benchmarks.timing import Clock
 from lenspipe.infer.fitted_run import write_fitted
 from lenspipe.infer.fitted_set import priors_of
-from lenspipe.nn.sersic_lens import N_ARC, NAMES, Priors
+from lenspipe.nn.sersic_image import N_ARC, NAMES
+from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import REQUEST
 from lenspipe.simulate.photometry import njy_of_magnitude
 from lenspipe.simulate.published import PublishedTable, flux_of_brightness, point_radius_arcsec
@@ -38,6 +39,8 @@ from lenspipe.stamps.format import StampSet
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
 """Recipes of the comparison, all of whose smooth lenses the fit has."""
+CLUMPS = 4
+"""Of the sources of `substructure-1`, as many as they may have."""
 N_DRAW = 20000
 """Draws of a recipe's ranges, of which its priors are means and spreads."""
 
@@ -114,7 +117,8 @@ def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
         told = priors_of(data, light=False)
     else:
         told = priors(recipe.published, recipe.image[0].pixel_scale_arcsec)
-    write_fitted(data, told, out, band=band, resume=out.exists())
+    clumps = 0 if recipe.published else CLUMPS
+    write_fitted(data, told, out, band=band, clumps=clumps, resume=out.exists())
     return out
 
 
