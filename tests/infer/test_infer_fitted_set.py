@@ -336,3 +336,25 @@ def test_a_fit_begun_on_other_stamps_is_not_resumed(simulated, tmp_path):
     (tmp_path / "b" / fitted_run.RECORD).unlink()
     with pytest.raises(ConfigError, match=r"another request.*stamps was"):
         write_fitted(changed(simulated, tmp_path / "a", 7), priors_of(simulated), tmp_path / "b", band="I", resume=True)
+
+
+def test_clumps_of_sources_are_fitted_where_they_are_asked_for(tmp_path, capsys):
+    pixels = {"image.0.pixel_scale_arcsec": 0.1, "image.0.size_px": 48, "image.0.supersampling": 4}
+    smooth = {"classes": {"no_substructure": 1.0}, "sources.clumpy_fraction": 0.7}
+    simulate(read_recipe("substructure-1", changes=pixels | smooth), count=24, seed=3, out=tmp_path / "s")
+    for n in (0, 4):
+        out = str(tmp_path / f"left-{n}")
+        run(["fit", str(tmp_path / "s"), "--no-lens-light", "--clumps", str(n), "--out", out])
+    without, some = (StampSet.open(tmp_path / f"left-{n}") for n in (0, 4))
+    assert "fitted_n_clump" not in without.schema.names
+    assert some.schema.field("fitted_n_clump").metadata[b"description"] == b"clumps of the fitted source"
+    clumpy = some.column("source_n_clump") > 0
+    assert clumpy.sum() > 8
+    less = without.column("fitted_chi2") - some.column("fitted_chi2")
+    assert np.median(without.column("fitted_chi2")[clumpy]) > 1.3
+    assert np.median(some.column("fitted_chi2")[clumpy]) < 1.1
+    assert (less > -1e-4).all()
+    found = some.column("fitted_n_clump")
+    assert found[clumpy].mean() > 1
+    assert found[~clumpy].max() == 0
+    np.testing.assert_array_equal(less > 1e-4, found > 0)
