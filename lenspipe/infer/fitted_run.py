@@ -17,7 +17,8 @@ import numpy as np
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted_set import LEFT, FitTask
-from lenspipe.nn.sersic_lens import NAMES, Priors
+from lenspipe.nn.sersic_image import NAMES
+from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.stamps.format import StampSet, write_part

@@ -41,7 +41,7 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
         With the columns that `lenspipe simulate` writes of lens and source.
     light : bool, optional
         Whether the lens galaxy is in the images; where left out, whether the data set has its radii.
-    given : mapping of a name in `lenspipe.nn.sersic_lens.NAMES` to mean and width, optional
+    given : mapping of a name in `lenspipe.nn.sersic_image.NAMES` to mean and width, optional
         Taken in place of what the columns say.
 
     Raises
@@ -112,7 +112,7 @@ class FitTask:
     band: str
     """Band that is fitted."""
     mean: tuple[float, ...]
-    """Of the priors, in the order of `lenspipe.nn.sersic_lens.NAMES`."""
+    """Of the priors, in the order of `lenspipe.nn.sersic_image.NAMES`."""
     width: tuple[float, ...]
     """Of the priors; 0 fixes."""
     light: bool

@@ -310,4 +310,4 @@ class Damped:
 
 def _clumps(values: Tensor) -> Tensor | None:
     own = values[:, len(NAMES) :]
-    return own.unflatten(1, (-1, len(CLUMP))) if own.shape[1] else None
+    return own.reshape(len(own), -1, len(CLUMP)) if own.shape[1] else None

@@ -12,8 +12,10 @@ from benchmarks.studies.dark_matter.ideal import (
     coordinates,
     information_of_spread,
     marginalised_products,
+    told_of_sets,
     told_posteriors,
     untold_posteriors,
+    whitened,
 )
 
 
@@ -73,6 +75,28 @@ def test_gaussian_signals_at_unknown_places_are_told_as_well_as_their_likelihood
     got = roc_auc_score(truth, untold_posteriors(data, [np.zeros((1, axes)), draws])[:, 1])
     true = [multivariate_normal(np.zeros(axes), np.diag(1 + k * spread**2)).logpdf(data) for k in (0, 1)]
     assert got == pytest.approx(roc_auc_score(truth, true[1] - true[0]), abs=0.006)
+
+
+def test_whitened_signals_have_the_marginalised_products(rng):
+    signals, jacobian, sd = rng.normal(size=(3, 40)), rng.normal(size=(5, 40)), rng.uniform(0, 2, 5)
+    x = whitened(signals, jacobian, sd)
+    np.testing.assert_allclose(x @ x.T, marginalised_products(signals, jacobian, sd), rtol=1e-9)
+
+
+def test_who_is_told_larger_sets_comes_down_to_what_the_distribution_allows(rng):
+    # signals of one length in any direction of a plane: with all of them the likelihood is Bessel's function of |data|
+    n, size = 1500, 512
+    angle = rng.uniform(0, 2 * np.pi, size)
+    draws = 2.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    truth, own = np.repeat([0, 1], n), np.concatenate([np.zeros(n, int), rng.integers(0, size, n)])
+    data = rng.normal(size=(2 * n, 2)) + np.where(truth[:, None] == 1, draws[own], 0)
+    sizes = [1, 4, 16, size]
+    posterior = told_of_sets(data, truth, own, [np.zeros((1, 2)), draws], sizes)
+    np.testing.assert_allclose(posterior.sum(axis=2), 1)
+    got = [roc_auc_score(truth, one[:, 1]) for one in posterior]
+    assert got[0] == pytest.approx(norm.cdf(2 / np.sqrt(2)), abs=0.015)
+    assert got[0] > got[1] > got[2] > got[3] - 0.003
+    assert got[3] == pytest.approx(roc_auc_score(truth, np.linalg.norm(data, axis=1)), abs=0.005)
 
 
 def test_an_observer_who_is_not_told_the_signal_sees_less(rng):

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.studies.dark_matter.cells import read_queue, recipe_of
 from benchmarks.studies.dark_matter.fitted import FITTED, at_chance, fitted_set, priors
-from lenspipe.nn.sersic_lens import N_ARC, NAMES
+from lenspipe.nn.sersic_image import N_ARC, NAMES
 from lenspipe.simulate.observe import draw_conditions
 from lenspipe.simulate.published import draw_published, flux_of_brightness
 from lenspipe.simulate.published_image import draw_scene

@@ -18,7 +18,7 @@ from lenspipe.infer.fitted_run import fit_local, plan_units, write_fitted
 from lenspipe.infer.fitted_set import _sky, priors_of
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
-from lenspipe.nn.sersic_lens import NAMES
+from lenspipe.nn.sersic_image import NAMES
 from lenspipe.runner import here
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate

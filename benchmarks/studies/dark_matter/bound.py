@@ -5,16 +5,14 @@ The best that any classifier can reach on a recipe, class by class and by the st
 
 Lenses of the recipe are drawn as `lenspipe simulate` draws them and imaged without noise. What the substructure of a
 class changes is a signal in units of the noise; the parameters of the smooth lens and of the source, as far as the
-recipe does not fix them, are marginalised with the widths of their priors (`ideal.py`). Three observers:
+recipe does not fix them, are marginalised with the widths of their priors (`ideal.py`). Two observers:
 
 - *told* knows, for every image, which signal each class would have there. No classifier is above it: **the bound**.
-- *told of a set* knows for every image, of each class, a set of signals of which one would be there (``--sets``). Who
-  is told more of them knows less; none knows less than a classifier, so each is a bound, and a lower one than *told*.
 - *untold* knows only how signals are distributed (from ``--draws`` draws per class and lens), which is a rule that
   could be used by somebody who knows the smooth lens to first order. What it reaches can be reached.
 
-The best classifier lies between the last two. On ``--fits`` lenses the smooth lens is fitted to the image with
-substructure (nonlinear least squares with the priors), and what is left is compared with the first-order number.
+The best classifier lies between the two. On ``--fits`` lenses the smooth lens is fitted to the image with substructure
+(nonlinear least squares with the priors), and what is left is compared with the first-order number.
 Writes `results/dark_matter_bound_NAME.json`.
 """
 
@@ -36,10 +34,8 @@ from benchmarks.studies.dark_matter.ideal import (
     coordinates,
     information_of_spread,
     marginalised_products,
-    told_of_sets,
     told_posteriors,
     untold_posteriors,
-    whitened,
 )
 from benchmarks.studies.dark_matter.smooth import SmoothLens, smooth_lens
 from benchmarks.timing import Clock
@@ -54,8 +50,6 @@ AMOUNTS = {"subhalo": "subhalo_mass_fraction", "vortex": "vortex_mass_msun"}
 """What a regression is to tell of each class."""
 N_NOISE = 20
 """Noise realisations per lens, class and signal."""
-N_OF_SET = 150
-"""Signals per lens and class that are told as one of a set, each in one realisation of noise."""
 Array = NDArray[np.float64]
 
 
@@ -63,7 +57,6 @@ Array = NDArray[np.float64]
 @click.argument("recipe_name")
 @click.option("--n", "n_lens", default=60, show_default=True, help="Lenses.")
 @click.option("--draws", "n_draw", default=48, show_default=True, help="Signals per class and lens.")
-@click.option("--sets", "n_set", default=0, show_default=True, help="Signals of the largest set that is told.")
 @click.option("--fits", "n_fit", default=6, show_default=True, help="Lenses that are fitted.")
 @click.option("--seed", default=7, show_default=True)
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Changes of the recipe.")
@@ -73,7 +66,6 @@ def main(
     recipe_name: str,
     n_lens: int,
     n_draw: int,
-    n_set: int,
     n_fit: int,
     seed: int,
     assignments: tuple[str, ...],
@@ -86,8 +78,6 @@ def main(
     clock = Clock()
     lenses = [one_lens(smooth_lens(recipe, seed, k), seed, k, n_draw) for k in range(n_lens)]
     fits = [fitted(smooth_lens(recipe, seed, k), seed, k) for k in range(n_fit)]
-    sizes = [size for size in 4 ** np.arange(12) if size <= n_set]
-    sets = [of_sets(smooth_lens(recipe, seed, k), seed, k, sizes) for k in range(n_lens)] if sizes else []
     result = {
         "recipe": recipe.name,
         "changes": changes,
@@ -102,9 +92,6 @@ def main(
         },
         "told": areas([one["told"] for one in lenses]),
         "untold": areas([one["untold"] for one in lenses]),
-        "told_of_sets": [
-            {"of": int(size)} | areas([(one[k], truth) for one, truth in sets]) for k, size in enumerate(sizes)
-        ],
         "by_signal": by_signal(lenses),
         "regression": regression(lenses, recipe.substructure) if recipe.substructure else None,
         "fits": fits,
@@ -145,24 +132,6 @@ def one_lens(lens: SmoothLens, seed: int, item: int, n_draw: int) -> dict[str, A
         "amount": information_of_spread(split["subhalo"]),
         "facts": {kind: [facts.get(AMOUNTS[kind], np.nan) for _, facts in some] for kind, some in drawn.items()},
     }
-
-
-def of_sets(lens: SmoothLens, seed: int, item: int, sizes: list[int]) -> tuple[Array, NDArray[np.integer]]:
-    """Posteriors ``(size, image, class)`` of observers who are told of sets, on one lens, and the truth."""
-    rng = np.random.default_rng([seed, 23, item])
-    smooth, (jacobian, widths) = lens.truth(), lens.jacobian()
-    drawn = [
-        whitened(
-            np.array([lens.perturbed(lens.draw(rng, kind)[0]) - smooth for _ in range(sizes[-1])]), jacobian, widths
-        )
-        for kind in CLASSES[1:]
-    ]
-    draws = [np.zeros((1, len(smooth))), *drawn]
-    truth = np.repeat(np.arange(3), N_OF_SET)
-    own = np.concatenate([rng.integers(0, len(some), N_OF_SET) for some in draws])
-    data = np.concatenate([some[own[truth == c]] for c, some in enumerate(draws)])
-    data += rng.standard_normal(data.shape)
-    return told_of_sets(data, truth, own, draws, sizes), truth
 
 
 def areas(parts: list[tuple[Array, NDArray[np.integer]]]) -> dict[str, Any]:
