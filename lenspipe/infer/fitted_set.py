@@ -26,6 +26,7 @@ WIDE = {"log_brightness": (0.0, 10.0), "light_log_brightness": (0.0, 10.0)} | di
     ("e1", "e2", "light_e1", "light_e2"), (0.0, 0.25)
 )
 """Mean and width of what no column tells."""
+WIDE |= dict.fromkeys(("lens_x_arcsec", "lens_y_arcsec", "light_x_arcsec", "light_y_arcsec"), (0.0, 0.0))
 SEEING_STEP = 0.05
 """Relative: stamps whose seeing agrees to half of this share a PSF."""
 Numbers = NDArray[np.float64]

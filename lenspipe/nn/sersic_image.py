@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 NAMES = (
     *("theta_e_arcsec", "lens_e1", "lens_e2", "gamma1", "gamma2", "x_arcsec", "y_arcsec"),
-    *("log_brightness", "log_radius", "log_n", "e1", "e2"),
+    *("log_brightness", "log_radius", "log_n", "e1", "e2", "lens_x_arcsec", "lens_y_arcsec"),
     *("light_log_brightness", "light_log_radius", "light_log_n", "light_e1", "light_e2"),
+    *("light_x_arcsec", "light_y_arcsec"),
 )
 """
-Einstein radius, ellipticity and shear of the lens; place, brightness at the effective radius, effective radius, Sérsic
-index and ellipticity of the source; the same of the lens galaxy, which lies at the centre. Lengths are in arcsec,
-logarithms natural, ellipticities ``(1 - q^2) / (1 + q^2)`` times cosine and sine of twice the angle from +x to +y.
+Einstein radius, ellipticity and shear of the lens; place seen from the lens, brightness at the effective radius,
+effective radius, Sérsic index and ellipticity of the source; place of the lens, from the middle of the stamp;
+brightness to ellipticity of the lens galaxy, and its place. Lengths are in arcsec, logarithms natural, ellipticities
+``(1 - q^2) / (1 + q^2)`` times cosine and sine of twice the angle from +x to +y.
 """
-N_ARC = 12
+N_ARC = 14
 """So many of them move the arcs; the others are the lens galaxy's."""
 CLUMP = ("x_arcsec", "y_arcsec", "log_brightness", "log_radius")
-"""A clump of the source: round, with an exponential profile, at a place of its own."""
+"""A clump of the source: round, with an exponential profile, at a place of its own, seen from the lens."""
+MOVED = (1, 2, 12, 13)
+"""Ellipticity and place of the lens, whose slopes are differences."""
 STEP = 1e-3
-"""Of the lens's ellipticity, whose slopes are differences."""
+"""Of the differences."""
 DARK = -40.0
 """Logarithm of a brightness that is none; of less, products are next to nothing, which take many times as long."""
 Maps = tuple[Tensor, Tensor | None]
@@ -45,7 +50,9 @@ class Pixels:
     mask_arcsec : float
         Radius of what is left out around the cusp of a lens galaxy, which coarse points sample badly.
     shift_px : float
-        Of the middle of the pixels from the centre of the lens, in pixels.
+        Of the middle of the pixels from that of the stamp, in pixels.
+    beyond_px : int
+        Pixels beyond each edge whose light the PSF brings in; 0: all is dark there.
     """
 
     def __init__(
@@ -57,87 +64,102 @@ class Pixels:
         finer: int,
         mask_arcsec: float,
         shift_px: float = 0.0,
+        beyond_px: int = 0,
     ) -> None:
-        n, step = size_px * finer, pixel_scale_arcsec / finer
+        n, step = (size_px + 2 * beyond_px) * finer, pixel_scale_arcsec / finer
+        inside = slice(beyond_px * finer, (beyond_px + size_px) * finer)
         axis = (torch.arange(n) - (n - 1) / 2) * step + shift_px * pixel_scale_arcsec
         self.x, self.y = axis.expand(n, n), axis[:, None].expand(n, n)
         sigma = fwhm_arcsec / math.sqrt(8 * math.log(2)) / step
         blur = torch.exp(-0.5 * ((torch.arange(n)[:, None] - torch.arange(n)) / sigma) ** 2)
-        blur = (blur / blur[n // 2].sum()).reshape(size_px, finer, n).mean(1)
+        blur = (blur / blur[n // 2].sum())[inside].reshape(size_px, finer, n).mean(1)
         self.blur = torch.where(blur > 1e-12, blur, 0.0)  # numbers next to nothing take fifty times as long
-        centres = torch.hypot(self.x, self.y).reshape(size_px, finer, size_px, finer).mean((1, 3))
+        centres = torch.hypot(self.x, self.y)[inside, inside].reshape(size_px, finer, size_px, finer).mean((1, 3))
         self.kept = (centres > mask_arcsec).float()
 
     def arcs(self, values: Tensor, clumps: Tensor | None = None) -> Tensor:
         """Images of the source, of the first `N_ARC` values, and of its clumps ``(…, clump, parameter)``."""
-        return self._seen(self._arcs(values, clumps, sloped=False)[0])
+        return self._seen(self._arcs(values, clumps, None)[0])
 
     def light(self, values: Tensor) -> Tensor:
         """The lens galaxy, of the other values."""
-        return self._seen(_sersic(values, self.x, self.y, sloped=False)[0])
+        return self._seen(self._light(values, sloped=False)[0])
 
-    def arc_slopes(self, values: Tensor, clumps: Tensor | None = None) -> Tensor:
-        """Change of `arcs` per value ``(…, parameter, y, x)``, then per value of each clump."""
-        slopes = self._arcs(values, clumps, sloped=True)[1]
+    def arc_slopes(self, values: Tensor, clumps: Tensor | None, free: Sequence[int]) -> Tensor:
+        """Change of `arcs` per value that is free ``(…, parameter, y, x)``, then per value of each clump."""
+        slopes = self._arcs(values, clumps, free)[1]
         assert slopes is not None
         return self._seen(slopes)
 
-    def light_slopes(self, values: Tensor) -> Tensor:
-        """Change of `light` per value ``(…, parameter, y, x)``."""
-        slopes = _sersic(values, self.x, self.y, sloped=True)[1]
+    def light_slopes(self, values: Tensor, free: Sequence[int]) -> Tensor:
+        """Change of `light` per value that is free, counted from the first of the lens galaxy."""
+        slopes = self._light(values, sloped=True)[1]
         assert slopes is not None
-        return self._seen(slopes[..., 2:, :, :])
+        order = [*range(2, 7), 0, 1]  # brightness to ellipticity, then the place
+        sign = [-1.0 if k > 4 else 1.0 for k in free]
+        return self._seen(slopes[..., [order[k] for k in free], :, :] * torch.tensor(sign)[:, None, None])
 
-    def lone_clumps(self, lens: Tensor, clumps: Tensor) -> Tensor:
-        """An image of each clump alone ``(…, clump, y, x)``, behind lenses of five values."""
-        bx, by = self._rays(lens)[:2]
+    def lone_clumps(self, values: Tensor, clumps: Tensor) -> Tensor:
+        """An image of each clump alone ``(…, clump, y, x)``, behind the lens of the values."""
+        bx, by = self._rays(values)[:2]
         return self._seen(_clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=False)[0])
 
     def _seen(self, points: Tensor) -> Tensor:
         return self.blur @ points @ self.blur.T
 
-    def _arcs(self, values: Tensor, clumps: Tensor | None, *, sloped: bool) -> Maps:
-        bx, by, ax, ay = self._rays(values[..., :5])
+    def _light(self, values: Tensor, *, sloped: bool) -> Maps:
         x, y = _maps(values[..., 5:7])
-        light, slopes = _sersic(values[..., 7:], bx - x, by - y, sloped=sloped)
-        parts = None if clumps is None else _clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=sloped)
-        if parts is not None:
+        return _sersic(values[..., :5], self.x - x, self.y - y, sloped=sloped)
+
+    def _arcs(self, values: Tensor, clumps: Tensor | None, free: Sequence[int] | None) -> Maps:
+        bx, by, ax, ay = self._rays(values)
+        x, y = _maps(values[..., 5:7])
+        light, slopes = _sersic(values[..., 7:12], bx - x, by - y, sloped=free is not None)
+        parts = None
+        if clumps is not None:
+            parts = _clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=free is not None)
             light = light + parts[0].sum(-3)
-        if slopes is None:
+        if free is None:
             return light, None
+        assert slopes is not None
         fx, fy = slopes[..., 0, :, :], slopes[..., 1, :, :]
-        own = [-fx, -fy, *slopes[..., 2:, :, :].unbind(-3)]
+        found = {5: -fx, 6: -fy} | dict(zip(range(7, 12), slopes[..., 2:, :, :].unbind(-3), strict=True))
+        of_clumps: list[Tensor] = []
         if parts is not None:
             assert parts[1] is not None
             along = parts[1][..., :2, :, :].sum(-4)
             fx, fy = fx + along[..., 0, :, :], fy + along[..., 1, :, :]
-            of_clumps = torch.cat([-parts[1][..., :2, :, :], parts[1][..., 2:, :, :]], -3).flatten(-4, -3)
-            own.extend(of_clumps.unbind(-3))
-        theta = _maps(values[..., :1])[0]
-        turned = []
-        for k in (1, 2):
-            moved = values[..., :5].clone()
+            turned = torch.cat([-parts[1][..., :2, :, :], parts[1][..., 2:, :, :]], -3)
+            of_clumps.extend(turned.flatten(-4, -3).unbind(-3))
+        theta, px, py = _maps(values[..., :1])[0], *self._from_lens(values)
+        found |= {0: -(fx * ax + fy * ay) / theta, 3: fy * py - fx * px, 4: -fx * py - fy * px}
+        for k in set(MOVED) & set(free):
+            moved = values.clone()
             moved[..., k] += STEP
-            _, _, px, py = self._rays(moved)
-            turned.append(-(fx * (px - ax) + fy * (py - ay)) / STEP)
-        lens = [-(fx * ax + fy * ay) / theta, *turned, fy * self.y - fx * self.x, -fx * self.y - fy * self.x]
-        return light, torch.stack([*lens, *own], -3)
+            there = self._rays(moved)
+            found[k] = (fx * (there[0] - bx) + fy * (there[1] - by)) / STEP
+        return light, torch.stack([*(found[k] for k in free), *of_clumps], -3)
 
-    def _rays(self, lens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where the points lie in the source plane, and by how much the ellipsoid bends them."""
-        theta, e1, e2, g1, g2 = _maps(lens)
+    def _from_lens(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = _maps(values[..., 12:14])
+        return self.x - x, self.y - y
+
+    def _rays(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where the points lie in the source plane, seen from the lens, and by how much the ellipsoid bends them."""
+        theta, e1, e2, g1, g2 = _maps(values[..., :5])
+        px, py = self._from_lens(values)
         # Kormann, Schneider & Bartelmann 1994, A&A 284, 285, with theta_E on the intermediate axis
         e = torch.sqrt(e1 * e1 + e2 * e2).clamp(max=0.95)
         q = torch.sqrt((1 - e) / (1 + e))
         angle = 0.5 * torch.atan2(e2, e1)
         c, s = torch.cos(angle), torch.sin(angle)
-        along, across = c * self.x + s * self.y, c * self.y - s * self.x
+        along, across = c * px + s * py, c * py - s * px
         flat = torch.sqrt(1 - q * q).clamp(min=1e-3)
         size = torch.sqrt(q * q * along**2 + across**2 + 1e-8)
         bend = theta * torch.sqrt(q) / flat
         u, v = bend * torch.atan(flat * along / size), bend * torch.atanh(flat * across / size)
         ax, ay = c * u - s * v, s * u + c * v
-        return self.x - ax - g1 * self.x - g2 * self.y, self.y - ay + g1 * self.y - g2 * self.x, ax, ay
+        return px - ax - g1 * px - g2 * py, py - ay + g1 * py - g2 * px, ax, ay
 
 
 def _maps(values: Tensor) -> list[Tensor]:

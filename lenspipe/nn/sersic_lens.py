@@ -26,6 +26,8 @@ COARSE_STEPS, STEPS, KEPT = 8, 6, 3
 """Damped Gauss-Newton steps on coarse and on whole pixels; on these, slopes are kept for so many steps."""
 COARSE_ERROR = 0.03
 """Relative error of the coarse images."""
+REACH = 1.2
+"""Of the PSF, over its FWHM: a thousandth of a line's light comes from further away."""
 AT_ONCE = 16
 """Stamps that are fitted together: of more, memory is fetched anew for each image, which took as long as the rest."""
 BRIGHTER, SMALLER = (1.5, 1.0), (-1.9, 0.4)
@@ -84,11 +86,13 @@ class SersicFit:
         *,
         finer: int = 2,
         clumps: int = 0,
+        lit_beyond: bool = False,
     ) -> SersicFit:
         """
         A fit; a side that is odd gets a row and a column that count for nothing on coarse pixels.
 
-        Around a lens galaxy that shines 1.25 times the FWHM are left out.
+        Around a lens galaxy that shines 1.25 times the FWHM are left out. With ``lit_beyond`` the PSF brings light from
+        outside the stamps, as in those that are cut from a larger image; simulated ones are dark there.
 
         Raises
         ------
@@ -96,10 +100,21 @@ class SersicFit:
             What is not left out is less than there are parameters.
         """
         mask = 1.25 * fwhm_arcsec if priors.light else -1.0
-        fine = Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=finer, mask_arcsec=mask)
         odd = size_px % COARSE
         n, scale = (size_px + odd) // COARSE, COARSE * pixel_scale_arcsec
-        coarse = Pixels(n, scale, fwhm_arcsec, finer=max(1, finer // 2), mask_arcsec=mask, shift_px=odd / 2 / COARSE)
+        beyond, of_coarse = (
+            math.ceil(REACH * fwhm_arcsec / one) if lit_beyond else 0 for one in (pixel_scale_arcsec, scale)
+        )
+        fine = Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=finer, mask_arcsec=mask, beyond_px=beyond)
+        coarse = Pixels(
+            n,
+            scale,
+            fwhm_arcsec,
+            finer=max(1, finer // 2),
+            mask_arcsec=mask,
+            shift_px=odd / 2 / COARSE,
+            beyond_px=of_coarse,
+        )
         if odd:
             coarse.kept[-1] = coarse.kept[:, -1] = 0
         if coarse.kept.sum() < len(NAMES):
@@ -242,7 +257,7 @@ class SersicFit:
             x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
             y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
             places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
-            images.append(self.fine.lone_clumps(values[:, :5], places[-1]) * rest.weight[:, None])
+            images.append(self.fine.lone_clumps(values[:, :N_ARC], places[-1]) * rest.weight[:, None])
         tried, shown = torch.cat(places, 1), torch.cat(images, 1).flatten(2)
         _, slopes, inner = rest.normal(values)
         along = slopes @ shown.transpose(1, 2)
@@ -296,13 +311,13 @@ class Damped:
 
     def normal(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What priors weigh ``(n, free)``, weighted slopes ``(n, free, pixel)`` and the normal matrix."""
-        arcs = self.pixels.arc_slopes(values[:, :N_ARC], _clumps(values))
-        parts = [arcs[:, :N_ARC]]
-        if self.fit.priors.light:
-            parts.append(self.pixels.light_slopes(values[:, N_ARC : len(NAMES)]))
-        else:
-            parts.append(torch.zeros(1, 1, 1, 1).expand(len(arcs), len(NAMES) - N_ARC, *arcs.shape[2:]))
-        slopes = torch.cat([*parts, arcs[:, N_ARC:]], 1)[:, self.free] * self.weight[:, None]
+        free = self.free.tolist()
+        arcs = [k for k in free if k < N_ARC]
+        of_arcs = self.pixels.arc_slopes(values[:, :N_ARC], _clumps(values), arcs)
+        parts = [of_arcs[:, : len(arcs)]]
+        if light := [k - N_ARC for k in free if N_ARC <= k < len(NAMES)]:
+            parts.append(self.pixels.light_slopes(values[:, N_ARC : len(NAMES)], light))
+        slopes = torch.cat([*parts, of_arcs[:, len(arcs) :]], 1) * self.weight[:, None]
         prior = self.width**-2
         slopes = slopes.flatten(2)
         return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)

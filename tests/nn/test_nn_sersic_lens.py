@@ -17,8 +17,12 @@ from lenspipe.nn.sersic_image import CLUMP, N_ARC, NAMES, Pixels
 from lenspipe.nn.sersic_lens import Priors, SersicFit
 
 SIDE, SCALE, FWHM = 44, 0.1, 0.2355
-MEAN = [1.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(0.5), np.log(1.5), 0.0, 0.0, 0.0, np.log(0.5), np.log(2.5), 0, 0]
-WIDTH = [0.1, 0.1, 0.1, 0.05, 0.05, 0.4, 0.4, 9.0, 0.1, 0.1, 0.2, 0.2, 9.0, 0.1, 0.1, 0.2, 0.2]
+MEAN = [1.2, 0, 0, 0, 0, 0, 0, 0, np.log(0.5), np.log(1.5), 0, 0, 0, 0, 0, np.log(0.5), np.log(2.5), 0, 0, 0, 0]
+WIDTH = [0.1, 0.1, 0.1, 0.05, 0.05, 0.4, 0.4, 9.0, 0.1, 0.1, 0.2, 0.2, 0, 0, 9.0, 0.1, 0.1, 0.2, 0.2, 0, 0]
+BRIGHT = [NAMES.index("log_brightness"), NAMES.index("light_log_brightness")]
+CENTRES = [
+    k for k, name in enumerate(NAMES) if name in ("lens_x_arcsec", "lens_y_arcsec", "light_x_arcsec", "light_y_arcsec")
+]
 
 
 def ratio_of(e):
@@ -46,7 +50,9 @@ def lenstronomys(values, side=SIDE, light=True, clumps=()):
         }
 
     e = v["lens_e1"], v["lens_e2"]
+    at = v["lens_x_arcsec"], v["lens_y_arcsec"]
     lens = {"theta_E": v["theta_e_arcsec"], "e1": e[0] * ratio_of(e), "e2": e[1] * ratio_of(e)}
+    lens |= {"center_x": at[0], "center_y": at[1]}
     model = ImageModel(
         ImageData(**data_configure_simple(side, SCALE, exposure_time=1, background_rms=1)),
         PSF("GAUSSIAN", fwhm=FWHM, pixel_size=SCALE, truncation=5),
@@ -56,22 +62,22 @@ def lenstronomys(values, side=SIDE, light=True, clumps=()):
         kwargs_numerics={"supersampling_factor": 4, "supersampling_convolution": True},
     )
     return model.image(
-        [lens, {"gamma1": v["gamma1"], "gamma2": v["gamma2"]}],
-        [sersic("", v["x_arcsec"], v["y_arcsec"]), *(clump_of(one) for one in clumps)],
-        [sersic("light_", 0.0, 0.0)] if light else [],
+        [lens, {"gamma1": v["gamma1"], "gamma2": v["gamma2"], "ra_0": at[0], "dec_0": at[1]}],
+        [sersic("", at[0] + v["x_arcsec"], at[1] + v["y_arcsec"]), *(clump_of(one, *at) for one in clumps)],
+        [sersic("light_", v["light_x_arcsec"], v["light_y_arcsec"])] if light else [],
     )
 
 
-def clump_of(values):
+def clump_of(values, lens_x, lens_y):
     x, y, brightness, radius = values
-    own = {"R_sersic": np.exp(radius), "n_sersic": 1.0, "center_x": x, "center_y": y}
+    own = {"R_sersic": np.exp(radius), "n_sersic": 1.0, "center_x": lens_x + x, "center_y": lens_y + y}
     return own | {"amp": np.exp(brightness) / SCALE**2}
 
 
 def drawn(rng, n):
     """Values of lenses whose images lie within the stamps."""
     values = np.array(MEAN) + np.array(WIDTH) * rng.uniform(-1, 1, (n, len(NAMES)))
-    values[:, 7], values[:, 12] = rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, n)
+    values[:, BRIGHT] = rng.uniform(0.5, 1.5, (n, 2))
     return values
 
 
@@ -92,7 +98,7 @@ def test_an_image_with_clumps_is_lenstronomys(rng):
     ours, theirs = pixels.arcs(one[:, :N_ARC], parts)[0].numpy(), lenstronomys(values[0], light=False, clumps=clumps)
     inside = slice(4, -4)
     assert np.abs(ours - theirs)[inside, inside].max() < 0.01 * ours.max()
-    alone = pixels.lone_clumps(one[:, :5], parts).sum(1)
+    alone = pixels.lone_clumps(one, parts).sum(1)
     torch.testing.assert_close(pixels.arcs(one[:, :N_ARC]) + alone, pixels.arcs(one[:, :N_ARC], parts))
 
 
@@ -100,19 +106,24 @@ def test_slopes_are_differences(rng):
     pixels = Pixels(20, SCALE, FWHM, finer=2, mask_arcsec=-1)
     pixels.x, pixels.y, pixels.blur = (one.double() for one in (pixels.x, pixels.y, pixels.blur))
     values = torch.tensor(drawn(rng, 2))
+    values[:, CENTRES] = torch.tensor(rng.uniform(-0.08, 0.08, (2, 4)))
     clumps = torch.tensor([[[0.2, -0.1, 1.5, -2.3], [0.1, 0.2, 1.0, -2.0]]]).double().expand(2, -1, -1)
     arcs = torch.cat([values[:, :N_ARC], clumps.flatten(1)], 1)
     for see, slopes, at in (
         (lambda v: pixels.arcs(v[:, :N_ARC], v[:, N_ARC:].unflatten(1, (-1, len(CLUMP)))), None, arcs),
-        (pixels.light, pixels.light_slopes(values[:, N_ARC:]), values[:, N_ARC:]),
+        (pixels.light, pixels.light_slopes(values[:, N_ARC:], range(7)), values[:, N_ARC:]),
     ):
-        got = pixels.arc_slopes(values[:, :N_ARC], clumps) if slopes is None else slopes
+        got = pixels.arc_slopes(values[:, :N_ARC], clumps, range(N_ARC)) if slopes is None else slopes
         assert got.shape[1] == at.shape[1]
         for k in range(at.shape[1]):
             step = torch.zeros(at.shape[1]).double()
             step[k] = 1e-6
             want = (see(at + step) - see(at - step)) / 2e-6
-            assert (got[:, k] - want).abs().max() < 2e-3 * want.abs().max(), k
+            assert (got[:, k] - want).abs().max() < 5e-3 * want.abs().max(), k
+    some = pixels.arc_slopes(values[:, :N_ARC], clumps, [2, 8])
+    torch.testing.assert_close(
+        some, pixels.arc_slopes(values[:, :N_ARC], clumps, range(N_ARC))[:, [2, 8, *range(14, 22)]]
+    )
 
 
 @pytest.mark.parametrize(("side", "light"), [(SIDE, True), (SIDE + 1, True), (SIDE, False)])
@@ -134,6 +145,26 @@ def test_a_fit_finds_what_lenstronomy_drew_and_leaves_noise(rng, side, light):
     assert bool(left[:, fit.fine.kept == 0].any()) is False
 
 
+def test_a_lens_off_the_centre_of_its_stamp_is_found_where_that_has_a_width(rng):
+    """As in a scan, where a source lies anywhere in the pixel that its stamp is cut around."""
+    planted = drawn(rng, 6)
+    planted[:, CENTRES] = rng.uniform(-0.08, 0.08, (6, 4))
+    clean = np.stack([lenstronomys(values) for values in planted])
+    stamps = torch.tensor(clean + rng.normal(0, 0.02, clean.shape), dtype=torch.float32)
+    square, off = {}, None
+    for width in (0.0, 0.1):
+        widths = torch.tensor(WIDTH, dtype=torch.float32)
+        widths[CENTRES] = width
+        fit = SersicFit.of(SIDE, SCALE, FWHM, Priors(torch.tensor(MEAN, dtype=torch.float32), widths), finer=4)
+        fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
+        values, left = fit(stamps, torch.full_like(stamps, 0.02))
+        square[width] = left.square().sum((1, 2)).numpy() / float(fit.fine.kept.sum())
+        off = np.abs(values.numpy() - planted)
+    assert np.median(square[0.1]) < 1.3
+    assert np.median(square[0.0]) > 3
+    assert np.median(off[:, CENTRES]) < 0.005
+
+
 def test_what_is_not_smooth_is_left(rng):
     planted = drawn(rng, 4)
     clean = np.stack([lenstronomys(values) for values in planted])
@@ -151,7 +182,7 @@ def test_what_has_no_width_stays_where_it_is(rng):
     stamps = torch.tensor(np.stack([lenstronomys(values) for values in drawn(rng, 2)]), dtype=torch.float32)
     values, _ = SersicFit.of(SIDE, SCALE, FWHM, priors)(stamps, torch.full_like(stamps, 0.02))
     assert (values[:, 0] == np.float32(1.2)).all()
-    assert (values[:, 12] == 1.0).all()
+    assert (values[:, BRIGHT[1]] == 1.0).all()
     with pytest.raises(ConfigError, match="a finite width from 0 on"):
         Priors(priors.mean, -priors.width)
 
