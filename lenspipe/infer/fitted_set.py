@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -156,7 +157,7 @@ class FitTask:
         gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
         left, n_px = torch.zeros_like(one), torch.ones(len(one))
         values = torch.zeros(len(one), len(NAMES) + self.clumps * len(CLUMP))
-        options = {"finer": self.finer, "clumps": self.clumps}
+        options: dict[str, Any] = {"finer": self.finer, "clumps": self.clumps}
         for fwhm in np.unique(seeing):
             fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, **options)
             own = np.flatnonzero(seeing == fwhm)
