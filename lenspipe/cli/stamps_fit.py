@@ -52,6 +52,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Clumps that a source may have; each is kept where it makes the fit better by much.",
 )
+@click.option(
+    "--point-masses",
+    is_flag=True,
+    help="One more band, BAND_point_mass: how significant a point mass would be at each place, in sigma.",
+)
 @runner_option()
 @workers_option("CPUs to use")
 @click.option("--resume", is_flag=True, help="Finish the fit in --out.")
@@ -67,6 +72,7 @@ def command(
     njy_per_electron: float | None,
     finer: int,
     clumps: int,
+    point_masses: bool,
     runner: RunnerName,
     workers: int | Workers | None,
     resume: bool,
@@ -99,6 +105,7 @@ def command(
             njy_per_electron=njy_per_electron,
             finer=finer,
             clumps=clumps,
+            point_masses=point_masses,
             runner=fit,
             resume=resume,
             progress=progress,

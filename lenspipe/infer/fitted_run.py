@@ -93,6 +93,7 @@ def write_fitted(
     njy_per_electron: float | None = None,
     finer: int = 2,
     clumps: int = 0,
+    point_masses: bool = False,
     runner: Start[Runner] = PLAIN,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -121,6 +122,8 @@ def write_fitted(
         Points per pixel and axis of the model.
     clumps : int
         Clumps that a source may have; each is kept where it makes the fit better by much.
+    point_masses : bool
+        Write one more band, how significant a point mass would be at each place (`lenspipe.nn.point_mass`).
     runner : Start, optional
         What fits the units; the plain loop by default.
     resume : bool
@@ -144,7 +147,7 @@ def write_fitted(
     _demand_fittable(data, name, band, fwhm_arcsec, njy_per_electron)
     photons = photons_of(data, band, njy_per_electron)
     mean, width = (tuple(float(v) for v in values) for values in (priors.mean, priors.width))
-    task = FitTask(name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps)
+    task = FitTask(name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps, point_masses)
     units = plan_units(data)
     request = {
         "command": "stamps fit",
@@ -158,6 +161,7 @@ def write_fitted(
         "njy_per_electron": njy_per_electron,
         "finer": finer,
         "clumps": clumps,
+        "point_masses": point_masses,
     }
     waiting = out / WAITING
     with open_run(
@@ -176,7 +180,9 @@ def write_fitted(
         n_new = sum(map(len, todo))
         progress.stage("Fitting", data.n, data.n - n_new)
         if todo:
-            with runner(n_new * data.images[name].size_px ** 2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps)) as run:
+            with runner(
+                n_new * data.images[name].size_px ** 2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps + point_masses)
+            ) as run:
                 run(todo, FitUnits(task, os.path.abspath(waiting)), on_unit=progress.advance)
         for part in sorted(waiting.glob("*.parquet")):
             os.replace(part, out / part.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.nn.point_mass import point_mass_map
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
 from lenspipe.robust import robust_sigma
-from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column
+from lenspipe.stamps.format import StampSet, image_array, image_column
 from lenspipe.stamps.spec import image_specs
 
 BATCH = 64
 """Stamps that are fitted together."""
-LEFT = "left"
-"""What the name of the band of residuals ends in."""
+LEFT, MASSES = "left", "point_mass"
+"""What the names of the bands of residuals and of point masses end in."""
 WIDE = {"log_brightness": (0.0, 10.0), "light_log_brightness": (0.0, 10.0)} | dict.fromkeys(
     ("e1", "e2", "light_e1", "light_e2"), (0.0, 0.25)
 )
@@ -127,6 +128,8 @@ class FitTask:
     """Points per pixel and axis of the model."""
     clumps: int = 0
     """Clumps that a source may have."""
+    point_masses: bool = False
+    """Whether there is a band of how significant a point mass would be at each place."""
 
     @property
     def priors(self) -> Priors:
@@ -138,7 +141,8 @@ class FitTask:
         Stamps with one more band, the stamp less its fitted smooth lens in units of the noise, and fitted values.
 
         These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left, ``fitted_n_clump`` the
-        number of clumps where some may be.
+        number of clumps where some may be. One more band has the map of point masses where it is asked for, and
+        ``fitted_point_mass_snr`` its highest value.
 
         Parameters
         ----------
@@ -155,7 +159,7 @@ class FitTask:
         one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(self.band)]))
         seeing, sky = _seeing(rows, self.band, self.fwhm_arcsec), _sky(rows, self.band, one.numpy())
         gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
-        left, n_px = torch.zeros_like(one), torch.ones(len(one))
+        left, masses, n_px = torch.zeros_like(one), torch.zeros_like(one), torch.ones(len(one))
         values = torch.zeros(len(one), len(NAMES) + self.clumps * len(CLUMP))
         options: dict[str, Any] = {"finer": self.finer, "clumps": self.clumps}
         for fwhm in np.unique(seeing):
@@ -164,17 +168,23 @@ class FitTask:
             n_px[torch.from_numpy(own)] = fit.fine.kept.sum()
             for start in range(0, len(own), BATCH):
                 some = torch.from_numpy(own[start : start + BATCH])
+                sigma = _sigma(one[some], sky[some], gain[some])
                 with torch.inference_mode():
-                    values[some], left[some] = fit(one[some], _sigma(one[some], sky[some], gain[some]))
+                    values[some], left[some] = fit(one[some], sigma)
+                    if self.point_masses:
+                        masses[some] = point_mass_map(fit, one[some], sigma, values[some])
         chi2 = left.square().flatten(1).sum(1) / n_px
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         _refuse(rows, ~(torch.isfinite(chi2) & torch.isfinite(values).all(1)).numpy(), "the fit is not finite")
-        both = ImageSpec((*spec.bands, f"{self.band}_{LEFT}"), spec.size_px, spec.pixel_scale_arcsec, spec.unit)
-        shown = np.concatenate([stamps, left.numpy()[:, None]], axis=1)
+        made = {LEFT: left} | ({MASSES: masses} if self.point_masses else {})
+        both = replace(spec, bands=(*spec.bands, *(f"{self.band}_{name}" for name in made)))
+        shown = np.concatenate([stamps, *(one.numpy()[:, None] for one in made.values())], axis=1)
         place = rows.schema.get_field_index(self.image)
         rows = rows.set_column(place, both.field(self.image), image_column(shown, both))
         for k, parameter in enumerate(NAMES):
             rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
+        if self.point_masses:
+            rows = rows.append_column(_field("point_mass_snr"), pa.array(masses.flatten(1).amax(1).numpy()))
         if self.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
@@ -182,7 +192,11 @@ class FitTask:
 
 
 def _field(name: str) -> pa.Field:
-    others = {"chi2": "mean square of what is left, in units of the noise", "n_clump": "clumps of the fitted source"}
+    others = {
+        "chi2": "mean square of what is left, in units of the noise",
+        "n_clump": "clumps of the fitted source",
+        "point_mass_snr": "highest significance of a point mass beside the fitted smooth lens",
+    }
     what = others.get(name, f"{name} of the fitted smooth lens")
     unit = "arcsec" if name.endswith("_arcsec") else ""
     return pa.field(f"fitted_{name}", pa.float32(), metadata={"unit": unit, "description": what})

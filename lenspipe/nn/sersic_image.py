@@ -99,6 +99,19 @@ class Pixels:
         sign = [-1.0 if k > 4 else 1.0 for k in free]
         return self._seen(slopes[..., [order[k] for k in free], :, :] * torch.tensor(sign)[:, None, None])
 
+    def source_slopes(self, values: Tensor, clumps: Tensor | None) -> Tensor:
+        """What is seen of the source's slopes in x and y ``(…, 2, y, x)``, in the source plane."""
+        bx, by = self._rays(values)[:2]
+        x, y = _maps(values[..., 5:7])
+        slopes = _sersic(values[..., 7:12], bx - x, by - y, sloped=True)[1]
+        assert slopes is not None
+        slopes = slopes[..., :2, :, :]
+        if clumps is not None:
+            of_clumps = _clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=True)[1]
+            assert of_clumps is not None
+            slopes = slopes + of_clumps[..., :2, :, :].sum(-4)
+        return self._seen(slopes)
+
     def lone_clumps(self, values: Tensor, clumps: Tensor) -> Tensor:
         """An image of each clump alone ``(…, clump, y, x)``, behind the lens of the values."""
         bx, by = self._rays(values)[:2]

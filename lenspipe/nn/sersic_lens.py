@@ -149,7 +149,7 @@ class SersicFit:
 
     def image(self, pixels: Pixels, values: Tensor) -> Tensor:
         """Model images ``(n, y, x)`` of values ``(n, parameter)``, of which there may be those of clumps."""
-        arcs = pixels.arcs(values[:, :N_ARC], _clumps(values))
+        arcs = pixels.arcs(values[:, :N_ARC], clumps_of(values))
         return arcs + pixels.light(values[:, N_ARC : len(NAMES)]) if self.priors.light else arcs
 
     def _fitted(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,24 +159,24 @@ class SersicFit:
         weight = self.coarse.kept / torch.sqrt(error**2 + (COARSE_ERROR * pooled) ** 2)
         begun = self._begun(pooled, self.coarse.kept / error).flatten(0, 1)
         often = pooled.repeat_interleave(N_START, 0), weight.repeat_interleave(N_START, 0)
-        damped = Damped(self, self.coarse, *often, *self._known(begun))
+        damped = Damped(self, self.coarse, *often, *self.known(begun))
         found, cost, _ = damped(begun, n_step=COARSE_STEPS, kept=1, damping=0.1)
         best = found.view(n, N_START, -1)[torch.arange(n), cost.view(n, N_START).argmin(1)]
-        whole = Damped(self, self.fine, stamps, self.fine.kept / sigma, *self._known(best))
+        whole = Damped(self, self.fine, stamps, self.fine.kept / sigma, *self.known(best))
         values, cost, off = whole(best, n_step=STEPS, kept=KEPT, damping=1e-3)
         missing = torch.full((n, self.clumps * len(CLUMP)), torch.nan)
         values, going = torch.cat([values, missing], 1), torch.arange(n)
         for k in range(self.clumps):
             size = len(NAMES) + k * len(CLUMP)
             before = values[going, :size]
-            rest = Damped(self, self.fine, stamps[going], whole.weight[going], *self._known(before))
+            rest = Damped(self, self.fine, stamps[going], whole.weight[going], *self.known(before))
             gain, clump = self._best_clump(rest, before, off[going])
             promising = gain > 0.5 * LEAST_GAIN
             going, before, clump = going[promising], before[promising], clump[promising]
             if not len(going):
                 break
             tried = torch.cat([before, clump], 1)
-            more = Damped(self, self.fine, stamps[going], whole.weight[going], *self._known(tried))
+            more = Damped(self, self.fine, stamps[going], whole.weight[going], *self.known(tried))
             better, less, left = more(tried, n_step=STEPS, kept=KEPT, damping=1e-2)
             taken = cost[going] - less > LEAST_GAIN
             going = going[taken]
@@ -228,7 +228,7 @@ class SersicFit:
         begun[..., sizes] = torch.gather(size, 1, best[..., None].expand(-1, -1, len(sizes))).log()
         return torch.where(self.priors.width > 0, begun, self.priors.mean)
 
-    def _known(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def known(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which of the values are fitted ``(parameter,)``, and their means ``(n, parameter)`` and widths."""
         free = self.priors.free(len(NAMES) if self.priors.light else N_ARC)
         mean = self.priors.mean[free].expand(len(values), -1)
@@ -313,7 +313,7 @@ class Damped:
         """What priors weigh ``(n, free)``, weighted slopes ``(n, free, pixel)`` and the normal matrix."""
         free = self.free.tolist()
         arcs = [k for k in free if k < N_ARC]
-        of_arcs = self.pixels.arc_slopes(values[:, :N_ARC], _clumps(values), arcs)
+        of_arcs = self.pixels.arc_slopes(values[:, :N_ARC], clumps_of(values), arcs)
         parts = [of_arcs[:, : len(arcs)]]
         if light := [k - N_ARC for k in free if N_ARC <= k < len(NAMES)]:
             parts.append(self.pixels.light_slopes(values[:, N_ARC : len(NAMES)], light))
@@ -323,6 +323,7 @@ class Damped:
         return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)
 
 
-def _clumps(values: Tensor) -> Tensor | None:
+def clumps_of(values: Tensor) -> Tensor | None:
+    """Values of clumps ``(n, clump, parameter)``; None where there are none."""
     own = values[:, len(NAMES) :]
     return own.reshape(len(own), -1, len(CLUMP)) if own.shape[1] else None

@@ -47,6 +47,8 @@ class StageTable(Table):
     """Steps of each training, its rate falling to nothing; where null it ends by its own curve, as the space says."""
     plain: bool = False
     """Whether the network is shown the stamps alone."""
+    masses: bool = False
+    """Whether it is shown a map of point masses too."""
 
 
 class QueueTable(Table):
@@ -71,13 +73,14 @@ class Cell:
     seed: int = 0
     steps: int | None = STEPS
     plain: bool = False
+    masses: bool = False
 
     @property
     def short(self) -> str:
         """Its network, part of the stamps and length."""
         part = f"{100 * self.trial.settings.sampling.fraction:g}"
         length = "-curve" if self.steps is None else "" if self.steps == STEPS else f"-{self.steps}"
-        return f"{self.family.replace(':', '-')}-{part}{length}" + "-plain" * self.plain
+        return f"{self.family.replace(':', '-')}-{part}{length}" + "-plain" * self.plain + "-masses" * self.masses
 
     @property
     def name(self) -> str:
@@ -111,13 +114,13 @@ def cells(queue: QueueTable, space: SweepSpace) -> list[Cell]:
             of_model = stage.models is None or place in stage.models
             of_part = stage.fractions is None or trial.settings.sampling.fraction in stage.fractions
             if of_recipe and of_model and of_part:
-                cell = Cell(data, family, trial, seed, stage.steps, stage.plain)
+                cell = Cell(data, family, trial, seed, stage.steps, stage.plain, stage.masses)
                 found.setdefault(cell.name, cell)
     return list(found.values())
 
 
 def cell_of(recipe: str, family: str, fraction: float, **how: Any) -> Cell:
-    """The cell of a recipe, a network and a part of the stamps; seed, steps and plain as of `Cell`."""
+    """The cell of a recipe, a network and a part of the stamps; seed, steps, plain and masses as of `Cell`."""
     queue, space = read_queue()
     data = next(one for one in queue.data if one.recipe == recipe)
     known = {(name, trial.settings.sampling.fraction): trial for _, name, trial in trials(space)}

@@ -6,7 +6,8 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 Every stamp is fitted as `lenspipe stamps fit` does, with the recipe's own ranges as priors and the noise that the stamp
 says; those of `substructure-1` with the truth of the training split as priors. The image and the residual, in units of
 the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is trained at once, at the
-published mass. ``--plain`` shows it the first band alone, as the ladder does. Writes
+published mass. ``--plain`` shows it the first band alone, as the ladder does, ``--masses`` a third with the significance
+of a point mass at each place. Writes
 `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`; `queue.py` does it cell after cell.
 """
 
@@ -105,7 +106,7 @@ def _theta_e_arcsec(table: PublishedTable, rng: np.random.Generator) -> NDArray[
     )
 
 
-def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
+def fitted_set(source: Path, recipe: Recipe, out: Path, *, masses: bool = False) -> Path:
     """A data set with the residuals beside the images; units that are there stay."""
     data = StampSet.open(source)
     if any(out.glob("*.parquet")) and not (out / REQUEST).exists():  # of a version that wrote no request
@@ -120,7 +121,7 @@ def fitted_set(source: Path, recipe: Recipe, out: Path) -> Path:
     else:
         told = priors(recipe.published, recipe.image[0].pixel_scale_arcsec)
     clumps = 0 if recipe.published else CLUMPS
-    write_fitted(data, told, out, band=band, clumps=clumps, resume=out.exists())
+    write_fitted(data, told, out, band=band, clumps=clumps, point_masses=masses, resume=out.exists())
     return out
 
 
@@ -139,9 +140,9 @@ def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
     """Simulate and fit where it is not done, train a cell, or go on with it, and judge it on the split ``test``."""
     recipe, clock = recipe_of(cell.data), Clock()
     stamps = stamps_of(cell.data, work)
-    folder = stamps.with_name(f"{stamps.name}-fitted")
+    folder = stamps.with_name(f"{stamps.name}-fitted" + "-masses" * cell.masses)
     before, fits = clock.cpu_s, not any(folder.glob("*.parquet"))
-    fitted = fitted_set(stamps, recipe, folder)
+    fitted = fitted_set(stamps, recipe, folder, masses=cell.masses)
     fits_cpu_s = round(clock.cpu_s - before, 1) if fits else None
     shown: dict[str, Any] = SHOWN | {"input.bands": list(recipe.bands)} if cell.plain else BOTH
     optim = cell.trial.settings.optim
@@ -156,6 +157,7 @@ def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
         "fraction": cell.trial.settings.sampling.fraction,
         "seed": cell.seed,
         "plain": cell.plain,
+        "masses": cell.masses,
         "shown": shown,
         "fits_cpu_s": fits_cpu_s,
         "mean_square_left": chi2_of(fitted),
@@ -180,6 +182,7 @@ def at_chance(interval: list[float], epochs: int, cap: int) -> str | None:
 @click.option("--steps", default=STEPS, show_default=True, help="Of 32 stamps.")
 @click.option("--own-curve", is_flag=True, help="End by the training's own curve, and not after so many steps.")
 @click.option("--plain", is_flag=True, help="Show the image alone.")
+@click.option("--masses", is_flag=True, help="Show the map of point masses too.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @record.keep_option
 def main(
@@ -190,11 +193,13 @@ def main(
     steps: int,
     own_curve: bool,
     plain: bool,
+    masses: bool,
     seed: int,
     keep: bool,
 ) -> None:
     """Fit, train and record."""
-    cell = cell_of(recipe, family, fraction, seed=seed, steps=None if own_curve else steps, plain=plain)
+    until = None if own_curve else steps
+    cell = cell_of(recipe, family, fraction, seed=seed, steps=until, plain=plain, masses=masses)
     record.write(cell.name, run_cell(cell, work), keep=keep)
 
 
