@@ -6,7 +6,7 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 Every stamp is fitted as `lenspipe stamps fit` does, with the recipe's own ranges as priors and the noise that the stamp
 says; those of `substructure-1` with the truth of the training split as priors. The image and the residual, in units of
 the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is trained at once, at the
-published mass. ``--plain`` shows it the first band alone, as the ladder does, ``--masses`` a third with the significance
+published mass. ``--plain`` shows it the first band alone, as the ladder does, ``--masses`` a third, the significance
 of a point mass at each place. Writes
 `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`; `queue.py` does it cell after cell.
 """
