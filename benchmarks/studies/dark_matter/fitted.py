@@ -36,6 +36,8 @@ from lenspipe.simulate.photometry import njy_of_magnitude
 from lenspipe.simulate.published import PublishedTable, flux_of_brightness, point_radius_arcsec
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.stamps.format import StampSet
+from lenspipe.stats.counts import ScoreCounts
+from lenspipe.stats.curves import auroc
 
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
@@ -136,6 +138,21 @@ def chi2_of(folder: Path) -> dict[str, list[float]]:
     }
 
 
+def alone_of(folder: Path) -> dict[str, dict[str, float]]:
+    """How well a fit's own numbers tell each class from smooth lenses, without a network: areas on the test split."""
+    data = StampSet.open(folder)
+    test, label = data.column("split") == "test", data.column("label")
+    numbers = [name for name in ("fitted_chi2", "fitted_point_mass_snr") if name in data.schema.names]
+    found = {}
+    for name in numbers:
+        value, areas = data.column(name), {}
+        for one in sorted(set(label) - {"no_substructure"}):
+            used = test & np.isin(label, [one, "no_substructure"])
+            areas[str(one)] = round(auroc(ScoreCounts.of(value[used].astype(float), label[used] == one)), 4)
+        found[name] = areas
+    return found
+
+
 def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
     """Simulate and fit where it is not done, train a cell, or go on with it, and judge it on the split ``test``."""
     recipe, clock = recipe_of(cell.data), Clock()
@@ -161,6 +178,7 @@ def run_cell(cell: Cell, work: Path) -> dict[str, Any]:
         "shown": shown,
         "fits_cpu_s": fits_cpu_s,
         "mean_square_left": chi2_of(fitted),
+        "areas_without_a_network": alone_of(fitted),
         **found,
         "at_chance": at_chance(found["test"]["auroc_micro_interval95"], found["epochs"], cap),
     }
