@@ -22,6 +22,7 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from benchmarks import record
 from benchmarks.studies.dark_matter.cells import STEPS, Cell, cell_of, recipe_of, stamps_of
@@ -36,8 +37,6 @@ from lenspipe.simulate.photometry import njy_of_magnitude
 from lenspipe.simulate.published import PublishedTable, flux_of_brightness, point_radius_arcsec
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.stamps.format import StampSet
-from lenspipe.stats.counts import ScoreCounts
-from lenspipe.stats.curves import auroc
 
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
@@ -148,7 +147,7 @@ def alone_of(folder: Path) -> dict[str, dict[str, float]]:
         value, areas = data.column(name), {}
         for one in sorted(set(label) - {"no_substructure"}):
             used = test & np.isin(label, [one, "no_substructure"])
-            areas[str(one)] = round(auroc(ScoreCounts.of(value[used].astype(float), label[used] == one)), 4)
+            areas[str(one)] = round(float(roc_auc_score(label[used] == one, value[used])), 4)
         found[name] = areas
     return found
 
