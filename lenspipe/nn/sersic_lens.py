@@ -167,14 +167,14 @@ class SersicFit:
         missing = torch.full((n, self.clumps * len(CLUMP)), torch.nan)
         values, going = torch.cat([values, missing], 1), torch.arange(n)
         for k in range(self.clumps):
+            if not len(going):
+                break
             size = len(NAMES) + k * len(CLUMP)
             before = values[going, :size]
             rest = Damped(self, self.fine, stamps[going], whole.weight[going], *self.known(before))
             gain, clump = self._best_clump(rest, before, off[going])
             promising = gain > 0.5 * LEAST_GAIN
             going, before, clump = going[promising], before[promising], clump[promising]
-            if not len(going):
-                break
             tried = torch.cat([before, clump], 1)
             more = Damped(self, self.fine, stamps[going], whole.weight[going], *self.known(tried))
             better, less, left = more(tried, n_step=STEPS, kept=KEPT, damping=1e-2)
@@ -326,4 +326,4 @@ class Damped:
 def clumps_of(values: Tensor) -> Tensor | None:
     """Values of clumps ``(n, clump, parameter)``; None where there are none."""
     own = values[:, len(NAMES) :]
-    return own.reshape(len(own), -1, len(CLUMP)) if own.shape[1] else None
+    return own.reshape(len(own), own.shape[1] // len(CLUMP), len(CLUMP)) if own.shape[1] else None
