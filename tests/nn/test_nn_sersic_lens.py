@@ -13,6 +13,7 @@ from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.simulation_util import data_configure_simple
 
 from lenspipe.errors import ConfigError
+from lenspipe.nn import sersic_lens
 from lenspipe.nn.point_mass import point_mass_map
 from lenspipe.nn.sersic_image import CLUMP, N_ARC, NAMES, Pixels
 from lenspipe.nn.sersic_lens import Priors, SersicFit
@@ -232,6 +233,23 @@ def test_clumps_are_found_where_there_are_some_and_nowhere_else(rng):
     for want, got, r in zip(np.array(clumps[:4])[good], found[:4].numpy()[good], radius[:4][good], strict=True):
         for x, y in want[:, :2]:
             assert np.nanmin(np.hypot(got[:, 0] - x, got[:, 1] - y)) < 0.1 * r
+
+
+def test_fewer_clumps_are_kept_the_more_they_must_gain(rng, monkeypatch):
+    planted, sigma = drawn(rng, 1), 0.05
+    x, y, r = *planted[0, 5:7], np.exp(planted[0, 8])
+    clumps = [(x + 0.7 * r, y, 1.5, np.log(0.16 * r)), (x - 0.3 * r, y - 0.6 * r, 1.0, np.log(0.16 * r))]
+    clean = lenstronomys(planted[0], light=False, clumps=clumps)
+    stamps = torch.tensor(clean[None] + rng.normal(0, sigma, clean.shape), dtype=torch.float32)
+    priors = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dtype=torch.float32), False)
+    fit, counts = SersicFit.of(SIDE, SCALE, FWHM, priors, clumps=3), []
+    for least in 2.0 ** np.arange(3, 26, 2):  # between two of them a clump is promising and not kept
+        monkeypatch.setattr(sersic_lens, "LEAST_GAIN", least)
+        values, _ = fit(stamps, torch.full_like(stamps, sigma))
+        counts.append(int(torch.isfinite(values[0, len(NAMES) :: len(CLUMP)]).sum()))
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] >= 2
+    assert counts[-1] == 0
 
 
 def mapped(stamps, sigma, light=False, clumps=0):
