@@ -82,6 +82,36 @@ def between(test: dict[str, Any]) -> float:
     return float(np.trace(inner) / inner.sum())
 
 
+def sets_table(found: list[dict[str, Any]]) -> str:
+    """Observers who are told sets of signals."""
+    lines = ["| recipe | signals told per class | micro AUC | none, subhalo, vortex | accuracy |", "|" + "---|" * 5]
+    for one in found:
+        for told in one["told"]:
+            low, high = told["auroc_micro_interval95"]
+            each = " ".join(f"{told['per_class'][c]:.3f}" for c in SHORT)
+            micro = f"{told['auroc_micro']:.3f} [{low:.3f}, {high:.3f}]"
+            lines.append(f"| `{one['recipe']}` | {told['of']:,} | {micro} | {each} | {told['accuracy']:.3f} |")
+    return "\n".join(lines)
+
+
+def alone_table(found: list[dict[str, Any]]) -> str:
+    """What a fit's own numbers tell, without a network."""
+    lines = ["| recipe | number | subhalo | vortex |", "|" + "---|" * 4]
+    rows = {
+        (one["recipe"], name): areas
+        for one in sorted(found, key=lambda one: one.get("masses", False))
+        for name, areas in one.get("areas_without_a_network", {}).items()
+    }
+    lines += [f"| `{r}` | `{name}` | {a['subhalo']:.3f} | {a['vortex']:.3f} |" for (r, name), a in sorted(rows.items())]
+    return "\n".join(lines)
+
+
+def name_of(one: dict[str, Any]) -> str:
+    """Network, and what it is shown other than the stamp and what the fit leaves."""
+    shown = ", image alone" * one["plain"] + ", point masses" * one.get("masses", False)
+    return one["family"].removeprefix("timm:").replace("+", " as it is") + shown
+
+
 def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]]) -> str:
     """Networks that are shown what a fitted lens leaves, the best first."""
     lines = [
@@ -92,7 +122,7 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
     whole = [one for one in found if "error" not in one]
     order = sorted(whole, key=lambda one: (one["recipe"], -one["steps"], -one["n_train"], -one["test"]["auroc_micro"]))
     for one in order:
-        test, name = one["test"], one["family"].removeprefix("timm:") + (", image alone" if one["plain"] else "")
+        test, name = one["test"], name_of(one)
         gap = limits[one["recipe"]]["told"]["auroc_micro"] - test["auroc_micro"]
         size, amount = f"{one['trained_parameters']:,}", f"{one['n_train']:,}, {one['steps']:,}"
         numbers = f"{classes_of(test)} | {between(test):.3f} | {test['accuracy']:.3f} | {gap:.3f}"
@@ -164,8 +194,11 @@ def draw_networks(chosen: list[dict[str, Any]]) -> Figure:
             top.plot(curve[:, 0], curve[:, 1], f"C{k}", label=f"{short}, {test['per_class'][name]['auroc']:.3f}")
             points = np.array(test["plane"][name])
             bottom.plot(points[:, 0], points[:, 1], f"C{k}.", markersize=3, label=short)
-        title = one["family"].removeprefix("timm:") + (", image alone" if one["plain"] else "")
-        top.set(xlabel="false positive rate", ylabel="true positive rate", title=f"{title}\n{one['n_train']:,} stamps")
+        top.set(
+            xlabel="false positive rate",
+            ylabel="true positive rate",
+            title=f"{name_of(one)}\n{one['n_train']:,} stamps",
+        )
         top.legend(fontsize=8, frameon=False, loc="lower right")
         confusion = np.array(test["confusion"], float)
         share = confusion / confusion.sum(axis=1, keepdims=True)
@@ -185,7 +218,12 @@ def tables() -> list[str]:
     """The page's tables, without zeros before the point."""
     limits = bounds()
     made = [bound_table(limits), regression_table(limits), fitted_table(of("fitted_*"), limits)]
-    made += [ladder_table(of("ladder_*")), amounts_table(of("regression_*"), limits)]
+    made += [
+        sets_table(of("sets_*")),
+        alone_table(of("fitted_*")),
+        ladder_table(of("ladder_*")),
+        amounts_table(of("regression_*"), limits),
+    ]
     return [re.sub(r"(?<![\d.])0\.(\d)", r".\1", table) for table in made]
 
 
@@ -203,7 +241,7 @@ def main() -> None:
     ]
     best = [
         max(
-            (one for one in chosen if one["family"] == f and not one["plain"]),
+            (one for one in chosen if one["family"] == f and not one["plain"] and not one.get("masses")),
             key=lambda one: (one["n_train"], one["steps"]),
         )
         for f in pair
