@@ -26,6 +26,8 @@ CLUMP = ("x_arcsec", "y_arcsec", "log_brightness", "log_radius")
 """A clump of the source: round, with an exponential profile, at a place of its own, seen from the lens."""
 MOVED = (1, 2, 12, 13)
 """Ellipticity and place of the lens, whose slopes are differences."""
+LOG_N = (-1.6, 2.2)
+"""Logarithms of the least and the largest Sérsic index: beyond 0.2 and 9 profiles do not change."""
 STEP = 1e-3
 """Of the differences."""
 DARK = -40.0
@@ -185,7 +187,8 @@ def _sersic(shape: Tensor, x: Tensor, y: Tensor, *, sloped: bool) -> Maps:
     round2 = 1 - (e1 * e1 + e2 * e2).clamp(max=0.9)
     scale = torch.exp(-2 * radius) / torch.sqrt(round2)
     m2 = ((1 - e1) * x * x - 2 * e2 * x * y + (1 + e1) * y * y) * scale
-    n = log_n.exp()
+    within = log_n.clamp(*LOG_N)
+    n = within.exp()
     b = 2 * n - 1 / 3 + 0.0099 / n  # Prugniel & Simien 1997, A&A 321, 111
     # the core softened by a hundredth of the radius: slopes are finite there
     log_m2 = torch.log(m2 + 1e-4)
@@ -197,7 +200,7 @@ def _sersic(shape: Tensor, x: Tensor, y: Tensor, *, sloped: bool) -> Maps:
     per_m2 = steep / (m2 + 1e-4)
     in_x = per_m2 * scale * 2 * ((1 - e1) * x - e2 * y)
     in_y = per_m2 * scale * 2 * ((1 + e1) * y - e2 * x)
-    in_n = -light * (2 * n - 0.0099 / n) * (power - 1) - steep * log_m2
+    in_n = (-light * (2 * n - 0.0099 / n) * (power - 1) - steep * log_m2) * (within == log_n)
     in_e1 = per_m2 * (scale * (y * y - x * x) + m2 * e1 / round2)
     in_e2 = per_m2 * (m2 * e2 / round2 - 2 * scale * x * y)
     return light, torch.stack([in_x, in_y, light, -2 * per_m2 * m2, in_n, in_e1, in_e2], -3)

@@ -129,6 +129,16 @@ def test_slopes_are_differences(rng):
     )
 
 
+def test_an_index_out_of_all_bounds_is_one_at_the_edge(rng):
+    pixels = Pixels(20, SCALE, FWHM, finer=2, mask_arcsec=-1)
+    values = torch.tensor(drawn(rng, 1), dtype=torch.float32)[:, :N_ARC].repeat(4, 1)
+    values[:, NAMES.index("log_n")] = torch.tensor([-5.0, -1.6, 2.2, 9.0])
+    images, slopes = pixels.arcs(values), pixels.arc_slopes(values, None, range(N_ARC))
+    torch.testing.assert_close(images[[0, 3]], images[[1, 2]])
+    assert torch.isfinite(slopes).all()
+    assert not slopes[[0, 3], NAMES.index("log_n")].any()
+
+
 @pytest.mark.parametrize(("side", "light"), [(SIDE, True), (SIDE + 1, True), (SIDE, False)])
 def test_a_fit_finds_what_lenstronomy_drew_and_leaves_noise(rng, side, light):
     planted, sigma = drawn(rng, 10), 0.02
