@@ -175,7 +175,8 @@ class FitTask:
                         masses[some] = point_mass_map(fit, one[some], sigma, values[some])
         chi2 = left.square().flatten(1).sum(1) / n_px
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
-        _refuse(rows, ~(torch.isfinite(chi2) & torch.isfinite(values).all(1)).numpy(), "the fit is not finite")
+        finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
+        _refuse(rows, ~finite.numpy(), "the fit is not finite")
         made = {LEFT: left} | ({MASSES: masses} if self.point_masses else {})
         both = replace(spec, bands=(*spec.bands, *(f"{self.band}_{name}" for name in made)))
         shown = np.concatenate([stamps, *(one.numpy()[:, None] for one in made.values())], axis=1)
