@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -11,6 +12,10 @@ from lenspipe.cli import EXIT_DONE
 from lenspipe.cli.options import OUT_FOLDER, Command
 from lenspipe.errors import ConfigError
 
+if TYPE_CHECKING:
+    from lenspipe.nn.fitted import SmoothFit
+
+Number = TypeVar("Number", int, float)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -20,7 +25,10 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--band", default=None, help="Band that is fitted.  [default: the first]")
 @click.option("--image", default=None, help="Image column.  [default: the first]")
 @click.option(
-    "--like", type=FOLDER, help="Simulated stamps whose true parameters say what to expect.  [default: FOLDER itself]"
+    "--like",
+    type=FOLDER,
+    help="Simulated stamps whose true parameters say what to expect, or a model, for fits like those of its training.  "
+    "[default: FOLDER itself]",
 )
 @click.option(
     "--prior",
@@ -34,11 +42,15 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--njy-per-electron",
     type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="For the noise of photons; 0: that of the sky alone.",
+    help="For the noise of photons; 0: that of the sky alone.  [default: 0, or the model's]",
 )
-@click.option("--finer", type=click.IntRange(1, 8), default=2, show_default=True, help="Model points per pixel.")
+@click.option("--finer", type=click.IntRange(1, 8), help="Model points per pixel.  [default: 2, or the model's]")
+@click.option(
+    "--cut-out",
+    is_flag=True,
+    help="The stamps were cut from larger images: lenses lie anywhere in the middle pixel, and the PSF brings light "
+    "from beyond the edges.",
+)
 def command(
     folder: Path,
     out: Path,
@@ -48,11 +60,13 @@ def command(
     priors: tuple[str, ...],
     lens_light: bool | None,
     fwhm_arcsec: float | None,
-    njy_per_electron: float,
-    finer: int,
+    njy_per_electron: float | None,
+    finer: int | None,
+    cut_out: bool,
 ) -> int:
     """Fit a smooth lens with a Sérsic source to every stamp, and write what it leaves as one more band."""
     from lenspipe.cli.progress import ShownProgress
+    from lenspipe.infer.fitted import anywhere_in_a_pixel, priors_of_fit
     from lenspipe.infer.fitted_set import priors_of, write_fitted
     from lenspipe.stamps.format import StampSet
 
@@ -60,9 +74,16 @@ def command(
     if twice := sorted({name for name, _ in given if [other for other, _ in given].count(name) > 1}):
         raise ConfigError("--prior is given more than once for one parameter", twice=",".join(twice))
     data = StampSet.open(folder)
-    name = image or next(iter(data.images))
-    chosen = band or (data.images[name].bands[0] if name in data.images else "")
-    told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
+    name, fit = image or next(iter(data.images)), _fit_of(like)
+    chosen = band or (fit.band if fit else data.images[name].bands[0] if name in data.images else "")
+    if fit is None:
+        told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
+    else:
+        if given or lens_light is not None:
+            raise ConfigError("a model says what to expect: leave --prior and --lens-light out", like=str(like))
+        told = priors_of_fit(fit)
+    if cut_out and name in data.images:
+        told = anywhere_in_a_pixel(told, data.images[name].pixel_scale_arcsec)
     with ShownProgress("stamp") as progress:
         left = write_fitted(
             data,
@@ -71,13 +92,31 @@ def command(
             band=chosen,
             image=name,
             fwhm_arcsec=fwhm_arcsec,
-            njy_per_electron=njy_per_electron,
-            finer=finer,
+            njy_per_electron=_first(njy_per_electron, fit.njy_per_electron if fit else None, 0.0),
+            finer=_first(finer, fit.finer if fit else None, 2),
+            lit_beyond=cut_out,
             progress=progress.counter("fitting"),
         )
     said = ", ".join(f"{label} {value:.3f}" for label, value in left.items())
     click.echo(f"{out}: {data.n} stamps; mean square left of band {chosen}, in units of the noise, median: {said}")
     return EXIT_DONE
+
+
+def _fit_of(like: Path | None) -> SmoothFit | None:
+    """How the stamps of a model were fitted; None where the folder is none of a model."""
+    from lenspipe.nn.card import CARD_FILE, read_card
+
+    if like is None or not (like / CARD_FILE).is_file():
+        return None
+    fit = read_card(like).fitted
+    if fit is None:
+        raise ConfigError("the model was shown no fitted stamps, and does not say how to fit any", like=str(like))
+    return fit
+
+
+def _first(*values: Number | None) -> Number:
+    """The first that is said."""
+    return next(value for value in values if value is not None)
 
 
 def _prior(text: str) -> tuple[str, tuple[float, float]]:

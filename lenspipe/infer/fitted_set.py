@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from lenspipe.disk import new_folder
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.nn.fitted import CHI2, KEY, LEFT, SmoothFit
 from lenspipe.nn.sersic_lens import NAMES, Priors, SersicFit
 from lenspipe.readme import write_readme
 from lenspipe.robust import robust_sigma
@@ -20,12 +21,11 @@ from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_colum
 
 BATCH = 64
 """Stamps that are fitted together."""
-LEFT = "left"
-"""What the name of the band of residuals ends in."""
 WIDE = {"log_brightness": (0.0, 10.0), "light_log_brightness": (0.0, 10.0)} | dict.fromkeys(
     ("e1", "e2", "light_e1", "light_e2"), (0.0, 0.25)
 )
 """Mean and width of what no column tells."""
+WIDE |= dict.fromkeys(("centre_x_arcsec", "centre_y_arcsec"), (0.0, 0.0))
 SEEING_STEP = 0.05
 """Relative: stamps whose seeing agrees to half of this share a PSF."""
 Numbers = NDArray[np.float64]
@@ -113,12 +113,14 @@ def write_fitted(
     fwhm_arcsec: float | None = None,
     njy_per_electron: float = 0.0,
     finer: int = 2,
+    lit_beyond: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """
     Write a data set again with one more band: stamps less their fitted smooth lenses, in units of the noise.
 
-    The fitted values are columns ``fitted_NAME``, the mean square of what is left ``fitted_chi2``.
+    The fitted values are columns ``fitted_NAME``, the mean square of what is left ``fitted_chi2``, whose metadata keep
+    how it was done (`lenspipe.nn.fitted.SmoothFit`).
 
     Parameters
     ----------
@@ -137,6 +139,8 @@ def write_fitted(
         differences in its frame).
     finer : int
         Points per pixel and axis of the model.
+    lit_beyond : bool
+        Whether the PSF brings light from beyond the stamps' edges, as in those that are cut from larger images.
     progress : function, optional
         Called with the numbers of stamps done and in all.
 
@@ -162,11 +166,21 @@ def write_fitted(
     spec = data.images[name]
     if spec.unit != "nJy":
         raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
-    if f"{band}_{LEFT}" in spec.bands or "fitted_chi2" in data.schema.names:
+    if f"{band}_{LEFT}" in spec.bands or CHI2 in data.schema.names:
         raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)
     if not data.n:
         raise DataError("there are no stamps to be fitted", data=data.title)
     both = ImageSpec((*spec.bands, f"{band}_{LEFT}"), spec.size_px, spec.pixel_scale_arcsec, spec.unit)
+    done_by = SmoothFit(
+        band=band,
+        size_px=spec.size_px,
+        pixel_scale_arcsec=spec.pixel_scale_arcsec,
+        priors={name: (float(m), float(w)) for name, m, w in zip(NAMES, priors.mean, priors.width, strict=True)},
+        light=priors.light,
+        finer=finer,
+        fwhm_arcsec=fwhm_arcsec,
+        njy_per_electron=njy_per_electron,
+    )
     fits: dict[float, SersicFit] = {}
     kept: dict[str, list[float]] = {}
     done = 0
@@ -178,7 +192,9 @@ def write_fitted(
             left, values, n_px = torch.zeros_like(one), torch.zeros(len(one), len(NAMES)), torch.ones(len(one))
             for fwhm in np.unique(seeing):
                 if fwhm not in fits:
-                    fits[fwhm] = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, finer=finer)
+                    fits[fwhm] = SersicFit.of(
+                        spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, finer=finer, lit_beyond=lit_beyond
+                    )
                 own = np.flatnonzero(seeing == fwhm)
                 n_px[torch.from_numpy(own)] = fits[fwhm].fine.kept.sum()
                 for start in range(0, len(own), BATCH):
@@ -195,7 +211,9 @@ def write_fitted(
             rows = rows.set_column(rows.schema.get_field_index(name), both.field(name), image_column(shown, both))
             for k, parameter in enumerate(NAMES):
                 rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
-            rows = rows.append_column(_field("chi2"), pa.array(chi2.numpy()))
+            of_fit = _field("chi2")
+            of_fit = of_fit.with_metadata({**of_fit.metadata, KEY: done_by.model_dump_json()})
+            rows = rows.append_column(of_fit, pa.array(chi2.numpy()))
             write_part(rows, scratch, f"part-{part:05d}")
         write_readme(scratch, "stamps")
     return {label: float(np.median(values)) for label, values in sorted(kept.items())}

@@ -22,22 +22,27 @@ from lenspipe.errors import ConfigError
 
 NAMES = (
     *("theta_e_arcsec", "lens_e1", "lens_e2", "gamma1", "gamma2", "x_arcsec", "y_arcsec"),
-    *("log_brightness", "log_radius", "log_n", "e1", "e2"),
+    *("log_brightness", "log_radius", "log_n", "e1", "e2", "centre_x_arcsec", "centre_y_arcsec"),
     *("light_log_brightness", "light_log_radius", "light_log_n", "light_e1", "light_e2"),
 )
 """
-Einstein radius, ellipticity and shear of the lens; place, brightness at the effective radius, effective radius, Sérsic
-index and ellipticity of the source; the same of the lens galaxy, which lies at the centre. Lengths are in arcsec,
-logarithms natural, ellipticities ``(1 - q^2) / (1 + q^2)`` times cosine and sine of twice the angle from +x to +y.
+Einstein radius, ellipticity and shear of the lens; place seen from the lens, brightness at the effective radius,
+effective radius, Sérsic index and ellipticity of the source; place of the lens and of its light, from the middle of the
+stamp; brightness to ellipticity of the lens galaxy. Lengths are in arcsec, logarithms natural, ellipticities
+``(1 - q^2) / (1 + q^2)`` times cosine and sine of twice the angle from +x to +y.
 """
-N_ARC = 12
-"""So many of them move the arcs; the others are the lens galaxy's."""
+N_ARC = 14
+"""So many of them move the arcs; the others are the lens galaxy's, as is `CENTRE`."""
+CENTRE = slice(N_ARC - 2, N_ARC)
+"""Those of the place, which mass and light share: mass that may lie elsewhere takes up what substructure does."""
 COARSE, N_START = 2, 3
 """Pixels a side that are averaged for the trials, and trials that are fitted."""
 COARSE_STEPS, STEPS, KEPT = 8, 6, 3
 """Damped Gauss-Newton steps on coarse and on whole pixels; on these, slopes are kept for so many steps."""
 COARSE_ERROR = 0.03
 """Relative error of the coarse images."""
+REACH = 1.2
+"""Of the PSF, over its FWHM: a thousandth of a line's light comes from further away."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +86,8 @@ class Pixels:
         Radius of what is left out around the cusp of a lens galaxy, which coarse points sample badly.
     shift_px : float
         Of the middle of the pixels from the centre of the lens, in pixels.
+    beyond_px : int
+        Pixels beyond each edge whose light the PSF brings in; 0: all is dark there.
     """
 
     def __init__(
@@ -92,36 +99,39 @@ class Pixels:
         finer: int,
         mask_arcsec: float,
         shift_px: float = 0.0,
+        beyond_px: int = 0,
     ) -> None:
-        n, step = size_px * finer, pixel_scale_arcsec / finer
+        n, step = (size_px + 2 * beyond_px) * finer, pixel_scale_arcsec / finer
+        inside = slice(beyond_px * finer, (beyond_px + size_px) * finer)
         axis = (torch.arange(n) - (n - 1) / 2) * step + shift_px * pixel_scale_arcsec
         self.x, self.y = axis.expand(n, n), axis[:, None].expand(n, n)
         sigma = fwhm_arcsec / math.sqrt(8 * math.log(2)) / step
         blur = torch.exp(-0.5 * ((torch.arange(n)[:, None] - torch.arange(n)) / sigma) ** 2)
-        self.blur = (blur / blur[n // 2].sum()).reshape(size_px, finer, n).mean(1)
-        centres = torch.hypot(self.x, self.y).reshape(size_px, finer, size_px, finer).mean((1, 3))
+        self.blur = (blur / blur[n // 2].sum())[inside].reshape(size_px, finer, n).mean(1)
+        centres = torch.hypot(self.x, self.y)[inside, inside].reshape(size_px, finer, size_px, finer).mean((1, 3))
         self.kept = (centres > mask_arcsec).float()
 
     def arcs(self, values: Tensor) -> Tensor:
         """Images ``(y, x)`` of the source, of the first `N_ARC` values."""
         theta, e1, e2, g1, g2, x, y = values[:7]
+        px, py = self.x - values[12], self.y - values[13]
         # Kormann, Schneider & Bartelmann 1994, A&A 284, 285, with theta_E on the intermediate axis
         e = torch.sqrt(e1 * e1 + e2 * e2).clamp(max=0.95)
         q = torch.sqrt((1 - e) / (1 + e))
         angle = 0.5 * torch.atan2(e2, e1)
         c, s = torch.cos(angle), torch.sin(angle)
-        along, across = c * self.x + s * self.y, c * self.y - s * self.x
+        along, across = c * px + s * py, c * py - s * px
         flat = torch.sqrt(1 - q * q).clamp(min=1e-3)
         size = torch.sqrt(q * q * along**2 + across**2 + 1e-8)
         bend = theta * torch.sqrt(q) / flat
         u, v = bend * torch.atan(flat * along / size), bend * torch.atanh(flat * across / size)
-        bx = self.x - (c * u - s * v) - g1 * self.x - g2 * self.y - x
-        by = self.y - (s * u + c * v) + g1 * self.y - g2 * self.x - y
-        return self._seen(values[7:], bx, by)
+        bx = px - (c * u - s * v) - g1 * px - g2 * py - x
+        by = py - (s * u + c * v) + g1 * py - g2 * px - y
+        return self._seen(values[7:12], bx, by)
 
     def light(self, values: Tensor) -> Tensor:
-        """The lens galaxy ``(y, x)``, of the other values."""
-        return self._seen(values, self.x, self.y)
+        """The lens galaxy ``(y, x)``, of the other values and those of `CENTRE`."""
+        return self._seen(values[:5], self.x - values[5], self.y - values[6])
 
     def _seen(self, shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
         brightness, radius, log_n, e1, e2 = shape
@@ -145,12 +155,20 @@ class SersicFit:
 
     @classmethod
     def of(
-        cls, size_px: int, pixel_scale_arcsec: float, fwhm_arcsec: float, priors: Priors, *, finer: int = 2
+        cls,
+        size_px: int,
+        pixel_scale_arcsec: float,
+        fwhm_arcsec: float,
+        priors: Priors,
+        *,
+        finer: int = 2,
+        lit_beyond: bool = False,
     ) -> SersicFit:
         """
         A fit; a side that is odd gets a row and a column that count for nothing on coarse pixels.
 
-        Around a lens galaxy that shines 1.25 times the FWHM are left out.
+        Around a lens galaxy that shines 1.25 times the FWHM are left out. With ``lit_beyond`` the PSF brings light from
+        outside the stamps, as in those that are cut from a larger image; simulated ones are dark there.
 
         Raises
         ------
@@ -158,10 +176,21 @@ class SersicFit:
             What is not left out is less than there are parameters.
         """
         mask = 1.25 * fwhm_arcsec if priors.light else -1.0
-        fine = Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=finer, mask_arcsec=mask)
         odd = size_px % COARSE
         n, scale = (size_px + odd) // COARSE, COARSE * pixel_scale_arcsec
-        coarse = Pixels(n, scale, fwhm_arcsec, finer=max(1, finer // 2), mask_arcsec=mask, shift_px=odd / 2 / COARSE)
+        beyond, of_coarse = (
+            math.ceil(REACH * fwhm_arcsec / one) if lit_beyond else 0 for one in (pixel_scale_arcsec, scale)
+        )
+        fine = Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=finer, mask_arcsec=mask, beyond_px=beyond)
+        coarse = Pixels(
+            n,
+            scale,
+            fwhm_arcsec,
+            finer=max(1, finer // 2),
+            mask_arcsec=mask,
+            shift_px=odd / 2 / COARSE,
+            beyond_px=of_coarse,
+        )
         if odd:
             coarse.kept[-1] = coarse.kept[:, -1] = 0
         if coarse.kept.sum() < len(NAMES):
@@ -204,7 +233,7 @@ class SersicFit:
     def image(self, pixels: Pixels, values: Tensor) -> Tensor:
         """Model images ``(n, y, x)`` of values ``(n, parameter)``."""
         arcs = vmap(pixels.arcs)(values[:, :N_ARC])
-        return arcs + vmap(pixels.light)(values[:, N_ARC:]) if self.priors.light else arcs
+        return arcs + vmap(pixels.light)(_of_light(values)) if self.priors.light else arcs
 
     def _begun(self, pooled: Tensor, weight: Tensor) -> Tensor:
         """The `N_START` best of trial places of the source and shears, brightness solved for."""
@@ -226,7 +255,7 @@ class SersicFit:
         tried[:, sizes] = 0.0
         shown = [vmap(self.coarse.arcs)(tried[:, :N_ARC])]
         if self.priors.light:
-            shown.append(vmap(self.coarse.light)(tried[:, N_ARC:]))
+            shown.append(vmap(self.coarse.light)(_of_light(tried)))
         parts = torch.stack(shown, 1).flatten(2)
         w2, data = weight.flatten(1) ** 2, pooled.flatten(1)
         inner = torch.einsum("sap,np,sbp->nsab", parts, w2, parts)
@@ -271,15 +300,24 @@ class SersicFit:
     def _slopes(self, pixels: Pixels, values: Tensor) -> Tensor:
         """Change of the image per free parameter ``(n, parameter, y, x)``, by differences."""
 
-        def of(see: Callable[[Tensor], Tensor], own: slice) -> Tensor:
-            here, free = values[:, own], self.priors.free(own)
-            step = 0.01 * self.priors.width[own][free].clamp(0.05, 0.3)
+        def of(see: Callable[[Tensor], Tensor], here: Tensor, width: Tensor) -> Tensor:
+            free = torch.nonzero(width > 0)[:, 0]
+            step = 0.01 * width[free].clamp(0.05, 0.3)
             moved = here[:, None] + torch.zeros(len(free), here.shape[1]).scatter(1, free[:, None], step[:, None])
             at = vmap(see)(here)
             there = vmap(see)(moved.flatten(0, 1)).view(len(here), len(free), *at.shape[1:])
             return (there - at[:, None]) / step[:, None, None]
 
-        parts = [of(pixels.arcs, slice(0, N_ARC))]
-        if self.priors.light:
-            parts.append(of(pixels.light, slice(N_ARC, len(NAMES))))
-        return torch.cat(parts, 1)
+        width = self.priors.width
+        slopes = of(pixels.arcs, values[:, :N_ARC], width[:N_ARC])
+        if not self.priors.light:
+            return slopes
+        own, n_centre = of(pixels.light, _of_light(values), _of_light(width)), int((width[CENTRE] > 0).sum())
+        both = slopes.shape[1] - n_centre, own.shape[1] - n_centre
+        slopes[:, both[0] :] += own[:, both[1] :]
+        return torch.cat([slopes, own[:, : both[1]]], 1)
+
+
+def _of_light(values: Tensor) -> Tensor:
+    """Values of the lens galaxy ``(..., parameter)``, its place last."""
+    return torch.cat([values[..., N_ARC:], values[..., CENTRE]], -1)

@@ -13,11 +13,12 @@ from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.simulation_util import data_configure_simple
 
 from lenspipe.errors import ConfigError
-from lenspipe.nn.sersic_lens import N_ARC, NAMES, Pixels, Priors, SersicFit
+from lenspipe.nn.sersic_lens import CENTRE, N_ARC, NAMES, Pixels, Priors, SersicFit
 
 SIDE, SCALE, FWHM = 44, 0.1, 0.2355
-MEAN = [1.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(0.5), np.log(1.5), 0.0, 0.0, 0.0, np.log(0.5), np.log(2.5), 0, 0]
-WIDTH = [0.1, 0.1, 0.1, 0.05, 0.05, 0.4, 0.4, 9.0, 0.1, 0.1, 0.2, 0.2, 9.0, 0.1, 0.1, 0.2, 0.2]
+MEAN = [1.2, 0, 0, 0, 0, 0, 0, 0, np.log(0.5), np.log(1.5), 0, 0, 0, 0, 0, np.log(0.5), np.log(2.5), 0, 0]
+WIDTH = [0.1, 0.1, 0.1, 0.05, 0.05, 0.4, 0.4, 9.0, 0.1, 0.1, 0.2, 0.2, 0, 0, 9.0, 0.1, 0.1, 0.2, 0.2]
+BRIGHT = [NAMES.index("log_brightness"), NAMES.index("light_log_brightness")]
 
 
 def ratio_of(e):
@@ -45,7 +46,9 @@ def lenstronomys(values, side=SIDE, light=True):
         }
 
     e = v["lens_e1"], v["lens_e2"]
+    at = v["centre_x_arcsec"], v["centre_y_arcsec"]
     lens = {"theta_E": v["theta_e_arcsec"], "e1": e[0] * ratio_of(e), "e2": e[1] * ratio_of(e)}
+    lens |= {"center_x": at[0], "center_y": at[1]}
     model = ImageModel(
         ImageData(**data_configure_simple(side, SCALE, exposure_time=1, background_rms=1)),
         PSF("GAUSSIAN", fwhm=FWHM, pixel_size=SCALE, truncation=5),
@@ -55,16 +58,16 @@ def lenstronomys(values, side=SIDE, light=True):
         kwargs_numerics={"supersampling_factor": 4, "supersampling_convolution": True},
     )
     return model.image(
-        [lens, {"gamma1": v["gamma1"], "gamma2": v["gamma2"]}],
-        [sersic("", v["x_arcsec"], v["y_arcsec"])],
-        [sersic("light_", 0.0, 0.0)] if light else [],
+        [lens, {"gamma1": v["gamma1"], "gamma2": v["gamma2"], "ra_0": at[0], "dec_0": at[1]}],
+        [sersic("", at[0] + v["x_arcsec"], at[1] + v["y_arcsec"])],
+        [sersic("light_", *at)] if light else [],
     )
 
 
 def drawn(rng, n):
     """Values of lenses whose images lie within the stamps."""
     values = np.array(MEAN) + np.array(WIDTH) * rng.uniform(-1, 1, (n, len(NAMES)))
-    values[:, 7], values[:, 12] = rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, n)
+    values[:, BRIGHT] = rng.uniform(0.5, 1.5, (n, 2))
     return values
 
 
@@ -74,7 +77,10 @@ def test_an_image_is_lenstronomys(rng):
     kept[[*range(4), *range(-4, 0)]] = kept[:, [*range(4), *range(-4, 0)]] = False  # the PSF brings light from outside
     for values in drawn(rng, 3):
         one = torch.tensor(values, dtype=torch.float32)
-        ours, theirs = (pixels.arcs(one[:N_ARC]) + pixels.light(one[N_ARC:])).numpy(), lenstronomys(values)
+        ours, theirs = (
+            (pixels.arcs(one[:N_ARC]) + pixels.light(torch.cat([one[N_ARC:], one[CENTRE]]))).numpy(),
+            lenstronomys(values),
+        )
         assert np.abs(ours - theirs)[kept].max() < 0.006 * ours[kept].max()
 
 
@@ -97,6 +103,26 @@ def test_a_fit_finds_what_lenstronomy_drew_and_leaves_noise(rng, side, light):
     assert bool(left[:, fit.fine.kept == 0].any()) is False
 
 
+def test_a_lens_off_the_centre_of_its_stamp_is_found_where_that_has_a_width(rng):
+    """As in a scan, where a source lies anywhere in the pixel that its stamp is cut around."""
+    planted = drawn(rng, 6)
+    planted[:, CENTRE] = rng.uniform(-0.08, 0.08, (6, 2))
+    clean = np.stack([lenstronomys(values) for values in planted])
+    stamps = torch.tensor(clean + rng.normal(0, 0.02, clean.shape), dtype=torch.float32)
+    square, off = {}, None
+    for width in (0.0, 0.1):
+        widths = torch.tensor(WIDTH, dtype=torch.float32)
+        widths[CENTRE] = width
+        fit = SersicFit.of(SIDE, SCALE, FWHM, Priors(torch.tensor(MEAN, dtype=torch.float32), widths), finer=4)
+        fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
+        values, left = fit(stamps, torch.full_like(stamps, 0.02))
+        square[width] = left.square().sum((1, 2)).numpy() / float(fit.fine.kept.sum())
+        off = np.abs(values.numpy() - planted)
+    assert np.median(square[0.1]) < 1.3
+    assert np.median(square[0.0]) > 3
+    assert np.median(off[:, CENTRE]) < 0.005
+
+
 def test_what_is_not_smooth_is_left(rng):
     planted = drawn(rng, 4)
     clean = np.stack([lenstronomys(values) for values in planted])
@@ -114,7 +140,7 @@ def test_what_has_no_width_stays_where_it_is(rng):
     stamps = torch.tensor(np.stack([lenstronomys(values) for values in drawn(rng, 2)]), dtype=torch.float32)
     values, _ = SersicFit.of(SIDE, SCALE, FWHM, priors)(stamps, torch.full_like(stamps, 0.02))
     assert (values[:, 0] == np.float32(1.2)).all()
-    assert (values[:, 12] == 1.0).all()
+    assert (values[:, BRIGHT[1]] == 1.0).all()
     with pytest.raises(ConfigError, match="a finite width from 0 on"):
         Priors(priors.mean, -priors.width)
 

@@ -76,6 +76,7 @@ def priors(table: PublishedTable) -> Priors:
         radius * np.sin(turn),
         *(np.log(drawn(v)) for v in (table.source_brightness_njy, table.source_radius_arcsec, table.source_n)),
         *shape(table.source_axis_ratio, table.source_angle_rad),
+        *(np.zeros(n), np.zeros(n)),
         *(np.log(drawn(v)) for v in (table.lens_brightness_njy, table.lens_radius_arcsec, table.lens_n)),
         *shape(table.lens_axis_ratio, table.lens_angle_rad),
     ]
