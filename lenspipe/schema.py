@@ -69,7 +69,7 @@ def substructure_fields() -> list[pa.Field]:
         field(
             "substructure_reason",
             pa.string(),
-            "Why it abstained: psf, masked, snr, radius or confidence; else empty",
+            "Why it abstained: psf, masked, fit, snr, radius or confidence; else empty",
             ucd="meta.code.qual",
         ),
     ]
@@ -81,6 +81,21 @@ def substructure_fields() -> list[pa.Field]:
         error = f"Standard deviation that the network states for {name}"
         fields.append(field(error_column(name), pa.float32(), error, unit=unit, ucd=f"stat.error;{ucd}"))
     return fields
+
+
+def fitted_fields(noise: str) -> list[pa.Field]:
+    """What smooth lenses that are fitted for a network of substructure say of a candidate; ``noise`` in words."""
+    left = f"Mean square that the fitted smooth lens leaves in units of the noise, {noise}; null where none was fitted"
+    return [
+        field(
+            "fitted_theta_e_arcsec",
+            pa.float32(),
+            "Einstein radius of the fitted smooth lens, whatever substructure there is; null where none was fitted",
+            unit="arcsec",
+            ucd="phys.angSize",
+        ),
+        field("fitted_chi2", pa.float32(), left, ucd="stat.fit.chi2"),
+    ]
 
 
 EMBEDDING = "embedding"

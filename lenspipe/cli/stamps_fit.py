@@ -15,6 +15,7 @@ from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from lenspipe.infer.fitted_run import Runner
+    from lenspipe.nn.fitted import SmoothFit
     from lenspipe.runner import RunnerName, Start, Workers
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -26,7 +27,10 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--band", default=None, help="Band that is fitted.  [default: the first]")
 @click.option("--image", default=None, help="Image column.  [default: the first]")
 @click.option(
-    "--like", type=FOLDER, help="Simulated stamps whose true parameters say what to expect.  [default: FOLDER itself]"
+    "--like",
+    type=FOLDER,
+    help="Simulated stamps whose true parameters say what to expect, or a model, for fits like those of its training.  "
+    "[default: FOLDER itself]",
 )
 @click.option(
     "--prior",
@@ -42,20 +46,25 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.FloatRange(min=0),
     default=None,
     help="For the noise of photons; 0: that of the sky alone.  [default: what the stamps say in "
-    "njy_per_electron_BAND, as simulated ones do; else 0]",
+    "njy_per_electron_BAND, as simulated ones do; else 0, or the model's]",
 )
-@click.option("--finer", type=click.IntRange(1, 8), default=2, show_default=True, help="Model points per pixel.")
+@click.option("--finer", type=click.IntRange(1, 8), help="Model points per pixel.  [default: 2, or the model's]")
 @click.option(
     "--clumps",
     type=click.IntRange(0, 8),
-    default=0,
-    show_default=True,
-    help="Clumps that a source may have; each is kept where it makes the fit better by much.",
+    help="Clumps that a source may have; each is kept where it makes the fit better by much.  [default: 0, or the "
+    "model's]",
 )
 @click.option(
     "--point-masses",
     is_flag=True,
     help="One more band, BAND_point_mass: how significant a point mass would be at each place, in sigma.",
+)
+@click.option(
+    "--cut-out",
+    is_flag=True,
+    help="The stamps were cut from larger images: lenses lie anywhere in the middle pixel, and the PSF brings light "
+    "from beyond the edges.",
 )
 @runner_option()
 @workers_option("CPUs to use")
@@ -70,9 +79,10 @@ def command(
     lens_light: bool | None,
     fwhm_arcsec: float | None,
     njy_per_electron: float | None,
-    finer: int,
-    clumps: int,
+    finer: int | None,
+    clumps: int | None,
     point_masses: bool,
+    cut_out: bool,
     runner: RunnerName,
     workers: int | Workers | None,
     resume: bool,
@@ -81,6 +91,7 @@ def command(
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.distributed.choice import started
     from lenspipe.distributed.session import on_ray
+    from lenspipe.infer.fitted import anywhere_in_a_pixel, priors_of_fit
     from lenspipe.infer.fitted_run import fit_local, write_fitted
     from lenspipe.infer.fitted_set import priors_of
     from lenspipe.stamps.format import StampSet
@@ -89,9 +100,21 @@ def command(
     if twice := sorted({name for name, _ in given if [other for other, _ in given].count(name) > 1}):
         raise ConfigError("--prior is given more than once for one parameter", twice=",".join(twice))
     data = StampSet.open(folder)
-    name = image or next(iter(data.images))
-    chosen = band or (data.images[name].bands[0] if name in data.images else "")
-    told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
+    name, model = image or next(iter(data.images)), _fit_of(like)
+    chosen = band or (model.band if model else data.images[name].bands[0] if name in data.images else "")
+    if model is None:
+        told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
+    else:
+        if given or lens_light is not None or finer is not None or clumps is not None or point_masses:
+            raise ConfigError(
+                "a model says how to fit: leave --prior, --lens-light, --finer, --clumps and --point-masses out",
+                like=str(like),
+            )
+        told, finer, clumps, point_masses = priors_of_fit(model), model.finer, model.clumps, model.point_masses
+        if f"njy_per_electron_{chosen}" not in data.schema.names and njy_per_electron is None:
+            njy_per_electron = model.njy_per_electron
+    if cut_out and name in data.images:
+        told = anywhere_in_a_pixel(told, data.images[name].pixel_scale_arcsec)
     with ShownProgress("stamp") as progress:
         load = partial(on_ray, _on_ray, n_worker=workers)
         fit: Start[Runner] = started(runner, fit_local, load, workers=workers, say=progress.say)
@@ -103,9 +126,10 @@ def command(
             image=name,
             fwhm_arcsec=fwhm_arcsec,
             njy_per_electron=njy_per_electron,
-            finer=finer,
-            clumps=clumps,
+            finer=finer or 2,
+            clumps=clumps or 0,
             point_masses=point_masses,
+            lit_beyond=cut_out,
             runner=fit,
             resume=resume,
             progress=progress,
@@ -121,6 +145,18 @@ def _on_ray(n_worker: int) -> Runner:
     from lenspipe.distributed.fit import fit_ray
 
     return partial(fit_ray, n_worker=n_worker)
+
+
+def _fit_of(like: Path | None) -> SmoothFit | None:
+    """How the stamps of a model were fitted; None where the folder is none of a model."""
+    from lenspipe.nn.card import CARD_FILE, read_card
+
+    if like is None or not (like / CARD_FILE).is_file():
+        return None
+    fit = read_card(like).fitted
+    if fit is None:
+        raise ConfigError("the model was shown no fitted stamps, and does not say how to fit any", like=str(like))
+    return fit
 
 
 def _prior(text: str) -> tuple[str, tuple[float, float]]:

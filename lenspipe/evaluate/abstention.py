@@ -16,6 +16,8 @@ from lenspipe.evaluate.stream import Member, Pixels, count_rows, iter_stamps, nu
 from lenspipe.infer.abstain import REASONS, light_facts, reasons_to_abstain
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.prepare import field_px
+from lenspipe.nn.card import ModelCard
+from lenspipe.nn.fitted import CHI2
 from lenspipe.nn.outputs import Abstention, Classify
 from lenspipe.stamps.format import StampSet
 from lenspipe.stats.intervals import fraction
@@ -38,6 +40,8 @@ class Facts:
     confidence: Array
     right: NDArray[np.bool_]
     psf_fwhm_arcsec: dict[str, Array]
+    unfitted: NDArray[np.bool_]
+    """Which have no smooth lens fitted like those of the training; none where the model is shown no fits."""
 
     def reasons(self, rule: Abstention) -> NDArray[np.object_]:
         """Why each stamp is left without a class; empty where it is not."""
@@ -48,7 +52,14 @@ class Facts:
             covered=self.covered,
             confidence=self.confidence,
             psf_fwhm_arcsec=self.psf_fwhm_arcsec,
+            unfitted=self.unfitted,
         )
+
+
+def columns_of(stamps: StampSet, card: ModelCard) -> list[str]:
+    """Columns that `facts_of` looks at, as far as a data set has them."""
+    fitted = [CHI2] if card.fitted is not None and CHI2 in stamps.schema.names else []
+    return [*psf_columns(stamps, card.data_bands).values(), *fitted]
 
 
 def psf_columns(stamps: StampSet, bands: tuple[str, ...]) -> dict[str, str]:
@@ -66,11 +77,14 @@ def facts_of(
 ) -> Facts:
     """Facts of a batch of stamps, as a scan would know them."""
     spec, card = stamps.images[member.image], member.card
-    rows = [spec.bands.index(band) for band in card.bands]
+    rows = [spec.bands.index(band) for band in card.data_bands]
     field = field_px(card, spec.pixel_scale_arcsec)
     light = light_facts(pixels[:, rows], field_px=field, pixel_scale_arcsec=spec.pixel_scale_arcsec)
-    psf = {band: numbers(table, name) for band, name in psf_columns(stamps, card.bands).items()}
-    return Facts(*light, probability.max(axis=1), right, psf)
+    psf = {band: numbers(table, name) for band, name in psf_columns(stamps, card.data_bands).items()}
+    unfitted = np.zeros(len(right), bool)
+    if card.fitted is not None and CHI2 in table.column_names:
+        unfitted = card.fitted.failed(numbers(table, CHI2))
+    return Facts(*light, probability.max(axis=1), right, psf, unfitted)
 
 
 def collect(
@@ -91,7 +105,7 @@ def collect(
     card, classes = member.card, member.outputs.classes
     done, total = 0, count_rows(stamps, split)
     found: list[Facts] = []
-    columns = [*card.features, *psf_columns(stamps, card.bands).values()]
+    columns = [*card.features, *columns_of(stamps, card)]
     for table, pixels in iter_stamps(stamps, [member.image], columns, split=split):
         labels = words(table, "label")
         demand_known(labels, classes)
@@ -119,6 +133,7 @@ def joined(parts: Sequence[Facts]) -> Facts:
         np.concatenate([facts.confidence for facts in parts]),
         np.concatenate([facts.right for facts in parts]),
         {band: np.concatenate([f.psf_fwhm_arcsec[band] for f in parts]) for band in parts[0].psf_fwhm_arcsec},
+        np.concatenate([facts.unfitted for facts in parts]),
     )
 
 

@@ -12,7 +12,7 @@ from lenspipe.robust import robust_sigma
 
 LEAST_COVERED = 0.9
 """Part of a stamp that must hold data, and be free of masks, for its class to be asked at all."""
-REASONS = ("psf", "masked", "snr", "radius", "confidence")
+REASONS = ("psf", "masked", "fit", "snr", "radius", "confidence")
 """Why a classifier abstains; the first that holds is given."""
 
 
@@ -89,6 +89,7 @@ def reasons_to_abstain(
     covered: NDArray[np.float64],
     confidence: NDArray[np.float64],
     psf_fwhm_arcsec: Mapping[str, float | NDArray[np.float64]],
+    unfitted: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.object_]:
     """
     Why each stamp ``(n,)`` is left without a class, one of `REASONS`; an empty word where it is not.
@@ -102,6 +103,8 @@ def reasons_to_abstain(
         Highest class probability.
     psf_fwhm_arcsec : mapping
         FWHM of the PSF by band, one value or one a stamp; a band that is missing does not pass.
+    unfitted : array (n,), optional
+        Which stamps have no fit like those of the training (`lenspipe.nn.fitted.SmoothFit.failed`).
     """
     n = len(snr)
     holds = np.zeros((len(REASONS), n), bool)
@@ -109,8 +112,9 @@ def reasons_to_abstain(
         fwhm = np.broadcast_to(np.asarray(psf_fwhm_arcsec.get(band, np.nan), np.float64), n)
         holds[0] |= ~(fwhm <= widest)
     holds[1] = ~(covered >= LEAST_COVERED)
-    holds[2] = ~(snr >= rule.least_snr)
-    holds[3] = ~(radius_arcsec >= rule.least_radius_arcsec)
-    holds[4] = True if rule.least_confidence is None else ~(confidence >= rule.least_confidence)
+    holds[2] = False if unfitted is None else unfitted
+    holds[3] = ~(snr >= rule.least_snr)
+    holds[4] = ~(radius_arcsec >= rule.least_radius_arcsec)
+    holds[5] = True if rule.least_confidence is None else ~(confidence >= rule.least_confidence)
     first = np.where(holds.any(axis=0), holds.argmax(axis=0), len(REASONS))
     return np.array([*REASONS, ""], object)[first]

@@ -16,7 +16,8 @@ import numpy as np
 
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.infer.fitted_set import LEFT, FitTask
+from lenspipe.infer.fitted_set import FitTask
+from lenspipe.nn.fitted import CHI2, LEFT, MASSES
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
@@ -94,6 +95,7 @@ def write_fitted(
     finer: int = 2,
     clumps: int = 0,
     point_masses: bool = False,
+    lit_beyond: bool = False,
     runner: Start[Runner] = PLAIN,
     resume: bool = False,
     progress: Progress = SILENT,
@@ -124,6 +126,8 @@ def write_fitted(
         Clumps that a source may have; each is kept where it makes the fit better by much.
     point_masses : bool
         Write one more band, how significant a point mass would be at each place (`lenspipe.nn.point_mass`).
+    lit_beyond : bool
+        Whether the PSF brings light from beyond the stamps' edges, as in those that are cut from larger images.
     runner : Start, optional
         What fits the units; the plain loop by default.
     resume : bool
@@ -147,7 +151,9 @@ def write_fitted(
     _demand_fittable(data, name, band, fwhm_arcsec, njy_per_electron)
     photons = photons_of(data, band, njy_per_electron)
     mean, width = (tuple(float(v) for v in values) for values in (priors.mean, priors.width))
-    task = FitTask(name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps, point_masses)
+    task = FitTask(
+        name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps, point_masses, lit_beyond
+    )
     units = plan_units(data)
     request = {
         "command": "stamps fit",
@@ -162,6 +168,7 @@ def write_fitted(
         "finer": finer,
         "clumps": clumps,
         "point_masses": point_masses,
+        "lit_beyond": lit_beyond,
     }
     waiting = out / WAITING
     with open_run(
@@ -265,7 +272,7 @@ def _demand_fittable(
     spec = data.images[name]
     if spec.unit != "nJy":
         raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
-    if f"{band}_{LEFT}" in spec.bands or "fitted_chi2" in data.schema.names:
+    if {f"{band}_{LEFT}", f"{band}_{MASSES}"} & set(spec.bands) or CHI2 in data.schema.names:
         raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)
     if not data.n:
         raise DataError("there are no stamps to be fitted", data=data.title)

@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.nn.fitted import KEY, SmoothFit
 from lenspipe.nn.point_mass import point_mass_map
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
 from lenspipe.robust import robust_sigma
-from lenspipe.stamps.format import StampSet, image_array, image_column
+from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column
 from lenspipe.stamps.spec import image_specs
 
 BATCH = 64
 """Stamps that are fitted together."""
-LEFT, MASSES = "left", "point_mass"
-"""What the names of the bands of residuals and of point masses end in."""
 WIDE = {"log_brightness": (0.0, 10.0), "light_log_brightness": (0.0, 10.0)} | dict.fromkeys(
     ("e1", "e2", "light_e1", "light_e2"), (0.0, 0.25)
 )
 """Mean and width of what no column tells."""
-WIDE |= dict.fromkeys(("lens_x_arcsec", "lens_y_arcsec", "light_x_arcsec", "light_y_arcsec"), (0.0, 0.0))
+WIDE |= dict.fromkeys(("centre_x_arcsec", "centre_y_arcsec"), (0.0, 0.0))
 SEEING_STEP = 0.05
 """Relative: stamps whose seeing agrees to half of this share a PSF."""
 Numbers = NDArray[np.float64]
@@ -130,6 +129,8 @@ class FitTask:
     """Clumps that a source may have."""
     point_masses: bool = False
     """Whether there is a band of how significant a point mass would be at each place."""
+    lit_beyond: bool = False
+    """Whether the PSF brings light from beyond the stamps' edges, as in those that are cut from larger images."""
 
     @property
     def priors(self) -> Priors:
@@ -140,7 +141,8 @@ class FitTask:
         """
         Stamps with one more band, the stamp less its fitted smooth lens in units of the noise, and fitted values.
 
-        These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left, ``fitted_n_clump`` the
+        These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left, whose metadata keep
+        how it was done (`lenspipe.nn.fitted.SmoothFit`), ``fitted_n_clump`` the
         number of clumps where some may be. One more band has the map of point masses where it is asked for, and
         ``fitted_point_mass_snr`` its highest value.
 
@@ -161,7 +163,7 @@ class FitTask:
         gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
         left, masses, n_px = torch.zeros_like(one), torch.zeros_like(one), torch.ones(len(one))
         values = torch.zeros(len(one), len(NAMES) + self.clumps * len(CLUMP))
-        options: dict[str, Any] = {"finer": self.finer, "clumps": self.clumps}
+        options: dict[str, Any] = {"finer": self.finer, "clumps": self.clumps, "lit_beyond": self.lit_beyond}
         for fwhm in np.unique(seeing):
             fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, **options)
             own = np.flatnonzero(seeing == fwhm)
@@ -177,9 +179,10 @@ class FitTask:
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
         _refuse(rows, ~finite.numpy(), "the fit is not finite")
-        made = {LEFT: left} | ({MASSES: masses} if self.point_masses else {})
-        both = replace(spec, bands=(*spec.bands, *(f"{self.band}_{name}" for name in made)))
-        shown = np.concatenate([stamps, *(one.numpy()[:, None] for one in made.values())], axis=1)
+        done_by = self._done_by(spec)
+        both = replace(spec, bands=(*spec.bands, *done_by.made))
+        made = (left, masses)[: len(done_by.made)]
+        shown = np.concatenate([stamps, *(one.numpy()[:, None] for one in made)], axis=1)
         place = rows.schema.get_field_index(self.image)
         rows = rows.set_column(place, both.field(self.image), image_column(shown, both))
         for k, parameter in enumerate(NAMES):
@@ -189,7 +192,23 @@ class FitTask:
         if self.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
-        return rows.append_column(_field("chi2"), pa.array(chi2.numpy()))
+        of_fit = _field("chi2")
+        of_fit = of_fit.with_metadata({**of_fit.metadata, KEY: done_by.model_dump_json()})
+        return rows.append_column(of_fit, pa.array(chi2.numpy()))
+
+    def _done_by(self, spec: ImageSpec) -> SmoothFit:
+        return SmoothFit(
+            band=self.band,
+            size_px=spec.size_px,
+            pixel_scale_arcsec=spec.pixel_scale_arcsec,
+            priors=dict(zip(NAMES, zip(self.mean, self.width, strict=True), strict=True)),
+            light=self.light,
+            finer=self.finer,
+            clumps=self.clumps,
+            point_masses=self.point_masses,
+            fwhm_arcsec=self.fwhm_arcsec,
+            njy_per_electron=self.njy_per_electron,
+        )
 
 
 def _field(name: str) -> pa.Field:

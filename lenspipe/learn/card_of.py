@@ -13,6 +13,7 @@ from lenspipe.learn.objectives.contract import Objective
 from lenspipe.learn.settings import AugmentSettings, InputSettings, TrainSettings
 from lenspipe.learn.truth import TURNING, Truth
 from lenspipe.nn.card import ModelCard, Stretch
+from lenspipe.nn.fitted import SmoothFit
 from lenspipe.nn.preprocess import network_input, surface_brightness
 from lenspipe.nn.smooth_lens import with_residual
 from lenspipe.robust import robust_sigma
@@ -110,6 +111,7 @@ def make_card(
     settings: TrainSettings,
     noise: list[float],
     training: dict[str, Any],
+    fitted: SmoothFit | None = None,
 ) -> ModelCard:
     """
     Card of the model before it is trained.
@@ -140,6 +142,7 @@ def make_card(
             features=shown.features,
             feature_means=truth.feature_means,
             feature_spreads=truth.feature_spreads,
+            fitted=fitted,
             training=training,
         )
     except ValidationError as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.learn.adapt.target import refuse_same
 from lenspipe.learn.card_of import N_NOISE, augmentation, choose_image, make_card, noise_levels, with_channel_scales
+from lenspipe.learn.fitted import learnt_fit
 from lenspipe.learn.objectives import objective_of
 from lenspipe.learn.objectives.contract import Objective
 from lenspipe.learn.settings import AugmentSettings, TrainSettings
@@ -163,7 +164,9 @@ def make_job(
             training["pretrained_sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
     if isinstance(data, JoinedStamps):
         training["data_sets"] = _data_sets(data, truth)
-    card = make_card(settings.name or Path(out).name, model, objective, spec, truth, settings, noise, training)
+    fitted = learnt_fit(data, names, truth.train)
+    name = settings.name or Path(out).name
+    card = make_card(name, model, objective, spec, truth, settings, noise, training, fitted)
     if settings.input.channel_scales == "measured":
         card = with_channel_scales(card, stamps, spec.pixel_scale_arcsec)
     return TrainJob(

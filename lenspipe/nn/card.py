@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from lenspipe.errors import ConfigError, ModelError, did_you_mean
+from lenspipe.nn.fitted import SmoothFit
 from lenspipe.nn.outputs import Find, Outputs, nested
 from lenspipe.rundir import write_json
 from lenspipe.store.copies import local_folder
@@ -93,7 +94,7 @@ class TrainingSet(Table):
     """SHA-256 of the file."""
 
 
-ADDED = ("training_set", "neighbours")
+ADDED = ("training_set", "neighbours", "fitted")
 """Fields that came later."""
 
 
@@ -140,6 +141,8 @@ class ModelCard(Table):
     """What was measured, on what, with N and intervals."""
     training_set: TrainingSet | None = None
     """What is kept of the training set, by which a scan says how unlike it a stamp is; null where nothing is."""
+    fitted: SmoothFit | None = None
+    """The fit that made one of `bands`, as `lenspipe stamps fit` did, and a scan does; null where all are data."""
     licence: str = "BSD-3-Clause"
     """Licence of the weights."""
     weights_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
@@ -151,6 +154,13 @@ class ModelCard(Table):
     def task(self) -> str:
         """Name of the task, for people; code asks for the class of `outputs`."""
         return self.outputs.task
+
+    @property
+    def data_bands(self) -> tuple[str, ...]:
+        """`bands` as data have them: without the one that a fit makes, and with the one that is fitted."""
+        if self.fitted is None:
+            return self.bands
+        return tuple(dict.fromkeys((*(b for b in self.bands if b not in self.fitted.made), self.fitted.band)))
 
     @property
     def n_channel(self) -> int:
@@ -186,6 +196,8 @@ class ModelCard(Table):
         sizes = {"stamp_px": self.stamp_px, "bands": len(self.bands), **_sizes(self.settings)}
         if large := [f"{name} = {size}" for name, size in sizes.items() if size > MAX_AMOUNTS.get(name, MAX_SIZE)]:
             raise ValueError(f"a size above {MAX_SIZE}, which no network here has: {large[0]}")
+        if self.fitted is not None and self.fitted.left not in self.bands:
+            raise ValueError(f"fitted makes {self.fitted.left}, which is not among the bands")
         if len(self.stretch.band_scales) != len(self.bands):
             raise ValueError("stretch.band_scales needs one value per band")
         if unknown := [band for band in self.neighbours if band not in self.bands]:
@@ -320,6 +332,11 @@ def fits(card: ModelCard, bands: Sequence[str], pixel_scale_arcsec: float) -> st
     and is then resampled (`lenspipe.infer.prepare`).
     """
     if missing := [band for band in card.bands if band not in bands]:
+        if card.fitted is not None and set(missing) <= set(card.fitted.made) and card.fitted.band in bands:
+            return (
+                f"{card.name} needs what a fitted smooth lens leaves, and {missing[0]} is not among {' '.join(bands)}; "
+                "run `lenspipe stamps fit STAMPS --like MODEL --out NEW`"
+            )
         return f"{card.name} needs bands {' '.join(card.bands)}; {' '.join(missing)} not among {' '.join(bands)}"
     low, high = card.min_scale_arcsec, card.max_scale_arcsec
     if not low <= pixel_scale_arcsec <= high:

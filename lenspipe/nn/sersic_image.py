@@ -10,18 +10,19 @@ from torch import Tensor
 
 NAMES = (
     *("theta_e_arcsec", "lens_e1", "lens_e2", "gamma1", "gamma2", "x_arcsec", "y_arcsec"),
-    *("log_brightness", "log_radius", "log_n", "e1", "e2", "lens_x_arcsec", "lens_y_arcsec"),
+    *("log_brightness", "log_radius", "log_n", "e1", "e2", "centre_x_arcsec", "centre_y_arcsec"),
     *("light_log_brightness", "light_log_radius", "light_log_n", "light_e1", "light_e2"),
-    *("light_x_arcsec", "light_y_arcsec"),
 )
 """
 Einstein radius, ellipticity and shear of the lens; place seen from the lens, brightness at the effective radius,
-effective radius, Sérsic index and ellipticity of the source; place of the lens, from the middle of the stamp;
-brightness to ellipticity of the lens galaxy, and its place. Lengths are in arcsec, logarithms natural, ellipticities
+effective radius, Sérsic index and ellipticity of the source; place of the lens and of its light, from the middle of the
+stamp; brightness to ellipticity of the lens galaxy. Lengths are in arcsec, logarithms natural, ellipticities
 ``(1 - q^2) / (1 + q^2)`` times cosine and sine of twice the angle from +x to +y.
 """
 N_ARC = 14
-"""So many of them move the arcs; the others are the lens galaxy's."""
+"""So many of them move the arcs; the others are the lens galaxy's, as is `CENTRE`."""
+CENTRE = slice(N_ARC - 2, N_ARC)
+"""Those of the place, which mass and light share: mass that may lie elsewhere takes up what substructure does."""
 CLUMP = ("x_arcsec", "y_arcsec", "log_brightness", "log_radius")
 """A clump of the source: round, with an exponential profile, at a place of its own, seen from the lens."""
 MOVED = (1, 2, 12, 13)
@@ -84,7 +85,7 @@ class Pixels:
         return self._seen(self._arcs(values, clumps, None)[0])
 
     def light(self, values: Tensor) -> Tensor:
-        """The lens galaxy, of the other values."""
+        """The lens galaxy, of the other values and those of `CENTRE` (`of_light`)."""
         return self._seen(self._light(values, sloped=False)[0])
 
     def arc_slopes(self, values: Tensor, clumps: Tensor | None, free: Sequence[int]) -> Tensor:
@@ -94,7 +95,7 @@ class Pixels:
         return self._seen(slopes)
 
     def light_slopes(self, values: Tensor, free: Sequence[int]) -> Tensor:
-        """Change of `light` per value that is free, counted from the first of the lens galaxy."""
+        """Change of `light` per value that is free, in its own order."""
         slopes = self._light(values, sloped=True)[1]
         assert slopes is not None
         order = [*range(2, 7), 0, 1]  # brightness to ellipticity, then the place
@@ -175,6 +176,11 @@ class Pixels:
         u, v = bend * torch.atan(flat * along / size), bend * torch.atanh(flat * across / size)
         ax, ay = c * u - s * v, s * u + c * v
         return px - ax - g1 * px - g2 * py, py - ay + g1 * py - g2 * px, ax, ay
+
+
+def of_light(values: Tensor) -> Tensor:
+    """Those of the values ``(…, parameter)`` that make the lens galaxy, its place last."""
+    return torch.cat([values[..., N_ARC : len(NAMES)], values[..., CENTRE]], -1)
 
 
 def _maps(values: Tensor) -> list[Tensor]:

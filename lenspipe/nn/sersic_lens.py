@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from lenspipe.errors import ConfigError
-from lenspipe.nn.sersic_image import CLUMP, N_ARC, NAMES, Pixels
+from lenspipe.nn.sersic_image import CENTRE, CLUMP, N_ARC, NAMES, Pixels, of_light
 
 COARSE, N_START = 2, 3
 """Pixels a side that are averaged for the trials, and trials that are fitted."""
@@ -150,7 +150,7 @@ class SersicFit:
     def image(self, pixels: Pixels, values: Tensor) -> Tensor:
         """Model images ``(n, y, x)`` of values ``(n, parameter)``, of which there may be those of clumps."""
         arcs = pixels.arcs(values[:, :N_ARC], clumps_of(values))
-        return arcs + pixels.light(values[:, N_ARC : len(NAMES)]) if self.priors.light else arcs
+        return arcs + pixels.light(of_light(values)) if self.priors.light else arcs
 
     def _fitted(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         n, odd = len(stamps), stamps.shape[-1] % COARSE
@@ -204,7 +204,7 @@ class SersicFit:
         tried[:, self._sizes] = 0.0
         shown = [self.coarse.arcs(tried[:, :N_ARC])]
         if self.priors.light:
-            shown.append(self.coarse.light(tried[:, N_ARC:]))
+            shown.append(self.coarse.light(of_light(tried)))
         return tried, torch.stack(shown, 1).flatten(2)
 
     @property
@@ -315,8 +315,14 @@ class Damped:
         arcs = [k for k in free if k < N_ARC]
         of_arcs = self.pixels.arc_slopes(values[:, :N_ARC], clumps_of(values), arcs)
         parts = [of_arcs[:, : len(arcs)]]
-        if light := [k - N_ARC for k in free if N_ARC <= k < len(NAMES)]:
-            parts.append(self.pixels.light_slopes(values[:, N_ARC : len(NAMES)], light))
+        if self.fit.priors.light:
+            light = [k - N_ARC for k in free if N_ARC <= k < len(NAMES)]
+            shared = [k for k in arcs if k in range(len(NAMES))[CENTRE]]
+            places = [len(NAMES) - N_ARC + k - CENTRE.start for k in shared]
+            shine = self.pixels.light_slopes(of_light(values), [*light, *places])
+            for k, one in zip(shared, shine[:, len(light) :].unbind(1), strict=True):
+                parts[0][:, arcs.index(k)] += one
+            parts.append(shine[:, : len(light)])
         slopes = torch.cat([*parts, of_arcs[:, len(arcs) :]], 1) * self.weight[:, None]
         prior = self.width**-2
         slopes = slopes.flatten(2)

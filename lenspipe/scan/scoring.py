@@ -62,11 +62,15 @@ class ScoreShards:
         """One shard's row with the columns of its readers."""
         asked, cutouts = row[ASKED.name][0].as_py(), unpack_cutouts(row, 0)
         scale, n = row["pixel_scale_arcsec"][0].as_py(), row["n_candidate"][0].as_py()
-        rms = {band: row[f"sky_rms_{band}_njy"][0].as_py() for band in self.context.bands}
+        bands = self.context.bands
+        rms, fwhm = (
+            {band: row[name.format(band)][0].as_py() for band in bands}
+            for name in ("sky_rms_{}_njy", "psf_fwhm_{}_arcsec")
+        )
         columns: dict[str, list[pa.Array]] = {}
         for start in range(0, n, PART):
             part = {key: pixels[start : start + PART] for key, pixels in cutouts.items()}
-            candidates = Candidates(min(PART, n - start), scale, rms, part, {})
+            candidates = Candidates(min(PART, n - start), scale, rms, fwhm, part, {})
             for k in asked:
                 said = self._work[k](candidates)
                 candidates.said.update(said)

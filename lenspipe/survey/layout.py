@@ -130,6 +130,9 @@ class SurveyLayout(Table):
     """Most that a packed file or a compressed image may unpack to, 1e9 bytes; a larger one is a failure."""
     psf_fwhm_arcsec: dict[str, float] = {}
     """Typical full width at half maximum of the point spread function by band."""
+    njy_per_electron: dict[str, float] = {}
+    """Flux of one detected electron by band, nJy: where it is said, the noise of what a scan fits is that of photons,
+    too."""
     lenses_per_deg2: float | None = Field(default=None, gt=0)
     """Strong lenses that a search of this survey can find per square degree: over the candidates of a run they are the
     prior of ``probability``, where the request states none. Without it such a run has no probabilities."""
@@ -155,7 +158,9 @@ class SurveyLayout(Table):
         if info.mode == "json":
             fields = type(self).model_fields
             unsaid = {
-                name for name in ("checksums", "unpacked_gb_max", "viewers") if whole.get(name) == fields[name].default
+                name
+                for name in ("checksums", "unpacked_gb_max", "viewers", "njy_per_electron")
+                if whole.get(name) == fields[name].default
             }
             whole = {name: value for name, value in whole.items() if name not in unsaid}
         return whole

@@ -40,7 +40,7 @@ def values_of(lens, scale):
     shear = [macro.shear * f(2 * macro.shear_angle_rad) for f in (np.cos, np.sin)]
     found = [macro.theta_e_arcsec, *shape(macro.axis_ratio, macro.angle_rad), *shear]
     found += [source.x_arcsec, source.y_arcsec, *light(lens.source), 0.0, 0.0]
-    return found + ([*light(lens.light), 0.0, 0.0] if lens.light else [])
+    return found + (light(lens.light) if lens.light else [])
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,13 @@ def test_empty_sky_has_little_light_and_missing_pixels_are_counted() -> None:
 
 
 def test_the_first_reason_that_holds_is_given_and_what_is_not_known_does_not_pass() -> None:
-    good = {"snr": 9.0, "radius_arcsec": 1.0, "covered": 1.0, "confidence": 0.9, "r": 0.7}
+    good = {"snr": 9.0, "radius_arcsec": 1.0, "covered": 1.0, "confidence": 0.9, "r": 0.7, "unfitted": False}
     cases = [
         ("", {}),
         ("psf", {"r": 0.81, "snr": 1.0}),
         ("psf", {"r": np.nan}),
         ("masked", {"covered": 0.89, "snr": 1.0}),
+        ("fit", {"unfitted": True, "snr": 1.0}),
         ("snr", {"snr": 4.9, "radius_arcsec": 0.1}),
         ("snr", {"snr": np.nan}),
         ("radius", {"radius_arcsec": np.nan}),

@@ -73,7 +73,6 @@ def priors(table: PublishedTable, pixel_scale_arcsec: float) -> Priors:
     else:
         total = [flux_of_brightness(1.0, r, k, pixel_scale_arcsec) for r, k in zip(radius, n, strict=True)]
         brightness = njy_of_magnitude(drawn(table.source_mag)) / np.array(total)
-    middle = [np.zeros(1)] * 2
     values = [
         _theta_e_arcsec(table, rng),
         *shape(table.axis_ratio, table.angle_rad),
@@ -81,11 +80,11 @@ def priors(table: PublishedTable, pixel_scale_arcsec: float) -> Priors:
         *place,
         *(np.log(v) for v in (brightness, radius, n)),
         *shape(table.source_axis_ratio, table.source_angle_rad),
-        *middle,
+        *[np.zeros(1)] * 2,  # lenses lie in the middle
     ]
     if shines := table.lens_brightness_njy is not None:
         values += [np.log(drawn(v)) for v in (table.lens_brightness_njy, table.lens_radius_arcsec, table.lens_n)]
-        values += [*shape(table.lens_axis_ratio, table.lens_angle_rad), *middle]
+        values += shape(table.lens_axis_ratio, table.lens_angle_rad)
     else:
         values += [np.zeros(1)] * (len(NAMES) - N_ARC)
     assert len(values) == len(NAMES)

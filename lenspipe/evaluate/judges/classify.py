@@ -14,12 +14,12 @@ from lenspipe.evaluate.abstention import (
     ClassifyMember,
     Facts,
     collect,
+    columns_of,
     cost_of,
     demand_known,
     facts_of,
     fit_abstention,
     joined,
-    psf_columns,
     widest_psf_of,
 )
 from lenspipe.evaluate.judges.contract import (
@@ -80,9 +80,8 @@ class ClassifyJudge(NumbersJudge[Classify]):
         return self.members[0].outputs.classes
 
     def columns(self) -> list[str]:
-        """Features, and the width of the PSF for the abstention."""
-        psf = [name for member in self.members for name in psf_columns(self.stamps, member.card.bands).values()]
-        return super().columns() + psf
+        """Features, and what the abstention looks at."""
+        return super().columns() + [name for member in self.members for name in columns_of(self.stamps, member.card)]
 
     def count(self, table: pa.Table, pixels: dict[str, Pixels]) -> Iterator[pa.Table]:
         """Count class probabilities; rows of what was said and of the probabilities."""
@@ -185,7 +184,7 @@ class ClassifyJudge(NumbersJudge[Classify]):
             n_class=len(member.outputs.classes),
             accuracy=accuracy,
             data=f"{stamps.title}, split {split or 'all'}, model {member.predictor.digest}",
-            widest_psf=widest_psf_of(stamps, card.bands),
+            widest_psf=widest_psf_of(stamps, card.data_bands),
         )
         cost = cost_of(judged_on or fitted_on, rule) | {"split": held_out or split or "all"}
         metrics = {**card.metrics, "abstention": cost}

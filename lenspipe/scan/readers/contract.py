@@ -55,8 +55,10 @@ class Candidates:
 
     n: int
     pixel_scale_arcsec: float
-    sky_rms_njy: Mapping[str, float]
-    """Median noise of a pixel of empty sky, by band."""
+    sky_rms_njy: Mapping[str, float | None]
+    """Median noise of a pixel of empty sky, by band; None where nothing is known of one."""
+    psf_fwhm_arcsec: Mapping[str, float | None]
+    """FWHM of the PSF in images, by band: of the shard's stars, else as the layout states."""
     cutouts: Mapping[CutoutKey, NDArray[np.float32]]
     """(n, band, y, x) nJy without the sky, exactly 0 where there are no data. Read-only."""
     said: dict[str, Any]

@@ -1,0 +1,79 @@
+"""How a band of stamps was made by fitting smooth lenses: what data sets and cards say of it. Without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lenspipe.toml import Table
+
+LEFT = "left"
+"""What the name of the band of residuals ends in."""
+MASSES = "point_mass"
+"""What the name of the band of point masses ends in."""
+CHI2 = "fitted_chi2"
+"""Column of the mean square that a fit leaves."""
+KEY = b"fit"
+"""Key of that column's metadata under which a data set keeps its `SmoothFit`."""
+
+
+class SmoothFit(Table):
+    """The fit that made a band ``BAND_left`` (`lenspipe.nn.sersic_lens`), so that it can be made again elsewhere."""
+
+    band: str
+    """Band that was fitted."""
+    size_px: int = Field(ge=1)
+    """Side of the stamps that were fitted."""
+    pixel_scale_arcsec: float = Field(gt=0)
+    """Their pixel scale."""
+    priors: dict[str, tuple[float, float]]
+    """Mean and width of each parameter (`lenspipe.nn.sersic_lens.NAMES`); a width of 0 fixes."""
+    light: bool
+    """Whether the lens galaxy shines."""
+    finer: int = Field(ge=1)
+    """Points per pixel and axis of the model."""
+    clumps: int = Field(default=0, ge=0)
+    """Clumps that a source may have."""
+    point_masses: bool = False
+    """Whether a second band ``BAND_point_mass`` was made (`lenspipe.nn.point_mass`)."""
+    fwhm_arcsec: float | None = Field(default=None, gt=0)
+    """FWHM of the PSF of all stamps; null: each had its own."""
+    njy_per_electron: float | None = Field(default=0.0, ge=0)
+    """Flux of an electron, for the noise of photons; 0: the sky's alone. Null: each stamp had its own."""
+    chi2: dict[str, tuple[float, float, float]] = {}
+    """Quantiles 0.01, 0.5 and 0.99 of the mean square left, by label of the training split."""
+
+    @property
+    def left(self) -> str:
+        """Name of the band of what is left."""
+        return f"{self.band}_{LEFT}"
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Names of the bands that it makes."""
+        return (self.left, f"{self.band}_{MASSES}")[: 1 + self.point_masses]
+
+    @property
+    def how(self) -> str:
+        """What two fits share that leave the same of a stamp: all but exposures, PSFs and what was left in training."""
+        return self.model_dump_json(exclude={"fwhm_arcsec", "njy_per_electron", "chi2"})
+
+    @property
+    def most_chi2(self) -> float | None:
+        """
+        Mean square left above which a stamp is unlike those that a network learnt from; null where none is known.
+
+        The 0.99 quantile of the class that has the largest.
+        """
+        return max((high for _, _, high in self.chi2.values()), default=None)
+
+    @property
+    def least_chi2(self) -> float | None:
+        """Likewise below which it is: half the least 0.01 quantile, as of a noise that is 1.4 times too large."""
+        return min((0.5 * low for low, _, _ in self.chi2.values()), default=None)
+
+    def failed(self, chi2: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which mean squares ``(n,)`` say that no lens like those of the training was fitted; NaN does."""
+        most, least = self.most_chi2, self.least_chi2
+        return ~((chi2 <= (np.inf if most is None else most)) & (chi2 >= (0.0 if least is None else least)))
