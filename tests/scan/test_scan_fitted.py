@@ -215,6 +215,27 @@ def test_a_scan_finds_smooth_lenses_smooth_and_vortices_in_the_others(made, run)
     assert {rows["probability_vortex"][int(k)].as_py() for k in wrong} == {None}
 
 
+def fitted_by_hand(folder, cutouts, ids, fit, rms, fwhm, **more):
+    """The same stamps by hand: cut again around the lens galaxy, even ones half a pixel off."""
+    again = around_peaks(cutouts, 0, reach_px(fit, SCALE))[:, :, :SIDE, :SIDE]
+    spec, n = ImageSpec(("I",), SIDE, SCALE), len(again)
+    schema = stamp_schema({"image": spec}, [pa.field("sky_rms_I_njy", pa.float64())])
+    known = {"stamp_id": ids, "image": image_column(again, spec), "sky_rms_I_njy": [rms] * n}
+    rows = pa.table([known.get(name, pa.nulls(n, schema.field(name).type)) for name in schema.names], schema=schema)
+    write_part(rows, folder / "cut", "part-0")
+    write_fitted(
+        StampSet.open(folder / "cut"),
+        anywhere_in_a_pixel(priors_of_fit(fit), SCALE, shift_px=0.5),
+        folder / "left",
+        band="I",
+        fwhm_arcsec=fwhm,
+        njy_per_electron=GAIN,
+        lit_beyond=True,
+        **more,
+    )
+    return StampSet.open(folder / "left")
+
+
 def test_the_band_is_that_of_stamps_fit_on_the_same_stamps(made, run, tmp_path):
     home = made[0]
     plan, bands = read_plan(run / "plan.parquet")
@@ -230,28 +251,24 @@ def test_the_band_is_that_of_stamps_fit_on_the_same_stamps(made, run, tmp_path):
     found = LensFitter(card)(
         cutouts, bands=("I",), pixel_scale_arcsec=SCALE, fwhm_arcsec=fwhm, sky_rms_njy=rms, njy_per_electron=GAIN
     )
-    # the same stamps by hand: cut again around the lens galaxy, even ones half a pixel off
-    again = around_peaks(cutouts, 0, reach_px(card.fitted, SCALE))[:, :, :SIDE, :SIDE]
-    spec, n = ImageSpec(("I",), SIDE, SCALE), len(again)
-    schema = stamp_schema({"image": spec}, [pa.field("sky_rms_I_njy", pa.float64())])
-    known = {"stamp_id": ids, "image": image_column(again, spec), "sky_rms_I_njy": [rms] * n}
-    rows = pa.table([known.get(name, pa.nulls(n, schema.field(name).type)) for name in schema.names], schema=schema)
-    write_part(rows, tmp_path / "cut", "part-0")
-    priors = anywhere_in_a_pixel(priors_of_fit(card.fitted), SCALE, shift_px=0.5)
-    write_fitted(
-        StampSet.open(tmp_path / "cut"),
-        priors,
-        tmp_path / "left",
-        band="I",
-        fwhm_arcsec=fwhm,
-        njy_per_electron=GAIN,
-        lit_beyond=True,
-    )
-    want = StampSet.open(tmp_path / "left")
+    want = fitted_by_hand(tmp_path / "a", cutouts, ids, card.fitted, rms, fwhm)
     np.testing.assert_array_equal(found.stamps_njy[:, 0], want.read_images()[:, 0])
     good = found.chi2 < 10
     np.testing.assert_allclose(found.stamps_njy[good, 1], want.read_images()[good, 1], atol=0.02)
     np.testing.assert_allclose(found.chi2[good], want.column("fitted_chi2")[good], rtol=2e-3)
+    more = {"clumps": 1, "point_masses": True}
+    fit = card.fitted.model_copy(update=more)
+    wider = card.model_copy(update={"fitted": fit, "bands": (*card.bands, "I_point_mass")})
+    assert wider.data_bands == ("I",)
+    mapped = LensFitter(wider)(
+        cutouts, bands=("I",), pixel_scale_arcsec=SCALE, fwhm_arcsec=fwhm, sky_rms_njy=rms, njy_per_electron=GAIN
+    )
+    by_hand = fitted_by_hand(tmp_path / "b", cutouts, ids, fit, rms, fwhm, **more)
+    assert mapped.bands == by_hand.images["image"].bands == ("I", *fit_of(by_hand).made)
+    few = (mapped.chi2 < 2) & (by_hand.column("fitted_chi2") < 2)
+    assert few.sum() >= 4
+    np.testing.assert_allclose(mapped.stamps_njy[few], by_hand.read_images()[few], rtol=0.02, atol=0.1)
+    assert np.abs(mapped.stamps_njy[few, 2]).max() > 2
     seen = stamp_input(want.read_images(), bands=("I", "I_left"), pixel_scale_arcsec=SCALE, card=card)
     said = Predictor(home / "classes", device="cpu").predict(seen).probability
     stored = {row["candidate_id"]: row for row in pq.read_table(run / "candidates.parquet").to_pylist()}
@@ -297,27 +314,6 @@ def test_pixels_without_data_count_for_nothing_and_other_pixels_are_resampled(ma
     )
     assert resampled.pixel_scale_arcsec == 0.11
     np.testing.assert_allclose(resampled.chi2, plain.chi2, rtol=0.25)
-
-
-def test_clumps_and_the_map_of_point_masses_are_those_of_stamps_that_were_fitted(made, tmp_path):
-    home = made[0]
-    few, card = some_of(home / "stamps", tmp_path / "few", 6), read_card(home / "classes")
-    dark = {name: (0.0, 0.0) if name.startswith("light_") else value for name, value in card.fitted.priors.items()}
-    fit = card.fitted.model_copy(update={"clumps": 1, "point_masses": True, "light": False, "priors": dark})
-    card = card.model_copy(update={"fitted": fit, "bands": (*card.bands, "I_point_mass")})
-    assert card.data_bands == ("I",)
-    stamps, rms = few.read_images(), float(few.column("sky_rms_I_njy")[0])
-    found = LensFitter(card)(
-        stamps, bands=("I",), pixel_scale_arcsec=SCALE, fwhm_arcsec=0.2355, sky_rms_njy=rms, njy_per_electron=GAIN
-    )
-    priors = anywhere_in_a_pixel(priors_of_fit(fit), SCALE)
-    more = {"clumps": 1, "point_masses": True, "lit_beyond": True}
-    write_fitted(few, priors, tmp_path / "left", band="I", fwhm_arcsec=0.2355, **more)
-    want = StampSet.open(tmp_path / "left")
-    assert found.bands == want.images["image"].bands == ("I", "I_left", "I_point_mass")
-    assert fit_of(want).made == ("I_left", "I_point_mass")
-    assert np.abs(want.read_images()[:, 2]).max() > 3
-    np.testing.assert_allclose(found.stamps_njy, want.read_images(), rtol=0.02, atol=0.1)
 
 
 def test_stamps_fit_does_as_a_model_says_and_other_stamps_are_refused_in_one_line(made, tmp_path):
