@@ -3,11 +3,12 @@ Judge finders of g r z on hosts that they did not see: DES and HSC, which have z
 
     python -m benchmarks.studies.finder_grz.judge ground-gri ground-gri-graded --grz grz-model --real ../shared/data
 
-``--grz`` names a training with all hosts; it judges KiDS and the last fold of the hosts with z, those beside it without
-a fold (``grz-model-fold-0`` ...) that fold, scores in standard deviations of those of the KiDS galaxies. Finders of
-g r i are shown z in the place of i. Arcs of 1 to 2.5 arcsec and a signal-to-noise of 30 and more are painted around
-early types, on the stamp alone. Gains are over the first MODEL, their intervals by drawing hosts again. Real lenses:
-Space Warps candidates with z made up, and three candidates of Euclid Q1 with z of DES or HSC.
+``--grz`` names a training with all hosts but the last fold; it scores KiDS and that fold, those beside it without
+another fold (``grz-model-fold-0`` ...) that fold, in standard deviations of the scores of the KiDS galaxies. Hosts of a
+fold that every training saw are left out. Finders of g r i are shown z in the place of i. Arcs of 1 to 2.5 arcsec and a
+signal-to-noise of 30 and more are painted around early types, on the stamp alone. Gains are over the first MODEL, their
+intervals by drawing hosts again. Real lenses: Space Warps candidates with z made up, and three candidates of Euclid Q1
+with z of DES or HSC.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks import record
 from benchmarks.studies.data import DES_EVERY, NJY_AT_ZERO_POINT_30
 from benchmarks.studies.finder_grz.hosts import (
     CARD,
+    FOLDS,
     VALIDATION,
     ZOfI,
     fold_of,
@@ -39,7 +41,7 @@ from benchmarks.timing import Clock
 from lenspipe.errors import DataError
 from lenspipe.infer.predict import Predictor
 from lenspipe.infer.stamps import stamp_input
-from lenspipe.nn.card import find_model
+from lenspipe.nn.card import CARD_FILE, find_model
 from lenspipe.robust import robust_sigma
 from lenspipe.simulate.on_hosts import to_grid
 from lenspipe.simulate.paint import Host, paint_arcs
@@ -60,15 +62,16 @@ DRAWS, N_AGAIN = 6, 1000
 class Sky:
     """Hosts and arcs in g r z of each survey, and real candidates."""
 
-    def __init__(self, real: Path, seed: int) -> None:
-        four = four_band_hosts(real, seed)
-        line = z_of_i(four)
+    def __init__(self, real: Path, seed: int, folds: set[int]) -> None:
+        every = four_band_hosts(real, seed)
+        line = z_of_i(every)
+        four = [host for host in every if fold_of(host.name, every) in folds]
         kids = made_up(ordinary(kids_test(real, Predictor(find_model("ground-gri")))), line)
         self.line = line
         self.hosts: list[Host] = [*kids, *(to_grz(host) for host in four)]
         names = [host.name for host in self.hosts]
         self.survey = np.array([name.split("-")[0] for name in names])
-        self.fold = np.array([VALIDATION] * len(kids) + [fold_of(host.name, four) for host in four])
+        self.fold = np.array([VALIDATION] * len(kids) + [fold_of(host.name, every) for host in four])
         self.early = np.array([host.kind == "early" for host in self.hosts])
         self.base_saw = np.array([n.startswith("des") and int(n.split("-")[-1]) % DES_EVERY < 6 for n in names])
         self.arcs, self.arc_host = painted(self.hosts, np.flatnonzero(self.early), seed)
@@ -141,10 +144,16 @@ def logits(model: Path, sky: Sky) -> dict[str, Array]:
     return {name: (values - np.median(kids)) / kids.std() for name, values in found.items()}
 
 
+def folds_of(model: Path) -> set[int]:
+    """Folds that a training beside this one, or this one, did not see."""
+    there = (fold for fold in range(VALIDATION) if (model.with_name(f"{model.name}-fold-{fold}") / CARD_FILE).exists())
+    return {VALIDATION, *there}
+
+
 def held_out(model: Path, sky: Sky) -> dict[str, Array]:
     """Logits of a training of g r z, each host of a fold by the one that did not see it."""
     out = logits(model, sky)
-    for fold in range(VALIDATION):
+    for fold in folds_of(model) - {VALIDATION}:
         other = logits(model.with_name(f"{model.name}-fold-{fold}"), sky)
         out["hosts"] = np.where(sky.fold == fold, other["hosts"], out["hosts"])
         out["arcs"] = np.where(sky.fold[sky.arc_host] == fold, other["arcs"], out["arcs"])
@@ -223,12 +232,14 @@ def _above(lens: Array, other: Array) -> float:
 def main(models: tuple[str, ...], grz: tuple[Path, ...], real: Path, seed: int, name: str, keep: bool) -> None:
     """Judge MODELs of g r i, shown g r z, and trainings of g r z."""
     clock = Clock()
-    sky = Sky(real, seed)
+    folds = set.intersection({*range(FOLDS)}, *map(folds_of, grz))
+    sky = Sky(real, seed, folds)
     scores = {Path(model).name: logits(find_model(model), sky) for model in models}
     scores |= {model.name: held_out(model, sky) for model in grz}
     over = scores[Path(models[0]).name]
     result: dict[str, Any] = {
         "z_of_i": vars(sky.line),
+        "folds": sorted(folds),
         "hosts": {name: int((sky.survey == name).sum()) for name in ("kids", "des", "hsc")},
         "arcs": len(sky.arcs),
         "finders": {model: judged(one, over, sky, seed) for model, one in scores.items()},

@@ -26,8 +26,8 @@ from lenspipe.stamps.format import StampSet
 NAME, BASE = "ground-grz", "ground-gri"
 JUDGED = "finders_grz"
 NOTE = (
-    "Goes on from ground-gri. Real z in {z} hosts (DES, HSC); in KiDS sources z is made up of i, in fields simulated. No "
-    "tile of g r z was scanned, and of lenses with z three candidates of Euclid Q1 were seen. Its score ranks, its "
+    "Goes on from ground-gri. Real z in {z} hosts (DES, HSC); in KiDS sources z is made up of i, in fields simulated. "
+    "No tile of g r z was scanned, and of lenses with z three candidates of Euclid Q1 were seen. Its score ranks, its "
     "probability is that of painted stamps."
 )
 
