@@ -220,6 +220,33 @@ def _above(lens: Array, other: Array) -> float:
     return float((low + high).mean() / 2 / len(other))
 
 
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    lines = [
+        "| | survey | early types | arcs against hosts, AUC | gain [95 %] | hosts above KiDS's 1 % | arcs above it |",
+        "|---" * 7 + "|",
+    ]
+    for finder, found in result["finders"].items():
+        for survey in ("kids", "des", "des, unseen by ground-gri", "hsc"):
+            one = found[survey]
+            whole, gained = one["arcs_against_hosts"], one["gain"]
+            low, high = gained["interval95"]
+            cells = [
+                f"`{finder}`",
+                survey,
+                str(one["early"]),
+                f"{whole['value']:.3f} [{whole['interval95'][0]:.3f}, {whole['interval95'][1]:.3f}]",
+                f"{gained['value']:+.3f} [{low:+.3f}, {high:+.3f}]",
+                *(_of(one[f"{what}_above_the_1_percent_of_kids"]) for what in ("hosts", "arcs")),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _of(part: dict[str, Any]) -> str:
+    return f"{part['k']} of {part['n']}"
+
+
 @click.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option(
@@ -244,6 +271,7 @@ def main(models: tuple[str, ...], grz: tuple[Path, ...], real: Path, seed: int, 
         "arcs": len(sky.arcs),
         "finders": {model: judged(one, over, sky, seed) for model, one in scores.items()},
     }
+    print(table(result))
     record.write(name, result | clock.seconds(), keep=keep)
 
 
