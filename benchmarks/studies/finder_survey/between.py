@@ -9,7 +9,7 @@ fold, and forgets KiDS. Judged as all of `finder_survey` (`grades.kids_of`, `tea
 - ``line``: (1 - a) of the base's parameters and a of the taught ones, for a from 0 to 1; no batch norm learns;
 - ``kept``: the same, where half of each batch are sources and painted arcs of KiDS rows 0 to 1690 on which the logit is
   to stay the base's (Li & Hoiem 2016, ECCV, arXiv 1606.09282), by weight of that half;
-- ``two stages``: the base decides which part of a survey are candidates, the taught network orders those;
+- ``two stages``: what a part of the KiDS galaxies passes by the base is ordered by the taught network, above the rest;
 - ``by survey``: the mean of both logits, each in standard deviations of its own survey (all candidates, all galaxies).
 """
 
@@ -43,7 +43,9 @@ Stamps = NDArray[np.float32]
 LINE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 KEPT = (0.03, 0.1, 0.3)
 FIRST = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Parts of the galaxies, and of all candidates, that the first stage lets through."""
+"""Parts of the KiDS galaxies that the first stage lets through."""
+BELOW = 1e4
+"""By how many standard deviations what the first stage holds back lies lower."""
 N_GRADED, N_REHEARSED = 8, 16
 """Stamps of each class, and of KiDS, in a batch."""
 
@@ -155,14 +157,9 @@ def logits_of(module: torch.nn.Module, images: dict[str, Stamps]) -> Scores:
 
 
 def two_stages(first: Scores, then: Scores, part: float) -> Scores:
-    """Scores of ``then`` where the first lets pass a part of the survey, below all of them the order of the first."""
-    out = {}
-    for name, survey in (("warps", "warps"), ("galaxies", "galaxies"), ("arcs", "galaxies")):
-        at = threshold_passed_by(first[survey], part)
-        low = min(float(values.min()) for values in then.values()) - 1
-        under = low - (first[name].max() - first[name]) / (np.ptp(first[name]) + 1)
-        out[name] = np.where(first[name] > at, then[name], under)
-    return out
+    """Scores of ``then`` above what a part of the first's galaxies pass, and below all of these the first's own."""
+    at = threshold_passed_by(first["galaxies"], part)
+    return {name: np.where(first[name] > at, then[name], first[name] - BELOW) for name in then}
 
 
 def by_survey(scores: Scores) -> Scores:
