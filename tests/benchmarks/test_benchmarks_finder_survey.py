@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from benchmarks import record
+from benchmarks.studies.finder_grz import judge, ship
 from benchmarks.studies.finder_grz.hosts import FOLDS, ZOfI, fold_of, made_up, to_grz, z_of_i
 from benchmarks.studies.finder_grz.make_stamps import without_fold
 from benchmarks.studies.finder_survey.between import by_survey, on_the_line, two_stages
-from lenspipe.nn.card import find_model
+from lenspipe.nn.card import find_model, read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.simulate.paint import Host
 
@@ -70,6 +73,27 @@ def test_folds_share_no_host_and_each_has_its_part_of_every_survey(tmp_path: Pat
     without_fold(tmp_path / "all", tmp_path / "less", 1, hosts)
     kept = pq.read_table(tmp_path / "less/train-0.parquet")["host"].to_pylist()
     assert kept == [name for name, k in zip(names, [*fold, -1], strict=True) if k != 1]
+
+
+def test_the_card_and_the_page_of_ground_grz_say_what_the_record_says() -> None:
+    card = read_card(find_model("ground-grz"))
+    assert ship.told(card, card.training["hosts"], ship.judged()) == card
+    found = json.loads((record.RESULTS / "finders_grz.json").read_text())["result"]
+    page = (record.RESULTS.parents[1] / "docs/results/finder_survey.md").read_text()
+    for line in judge.table(found).splitlines():
+        assert line in page
+    arcs = {
+        name: sum(one[survey]["arcs_above_the_1_percent_of_kids"]["k"] for survey in ("kids", "des", "hsc"))
+        for name, one in found["finders"].items()
+    }
+    assert f"{arcs['ground-grz']} of {found['arcs']} in all where `ground-gri` finds {arcs['ground-gri']}" in page
+    for words in (("good_against_0.3",), ("good_above_the_1_percent_of_kids",)):
+        for name in ("ground-gri", "ground-grz"):
+            one = found["finders"][name]["spacewarps_with_z_made_up"][words[0]]
+            said = f"{one['k']}/{one['n']}" if "k" in one else f"{one['value']:.3f}"[1:]
+            assert f"| {said}" in page
+    seen = card.training["hosts"]["train"]
+    assert f"DES early types ({seen['des']}) and HSC galaxies ({seen['hsc']})" in page
 
 
 def test_the_ends_of_the_line_are_the_finder_and_what_was_taught() -> None:
