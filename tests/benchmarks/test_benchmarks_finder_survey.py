@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.special import expit
 
 from benchmarks import record
 from benchmarks.studies.finder_grz import judge, ship
@@ -119,6 +120,7 @@ def test_the_second_stage_orders_only_what_the_first_lets_pass() -> None:
     assert out["galaxies"][below].max() < min(values.min() for values in then.values())
     np.testing.assert_array_equal(np.argsort(out["galaxies"][below]), np.argsort(first["galaxies"][below]))
     assert out["arcs"][0] == 7.0 and out["arcs"][1] < out["galaxies"].min()
+    assert len(np.unique(expit(out["warps"]))) == 200, "areas are counted on these"
     held_back = first["arcs"] <= first["galaxies"][below].max()
     order = np.argsort(np.r_[first["arcs"][held_back], first["galaxies"][below]])  # one scale for all that is scored
     np.testing.assert_array_equal(np.argsort(np.r_[out["arcs"][held_back], out["galaxies"][below]]), order)

@@ -44,8 +44,8 @@ LINE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 KEPT = (0.03, 0.1, 0.3)
 FIRST = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Parts of the KiDS galaxies that the first stage lets through."""
-BELOW = 1e4
-"""By how many standard deviations what the first stage holds back lies lower."""
+BELOW = 100.0
+"""By how many standard deviations what the first stage holds back lies lower; as a logit it is still told from 0."""
 N_GRADED, N_REHEARSED = 8, 16
 """Stamps of each class, and of KiDS, in a batch."""
 
