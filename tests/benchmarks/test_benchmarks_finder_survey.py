@@ -17,7 +17,7 @@ from benchmarks import record
 from benchmarks.studies.finder_grz import judge, ship
 from benchmarks.studies.finder_grz.hosts import FOLDS, ZOfI, fold_of, made_up, to_grz, z_of_i
 from benchmarks.studies.finder_grz.make_stamps import without_fold
-from benchmarks.studies.finder_survey.between import by_survey, on_the_line, two_stages
+from benchmarks.studies.finder_survey.between import by_survey, on_the_line, table, two_stages
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.simulate.paint import Host
@@ -95,6 +95,22 @@ def test_the_card_and_the_page_of_ground_grz_say_what_the_record_says() -> None:
             assert f"| {said}" in page
     seen = card.training["hosts"]["train"]
     assert f"DES early types ({seen['des']}) and HSC galaxies ({seen['hsc']})" in page
+
+
+def test_the_page_has_the_rows_of_what_lies_between() -> None:
+    found = json.loads((record.RESULTS / "finders_survey_line.json").read_text())["result"]
+    page = (record.RESULTS.parents[1] / "docs/results/finder_survey.md").read_text()
+    rows = {line.split(" |")[0][2:]: line for line in table(found).splitlines()[2:]}
+    shown = [row for way, row in rows.items() if way.startswith(("line", "kept", "by survey", "mean of"))]
+    assert len(shown) == 16
+    for row in [*shown, *(rows[f"two stages, {part}"] for part in ("0.01", "0.05", "0.2"))]:
+        assert row in page
+    stages = found["ways"]["two stages, 0.01"]
+    assert stages["gain"]["value"] == pytest.approx(
+        stages["auc_of_mean_of_seeds"]["value"] - found["alone"]["spacewarps_good_against_0.3"]["value"]
+    )
+    assert f"gain {stages['gain']['value']:.3f}".replace("0.", ".") in page
+    assert f"{found['rehearsed']:,} sources and painted arcs" in page
 
 
 def test_the_ends_of_the_line_are_the_finder_and_what_was_taught() -> None:
