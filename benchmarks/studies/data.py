@@ -19,6 +19,7 @@ KIDS_SCALE_ARCSEC, KIDS_FWHM_ARCSEC = 0.339, (1.11, 0.86, 0.92)
 KIDS_ROWS = {"train": (0, 1430), "validation": (1430, 1690), "test": (1690, 2600)}
 """Rows of the KiDS tile of each split."""
 DES_EVERY = 10
+DES_SCALE_ARCSEC, DES_FWHM_ARCSEC = 0.263, (1.15, 1.0, 0.95, 0.95)
 SEARCH: dict[str, Any] = {
     "mesh_px": 128,
     "filter_mesh": 3,
@@ -82,15 +83,22 @@ def des_hosts(real: Path, size_px: int, rng: np.random.Generator) -> list[Host]:
     lrg = [np.stack([hdu.data for hdu in fits.open(path)]) for path in lrg_files]
     named = [(f"des-early-{k}", stamp) for k, stamp in enumerate(early)]
     named += [(f"des-lrg-{path.stem}", stamp) for path, stamp in zip(lrg_files, lrg, strict=True)]
-    return [_des_host(name, stamp.astype(np.float32), size_px, rng) for name, stamp in named]
+    return [des_host(name, stamp.astype(np.float32), size_px, rng) for name, stamp in named]
 
 
-def _des_host(name: str, stamp: NDArray[np.float32], size_px: int, rng: np.random.Generator) -> Host:
+def des_early_counts(real: Path) -> NDArray[np.float32]:
+    """The DES early types in g r i z, ``(n, 4, 91, 91)``, in counts at zero-point 30."""
+    planes = [fits.getdata(real / "stamps/des_early_types" / f"{band}.fits") for band in "griz"]
+    return np.stack(planes, axis=1).astype(np.float32)
+
+
+def des_host(name: str, stamp: NDArray[np.float32], size_px: int, rng: np.random.Generator) -> Host:
+    """A host of a DES cutout ``(band, y, x)`` in g r i or g r i z; its magnitude is that of i."""
     stamp = stamp[:, : stamp.shape[1] - (stamp.shape[1] + 1) % 2, : stamp.shape[2] - (stamp.shape[2] + 1) % 2]
     sky = np.median(stamp, axis=(1, 2), keepdims=True)
     rms = robust_sigma(stamp, (1, 2))
     side = stamp.shape[1]
-    pixels = rng.normal(0, 1, (3, size_px, size_px)).astype(np.float32) * rms[:, None, None]
+    pixels = rng.normal(0, 1, (len(stamp), size_px, size_px)).astype(np.float32) * rms[:, None, None]
     inner, outer = max(0, (side - size_px) // 2), max(0, (size_px - side) // 2)
     taken = min(side, size_px)
     pixels[:, outer : outer + taken, outer : outer + taken] = (stamp - sky)[
@@ -102,7 +110,7 @@ def _des_host(name: str, stamp: NDArray[np.float32], size_px: int, rng: np.rando
         kind="early",
         pixels_njy=(pixels * NJY_AT_ZERO_POINT_30).astype(np.float32),
         pixel_scale_arcsec=0.263,
-        psf_fwhm_arcsec=np.array([1.15, 1.0, 0.95]),
+        psf_fwhm_arcsec=np.array(DES_FWHM_ARCSEC[: len(stamp)]),
         sky_rms_njy=rms.astype(np.float64) * NJY_AT_ZERO_POINT_30,
         mag=float(30 - 2.5 * np.log10(centre.sum())),
         axis_ratio=0.8,

@@ -108,6 +108,7 @@ def command(
 
 def _print(outcome: Outcome, out: Path) -> None:
     from lenspipe.completeness.page import PAGE
+    from lenspipe.completeness.prior import prior_text
     from lenspipe.report.page import with_interval
 
     selection = outcome.selection
@@ -116,6 +117,8 @@ def _print(outcome: Outcome, out: Path) -> None:
         if row["quantity"] == "all":
             value = with_interval(row["value"], row["interval95"])
             click.echo(f"  {row['at']:<12} {row['kind']:<5} {value}  ({row['k']} of {row['n']})")
+    prior = selection.record["prior"]
+    click.echo(f"Prior: {prior_text(prior)}" + (f": lenspipe scan --prior {out}" if prior["value"] is not None else ""))
     for note in outcome.notes:
         click.echo(f"Note: {note}")
     click.echo(f"{out / PAGE}  page")

@@ -91,9 +91,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--prior",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=None,
-    help="Fraction of lenses among candidates, for probability. [default: from the survey's lenses_per_deg2]",
+    metavar="FRACTION|DIR",
+    help="Fraction of lenses among candidates, for probability, or the folder of a selection function that measured "
+    "it. [default: from the survey's lenses_per_deg2]",
 )
 @runner_option()
 @workers_option("CPUs to use")
@@ -139,7 +140,7 @@ def command(
     embed: str | None,
     anomaly: str | None,
     anomaly_above: float | None,
-    prior: float | None,
+    prior: str | None,
     runner: RunnerName,
     workers: int | Workers | None,
     gpus: int | Workers | None,
@@ -165,6 +166,7 @@ def command(
     from lenspipe.catalog.known import read_known_lenses
     from lenspipe.cli.progress import ShownProgress
     from lenspipe.cli.scan_summary import print_end, print_plan, print_result, print_sample_end, print_sample_truth
+    from lenspipe.completeness.prior import stated_prior
     from lenspipe.scan.after.catalog import FOLDER
     from lenspipe.scan.config import ScanConfig
     from lenspipe.scan.request import ScanRequest
@@ -194,7 +196,7 @@ def command(
             "score.model": model_setting(models),
             "score.engine": engine,
             "score.denoiser": denoiser and path_or_name(denoiser),
-            "score.prior": prior,
+            "score.prior": None if prior is None else stated_prior(prior),
             "substructure.models": tuple(map(path_or_name, substructure)) or None,
             "substructure.above": substructure_above,
             "embedder": embed and path_or_name(embed),

@@ -19,6 +19,7 @@ from lenspipe.completeness.page import write_page
 from lenspipe.completeness.passes import BARE, PAINTED
 from lenspipe.completeness.places import HOST
 from lenspipe.completeness.points import points_of
+from lenspipe.completeness.prior import measured_prior
 from lenspipe.completeness.quantities import ranges_of
 from lenspipe.completeness.realism import Stamps, gate, open_network, real_lenses, stamps_of
 from lenspipe.completeness.run import Painted
@@ -27,6 +28,7 @@ from lenspipe.completeness.table import iter_noted
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import atomic_path, utc_now, versions, write_json
 from lenspipe.runner import Progress
+from lenspipe.scan.after.context import context_of
 from lenspipe.schema import field
 from lenspipe.stamps.format import StampSet
 from lenspipe.tables import write_table
@@ -121,6 +123,12 @@ def finish(
     cells = cells_table(
         injections, points, area_deg2=float(np.nansum(run.shards["area_deg2"].to_numpy())), band=band, colour=colour
     )
+    prior = measured_prior(
+        injections,
+        context_of(run).layout,
+        area_deg2=float(np.nansum(run.shards["area_deg2"].to_numpy())) * painted.area_part,
+        n_candidate=len(painted.scores),
+    )
     rows = [row for point in points for row in binned(injections, point, band=band, colour=colour)]
     facts = {"what": what, "realism": judged["why"], "run": run.run_id, "finder": painted.finder.name}
     _write(folder, "healpix", cells, facts)
@@ -137,6 +145,7 @@ def finish(
         "colour": list(colour) if colour else None,
         "points": [dataclasses.asdict(point) for point in points],
         "realism": judged,
+        "prior": prior,
         "ranges": {name: list(ends) for name, ends in ranges_of(values).items()},
         "counts": _counts(injections),
         "left_out_of_fit": int((~used).sum()),

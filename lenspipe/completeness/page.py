@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lenspipe.bands import colour_bands
+from lenspipe.completeness.prior import prior_text
 from lenspipe.completeness.quantities import NAMED
 from lenspipe.completeness.realism import Stamps
 from lenspipe.completeness.selection import Selection, recovered
@@ -41,6 +42,7 @@ def write_page(
         f"Finder {record['finder']['name']} ({record['finder']['digest'][:16]}), run {record['run']['run_id']}, "
         f"{injections.num_rows} lenses painted.",
         f"Realism: {judged['why']}.",
+        f"Prior of a candidate: {prior_text(record['prior'])}.",
         *(f"{note[:1].upper()}{note[1:]}." for note in record["notes"]),
     ]
     pictures = _plots(selection, rows)

@@ -9,18 +9,20 @@ from typing import Any
 from lenspipe.errors import ConfigError
 from lenspipe.learn.fit_state import STATE_FILE
 from lenspipe.learn.settings import InputSettings, TrainSettings
-from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, ModelCard, find_model, read_card
+from lenspipe.nn.card import CARD_FILE, WEIGHTS_FILE, ModelCard, find_model, read_card, shipped_models
 from lenspipe.nn.outputs import Classify, Embed, Find
 from lenspipe.store.copies import local_folder
 from lenspipe.store.urls import is_url
 
 
 def weights_of(pretrained: str | None) -> str | None:
-    """The file of weights that ``--pretrained`` names: itself, or that of a model's folder, which may be at a URL."""
+    """The file of weights that ``--pretrained`` names: itself, or that of a shipped model or a folder, or at a URL."""
     if is_url(pretrained or ""):
         pretrained = str(local_folder(str(pretrained)))
     if pretrained is not None and (Path(pretrained) / CARD_FILE).is_file():
         return str(Path(pretrained) / WEIGHTS_FILE)
+    if pretrained in shipped_models() and not Path(str(pretrained)).exists():
+        return str(find_model(str(pretrained)) / WEIGHTS_FILE)
     return pretrained
 
 

@@ -20,7 +20,9 @@ class SurveyPrior:
     said: str
 
 
-def survey_prior(layout: SurveyLayout, *, area_deg2: float, n_candidate: int) -> SurveyPrior:
+def survey_prior(
+    layout: SurveyLayout, *, area_deg2: float, n_candidate: int, selected: float | None = None
+) -> SurveyPrior:
     """
     Lenses that the survey is expected to hold in an area, over the candidates that were scored there.
 
@@ -32,6 +34,8 @@ def survey_prior(layout: SurveyLayout, *, area_deg2: float, n_candidate: int) ->
         Area searched.
     n_candidate : int
         Candidates that a model scored in it.
+    selected : float, optional
+        Part of the lenses that become candidates with a score, where it was measured; all where not given.
 
     Examples
     --------
@@ -50,6 +54,9 @@ def survey_prior(layout: SurveyLayout, *, area_deg2: float, n_candidate: int) ->
         return SurveyPrior(None, "there are no candidates with a score")
     value = density * area_deg2 / n_candidate
     said = f"{density:g} lenses per deg2 ({layout.lenses_source}), {area_deg2:.4g} deg2, {n_candidate} candidates"
+    if selected is not None:
+        value *= selected
+        said += f", and {selected:.3f} of the lenses painted there became candidates"
     if value >= PRIOR_MAX:
         return SurveyPrior(None, f"more than half of the candidates would be lenses: {said}; give --prior")
     return SurveyPrior(value, said)

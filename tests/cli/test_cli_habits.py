@@ -30,7 +30,7 @@ def test_a_shell_completes_commands_options_and_the_names_of_surveys_models_and_
     assert completed(monkeypatch, capsys, "expl") == ["plain,explain"]
     assert "plain,--resume" in completed(monkeypatch, capsys, "scan", "--res")
     assert completed(monkeypatch, capsys, "scan", "--survey", "ki") == ["plain,kids"]
-    models = ["plain,ground-gri", "plain,ground-gri-graded"]
+    models = ["plain,ground-gri", "plain,ground-gri-graded", "plain,ground-grz"]
     assert completed(monkeypatch, capsys, "scan", "--model", "ground") == models
     assert "plain,substructure-3" in completed(monkeypatch, capsys, "simulate", "--recipe", "sub")
     assert completed(monkeypatch, capsys, "scan", "--survey", "mine.t") == ["file,mine.t"]  # a file of one's own

@@ -50,6 +50,8 @@ def test_the_models_command_lists_families_and_shipped_models() -> None:
         (("g", "r", "i"), GROUND),
         (("u", "g", "r", "i", "z"), GROUND),
         (("i", "r", "g"), GROUND),
+        (("g", "r", "i", "z"), GROUND),
+        (("g", "r", "z"), "ground-grz"),
         (("VIS",), "space-vis"),
     ],
 )
@@ -88,17 +90,20 @@ def test_the_candidate_of_the_cfhtls_tile_is_among_the_best_five_of_its_sources(
     assert (score >= score[distance_arcsec.argmin()]).sum() <= 5
 
 
-def test_lenses_of_a_simulated_field_score_above_its_galaxies_and_stars(ground: Scorer) -> None:
+@pytest.mark.parametrize("name", [GROUND, "ground-grz"])
+def test_lenses_of_a_simulated_field_score_above_its_galaxies_and_stars(name: str) -> None:
     """A field of another seed, pixel scale and depth than any it was trained on."""
     from lenspipe.image.cutouts import extract_cutouts
     from lenspipe.simulate.field import simulate_field
 
-    field = simulate_field(seed=77, shape_px=(900, 900), n_lens=14, n_galaxy=220, pixel_scale_arcsec=0.215)
+    scorer = Scorer(find_model(name), device="cpu")
+    bands = scorer.card.bands
+    field = simulate_field(seed=77, bands=bands, shape_px=(900, 900), n_lens=14, n_galaxy=220, pixel_scale_arcsec=0.215)
     truth = field.truth.to_pydict()
-    bright = np.array(truth["mag_i"]) < 22
+    bright = np.array(truth[f"mag_{bands[-1]}"]) < 22
     x, y, is_lens = (np.array(truth[name])[bright] for name in ("x_px", "y_px", "is_lens"))
     nothing = np.zeros(field.image.shape, bool)
-    cutouts, _ = extract_cutouts(field.image, nothing, x, y, size_px=cutout_size_px(ground.card, 0.215))
-    score = ground.score(cutouts, pixel_scale_arcsec=0.215)
+    cutouts, _ = extract_cutouts(field.image, nothing, x, y, size_px=cutout_size_px(scorer.card, 0.215))
+    score = scorer.score(cutouts, pixel_scale_arcsec=0.215)
     assert is_lens.sum() == 14
     assert roc_auc_score(is_lens, score) > 0.85

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +15,8 @@ from lenspipe.learn.card_of import noise_levels
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
+from lenspipe.learn.upon import weights_of
+from lenspipe.nn.card import find_model
 from lenspipe.nn.preprocess import network_input
 from lenspipe.stamps.format import StampSet, image_array
 
@@ -188,3 +192,10 @@ def test_more_workers_than_cpus_are_refused_at_once(toy_stamps, tmp_path, monkey
         with pytest.raises(ConfigError, match=message):
             command.main(ask + more, standalone_mode=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_pretrained_names_a_shipped_model_a_folder_or_a_file(tmp_path: Path) -> None:
+    shipped = find_model("ground-gri")
+    assert weights_of("ground-gri") == weights_of(str(shipped)) == str(shipped / "weights.safetensors")
+    assert weights_of(str(tmp_path / "ground-gri")) == str(tmp_path / "ground-gri")
+    assert weights_of("no-such-model") == "no-such-model" and weights_of(None) is None

@@ -11,14 +11,18 @@ from lenspipe.learn.settings import TrainSettings
 from lenspipe.scan.config import ScanConfig
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.survey.layout import read_layout
+from lenspipe.toml import put_over
 
 BEFORE = json.loads((Path(__file__).parent / "requests_before.json").read_text())
 """As they were on 28 November 2026; a difference here means that runs of before cannot be resumed."""
+UNSAID = {"lenses_per_deg2": None, "lenses_source": "the layout"}
 NOW = {
     **{c.__name__: c for c in (ScanConfig, TrainSettings, FinderSettings)},
     # its hosts were the redder half once; now the run's own colours part them
     "CompletenessConfig": lambda: CompletenessConfig.model_validate({"hosts": {"red_part": 0.5}}),
-    **{name: lambda name=name: read_layout(name) for name in ("kids", "generic")},
+    # it did not say how common lenses are; a scan of KiDS tiles that was begun before is not resumed
+    "kids": lambda: put_over(read_layout("kids"), UNSAID, origin="--set survey"),
+    "generic": lambda: read_layout("generic"),
     **{name: lambda name=name: read_recipe(name) for name in ("ground-gri", "model-f")},
 }
 

@@ -73,13 +73,14 @@ def split_hosts(
 
 
 def field_hosts(seed: int, card: ModelCard) -> list[Host]:
-    """Sources brighter than i = 22.5 of a simulated field with 24 lenses; seeing, depth and pixel scale are drawn."""
+    """Sources of a field with 24 lenses, to 22.5 in the card's last band; seeing, depth and pixel scale are drawn."""
     rng = np.random.default_rng([seed, 7])
     scale = float(rng.uniform(0.17, 0.27))
     seeing = rng.uniform(0.55, 1.0) * np.array([1.15, 1.0, 0.97])
     rms = 10 ** rng.uniform(-0.3, 0.25) * np.array([13.0, 15.0, 30.0]) * (scale / 0.2)
     field = simulate_field(
         seed=seed,
+        bands=card.bands,
         shape_px=(1100, 1100),
         pixel_scale_arcsec=scale,
         seeing_fwhm_arcsec=seeing,
@@ -90,7 +91,7 @@ def field_hosts(seed: int, card: ModelCard) -> list[Host]:
         min_arc_snr=float(rng.uniform(25, 60)),
     )
     truth = field.truth.to_pydict()
-    mag = np.array(truth["mag_i"], float)
+    mag = np.array(truth[f"mag_{card.bands[-1]}"], float)
     x, y = np.array(truth["x_px"], float), np.array(truth["y_px"], float)
     keep = np.flatnonzero(mag < 22.5)
     nothing: NDArray[np.bool_] = np.zeros(field.image.shape, bool)

@@ -35,7 +35,7 @@ from lenspipe.stamps.readers.blends import BlendsOptions, read_blends
 from lenspipe.stamps.readers.fields import FieldsOptions, read_fields
 
 HSC_SCALE_ARCSEC, HSC_ZERO_POINT_AB = 0.168, 27.0
-HSC_FWHM_ARCSEC, CFHTLS_FWHM_ARCSEC = (0.79, 0.75, 0.61), (0.9, 0.8, 0.75)
+HSC_FWHM_ARCSEC, CFHTLS_FWHM_ARCSEC = (0.79, 0.75, 0.61, 0.68), (0.9, 0.8, 0.75)
 """Seeing of the HSC Wide survey, and of the CFHTLS tile."""
 EARLY_COLOUR, EARLY_MAG = CUTS.early_colour, (15.5, 21.5)
 VALIDATION_EVERY = 6
@@ -43,15 +43,20 @@ VALIDATION_EVERY = 6
 
 def other_hosts(real: Path, rng: np.random.Generator) -> list[Host]:
     """Hosts of HSC and CFHTLS, named ``hsc-...`` and ``cfhtls-...``."""
-    return [*_hsc_lrg(real, rng), *_hsc_cosmos(real, rng), *_cfhtls(real)]
+    return [*hsc_hosts(real, rng), *_cfhtls(real)]
 
 
-def _hsc_lrg(real: Path, rng: np.random.Generator) -> list[Host]:
+def hsc_hosts(real: Path, rng: np.random.Generator, n_band: int = 3) -> list[Host]:
+    """Luminous galaxies and blends of HSC in the first ``n_band`` of g r i z; kind and magnitude are those of g r i."""
+    return [*_hsc_lrg(real, rng, n_band), *_hsc_cosmos(real, rng, n_band)]
+
+
+def _hsc_lrg(real: Path, rng: np.random.Generator, n_band: int) -> list[Host]:
     hosts = []
     for path in sorted((real / "stamps/hsc_lrg").glob("*.fits")):
         with fits.open(path) as hdus:
             planes = [hdu.data.astype(np.float32) for hdu in hdus if hdu.data is not None]
-        clean = np.stack([planes[2 * k] - planes[2 * k + 1] for k in range(3)])  # image less the arc painted on it
+        clean = np.stack([planes[2 * k] - planes[2 * k + 1] for k in range(n_band)])  # image less the arc painted on it
         njy = clean[:, :63, :63] * np.float32(10 ** (0.4 * (31.4 - HSC_ZERO_POINT_AB)))  # odd
         njy -= np.median(njy, axis=(1, 2), keepdims=True)
         hosts.append(
@@ -60,7 +65,7 @@ def _hsc_lrg(real: Path, rng: np.random.Generator) -> list[Host]:
     return hosts
 
 
-def _hsc_cosmos(real: Path, rng: np.random.Generator) -> list[Host]:
+def _hsc_cosmos(real: Path, rng: np.random.Generator, n_band: int) -> list[Host]:
     size_px = host_size_px(CARD, HSC_SCALE_ARCSEC, LEAST_SCALE_ARCSEC)
     options = BlendsOptions(
         bands=("g", "r", "i", "z", "y"),
@@ -70,9 +75,9 @@ def _hsc_cosmos(real: Path, rng: np.random.Generator) -> list[Host]:
     )
     table = pa.concat_tables(read_blends(real / "stamps/hsc_cosmos", options).tables)
     hosts = []
-    for name, stamp in zip(table["stamp_id"].to_pylist(), image_array(table, "image")[:, :3], strict=True):
+    for name, stamp in zip(table["stamp_id"].to_pylist(), image_array(table, "image")[:, :n_band], strict=True):
         with np.load(real / "stamps/hsc_cosmos" / f"{name}.npz") as archive:
-            weights = archive["weights"][:3]
+            weights = archive["weights"][:n_band]
         noise = np.array([np.median(1 / np.sqrt(w[w > 0])) for w in weights])
         njy_rms = noise * 10 ** (0.4 * (31.4 - HSC_ZERO_POINT_AB))
         hosts.append(_framed(f"hsc-cosmos-{name}", stamp, njy_rms, HSC_SCALE_ARCSEC, rng))
@@ -126,7 +131,7 @@ def _host(
         kind=kind or ("early" if red else "source"),
         pixels_njy=njy,
         pixel_scale_arcsec=scale,
-        psf_fwhm_arcsec=np.array(fwhm_arcsec),
+        psf_fwhm_arcsec=np.array(fwhm_arcsec[: len(njy)]),
         sky_rms_njy=np.asarray(rms, np.float64),
         mag=float(mag[2]),
         axis_ratio=0.8,

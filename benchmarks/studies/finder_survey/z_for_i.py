@@ -15,25 +15,23 @@ from typing import Any
 
 import click
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
 from benchmarks import record
-from benchmarks.studies.data import NJY_AT_ZERO_POINT_30
+from benchmarks.studies.data import DES_FWHM_ARCSEC, DES_SCALE_ARCSEC, NJY_AT_ZERO_POINT_30, des_early_counts
 from benchmarks.studies.real_sky.ground import area, logits
 from lenspipe.infer.predict import Predictor
 from lenspipe.nn.card import find_model
 from lenspipe.robust import robust_sigma
 from lenspipe.simulate.paint import paint_arcs
 
-BANDS, SCALE_ARCSEC, FWHM_ARCSEC = "griz", 0.263, (1.15, 1.0, 0.95, 0.95)
+BANDS = "griz"
 SHOWN = {"g r i": (0, 1, 2), "g r z": (0, 1, 3)}
 
 
 def des_early(real: Path) -> NDArray[np.float32]:
     """Early types ``(n, 4, 91, 91)``, nJy, their sky taken off."""
-    folder = real / "stamps/des_early_types"
-    stamps = np.stack([fits.getdata(folder / f"{band}.fits") for band in BANDS], axis=1).astype(np.float32)
+    stamps = des_early_counts(real)
     return (stamps - np.median(stamps, axis=(2, 3), keepdims=True)) * np.float32(NJY_AT_ZERO_POINT_30)
 
 
@@ -53,8 +51,8 @@ def main(models: tuple[str, ...], real: Path, draws: int, seed: int, name: str, 
             stamp, _, _ = paint_arcs(
                 host,
                 bands=BANDS,
-                pixel_scale_arcsec=SCALE_ARCSEC,
-                psf=FWHM_ARCSEC,
+                pixel_scale_arcsec=DES_SCALE_ARCSEC,
+                psf=DES_FWHM_ARCSEC,
                 rng=np.random.default_rng([seed, number, k]),
                 theta_e_range_arcsec=(1.0, 2.5),
                 sky_rms_njy=robust_sigma(host, (1, 2)),
@@ -67,7 +65,7 @@ def main(models: tuple[str, ...], real: Path, draws: int, seed: int, name: str, 
         predictor = Predictor(find_model(model))
         of_bands: dict[str, Any] = {}
         for bands, order in SHOWN.items():
-            bare, lens = (logits(predictor, stamps[:, list(order)], SCALE_ARCSEC) for stamps in (hosts, arcs))
+            bare, lens = (logits(predictor, stamps[:, list(order)], DES_SCALE_ARCSEC) for stamps in (hosts, arcs))
             of_bands[bands] = {
                 "auc": area(lens, bare),
                 "above_its_own_host": float((lens.reshape(len(hosts), draws) > bare[:, None]).mean()),
