@@ -22,10 +22,10 @@ from benchmarks.studies.dark_matter.ideal import (
 def test_every_cell_of_the_comparison_comes_once_and_the_pair_that_decides_comes_first():
     found = cells(*read_queue())
     names = [cell.name for cell in found]
-    assert len(set(names)) == len(names) == 4 * 18 * 3 + 4 * 2 * 2  # recipes, models, parts; two more seeds
+    assert len(set(names)) == len(names) == 4 * 18 * 3 + 4 * 2 * 2 + 2  # recipes, models, parts; two more seeds; a map
     assert names[:2] == [f"dark_matter_fitted_model-f_equivariant-c8-{part}-1600_0" for part in (100, 10)]
     assert names[2:4] == [f"dark_matter_fitted_model-f_timm-resnet18-{part}-1600_0" for part in (100, 10)]
-    assert sum(cell.seed == 0 for cell in found) == 216
+    assert sum(cell.seed == 0 and not cell.masses for cell in found) == 216
 
 
 def test_records_that_there_are_are_those_of_cells():
@@ -33,6 +33,7 @@ def test_records_that_there_are_are_those_of_cells():
     names = {cell.name for cell in cells(*read_queue())}
     results = Path(__file__).parents[2] / "benchmarks/results"
     there = {path.stem for path in results.glob("dark_matter_fitted_*-1600_*.json")}
+    there |= {path.stem for path in results.glob("dark_matter_fitted_*-masses_*.json")}
     assert len(there) >= 14 and there <= names
     whole = cell_of("model-f", "timm:resnet18+", 0.1, seed=2, steps=4800, plain=True)
     assert whole.name == "dark_matter_fitted_model-f_timm-resnet18+-10-plain_2"
