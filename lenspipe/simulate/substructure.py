@@ -110,6 +110,7 @@ class Vortex:
         along, across2 = cos * x + sin * y, cos * y - sin * x
         angle = across2 * -self.length_arcsec
         across2 *= across2
+        across2 += 1e-18  # at its very ends a line bends without end
         to_ends = ((along + half) ** 2 + across2) / ((along - half) ** 2 + across2)
         angle = np.arctan2(angle, along * along + across2 - half**2)
         strength = self.einstein_radius_arcsec**2 / self.length_arcsec

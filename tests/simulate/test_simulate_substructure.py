@@ -37,6 +37,16 @@ def test_vortex_deflection_equals_numerical_integration_of_point_masses(length, 
     np.testing.assert_allclose(vortex.deflection(np.array(x), np.array(y)), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("angle", [0.0, np.pi / 2, 0.4])
+def test_a_ray_at_the_very_end_of_a_vortex_is_bent_by_a_number(angle):
+    vortex = Vortex(0.0, 0.0, 1.0, angle, 0.3)
+    ends = np.array([0.5, -0.5])
+    bent = vortex.deflection(ends * np.cos(angle), ends * np.sin(angle))
+    assert np.isfinite(bent).all()
+    near = vortex.deflection(0.49 * np.sign(ends) * np.cos(angle), 0.49 * np.sign(ends) * np.sin(angle))
+    assert (np.hypot(*bent) > np.hypot(*near)).all()
+
+
 def test_a_short_vortex_is_a_point_mass_and_mass_inside_a_circle_is_the_vortexs():
     x, y = np.array([1.0, -0.4]), np.array([0.5, 2.0])
     np.testing.assert_allclose(
