@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lenspipe.infer.fitted_run import Runner
     from lenspipe.nn.fitted import SmoothFit
     from lenspipe.runner import RunnerName, Start, Workers
+    from lenspipe.stamps.format import StampSet
 
+SAME_SCALE = 1e-3
+"""Relative: pixel scales that count as one."""
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -45,8 +48,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--njy-per-electron",
     type=click.FloatRange(min=0),
     default=None,
-    help="For the noise of photons; 0: that of the sky alone.  [default: what the stamps say in "
-    "njy_per_electron_BAND, as simulated ones do; else 0, or the model's]",
+    help="For the noise of photons, where stamps do not say it; 0: that of the sky alone.  [default: what the stamps "
+    "say in njy_per_electron_BAND, as simulated ones do; else 0, or the model's]",
 )
 @click.option("--finer", type=click.IntRange(1, 8), help="Model points per pixel.  [default: 2, or the model's]")
 @click.option(
@@ -110,9 +113,19 @@ def command(
                 "a model says how to fit: leave --prior, --lens-light, --finer, --clumps and --point-masses out",
                 like=str(like),
             )
+        _demand_like(model, data, name, chosen)
         told, finer, clumps, point_masses = priors_of_fit(model), model.finer, model.clumps, model.point_masses
+        cut_out = cut_out or model.lit_beyond
         if f"njy_per_electron_{chosen}" not in data.schema.names and njy_per_electron is None:
             njy_per_electron = model.njy_per_electron
+            if njy_per_electron is None:
+                raise ConfigError(
+                    "the model's stamps told their noise of photons, and these do not: give --njy-per-electron (0: "
+                    "leave photons out)",
+                    like=str(like),
+                )
+    if cut_out and (fixed := [one for one, _ in given if one.startswith("centre_")]):
+        raise ConfigError("--cut-out says where lenses lie: leave these priors out", given=",".join(fixed))
     if cut_out and name in data.images:
         told = anywhere_in_a_pixel(told, data.images[name].pixel_scale_arcsec)
     with ShownProgress("stamp") as progress:
@@ -157,6 +170,22 @@ def _fit_of(like: Path | None) -> SmoothFit | None:
     if fit is None:
         raise ConfigError("the model was shown no fitted stamps, and does not say how to fit any", like=str(like))
     return fit
+
+
+def _demand_like(model: SmoothFit, data: StampSet, image: str, band: str) -> None:
+    """Stamps must be what the model's were, or what is left of them is in other units."""
+    if band != model.band:
+        raise ConfigError("the model was shown fits of another band", got=band, want=model.band)
+    if image not in data.images:
+        return
+    scale = data.images[image].pixel_scale_arcsec
+    if abs(scale / model.pixel_scale_arcsec - 1) > SAME_SCALE:
+        raise ConfigError(
+            "the model's fits were made on other pixels, and noise per pixel is not that of these: cut the stamps at "
+            "its scale, or let a scan do it",
+            got=scale,
+            want=model.pixel_scale_arcsec,
+        )
 
 
 def _prior(text: str) -> tuple[str, tuple[float, float]]:

@@ -12,6 +12,7 @@ from lenspipe.errors import ConfigError, DataError
 from lenspipe.evaluate.judges import judge_for
 from lenspipe.evaluate.judges.contract import Judge, JudgeSettings
 from lenspipe.evaluate.stream import Member, count_rows, iter_stamps
+from lenspipe.learn.fitted import fit_of
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.nn.committee import Committee, is_committee, open_committee
 from lenspipe.stamps.format import StampSet
@@ -45,6 +46,14 @@ def open_members(
         if missing := [name for name in judge.needs(card, card.outputs) if name not in stamps.schema.names]:
             raise DataError(
                 "the data set lacks columns that the model needs", model=card.name, missing=",".join(missing)
+            )
+        said = fit_of(stamps) if card.fitted is not None else None
+        if card.fitted is not None and said is not None and (differ := card.fitted.unlike(said)):
+            raise DataError(
+                "the stamps were not fitted as those of the model's training: run `lenspipe stamps fit STAMPS --like "
+                "MODEL --out NEW`",
+                model=card.name,
+                differ=",".join(differ),
             )
         taken = [member.name for member in members]
         name, number = card.name, 2

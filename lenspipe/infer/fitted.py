@@ -112,7 +112,7 @@ class LensFitter:
     Raises
     ------
     ModelError
-        As of `priors_of_fit`.
+        As of `priors_of_fit`; later, stamps that would be resampled for a map of point masses.
     """
 
     def __init__(self, card: ModelCard) -> None:
@@ -149,12 +149,23 @@ class LensFitter:
         njy_per_electron : float
             For the noise of photons; 0: the sky's alone.
         """
+        if resamples(self.card, pixel_scale_arcsec):
+            if self.fit.point_masses:
+                raise ModelError(
+                    "a map of point masses is not made of resampled stamps, whose noise is correlated",
+                    model=self.card.name,
+                    got_arcsec=pixel_scale_arcsec,
+                    want_arcsec=self.card.pixel_scale_arcsec,
+                )
+            # pixels of the data are in the PSF of what is resampled, and those of the card are not yet
+            own = self.card.pixel_scale_arcsec
+            fwhm_arcsec = without_pixel(with_pixel(fwhm_arcsec, pixel_scale_arcsec), own)
         chosen = cutouts_njy[:, [list(bands).index(band) for band in self.card.data_bands]]
-        own = self.card.data_bands.index(self.fit.band)
+        own_band = self.card.data_bands.index(self.fit.band)
         if self.fit.light:
-            chosen = around_peaks(chosen, own, reach_px(self.fit, pixel_scale_arcsec))
-        grid = self._on_grid(chosen, chosen[:, own] == 0, pixel_scale_arcsec)
-        one, scale = np.ascontiguousarray(grid.stamps_njy[:, own]), grid.pixel_scale_arcsec
+            chosen = around_peaks(chosen, own_band, reach_px(self.fit, pixel_scale_arcsec))
+        grid = self._on_grid(chosen, chosen[:, own_band] == 0, pixel_scale_arcsec)
+        one, scale = np.ascontiguousarray(grid.stamps_njy[:, own_band]), grid.pixel_scale_arcsec
         bright = avg_pool2d(torch.from_numpy(one)[:, None], 3, 1, 1, count_include_pad=False)[:, 0].clamp(min=0)
         sigma = np.sqrt(sky_rms_njy**2 + njy_per_electron * bright.numpy() / grid.area) * grid.noise
         sigma[grid.bad] = NO_DATA * sky_rms_njy
@@ -165,8 +176,8 @@ class LensFitter:
             chi2 = np.square(made[:, 0], dtype=np.float64).sum(axis=(1, 2)) / counted.sum(axis=(1, 2))
         ok = np.isfinite(chi2) & np.isfinite(values).all(axis=1) & np.isfinite(made).all(axis=(1, 2, 3))
         made = np.where(ok[:, None, None, None] & ~grid.bad[:, None], made, 0).astype(np.float32)
-        # a residual is in units of the noise, whatever the pixels: as bright as on those of the training
-        made[:, 0] *= np.float32((scale / self.fit.pixel_scale_arcsec) ** 2)
+        # what is made is in units of the noise, whatever the pixels: as bright as on those of the training
+        made *= np.float32((scale / self.fit.pixel_scale_arcsec) ** 2)
         shown = np.concatenate([grid.stamps_njy, made], axis=1)
         return Fitted(shown, self.bands, scale, values, np.where(ok, chi2, np.nan))
 
@@ -234,6 +245,11 @@ def _in_batches(solve: SersicFit, stamps: Images, sigma: Images, *, masses: bool
             if masses:
                 made[own, 1] = point_mass_map(solve, some, noise, found)[:n].numpy()
     return values, made
+
+
+def with_pixel(fwhm_arcsec: float, pixel_scale_arcsec: float) -> float:
+    """FWHM of the images of a PSF, which pixels have averaged: what `without_pixel` takes off, put back."""
+    return float(np.sqrt(fwhm_arcsec**2 + 8 * np.log(2) / 12 * pixel_scale_arcsec**2))
 
 
 def without_pixel(fwhm_arcsec: float, pixel_scale_arcsec: float) -> float:

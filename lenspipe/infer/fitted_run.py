@@ -151,6 +151,8 @@ def write_fitted(
     _demand_fittable(data, name, band, fwhm_arcsec, njy_per_electron)
     photons = photons_of(data, band, njy_per_electron)
     mean, width = (tuple(float(v) for v in values) for values in (priors.mean, priors.width))
+    if njy_per_electron is None and f"njy_per_electron_{band}" not in data.schema.names:
+        njy_per_electron = 0.0
     task = FitTask(
         name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps, point_masses, lit_beyond
     )
@@ -272,7 +274,9 @@ def _demand_fittable(
     spec = data.images[name]
     if spec.unit != "nJy":
         raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
-    if {f"{band}_{LEFT}", f"{band}_{MASSES}"} & set(spec.bands) or CHI2 in data.schema.names:
+    if {f"{band}_{LEFT}", f"{band}_{MASSES}"} & set(spec.bands) or any(
+        field.startswith(CHI2.removesuffix("chi2")) for field in data.schema.names
+    ):
         raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)
     if not data.n:
         raise DataError("there are no stamps to be fitted", data=data.title)

@@ -28,6 +28,8 @@ WIDE = {"log_brightness": (0.0, 10.0), "light_log_brightness": (0.0, 10.0)} | di
 )
 """Mean and width of what no column tells."""
 WIDE |= dict.fromkeys(("centre_x_arcsec", "centre_y_arcsec"), (0.0, 0.0))
+MOST_ZERO = 0.9
+"""Part of the pixels of a stamp that may be exactly 0; noise that is cut to 0 where it is negative has half of them."""
 SEEING_STEP = 0.05
 """Relative: stamps whose seeing agrees to half of this share a PSF."""
 Numbers = NDArray[np.float64]
@@ -159,6 +161,9 @@ class FitTask:
         spec = image_specs(rows.schema, where="stamps")[self.image]
         stamps = image_array(rows, self.image)
         one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(self.band)]))
+        _refuse(rows, ~np.isfinite(one.numpy()).all(axis=(1, 2)), "a pixel is not a finite number", band=self.band)
+        dark = (one == 0).flatten(1).float().mean(1) > MOST_ZERO
+        _refuse(rows, dark.numpy(), "a stamp has hardly a pixel that is not 0", band=self.band)
         seeing, sky = _seeing(rows, self.band, self.fwhm_arcsec), _sky(rows, self.band, one.numpy())
         gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
         left, masses, n_px = torch.zeros_like(one), torch.zeros_like(one), torch.ones(len(one))
@@ -206,6 +211,7 @@ class FitTask:
             finer=self.finer,
             clumps=self.clumps,
             point_masses=self.point_masses,
+            lit_beyond=self.lit_beyond,
             fwhm_arcsec=self.fwhm_arcsec,
             njy_per_electron=self.njy_per_electron,
         )

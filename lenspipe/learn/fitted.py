@@ -69,7 +69,7 @@ def learnt_fit(stamps: StampSet, bands: Sequence[str], rows: NDArray[np.intp]) -
         Of the training split.
     """
     fit = fit_of(stamps)
-    if fit is None or fit.left not in bands:
+    if fit is None or not set(fit.made) & set(bands):
         return None
     chi2, label = stamps.column(CHI2)[rows].astype(np.float64), stamps.column("label")[rows]
     names = sorted({str(name) for name in label if name is not None})

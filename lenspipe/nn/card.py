@@ -196,8 +196,8 @@ class ModelCard(Table):
         sizes = {"stamp_px": self.stamp_px, "bands": len(self.bands), **_sizes(self.settings)}
         if large := [f"{name} = {size}" for name, size in sizes.items() if size > MAX_AMOUNTS.get(name, MAX_SIZE)]:
             raise ValueError(f"a size above {MAX_SIZE}, which no network here has: {large[0]}")
-        if self.fitted is not None and self.fitted.left not in self.bands:
-            raise ValueError(f"fitted makes {self.fitted.left}, which is not among the bands")
+        if self.fitted is not None and not set(self.fitted.made) & set(self.bands):
+            raise ValueError(f"fitted makes {', '.join(self.fitted.made)}, none of which is among the bands")
         if len(self.stretch.band_scales) != len(self.bands):
             raise ValueError("stretch.band_scales needs one value per band")
         if unknown := [band for band in self.neighbours if band not in self.bands]:

@@ -37,6 +37,8 @@ class SmoothFit(Table):
     """Clumps that a source may have."""
     point_masses: bool = False
     """Whether a second band ``BAND_point_mass`` was made (`lenspipe.nn.point_mass`)."""
+    lit_beyond: bool = False
+    """Whether the PSF brought light from beyond the stamps' edges."""
     fwhm_arcsec: float | None = Field(default=None, gt=0)
     """FWHM of the PSF of all stamps; null: each had its own."""
     njy_per_electron: float | None = Field(default=0.0, ge=0)
@@ -57,7 +59,12 @@ class SmoothFit(Table):
     @property
     def how(self) -> str:
         """What two fits share that leave the same of a stamp: all but exposures, PSFs and what was left in training."""
-        return self.model_dump_json(exclude={"fwhm_arcsec", "njy_per_electron", "chi2"})
+        return self.model_dump_json(exclude={"fwhm_arcsec", "njy_per_electron", "chi2", "lit_beyond"})
+
+    def unlike(self, other: SmoothFit) -> list[str]:
+        """What differs of two fits that must agree for a network: `how` but for priors and the side of the stamps."""
+        names = ("band", "light", "finer", "clumps", "point_masses", "pixel_scale_arcsec")
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property
     def most_chi2(self) -> float | None:

@@ -56,8 +56,8 @@ def point_mass_map(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor
 
 def _kernels(pixels: Pixels, size_px: int) -> Tensor:
     """Bending ``(x and y, start, start, y, x)`` by a mass whose place the starts say: views of one table."""
-    scale = float(pixels.y[-1, 0] - pixels.y[0, 0]) / (len(pixels.y) - 1) * (len(pixels.blur[0]) / len(pixels.blur))
-    axis = torch.arange(1 - size_px, size_px) * scale
+    scale = pixels.pixel_scale_arcsec
+    axis = (torch.arange(1 - size_px, size_px) - _shift_px(size_px)) * scale
     x, y = axis.expand(len(axis), -1), axis[:, None].expand(-1, len(axis))
     square = x * x + y * y + (SOFT_PX * scale) ** 2
     table = torch.stack([x / square, y / square])
@@ -74,7 +74,7 @@ def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels
     pull = (slopes @ off.flatten(1)[:, :, None])[:, :, 0] + (values[:, rest.free] - rest.mean) * prior
     short = torch.linalg.solve_triangular(factor, pull[:, :, None], upper=False)[:, :, 0]
     steep = fit.fine.source_slopes(values, clumps_of(values)) * rest.weight[:, None]
-    starts = torch.arange(size - 1 - STEP_PX // 2, -1, -STEP_PX)
+    starts = torch.arange(size - 1, -1, -STEP_PX)
     places = torch.cartesian_prod(starts, starts)
     product, weight = torch.zeros(2, n, len(places))
     for first in range(0, len(places), AT_ONCE):
@@ -87,4 +87,17 @@ def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels
             weight[k, own] = torch.maximum(square - along.square().sum(0), LEAST * square)
             product[k, own] = along.T @ short[k] - seen @ off[k].flatten()
     found = product / torch.sqrt(weight + RADIUS_ARCSEC**-4)
-    return interpolate(found.reshape(n, 1, len(starts), len(starts)), (size, size))[:, 0]
+    found = found.reshape(n, 1, len(starts), len(starts))
+    if _shift_px(size):
+        return interpolate(found, (size, size))[:, 0]
+    return interpolate(found, (size, size), mode="bilinear", align_corners=True)[:, 0]
+
+
+def _shift_px(size_px: int) -> float:
+    """
+    Of the places from whole pixels: a mirrored stamp has the mirrored map.
+
+    Of an even side the places are the corners of four pixels, which share the value; of an odd one every other pixel,
+    from the first to the last.
+    """
+    return 0.5 if size_px % STEP_PX == 0 else 0.0

@@ -69,6 +69,7 @@ class Pixels:
         shift_px: float = 0.0,
         beyond_px: int = 0,
     ) -> None:
+        self.pixel_scale_arcsec = pixel_scale_arcsec
         n, step = (size_px + 2 * beyond_px) * finer, pixel_scale_arcsec / finer
         inside = slice(beyond_px * finer, (beyond_px + size_px) * finer)
         axis = (torch.arange(n) - (n - 1) / 2) * step + shift_px * pixel_scale_arcsec

@@ -26,6 +26,8 @@ COARSE_STEPS, STEPS, KEPT = 8, 6, 3
 """Damped Gauss-Newton steps on coarse and on whole pixels; on these, slopes are kept for so many steps."""
 COARSE_ERROR = 0.03
 """Relative error of the coarse images."""
+MOST_FWHM = 0.5
+"""Of the PSF, over the side of a stamp."""
 REACH = 1.2
 """Of the PSF, over its FWHM: a thousandth of a line's light comes from further away."""
 AT_ONCE = 16
@@ -97,7 +99,7 @@ class SersicFit:
         Raises
         ------
         ConfigError
-            What is not left out is less than there are parameters.
+            What is not left out is less than there are parameters, or the PSF half as wide as the stamps.
         """
         mask = 1.25 * fwhm_arcsec if priors.light else -1.0
         odd = size_px % COARSE
@@ -117,7 +119,7 @@ class SersicFit:
         )
         if odd:
             coarse.kept[-1] = coarse.kept[:, -1] = 0
-        if coarse.kept.sum() < len(NAMES):
+        if coarse.kept.sum() < len(NAMES) or fwhm_arcsec > MOST_FWHM * size_px * pixel_scale_arcsec:
             raise ConfigError(
                 "the stamps are too small for a fit, or the PSF too wide",
                 size_px=size_px,

@@ -285,6 +285,22 @@ def test_a_point_mass_is_seen_where_it_lies_and_noise_has_a_spread_of_one(rng):
         assert np.hypot(axis[column] - x, axis[row] - y) < 0.3
 
 
+@pytest.mark.parametrize("side", [44, 45])
+def test_a_mirrored_stamp_has_the_mirrored_map(rng, side):
+    planted = drawn(rng, 2)
+    clean = np.stack([lenstronomys(v, side, light=False, masses=[(0.1, 1.0, 0.6)]) for v in planted])
+    stamps = torch.tensor(clean + rng.normal(0, 0.05, clean.shape), dtype=torch.float32)
+    values = torch.tensor(planted, dtype=torch.float32)
+    other = values.clone()
+    other[:, [NAMES.index(name) for name in ("lens_e2", "gamma2", "x_arcsec", "e2")]] *= -1
+    priors = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dtype=torch.float32), False)
+    fit = SersicFit.of(side, SCALE, FWHM, priors)
+    noise = torch.full_like(stamps, 0.05)
+    one, two = point_mass_map(fit, stamps, noise, values), point_mass_map(fit, stamps.flip(-1), noise, other)
+    assert one.abs().max() > 3
+    torch.testing.assert_close(two.flip(-1), one, rtol=0.02, atol=0.05)
+
+
 def test_the_significance_of_a_point_mass_is_that_of_whole_images(rng):
     """Against lenstronomy's images with a small mass less those without, other parameters projected out by hand."""
     planted, sigma = drawn(rng, 1), 0.02
@@ -304,20 +320,16 @@ def test_the_significance_of_a_point_mass_is_that_of_whole_images(rng):
     rest = left[0].numpy().ravel()[kept].astype(float)
     pull = slopes.T @ rest - (at - MEAN)[free] / np.array(WIDTH)[free] ** 2
     axis = (np.arange(SIDE) - (SIDE - 1) / 2) * SCALE
-    # places of the map are the middle of every other pixel
+    # places of the map are corners of four pixels
     row, column = np.unravel_index(found[0].argmax(), found[0].shape)
-    places = [(row + dy, column + dx) for dy in (-6, -2, 0, 4) for dx in (-4, 0, 2)]
     want, got = [], []
-    for r, c in places:
-        tried = min(
-            ((y, x) for y in (r, r + 1, r - 1) for x in (c, c + 1, c - 1)), key=lambda p: (p[0] % 2 != 1, p[1] % 2 != 1)
-        )
-        y, x = tried
-        signal = change(lenstronomys(at, light=False, masses=[(0.02, axis[x], axis[y])]))
+    for dy, dx in [(dy, dx) for dy in (-6, -2, 0, 4) for dx in (-4, 0, 2)]:
+        y, x = row // 2 * 2 + dy, column // 2 * 2 + dx
+        signal = change(lenstronomys(at, light=False, masses=[(0.02, axis[x] + SCALE / 2, axis[y] + SCALE / 2)]))
         absorbed = slopes.T @ signal
         length = signal @ signal - absorbed @ np.linalg.solve(inner, absorbed)
         want.append((signal @ rest - absorbed @ np.linalg.solve(inner, pull)) / np.sqrt(length))
         got.append(found[0, y, x])
     assert max(want) > 5
     assert np.corrcoef(want, got)[0, 1] > 0.98
-    np.testing.assert_allclose(got, want, atol=0.15 * max(want))
+    np.testing.assert_allclose(got, want, atol=0.2 * max(want))
