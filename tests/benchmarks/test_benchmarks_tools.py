@@ -34,7 +34,7 @@ TOOLS = {
     "fuzzed_commands.py",
     "victims.py",
 }
-LIBRARIES = {"data.py", "hosts.py", "page.py", "ground.py", "space.py", "ideal.py", "smooth.py"}
+LIBRARIES = {"data.py", "hosts.py", "page.py", "ground.py", "space.py", "ideal.py", "smooth.py", "cells.py"}
 """Files of studies that are no scripts."""
 PEERS = BENCHMARKS / "peer_scripts"
 """What `benchmarks.peers` runs in the environments of other packages, where lenspipe is not."""
