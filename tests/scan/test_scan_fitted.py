@@ -330,6 +330,35 @@ def test_stamps_fit_does_as_a_model_says_and_other_stamps_are_refused_in_one_lin
         stamps_command.main([*words[:3], str(home / "finder"), "--out", str(tmp_path / "b")], standalone_mode=False)
 
 
+def test_stamps_that_were_fitted_otherwise_are_not_judged(made, tmp_path):
+    home = made[0]
+    few, priors = some_of(home / "stamps", tmp_path / "few", 2), priors_of(StampSet.open(home / "stamps"))
+    write_fitted(few, priors, tmp_path / "other", band="I", clumps=1, finer=1)
+    with pytest.raises(DataError, match=r"not fitted as those.*differ='finer,clumps'"):
+        open_members([home / "classes"], StampSet.open(tmp_path / "other"), device="cpu")
+    words = ["fit", str(few.folder), "--like", str(home / "stamps"), "--cut-out", "--out", str(tmp_path / "cut")]
+    with pytest.raises(ConfigError, match=r"--cut-out says where lenses lie.*given='centre_x_arcsec'"):
+        stamps_command.main([*words, "--prior", "centre_x_arcsec=0,0"], standalone_mode=False)
+    stamps_command.main(words, standalone_mode=False)
+    assert fit_of(StampSet.open(tmp_path / "cut")).lit_beyond
+    with pytest.raises(ConfigError, match="leave --prior, --lens-light, --finer, --clumps and --point-masses out"):
+        stamps_command.main([*words[:3], str(home / "classes"), *words[5:], "--clumps", "2"], standalone_mode=False)
+
+
+def test_a_model_whose_fits_were_on_other_pixels_is_not_followed(made, tmp_path):
+    home = made[0]
+    few = some_of(home / "stamps", tmp_path / "few", 2)
+    (part,) = few.parts
+    rows = pq.read_table(part)
+    spec = few.images["image"]
+    other = ImageSpec(spec.bands, spec.size_px, 1.3 * spec.pixel_scale_arcsec, spec.unit)
+    place = rows.schema.get_field_index("image")
+    write_part(rows.set_column(place, other.field("image"), rows["image"]), tmp_path / "coarse", "part-0")
+    words = ["fit", str(tmp_path / "coarse"), "--like", str(home / "classes"), "--out", str(tmp_path / "x")]
+    with pytest.raises(ConfigError, match=r"made on other pixels.*got=0\.13.*want=0\.1"):
+        stamps_command.main(words, standalone_mode=False)
+
+
 def test_stamps_without_a_fit_like_those_of_the_training_count_as_such_when_a_rule_is_fitted(made):
     home = made[0]
     data = StampSet.open(home / "left")
