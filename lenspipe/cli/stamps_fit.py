@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lenspipe.runner import RunnerName, Start, Workers
     from lenspipe.stamps.format import StampSet
 
-SAME_SCALE = 1e-3
-"""Relative: pixel scales that count as one."""
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -95,7 +93,7 @@ def command(
     from lenspipe.distributed.choice import started
     from lenspipe.distributed.session import on_ray
     from lenspipe.infer.fitted import anywhere_in_a_pixel, priors_of_fit
-    from lenspipe.infer.fitted_run import fit_local, write_fitted
+    from lenspipe.infer.fitted_run import fit_local, gains_told, write_fitted
     from lenspipe.infer.fitted_set import priors_of
     from lenspipe.stamps.format import StampSet
 
@@ -116,7 +114,7 @@ def command(
         _demand_like(model, data, name, chosen)
         told, finer, clumps, point_masses = priors_of_fit(model), model.finer, model.clumps, model.point_masses
         cut_out = cut_out or model.lit_beyond
-        if f"njy_per_electron_{chosen}" not in data.schema.names and njy_per_electron is None:
+        if njy_per_electron is None and not len(gains_told(data, chosen)):
             njy_per_electron = model.njy_per_electron
             if njy_per_electron is None:
                 raise ConfigError(
@@ -179,7 +177,7 @@ def _demand_like(model: SmoothFit, data: StampSet, image: str, band: str) -> Non
     if image not in data.images:
         return
     scale = data.images[image].pixel_scale_arcsec
-    if abs(scale / model.pixel_scale_arcsec - 1) > SAME_SCALE:
+    if not model.has_pixels_of(scale):
         raise ConfigError(
             "the model's fits were made on other pixels, and noise per pixel is not that of these: cut the stamps at "
             "its scale, or let a scan do it",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
@@ -151,7 +152,7 @@ def write_fitted(
     _demand_fittable(data, name, band, fwhm_arcsec, njy_per_electron)
     photons = photons_of(data, band, njy_per_electron)
     mean, width = (tuple(float(v) for v in values) for values in (priors.mean, priors.width))
-    if njy_per_electron is None and f"njy_per_electron_{band}" not in data.schema.names:
+    if njy_per_electron is None and not len(gains_told(data, band)):
         njy_per_electron = 0.0
     task = FitTask(
         name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps, point_masses, lit_beyond
@@ -231,6 +232,13 @@ def medians_left(fitted: StampSet) -> dict[str, float]:
     return {str(one): float(np.median(chi2[known == one])) for one in np.unique(known)}
 
 
+def gains_told(data: StampSet, band: str) -> NDArray[np.float64]:
+    """Flux of an electron of those stamps that say it, nJy."""
+    name = f"njy_per_electron_{band}"
+    told = data.column(name).astype(np.float64) if name in data.schema.names else np.array([])
+    return told[np.isfinite(told)]
+
+
 def photons_of(data: StampSet, band: str, njy_per_electron: float | None) -> str:
     """
     What the noise of photons goes by, in words.
@@ -240,9 +248,7 @@ def photons_of(data: StampSet, band: str, njy_per_electron: float | None) -> str
     ConfigError
         What is given is not what the stamps say.
     """
-    name = f"njy_per_electron_{band}"
-    told = data.column(name).astype(np.float64) if name in data.schema.names else np.full(data.n, np.nan)
-    known = told[np.isfinite(told)]
+    name, known = f"njy_per_electron_{band}", gains_told(data, band)
     low, high = (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
     if njy_per_electron is not None:
         if len(known) and not high / APART <= njy_per_electron <= low * APART:

@@ -10,6 +10,8 @@ from lenspipe.toml import Table
 
 LEFT = "left"
 """What the name of the band of residuals ends in."""
+SAME_SCALE = 1e-3
+"""Relative: pixel scales that count as one."""
 MASSES = "point_mass"
 """What the name of the band of point masses ends in."""
 CHI2 = "fitted_chi2"
@@ -63,8 +65,13 @@ class SmoothFit(Table):
 
     def unlike(self, other: SmoothFit) -> list[str]:
         """What differs of two fits that must agree for a network: `how` but for priors and the side of the stamps."""
-        names = ("band", "light", "finer", "clumps", "point_masses", "pixel_scale_arcsec")
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        names = ("band", "light", "finer", "clumps", "point_masses")
+        found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        return found + ["pixel_scale_arcsec"] * (not self.has_pixels_of(other.pixel_scale_arcsec))
+
+    def has_pixels_of(self, pixel_scale_arcsec: float) -> bool:
+        """Whether that is the scale of the stamps that were fitted: noise per pixel, its unit, is that of a scale."""
+        return abs(pixel_scale_arcsec / self.pixel_scale_arcsec - 1) <= SAME_SCALE
 
     @property
     def most_chi2(self) -> float | None:

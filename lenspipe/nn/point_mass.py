@@ -7,17 +7,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lenspipe.nn.sersic_image import CLUMP, NAMES, Pixels
-from lenspipe.nn.sersic_lens import Damped, SersicFit, clumps_of
+from lenspipe.nn.sersic_lens import AT_ONCE, Damped, SersicFit, clumps_of
 
 STEP_PX = 2
 """Pixels between places that are tried."""
 SOFT_PX = 0.5
 """Radius within which a mass bends less, in pixels: its own pixel has a finite slope."""
 RADIUS_ARCSEC = 0.4
-"""Einstein radius of a mass (a billion suns or so): where one is worth less than a sigma, the map fades."""
+"""Einstein radius of a mass, that of a galaxy: where even one is worth less than a sigma, the map fades."""
 LEAST = 0.02
 """Part of a mass's signal that is left, where the first order says that other parameters take up more."""
-AT_ONCE = 256
+PLACES = 256
 """Places whose images are held together."""
 
 
@@ -43,12 +43,13 @@ def point_mass_map(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor
     Returns
     -------
     Tensor (n, y, x)
+        NaN for a stamp whose parameters cannot be told apart.
     """
     found = torch.zeros_like(stamps)
     n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
     kernels = _kernels(fit.fine, stamps.shape[-1])
     for k in sorted(set(n_clump.tolist())):
-        for own in torch.split(torch.nonzero(n_clump == k)[:, 0], 16):
+        for own in torch.split(torch.nonzero(n_clump == k)[:, 0], AT_ONCE):
             some = values[own, : len(NAMES) + k * len(CLUMP)]
             found[own] = _maps(fit, stamps[own], sigma[own], some, kernels)
     return found
@@ -69,7 +70,8 @@ def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels
     rest = Damped(fit, fit.fine, stamps, fit.fine.kept / sigma, *fit.known(values))
     _, off = rest.cost(values)
     prior, slopes, inner = rest.normal(values)
-    factor = torch.linalg.cholesky_ex(inner.double())[0].float()
+    factor, failed = torch.linalg.cholesky_ex(inner.double())
+    factor = torch.where(failed[:, None, None] > 0, torch.nan, factor).float()
     # a fit that stopped short of its best has a step to go, which is no mass's
     pull = (slopes @ off.flatten(1)[:, :, None])[:, :, 0] + (values[:, rest.free] - rest.mean) * prior
     short = torch.linalg.solve_triangular(factor, pull[:, :, None], upper=False)[:, :, 0]
@@ -77,8 +79,8 @@ def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels
     starts = torch.arange(size - 1, -1, -STEP_PX)
     places = torch.cartesian_prod(starts, starts)
     product, weight = torch.zeros(2, n, len(places))
-    for first in range(0, len(places), AT_ONCE):
-        own = slice(first, first + AT_ONCE)
+    for first in range(0, len(places), PLACES):
+        own = slice(first, first + PLACES)
         bend = kernels[:, places[own, 0], places[own, 1]]
         for k in range(n):
             seen = -(steep[k, 0] * bend[0] + steep[k, 1] * bend[1]).flatten(1)

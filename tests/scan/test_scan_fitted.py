@@ -351,12 +351,16 @@ def test_a_model_whose_fits_were_on_other_pixels_is_not_followed(made, tmp_path)
     (part,) = few.parts
     rows = pq.read_table(part)
     spec = few.images["image"]
-    other = ImageSpec(spec.bands, spec.size_px, 1.3 * spec.pixel_scale_arcsec, spec.unit)
     place = rows.schema.get_field_index("image")
-    write_part(rows.set_column(place, other.field("image"), rows["image"]), tmp_path / "coarse", "part-0")
-    words = ["fit", str(tmp_path / "coarse"), "--like", str(home / "classes"), "--out", str(tmp_path / "x")]
+    for name, times in (("coarse", 1.3), ("same", 1.0002)):
+        other = ImageSpec(spec.bands, spec.size_px, times * spec.pixel_scale_arcsec, spec.unit)
+        write_part(rows.set_column(place, other.field("image"), rows["image"]), tmp_path / name, "part-0")
+    words = ["--like", str(home / "classes"), "--out", str(tmp_path / "x")]
     with pytest.raises(ConfigError, match=r"made on other pixels.*got=0\.13.*want=0\.1"):
-        stamps_command.main(words, standalone_mode=False)
+        stamps_command.main(["fit", str(tmp_path / "coarse"), *words], standalone_mode=False)
+    # what the model was followed for is judged by it
+    stamps_command.main(["fit", str(tmp_path / "same"), *words], standalone_mode=False)
+    assert open_members([home / "classes"], StampSet.open(tmp_path / "x"), device="cpu")
 
 
 def test_stamps_without_a_fit_like_those_of_the_training_count_as_such_when_a_rule_is_fitted(made):
