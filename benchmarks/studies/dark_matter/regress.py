@@ -3,8 +3,9 @@ Amounts of substructure told from stamps and what a fitted smooth lens leaves of
 
     python -m benchmarks.studies.dark_matter.regress --work FOLDER [--target vortex_mass_msun ...]
 
-Takes the fitted set of `substructure-1` that `fitted.py` makes in ``--work``. A network of `jobs/dark_matter.toml`
-gives each amount and its error (Gaussian likelihood), trained on the stamps that have it; judged on their test split.
+Takes the fitted set of `substructure-1` that `fitted.py --masses` makes in ``--work``, with its map of point masses. A
+network of `jobs/dark_matter.toml` gives each amount and its error (Gaussian likelihood), trained on the stamps that
+have it; judged on their test split.
 Writes `results/dark_matter_regression_TARGET_MODEL_SEED.json`.
 """
 
@@ -40,7 +41,7 @@ TARGETS = ("vortex_mass_msun", "subhalo_mass_fraction", "subhalo_slope")
 def main(work: Path, targets: tuple[str, ...], family: str, steps: int, seed: int, keep: bool) -> None:
     """Train and record each."""
     trial = cell_of("substructure-1", family, 1.0).trial
-    folder = work / "data" / "substructure-1-1-fitted"
+    folder = work / "data" / "substructure-1-1-fitted-masses"
     data = StampSet.open(folder)
     for target in targets or TARGETS:
         out = work / "cells" / "substructure-1" / f"{target}-{family.replace(':', '-')}-{seed}"
