@@ -64,8 +64,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--cut-out",
     is_flag=True,
-    help="The stamps were cut from larger images: lenses lie anywhere in the middle pixel, and the PSF brings light "
-    "from beyond the edges.",
+    help="The stamps were cut from larger images: lenses lie anywhere in the middle pixel, the PSF brings light "
+    "from beyond the edges, and pixels of exactly 0 are no data.",
 )
 @runner_option()
 @workers_option("CPUs to use")

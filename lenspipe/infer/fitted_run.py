@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted_set import FitTask
-from lenspipe.nn.fitted import CHI2, LEFT, MASSES
+from lenspipe.nn.fitted import CHI2, LEFT, MASSES, SmoothFit
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
@@ -128,7 +128,8 @@ def write_fitted(
     point_masses : bool
         Write one more band, how significant a point mass would be at each place (`lenspipe.nn.point_mass`).
     lit_beyond : bool
-        Whether the PSF brings light from beyond the stamps' edges, as in those that are cut from larger images.
+        Whether the stamps were cut from larger images: the PSF brings light from beyond their edges, and pixels of
+        exactly 0 are no data.
     runner : Start, optional
         What fits the units; the plain loop by default.
     resume : bool
@@ -154,8 +155,19 @@ def write_fitted(
     mean, width = (tuple(float(v) for v in values) for values in (priors.mean, priors.width))
     if njy_per_electron is None and not len(gains_told(data, band)):
         njy_per_electron = 0.0
-    task = FitTask(
-        name, band, mean, width, priors.light, fwhm_arcsec, njy_per_electron, finer, clumps, point_masses, lit_beyond
+    spec = data.images[name]
+    fit = SmoothFit(
+        band=band,
+        size_px=spec.size_px,
+        pixel_scale_arcsec=spec.pixel_scale_arcsec,
+        priors=dict(zip(NAMES, zip(mean, width, strict=True), strict=True)),
+        light=priors.light,
+        finer=finer,
+        clumps=clumps,
+        point_masses=point_masses,
+        lit_beyond=lit_beyond,
+        fwhm_arcsec=fwhm_arcsec,
+        njy_per_electron=njy_per_electron,
     )
     units = plan_units(data)
     request = {
@@ -163,15 +175,7 @@ def write_fitted(
         "data": os.path.abspath(data.folder),
         "stamps": _digest(data, units),
         "image": name,
-        "band": band,
-        "priors": {p: [m, w] for p, m, w in zip(NAMES, mean, width, strict=True)},
-        "light": priors.light,
-        "fwhm_arcsec": fwhm_arcsec,
-        "njy_per_electron": njy_per_electron,
-        "finer": finer,
-        "clumps": clumps,
-        "point_masses": point_masses,
-        "lit_beyond": lit_beyond,
+        **fit.model_dump(mode="json", exclude={"chi2", "size_px", "pixel_scale_arcsec"}),
     }
     waiting = out / WAITING
     with open_run(
@@ -190,10 +194,8 @@ def write_fitted(
         n_new = sum(map(len, todo))
         progress.stage("Fitting", data.n, data.n - n_new)
         if todo:
-            with runner(
-                n_new * data.images[name].size_px ** 2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps + point_masses)
-            ) as run:
-                run(todo, FitUnits(task, os.path.abspath(waiting)), on_unit=progress.advance)
+            with runner(n_new * spec.size_px**2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps + point_masses)) as run:
+                run(todo, FitUnits(FitTask(name, fit), os.path.abspath(waiting)), on_unit=progress.advance)
         for part in sorted(waiting.glob("*.parquet")):
             os.replace(part, out / part.name)
         shutil.rmtree(waiting, ignore_errors=True)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d
 
 from lenspipe.errors import ConfigError, DataError
+from lenspipe.infer.fitted import NO_DATA, priors_of_fit
 from lenspipe.nn.fitted import KEY, SmoothFit
 from lenspipe.nn.point_mass import point_mass_map
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
 from lenspipe.robust import robust_sigma
-from lenspipe.stamps.format import ImageSpec, StampSet, image_array, image_column
+from lenspipe.stamps.format import StampSet, image_array, image_column
 from lenspipe.stamps.spec import image_specs
 
 BATCH = 64
@@ -109,35 +110,12 @@ def priors_of(data: StampSet, *, light: bool | None = None, given: Mapping[str, 
 
 @dataclass(frozen=True)
 class FitTask:
-    """What is fitted of the stamps of a data set, and how; picklable."""
+    """What is fitted of the stamps of a data set, and how: rows in, rows out; picklable."""
 
     image: str
     """Image column."""
-    band: str
-    """Band that is fitted."""
-    mean: tuple[float, ...]
-    """Of the priors, in the order of `lenspipe.nn.sersic_image.NAMES`."""
-    width: tuple[float, ...]
-    """Of the priors; 0 fixes."""
-    light: bool
-    """Whether the lens galaxy shines."""
-    fwhm_arcsec: float | None = None
-    """FWHM of the PSF; the column ``seeing_BAND_arcsec`` where None."""
-    njy_per_electron: float | None = None
-    """For the noise of photons; ``njy_per_electron_BAND`` of the stamps where None, and no such noise where null."""
-    finer: int = 2
-    """Points per pixel and axis of the model."""
-    clumps: int = 0
-    """Clumps that a source may have."""
-    point_masses: bool = False
-    """Whether there is a band of how significant a point mass would be at each place."""
-    lit_beyond: bool = False
-    """Whether the PSF brings light from beyond the stamps' edges, as in those that are cut from larger images."""
-
-    @property
-    def priors(self) -> Priors:
-        """What is known of the parameters before a stamp is seen."""
-        return Priors(torch.tensor(self.mean), torch.tensor(self.width), self.light)
+    fit: SmoothFit
+    """The fit as data sets and cards say it."""
 
     def fitted(self, rows: pa.Table) -> pa.Table:
         """
@@ -158,63 +136,52 @@ class FitTask:
         DataError
             A stamp has no PSF, a noise that is none, or a fit that is not finite.
         """
+        how, band = self.fit, self.fit.band
         spec = image_specs(rows.schema, where="stamps")[self.image]
         stamps = image_array(rows, self.image)
-        one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(self.band)]))
-        _refuse(rows, ~np.isfinite(one.numpy()).all(axis=(1, 2)), "a pixel is not a finite number", band=self.band)
+        one = torch.from_numpy(np.ascontiguousarray(stamps[:, spec.bands.index(band)]))
+        _refuse(rows, ~np.isfinite(one.numpy()).all(axis=(1, 2)), "a pixel is not a finite number", band=band)
         dark = (one == 0).flatten(1).float().mean(1) > MOST_ZERO
-        _refuse(rows, dark.numpy(), "a stamp has hardly a pixel that is not 0", band=self.band)
-        seeing, sky = _seeing(rows, self.band, self.fwhm_arcsec), _sky(rows, self.band, one.numpy())
-        gain, priors = _gain(rows, self.band, self.njy_per_electron), self.priors
+        _refuse(rows, dark.numpy(), "a stamp has hardly a pixel that is not 0", band=band)
+        # of simulated stamps a pixel that is exactly 0 is a value: noise that is cut at 0
+        bad = (one == 0) & how.lit_beyond
+        seeing, sky = _seeing(rows, band, how.fwhm_arcsec), _sky(rows, band, one.numpy(), bad.numpy())
+        gain, priors = _gain(rows, band, how.njy_per_electron), priors_of_fit(how)
         left, masses, n_px = torch.zeros_like(one), torch.zeros_like(one), torch.ones(len(one))
-        values = torch.zeros(len(one), len(NAMES) + self.clumps * len(CLUMP))
-        options: dict[str, Any] = {"finer": self.finer, "clumps": self.clumps, "lit_beyond": self.lit_beyond}
+        values = torch.zeros(len(one), len(NAMES) + how.clumps * len(CLUMP))
+        options: dict[str, Any] = {"finer": how.finer, "clumps": how.clumps, "lit_beyond": how.lit_beyond}
         for fwhm in np.unique(seeing):
             fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, **options)
             own = np.flatnonzero(seeing == fwhm)
-            n_px[torch.from_numpy(own)] = fit.fine.kept.sum()
+            n_px[torch.from_numpy(own)] = (fit.fine.kept * ~bad[own]).flatten(1).sum(1)
             for start in range(0, len(own), BATCH):
                 some = torch.from_numpy(own[start : start + BATCH])
                 sigma = _sigma(one[some], sky[some], gain[some])
+                sigma = torch.where(bad[some], NO_DATA * sky[some][:, None, None], sigma)
                 with torch.inference_mode():
                     values[some], left[some] = fit(one[some], sigma)
-                    if self.point_masses:
+                    if how.point_masses:
                         masses[some] = point_mass_map(fit, one[some], sigma, values[some])
         chi2 = left.square().flatten(1).sum(1) / n_px
+        left, masses = left * ~bad, masses * ~bad
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
         _refuse(rows, ~finite.numpy(), "the fit is not finite")
-        done_by = self._done_by(spec)
-        both = replace(spec, bands=(*spec.bands, *done_by.made))
-        made = (left, masses)[: len(done_by.made)]
+        both = replace(spec, bands=(*spec.bands, *how.made))
+        made = (left, masses)[: len(how.made)]
         shown = np.concatenate([stamps, *(one.numpy()[:, None] for one in made)], axis=1)
         place = rows.schema.get_field_index(self.image)
         rows = rows.set_column(place, both.field(self.image), image_column(shown, both))
         for k, parameter in enumerate(NAMES):
             rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
-        if self.point_masses:
+        if how.point_masses:
             rows = rows.append_column(_field("point_mass_snr"), pa.array(masses.flatten(1).amax(1).numpy()))
-        if self.clumps:
+        if how.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
         of_fit = _field("chi2")
-        of_fit = of_fit.with_metadata({**of_fit.metadata, KEY: done_by.model_dump_json()})
+        of_fit = of_fit.with_metadata({**of_fit.metadata, KEY: how.model_dump_json()})
         return rows.append_column(of_fit, pa.array(chi2.numpy()))
-
-    def _done_by(self, spec: ImageSpec) -> SmoothFit:
-        return SmoothFit(
-            band=self.band,
-            size_px=spec.size_px,
-            pixel_scale_arcsec=spec.pixel_scale_arcsec,
-            priors=dict(zip(NAMES, zip(self.mean, self.width, strict=True), strict=True)),
-            light=self.light,
-            finer=self.finer,
-            clumps=self.clumps,
-            point_masses=self.point_masses,
-            lit_beyond=self.lit_beyond,
-            fwhm_arcsec=self.fwhm_arcsec,
-            njy_per_electron=self.njy_per_electron,
-        )
 
 
 def _field(name: str) -> pa.Field:
@@ -241,8 +208,8 @@ def _seeing(rows: pa.Table, band: str, fwhm_arcsec: float | None) -> Numbers:
     return np.asarray(np.exp(steps * SEEING_STEP).round(6), np.float64)
 
 
-def _sky(rows: pa.Table, band: str, stamps: NDArray[np.float32]) -> torch.Tensor:
-    """Noise of the sky of each stamp: as it is told, or the scatter of differences in its frame."""
+def _sky(rows: pa.Table, band: str, stamps: NDArray[np.float32], bad: NDArray[np.bool_]) -> torch.Tensor:
+    """Noise of the sky of each stamp: as it is told, or the scatter of differences of pixels of its frame."""
     name = f"sky_rms_{band}_njy"
     sky = _told(rows, name)
     if (bare := np.isnan(sky)).any():
@@ -250,8 +217,10 @@ def _sky(rows: pa.Table, band: str, stamps: NDArray[np.float32]) -> torch.Tensor
         width = max(1, len(frame) // 8)
         frame[width:-width, width:-width] = False
         # light that reaches the frame is a slope there; pixels side by side share noise where they were resampled
-        steps = (stamps[bare, :, 2:] - stamps[bare, :, :-2]).astype(np.float64) / np.sqrt(2)
-        sky[bare] = robust_sigma(steps[:, frame[:, 2:] & frame[:, :-2]], 1)
+        for k in np.flatnonzero(bare):
+            used = frame & ~bad[k]
+            steps = (stamps[k, :, 2:] - stamps[k, :, :-2])[used[:, 2:] & used[:, :-2]].astype(np.float64)
+            sky[k] = robust_sigma(steps) / np.sqrt(2) if len(steps) else 0.0
         _refuse(rows, bare & ~(sky > 0), "a stamp has no noise in its frame", band=band)
     _refuse(rows, ~((sky > 0) & np.isfinite(sky)), "the noise of the sky must be positive", column=name)
     return torch.from_numpy(sky.astype(np.float32))

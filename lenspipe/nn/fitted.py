@@ -40,7 +40,7 @@ class SmoothFit(Table):
     point_masses: bool = False
     """Whether a second band ``BAND_point_mass`` was made (`lenspipe.nn.point_mass`)."""
     lit_beyond: bool = False
-    """Whether the PSF brought light from beyond the stamps' edges."""
+    """Whether the PSF brought light from beyond the stamps' edges, and pixels of exactly 0 were no data."""
     fwhm_arcsec: float | None = Field(default=None, gt=0)
     """FWHM of the PSF of all stamps; null: each had its own."""
     njy_per_electron: float | None = Field(default=0.0, ge=0)

@@ -159,10 +159,10 @@ def test_noise_of_the_frame_is_not_raised_by_light_that_slopes_there(rng):
     y, x = np.mgrid[:40, :40]
     stamps = (rng.normal(0, 2.0, (3, 40, 40)) + 1.5 * x + 0.8 * y).astype(np.float32)
     rows = pa.table({"stamp_id": ["a", "b", "c"]})
-    np.testing.assert_allclose(_sky(rows, "I", stamps), 2.0, rtol=0.12)
+    np.testing.assert_allclose(_sky(rows, "I", stamps, np.zeros_like(stamps, bool)), 2.0, rtol=0.12)
     stamps[1] = 0
     with pytest.raises(DataError, match=r"no noise in its frame.*first='b'"):
-        _sky(rows, "I", stamps)
+        _sky(rows, "I", stamps, np.zeros_like(stamps, bool))
 
 
 def test_each_stamp_counts_the_pixels_that_its_own_psf_leaves(simulated, tmp_path):
@@ -219,6 +219,26 @@ def test_a_lens_whose_images_lie_outside_of_the_stamps_is_no_accident(simulated,
     priors = priors_of(simulated, given={"x_arcsec": (900.0, 0.0)}, light=False)
     said = write_fitted(changed(simulated, tmp_path / "a"), priors, tmp_path / "b", band="I")
     assert min(said["mean_square_left"].values()) > 10
+
+
+def test_pixels_without_data_of_stamps_that_were_cut_out_count_for_nothing(simulated, tmp_path):
+    rows = pq.read_table(changed(simulated, tmp_path / "a", sky_rms_I_njy=[None] * 6).parts[0])
+    pixels = image_array(rows, "image").copy()
+    whole = pixels.copy()
+    pixels[:, :, :15] = 0  # the arcs are cut as well, and a third of the frame
+    place, priors = rows.schema.get_field_index("image"), priors_of(simulated)
+    left = {}
+    for name, shown, cut_out in (("whole", whole, True), ("cut", pixels, True), ("dark", pixels, False)):
+        column = image_column(shown, simulated.images["image"])
+        write_part(rows.set_column(place, rows.schema.field(place), column), tmp_path / name, "part-0")
+        data, out = StampSet.open(tmp_path / name), tmp_path / f"{name}-left"
+        write_fitted(data, priors, out, band="I", lit_beyond=cut_out, point_masses=True)
+        left[name] = StampSet.open(out)
+    bands = left["cut"].read_images()
+    assert (bands[:, 1:, :15] == 0).all()
+    assert (bands[:, 1, 15:] != 0).mean() > 0.8  # the middle of the lens galaxy is left out
+    chi2 = {name: np.median(one.column("fitted_chi2")) for name, one in left.items()}
+    assert chi2["cut"] < 1.5 * chi2["whole"] < 10 < chi2["dark"]
 
 
 def test_stamps_whose_class_is_not_known_are_fitted_too(simulated, tmp_path):
