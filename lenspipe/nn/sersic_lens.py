@@ -24,6 +24,15 @@ COARSE, N_START = 2, 3
 """Pixels a side that are averaged for the trials, and trials that are fitted."""
 COARSE_STEPS, STEPS, KEPT = 8, 6, 3
 """Damped Gauss-Newton steps on coarse and on whole pixels; on these, slopes are kept for so many steps."""
+SEARCH = 2
+"""Points per pixel and axis with which lenses and clumps are sought, where the model has more."""
+LAST_STEPS, MORE_STEPS, LAST_KEPT = 3, 12, 2
+"""Steps after the search, and of fits that leave too much then."""
+TOO_MUCH = 2.0
+"""Above the noise, in units of its scatter: what a fit leaves that is tried in another way."""
+ROUGH_ERROR = 0.3
+"""Relative error of a stamp of which the smooth source alone is to be found, where a first fit lost itself: clumps are
+left for later, and do not bend the source."""
 COARSE_ERROR = 0.03
 """Relative error of the coarse images."""
 MOST_FWHM = 0.5
@@ -72,6 +81,8 @@ class SersicFit:
 
     fine: Pixels
     """The stamps' own."""
+    search: Pixels
+    """Likewise, with few enough points to seek with; `fine` where it has no more."""
     coarse: Pixels
     """Means over `COARSE` pixels a side."""
     priors: Priors
@@ -107,7 +118,10 @@ class SersicFit:
         beyond, of_coarse = (
             math.ceil(REACH * fwhm_arcsec / one) if lit_beyond else 0 for one in (pixel_scale_arcsec, scale)
         )
-        fine = Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=finer, mask_arcsec=mask, beyond_px=beyond)
+        fine, search = (
+            Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=points, mask_arcsec=mask, beyond_px=beyond)
+            for points in (finer, min(finer, SEARCH))
+        )
         coarse = Pixels(
             n,
             scale,
@@ -126,7 +140,7 @@ class SersicFit:
                 pixel_scale_arcsec=pixel_scale_arcsec,
                 fwhm_arcsec=fwhm_arcsec,
             )
-        return cls(fine, coarse, priors, clumps)
+        return cls(fine, fine if finer <= SEARCH else search, coarse, priors, clumps)
 
     def __call__(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -164,8 +178,37 @@ class SersicFit:
         damped = Damped(self, self.coarse, *often, *self.known(begun))
         found, cost, _ = damped(begun, n_step=COARSE_STEPS, kept=1, damping=0.1)
         best = found.view(n, N_START, -1)[torch.arange(n), cost.view(n, N_START).argmin(1)]
-        whole = Damped(self, self.fine, stamps, self.fine.kept / sigma, *self.known(best))
-        values, cost, off = whole(best, n_step=STEPS, kept=KEPT, damping=1e-3)
+        sharp = self.fine.kept / sigma
+        values, cost, off = self._sought(stamps, sharp, best, rough=False)
+        if self.clumps and len(again := self._leaves_much(off)):
+            other, less, left = self._sought(stamps[again], sharp[again], best[again], rough=True)
+            better = less < cost[again]
+            values[again[better]], off[again[better]] = other[better], left[better]
+        if self.fine is not self.search:
+            values, off = self._polished(stamps, sharp, values, off, n_step=LAST_STEPS)
+        if (self.clumps or self.fine is not self.search) and len(again := self._leaves_much(off)):
+            values[again], off[again] = self._polished(
+                stamps[again], sharp[again], values[again], off[again], n_step=MORE_STEPS
+            )
+        return values, -off
+
+    def _leaves_much(self, off: Tensor) -> Tensor:
+        """Which fits leave more than noise does."""
+        n_px = float(self.fine.kept.sum())
+        return torch.nonzero(off.flatten(1).square().sum(1) > n_px + TOO_MUCH * math.sqrt(2 * n_px))[:, 0]
+
+    def _sought(self, stamps: Tensor, weight: Tensor, begun: Tensor, *, rough: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """A smooth source, then clumps one by one: values, their cost and weighted model less data."""
+        n, known = len(stamps), self.known(begun)
+        whole = Damped(self, self.search, stamps, weight, *known)
+        if rough:
+            softer = weight / torch.sqrt(1 + (ROUGH_ERROR * stamps * weight) ** 2)
+            values, _, _ = Damped(self, self.search, stamps, softer, *known)(
+                begun, n_step=STEPS, kept=KEPT, damping=1e-2
+            )
+            cost, off = whole.cost(values)
+        else:
+            values, cost, off = whole(begun, n_step=STEPS, kept=KEPT, damping=1e-3)
         missing = torch.full((n, self.clumps * len(CLUMP)), torch.nan)
         values, going = torch.cat([values, missing], 1), torch.arange(n)
         for k in range(self.clumps):
@@ -173,18 +216,31 @@ class SersicFit:
                 break
             size = len(NAMES) + k * len(CLUMP)
             before = values[going, :size]
-            rest = Damped(self, self.fine, stamps[going], whole.weight[going], *self.known(before))
+            rest = Damped(self, self.search, stamps[going], weight[going], *self.known(before))
             gain, clump = self._best_clump(rest, before, off[going])
             promising = gain > 0.5 * LEAST_GAIN
             going, before, clump = going[promising], before[promising], clump[promising]
             tried = torch.cat([before, clump], 1)
-            more = Damped(self, self.fine, stamps[going], whole.weight[going], *self.known(tried))
+            more = Damped(self, self.search, stamps[going], weight[going], *self.known(tried))
             better, less, left = more(tried, n_step=STEPS, kept=KEPT, damping=1e-2)
             taken = cost[going] - less > LEAST_GAIN
             going = going[taken]
             values[going, : size + len(CLUMP)] = better[taken]
             cost[going], off[going] = less[taken], left[taken]
-        return values, -off
+        return values, cost, off
+
+    def _polished(
+        self, stamps: Tensor, weight: Tensor, values: Tensor, off: Tensor, *, n_step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Values after more steps with all points, and weighted model less data."""
+        values, off = values.clone(), off.clone()
+        n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
+        for k in sorted(set(n_clump.tolist())):
+            own, size = torch.nonzero(n_clump == k)[:, 0], len(NAMES) + k * len(CLUMP)
+            some = values[own, :size]
+            rest = Damped(self, self.fine, stamps[own], weight[own], *self.known(some))
+            values[own, :size], _, off[own] = rest(some, n_step=n_step, kept=LAST_KEPT, damping=1e-2)
+        return values, off
 
     @cached_property
     def _trials(self) -> tuple[Tensor, Tensor]:
@@ -259,7 +315,7 @@ class SersicFit:
             x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
             y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
             places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
-            images.append(self.fine.lone_clumps(values[:, :N_ARC], places[-1]) * rest.weight[:, None])
+            images.append(rest.pixels.lone_clumps(values[:, :N_ARC], places[-1]) * rest.weight[:, None])
         tried, shown = torch.cat(places, 1), torch.cat(images, 1).flatten(2)
         _, slopes, inner = rest.normal(values)
         along = slopes @ shown.transpose(1, 2)

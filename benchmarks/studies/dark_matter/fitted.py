@@ -41,8 +41,9 @@ from lenspipe.stamps.format import StampSet
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
 """Recipes of the comparison, all of whose smooth lenses the fit has."""
-CLUMPS = 4
-"""Of the sources of `substructure-1`, as many as they may have."""
+CLUMPS, FINER = 6, 3
+"""Of the sources of `substructure-1`: two more than they may have, for what others are misplaced by; and points per pixel
+and axis, as images of clumps at a signal-to-noise of hundreds need."""
 N_DRAW = 20000
 """Draws of a recipe's ranges, of which its priors are means and spreads."""
 
@@ -120,8 +121,8 @@ def fitted_set(source: Path, recipe: Recipe, out: Path, *, masses: bool = False)
         told = priors_of(data, light=False)
     else:
         told = priors(recipe.published, recipe.image[0].pixel_scale_arcsec)
-    clumps = 0 if recipe.published else CLUMPS
-    write_fitted(data, told, out, band=band, clumps=clumps, point_masses=masses, resume=out.exists())
+    clumps, finer = (0, 2) if recipe.published else (CLUMPS, FINER)
+    write_fitted(data, told, out, band=band, finer=finer, clumps=clumps, point_masses=masses, resume=out.exists())
     return out
 
 
