@@ -210,7 +210,7 @@ def test_lenses_whose_radii_are_hardly_known_are_found(rng):
     assert (np.abs(values[:, 0].numpy() - planted[:, 0]) < 0.01).all()
 
 
-def test_clumps_are_found_where_there_are_some_and_nowhere_else(rng):
+def test_clumps_are_found_where_there_are_some_and_nowhere_else(rng, monkeypatch):
     planted, sigma = drawn(rng, 8), 0.02
     planted[:, 10:12] = 0
     # two each for the first four, two thirds of a radius from the middle
@@ -223,7 +223,8 @@ def test_clumps_are_found_where_there_are_some_and_nowhere_else(rng):
     clean = np.stack([lenstronomys(v, light=False, clumps=c) for v, c in zip(planted, clumps, strict=True)])
     stamps = torch.tensor(clean + rng.normal(0, sigma, clean.shape), dtype=torch.float32)
     priors = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dtype=torch.float32), False)
-    square = {}
+    square, search = {}, sersic_lens.SEARCH
+    monkeypatch.setattr(sersic_lens, "SEARCH", 4)
     for n in (0, 3):
         fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=4, clumps=n)
         fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
@@ -240,6 +241,16 @@ def test_clumps_are_found_where_there_are_some_and_nowhere_else(rng):
     for want, got, r in zip(np.array(clumps[:4])[good], found[:4].numpy()[good], radius[:4][good], strict=True):
         for x, y in want[:, :2]:
             assert np.nanmin(np.hypot(got[:, 0] - x, got[:, 1] - y)) < 0.1 * r
+
+    # with fewer points to seek with it is the last steps that make it as good
+    monkeypatch.setattr(sersic_lens, "SEARCH", search)
+    for finer in (search, 4):
+        fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=finer, clumps=3)
+        fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
+        _, left = fit(stamps, torch.full_like(stamps, sigma))
+        square[finer] = (left.square().sum((1, 2)) / fit.fine.kept.sum()).numpy()
+    assert (square[4] <= 1.03 * square[3]).all()
+    assert np.median(square[search] / square[4]) > 1.03
 
 
 def test_fewer_clumps_are_kept_the_more_they_must_gain(rng, monkeypatch):
