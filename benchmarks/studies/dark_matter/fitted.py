@@ -42,8 +42,8 @@ BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.cha
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
 """Recipes of the comparison, all of whose smooth lenses the fit has."""
 CLUMPS, FINER = 6, 3
-"""Of the sources of `substructure-1`: two more than they may have, for what others are misplaced by; and points per pixel
-and axis, as images of clumps at a signal-to-noise of hundreds need."""
+"""Of the sources of `substructure-1`, two more than they may have, as some come to lie between two; and points per
+pixel and axis, as clumps at a signal-to-noise of hundreds need."""
 N_DRAW = 20000
 """Draws of a recipe's ranges, of which its priors are means and spreads."""
 
