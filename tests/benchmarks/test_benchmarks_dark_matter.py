@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.studies.dark_matter.cells import cell_of, cells, read_queue
+from benchmarks.studies.dark_matter.cells import cell_of, cells, read_queue, recipe_of
 from benchmarks.studies.dark_matter.figures import tables
 from benchmarks.studies.dark_matter.ideal import (
     best_errors,
@@ -17,6 +17,8 @@ from benchmarks.studies.dark_matter.ideal import (
     untold_posteriors,
     whitened,
 )
+from benchmarks.studies.dark_matter.sets import superposed
+from benchmarks.studies.dark_matter.smooth import smooth_lens
 
 
 def test_every_cell_of_the_comparison_comes_once_and_the_pair_that_decides_comes_first():
@@ -130,3 +132,18 @@ def test_every_table_of_the_page_is_made_from_the_records():
     assert len(made) >= 5
     for table in made:
         assert table in page, table
+
+
+def test_sums_of_single_subhalos_are_as_strong_as_what_the_recipe_draws(rng):
+    coarse = {"image.0.pixel_scale_arcsec": 0.2, "image.0.size_px": 28, "image.0.supersampling": 2}
+    lens = smooth_lens(recipe_of(cell_of("substructure-1", "equivariant-c8", 1.0).data, coarse), 7, 3)
+    smooth = lens.truth()
+    of_singles, errors = superposed(lens, smooth, rng, 300, 400)
+    sums = of_singles(lambda signals: signals)
+    whole = np.array([lens.perturbed(lens.draw(rng, "subhalo")[0]) - smooth for _ in range(300)])
+    got, want = (np.quantile(np.linalg.norm(one, axis=1), [0.25, 0.5, 0.75]) for one in (sums, whole))
+    np.testing.assert_allclose(got, want, rtol=0.3)
+    assert np.median(errors) < 0.05
+    # where they lie, too: the mean power of each pixel
+    power = [np.square(one / np.linalg.norm(one, axis=1, keepdims=True)).mean(axis=0) for one in (sums, whole)]
+    assert np.corrcoef(power[0], power[1])[0, 1] > 0.75

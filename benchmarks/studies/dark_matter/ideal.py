@@ -70,7 +70,9 @@ def whitened(signals: Array, jacobian: Array, prior_sd: Array) -> Array:
     return found
 
 
-def told_of_sets(data: Array, truth: Array, own: Array, draws: Sequence[Array], sizes: Sequence[int]) -> Array:
+def told_of_sets(
+    data: Array, truth: NDArray[np.integer], own: NDArray[np.integer], draws: Sequence[Array], sizes: Sequence[int]
+) -> Array:
     """
     Posterior of classes for observers who are told, of each class, a set of signals of which one would be there.
 
@@ -87,7 +89,7 @@ def told_of_sets(data: Array, truth: Array, own: Array, draws: Sequence[Array], 
     draws : arrays (draw, axis) by class
         Signals of each class, those that made the data among them; a single zero for one that has none.
     sizes : ints
-        Of the sets, falling or rising.
+        Of the sets, falling or rising; of a class with fewer draws all are told.
 
     Returns
     -------
