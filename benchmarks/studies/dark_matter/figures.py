@@ -90,7 +90,25 @@ def sets_table(found: list[dict[str, Any]]) -> str:
             low, high = told["auroc_micro_interval95"]
             each = " ".join(f"{told['per_class'][c]:.3f}" for c in SHORT)
             micro = f"{told['auroc_micro']:.3f} [{low:.3f}, {high:.3f}]"
-            lines.append(f"| `{one['recipe']}` | {told['of']:,} | {micro} | {each} | {told['accuracy']:.3f} |")
+            name = f"`{one['recipe']}`" + ", sums" * (one.get("single") is not None)
+            lines.append(f"| {name} | {told['of']:,} | {micro} | {each} | {told['accuracy']:.3f} |")
+    return "\n".join(lines)
+
+
+def clumps_table(found: list[dict[str, Any]]) -> str:
+    """What fits leave of smooth lenses, whose sources have clumps or none."""
+    lines = [
+        "| fit | sources | mean square left: 25, 50, 75, 90 % | above 1.1 | a point mass above 5 sigma | clumps given "
+        "| ms per stamp |",
+        "|" + "---|" * 7,
+    ]
+    for one in found:
+        for way, what in one["ways"].items():
+            for which in ("smooth", "clumpy"):
+                m = what[which]
+                left = ", ".join(f"{q:.2f}" for q in m["chi2"])
+                numbers = f"{m['not_described']:.3f} | {m['like_a_mass']:.3f} | {m['clumps_given']:.2f}"
+                lines.append(f"| {way} | {m['n']} {which} | {left} | {numbers} | {what['ms_per_stamp']:.0f} |")
     return "\n".join(lines)
 
 
@@ -220,6 +238,7 @@ def tables() -> list[str]:
     made = [bound_table(limits), regression_table(limits), fitted_table(of("fitted_*"), limits)]
     made += [
         sets_table(of("sets_*")),
+        clumps_table(of("clumps")),
         alone_table(of("fitted_*")),
         ladder_table(of("ladder_*")),
         amounts_table(of("regression_*"), limits),
