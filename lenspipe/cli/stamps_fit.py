@@ -59,7 +59,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--point-masses",
     is_flag=True,
-    help="One more band, BAND_point_mass: how significant a point mass would be at each place, in sigma.",
+    help="Three more bands: how significant a point mass would be at each place (BAND_point_mass, in sigma), and the "
+    "logarithms of the odds of small and of large ones (BAND_small_mass, BAND_large_mass).",
 )
 @click.option(
     "--cut-out",

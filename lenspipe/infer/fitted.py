@@ -15,7 +15,7 @@ from lenspipe.errors import ModelError
 from lenspipe.image.resample import cubic_matrix
 from lenspipe.nn.card import ModelCard
 from lenspipe.nn.fitted import SmoothFit
-from lenspipe.nn.point_mass import point_mass_map
+from lenspipe.nn.point_mass import N_MAP, point_mass_maps
 from lenspipe.nn.preprocess import resamples
 from lenspipe.nn.sersic_image import CENTRE, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
@@ -233,7 +233,7 @@ def around_peaks(cutouts: Images, band: int, reach: int) -> Images:
 def _in_batches(solve: SersicFit, stamps: Images, sigma: Images, *, masses: bool) -> tuple[Images, Images]:
     """Values ``(n, parameter)`` and the bands that are made ``(n, band, y, x)``; every batch has one size."""
     values = np.empty((len(stamps), len(NAMES)), np.float32)
-    made = np.empty((len(stamps), 1 + masses, *stamps.shape[1:]), np.float32)
+    made = np.empty((len(stamps), 1 + masses * N_MAP, *stamps.shape[1:]), np.float32)
     for start in range(0, len(stamps), BATCH):
         rows = np.minimum(np.arange(start, start + BATCH), len(stamps) - 1)
         some, noise = torch.from_numpy(stamps[rows]), torch.from_numpy(sigma[rows])
@@ -243,7 +243,7 @@ def _in_batches(solve: SersicFit, stamps: Images, sigma: Images, *, masses: bool
             found, left = solve(some, noise)
             values[own], made[own, 0] = found[:n, : len(NAMES)].numpy(), left[:n].numpy()
             if masses:
-                made[own, 1] = point_mass_map(solve, some, noise, found)[:n].numpy()
+                made[own, 1:] = point_mass_maps(solve, some, noise, found)[:n].numpy()
     return values, made
 
 

@@ -126,7 +126,8 @@ def write_fitted(
     clumps : int
         Clumps that a source may have; each is kept where it makes the fit better by much.
     point_masses : bool
-        Write one more band, how significant a point mass would be at each place (`lenspipe.nn.point_mass`).
+        Write three more bands: how significant a point mass would be at each place, and logarithms of the odds of small
+        and of large ones (`lenspipe.nn.point_mass`).
     lit_beyond : bool
         Whether the stamps were cut from larger images: the PSF brings light from beyond their edges, and pixels of
         exactly 0 are no data.
@@ -282,7 +283,7 @@ def _demand_fittable(
     spec = data.images[name]
     if spec.unit != "nJy":
         raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
-    if {f"{band}_{LEFT}", f"{band}_{MASSES}"} & set(spec.bands) or any(
+    if {f"{band}_{name}" for name in (LEFT, *MASSES)} & set(spec.bands) or any(
         field.startswith(CHI2.removesuffix("chi2")) for field in data.schema.names
     ):
         raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)

@@ -14,8 +14,8 @@ from torch.nn.functional import avg_pool2d
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted import NO_DATA, priors_of_fit
-from lenspipe.nn.fitted import KEY, SmoothFit
-from lenspipe.nn.point_mass import point_mass_map
+from lenspipe.nn.fitted import KEY, MASSES, SmoothFit
+from lenspipe.nn.point_mass import log_mean, point_mass_maps
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
 from lenspipe.robust import robust_sigma
@@ -123,8 +123,9 @@ class FitTask:
 
         These are columns ``fitted_NAME``; ``fitted_chi2`` is the mean square of what is left, whose metadata keep
         how it was done (`lenspipe.nn.fitted.SmoothFit`), ``fitted_n_clump`` the
-        number of clumps where some may be. One more band has the map of point masses where it is asked for, and
-        ``fitted_point_mass_snr`` its highest value.
+        number of clumps where some may be. Three more bands have the maps of point masses where they are asked for,
+        and ``fitted_point_mass_snr``, ``fitted_small_mass_log_odds`` and ``fitted_large_mass_log_odds`` the highest
+        significance and the logarithms of the mean odds.
 
         Parameters
         ----------
@@ -147,7 +148,8 @@ class FitTask:
         bad = (one == 0) & how.lit_beyond
         seeing, sky = _seeing(rows, band, how.fwhm_arcsec), _sky(rows, band, one.numpy(), bad.numpy())
         gain, priors = _gain(rows, band, how.njy_per_electron), priors_of_fit(how)
-        left, masses, n_px = torch.zeros_like(one), torch.zeros_like(one), torch.ones(len(one))
+        left, n_px = torch.zeros_like(one), torch.ones(len(one))
+        masses = one.new_zeros((len(one), len(how.made) - 1, *one.shape[1:]))
         values = torch.zeros(len(one), len(NAMES) + how.clumps * len(CLUMP))
         options: dict[str, Any] = {"finer": how.finer, "clumps": how.clumps, "lit_beyond": how.lit_beyond}
         for fwhm in np.unique(seeing):
@@ -161,21 +163,24 @@ class FitTask:
                 with torch.inference_mode():
                     values[some], left[some] = fit(one[some], sigma)
                     if how.point_masses:
-                        masses[some] = point_mass_map(fit, one[some], sigma, values[some])
+                        masses[some] = point_mass_maps(fit, one[some], sigma, values[some])
         chi2 = left.square().flatten(1).sum(1) / n_px
-        left, masses = left * ~bad, masses * ~bad
+        left, masses = left * ~bad, masses * ~bad[:, None]
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
         _refuse(rows, ~finite.numpy(), "the fit is not finite")
         both = replace(spec, bands=(*spec.bands, *how.made))
-        made = (left, masses)[: len(how.made)]
-        shown = np.concatenate([stamps, *(one.numpy()[:, None] for one in made)], axis=1)
+        shown = np.concatenate([stamps, left.numpy()[:, None], masses.numpy()], axis=1)
         place = rows.schema.get_field_index(self.image)
         rows = rows.set_column(place, both.field(self.image), image_column(shown, both))
         for k, parameter in enumerate(NAMES):
             rows = rows.append_column(_field(parameter), pa.array(values[:, k].numpy()))
         if how.point_masses:
-            rows = rows.append_column(_field("point_mass_snr"), pa.array(masses.flatten(1).amax(1).numpy()))
+            highest = [masses[:, 0].flatten(1).amax(1), *(log_mean(odds) for odds in masses[:, 1:].unbind(1))]
+            for name, numbers in zip(
+                ("point_mass_snr", *(f"{one}_log_odds" for one in MASSES[1:])), highest, strict=True
+            ):
+                rows = rows.append_column(_field(name), pa.array(numbers.numpy()))
         if how.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
@@ -188,6 +193,8 @@ def _field(name: str) -> pa.Field:
     others = {
         "chi2": "mean square of what is left, in units of the noise",
         "n_clump": "clumps of the fitted source",
+        "small_mass_log_odds": "logarithm of the odds that a small point mass is somewhere, to nowhere",
+        "large_mass_log_odds": "logarithm of the odds that a large point mass is somewhere, to nowhere",
         "point_mass_snr": "highest significance of a point mass beside the fitted smooth lens",
     }
     what = others.get(name, f"{name} of the fitted smooth lens")

@@ -12,8 +12,8 @@ LEFT = "left"
 """What the name of the band of residuals ends in."""
 SAME_SCALE = 1e-3
 """Relative: pixel scales that count as one."""
-MASSES = "point_mass"
-"""What the name of the band of point masses ends in."""
+MASSES = ("point_mass", "small_mass", "large_mass")
+"""What the names of the bands of point masses end in: significance, logarithms of odds (`lenspipe.nn.point_mass`)."""
 CHI2 = "fitted_chi2"
 """Column of the mean square that a fit leaves."""
 KEY = b"fit"
@@ -38,7 +38,7 @@ class SmoothFit(Table):
     clumps: int = Field(default=0, ge=0)
     """Clumps that a source may have."""
     point_masses: bool = False
-    """Whether a second band ``BAND_point_mass`` was made (`lenspipe.nn.point_mass`)."""
+    """Whether the bands of point masses were made, too."""
     lit_beyond: bool = False
     """Whether the PSF brought light from beyond the stamps' edges, and pixels of exactly 0 were no data."""
     fwhm_arcsec: float | None = Field(default=None, gt=0)
@@ -56,7 +56,7 @@ class SmoothFit(Table):
     @property
     def made(self) -> tuple[str, ...]:
         """Names of the bands that it makes."""
-        return (self.left, f"{self.band}_{MASSES}")[: 1 + self.point_masses]
+        return (self.left, *(f"{self.band}_{name}" for name in MASSES if self.point_masses))
 
     @property
     def how(self) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -9,27 +12,35 @@ from torch.nn.functional import interpolate
 from lenspipe.nn.sersic_image import CLUMP, NAMES, Pixels
 from lenspipe.nn.sersic_lens import AT_ONCE, Damped, SersicFit, clumps_of
 
+N_MAP = 3
+"""Maps per stamp."""
 STEP_PX = 2
 """Pixels between places that are tried."""
 SOFT_PX = 0.5
 """Radius within which a mass bends less, in pixels: its own pixel has a finite slope."""
 RADIUS_ARCSEC = 0.4
 """Einstein radius of a mass, that of a galaxy: where even one is worth less than a sigma, the map fades."""
+SMALL_ARCSEC, LARGE_ARCSEC = (0.01, 0.02, 0.03, 0.045, 0.06, 0.08), (0.06, 0.08, 0.11, 0.14, 0.19, 0.25)
+"""Einstein radii of small and of large masses, of which the odds are means."""
+LEAST_ODDS = -5.0
+"""Logarithm of odds below which a mass is not there, however bright the arc that would show it."""
 LEAST = 0.02
 """Part of a mass's signal that is left, where the first order says that other parameters take up more."""
 PLACES = 256
 """Places whose images are held together."""
 
 
-def point_mass_map(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor) -> Tensor:
+def point_mass_maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor) -> Tensor:
     """
-    Significance of a small point mass at each place, beside the smooth lens that was fitted.
+    How significant a point mass is at each place, beside the smooth lens that was fitted, and two logarithms of odds.
 
     To first order a mass of Einstein radius ``theta`` at ``p`` moves what is seen at ``x`` in the source plane by
     ``-theta^2 (x - p) / |x - p|^2``, and changes the image by that times its slope (Koopmans 2005, MNRAS 363, 1136).
-    The map is the product of that change with what is left, over its length after everything that the other parameters
-    could take up is taken off: in noise alone it has a spread of 1, less where only masses above `RADIUS_ARCSEC` would
-    show. Masses below nothing have negative values.
+    With ``b`` the product of that change, of unit ``theta``, with what is left, and ``a`` its square after everything
+    that the other parameters could take up is taken off, the significance is ``b / sqrt(a)``: in noise alone it has a
+    spread of 1, less where only masses above `RADIUS_ARCSEC` would show. Masses below nothing have negative values.
+    The odds that such a mass is there, to none, are ``exp(theta^2 b - theta^4 a / 2)``; of small and of large masses
+    they are means over `SMALL_ARCSEC` and `LARGE_ARCSEC`, of logarithms from `LEAST_ODDS` on.
 
     Parameters
     ----------
@@ -42,10 +53,11 @@ def point_mass_map(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor
 
     Returns
     -------
-    Tensor (n, y, x)
-        NaN for a stamp whose parameters cannot be told apart.
+    Tensor (n, map, y, x)
+        Significance, logarithm of the odds of small masses, of large ones; NaN for a stamp whose parameters cannot be
+        told apart.
     """
-    found = torch.zeros_like(stamps)
+    found = stamps.new_zeros((len(stamps), N_MAP, *stamps.shape[1:]))
     n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
     kernels = _kernels(fit.fine, stamps.shape[-1])
     for k in sorted(set(n_clump.tolist())):
@@ -53,6 +65,11 @@ def point_mass_map(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor
             some = values[own, : len(NAMES) + k * len(CLUMP)]
             found[own] = _maps(fit, stamps[own], sigma[own], some, kernels)
     return found
+
+
+def log_mean(maps: Tensor) -> Tensor:
+    """Logarithm ``(n,)`` of the mean odds of maps ``(n, y, x)`` of logarithms: that a mass is somewhere, to nowhere."""
+    return torch.logsumexp(maps.flatten(1), 1) - math.log(maps[0].numel())
 
 
 def _kernels(pixels: Pixels, size_px: int) -> Tensor:
@@ -88,11 +105,18 @@ def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels
             square = seen.square().sum(1)
             weight[k, own] = torch.maximum(square - along.square().sum(0), LEAST * square)
             product[k, own] = along.T @ short[k] - seen @ off[k].flatten()
-    found = product / torch.sqrt(weight + RADIUS_ARCSEC**-4)
-    found = found.reshape(n, 1, len(starts), len(starts))
+    odds = (_log_odds(product, weight, radii) for radii in (SMALL_ARCSEC, LARGE_ARCSEC))
+    found = torch.stack([product / torch.sqrt(weight + RADIUS_ARCSEC**-4), *odds], 1)
+    found = found.reshape(n, N_MAP, len(starts), len(starts))
     if _shift_px(size):
-        return interpolate(found, (size, size))[:, 0]
-    return interpolate(found, (size, size), mode="bilinear", align_corners=True)[:, 0]
+        return interpolate(found, (size, size))
+    return interpolate(found, (size, size), mode="bilinear", align_corners=True)
+
+
+def _log_odds(product: Tensor, weight: Tensor, radii: Sequence[float]) -> Tensor:
+    square = torch.tensor(radii)[:, None, None] ** 2
+    odds = torch.logsumexp(square * product - 0.5 * square**2 * weight, 0) - math.log(len(radii))
+    return odds.clamp(min=LEAST_ODDS)
 
 
 def _shift_px(size_px: int) -> float:

@@ -236,6 +236,10 @@ def test_pixels_without_data_of_stamps_that_were_cut_out_count_for_nothing(simul
         write_fitted(data, priors, out, band="I", lit_beyond=cut_out, point_masses=True)
         left[name] = StampSet.open(out)
     bands = left["cut"].read_images()
+    odds = bands[:, 3:].astype(float)
+    mean = np.log(np.exp(odds - 50).mean(axis=(2, 3))) + 50
+    for k, name in enumerate(("small", "large")):
+        np.testing.assert_allclose(left["cut"].column(f"fitted_{name}_mass_log_odds"), mean[:, k], rtol=1e-3, atol=1e-3)
     assert (bands[:, 1:, :15] == 0).all()
     assert (bands[:, 1, 15:] != 0).mean() > 0.8  # the middle of the lens galaxy is left out
     chi2 = {name: np.median(one.column("fitted_chi2")) for name, one in left.items()}

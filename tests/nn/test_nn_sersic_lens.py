@@ -14,7 +14,7 @@ from lenstronomy.Util.simulation_util import data_configure_simple
 
 from lenspipe.errors import ConfigError
 from lenspipe.nn import sersic_lens
-from lenspipe.nn.point_mass import point_mass_map
+from lenspipe.nn.point_mass import LARGE_ARCSEC, LEAST_ODDS, log_mean, point_mass_maps
 from lenspipe.nn.sersic_image import CENTRE, CLUMP, N_ARC, NAMES, Pixels, of_light
 from lenspipe.nn.sersic_lens import Priors, SersicFit
 
@@ -276,7 +276,7 @@ def mapped(stamps, sigma, light=False, clumps=0):
     fit.fine.kept[[*range(4), *range(-4, 0)]] = fit.fine.kept[:, [*range(4), *range(-4, 0)]] = 0
     noise = torch.full_like(stamps, sigma)
     values, left = fit(stamps, noise)
-    return fit, values, left, point_mass_map(fit, stamps, noise, values).numpy()
+    return fit, values, left, point_mass_maps(fit, stamps, noise, values)[:, 0].numpy()
 
 
 def test_a_point_mass_is_seen_where_it_lies_and_noise_has_a_spread_of_one(rng):
@@ -307,9 +307,38 @@ def test_a_mirrored_stamp_has_the_mirrored_map(rng, side):
     priors = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dtype=torch.float32), False)
     fit = SersicFit.of(side, SCALE, FWHM, priors)
     noise = torch.full_like(stamps, 0.05)
-    one, two = point_mass_map(fit, stamps, noise, values), point_mass_map(fit, stamps.flip(-1), noise, other)
-    assert one.abs().max() > 3
+    one, two = point_mass_maps(fit, stamps, noise, values), point_mass_maps(fit, stamps.flip(-1), noise, other)
+    assert one[:, 0].abs().max() > 3
     torch.testing.assert_close(two.flip(-1), one, rtol=0.02, atol=0.05)
+
+
+def test_odds_of_point_masses_are_ratios_of_likelihoods(rng):
+    """In noise alone odds have a mean of 1, whatever the masses, and at a mass that is there they are its own."""
+    at = drawn(rng, 1)[0]
+    width = torch.zeros(len(NAMES))
+    width[NAMES.index("log_brightness")] = 1e-6  # all but known: what is left is noise
+    priors = Priors(torch.tensor(at, dtype=torch.float32), width, False)
+    fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=4)
+    values = torch.tensor(at, dtype=torch.float32).expand(300, -1)
+    draws, smooth = torch.tensor(rng.normal(size=(300, SIDE, SIDE))).float(), fit.image(fit.fine, values[:1])
+    for sigma in (1.0, 3.0):
+        maps = point_mass_maps(fit, smooth + sigma * draws, torch.full_like(draws, sigma), values)
+        odds, spread = maps[:, 1:].double().exp(), maps[:, 1].std(0)
+        dim = (spread > 0.02) & (spread < 0.5)  # a mass would show, and no stamp alone makes the mean
+        assert dim.sum() > 500
+        assert odds[:, 0].mean(0)[dim].mean() == pytest.approx(1, abs=0.05)
+        assert maps[:, 1:].min() >= LEAST_ODDS
+        np.testing.assert_allclose(log_mean(maps[:, 1]), odds[:, 0].flatten(1).mean(1).log(), atol=1e-4)
+    # with a mass: twice the logarithm of its odds is what it takes off the sum of squares
+    sigma, without = 0.05, 0.05 * draws[:8]
+    heavy = torch.tensor(
+        lenstronomys(at, light=False, masses=[(0.08, 1.1, 0.4)]) - lenstronomys(at, light=False)
+    ).float()
+    there = point_mass_maps(fit, smooth + heavy + without, torch.full_like(without, sigma), values[:8])
+    gain = (np.square((without + heavy) / sigma) - np.square(without / sigma)).sum((1, 2))
+    best = there[:, 1:].amax((1, 2, 3)) + np.log(len(LARGE_ARCSEC))
+    assert np.median(gain) > 30
+    np.testing.assert_allclose(best, gain / 2, rtol=0.35)
 
 
 def test_the_significance_of_a_point_mass_is_that_of_whole_images(rng):

@@ -6,8 +6,8 @@ Networks of a published recipe that are shown each stamp and what a fitted smoot
 Every stamp is fitted as `lenspipe stamps fit` does, with the recipe's own ranges as priors and the noise that the stamp
 says; those of `substructure-1` with the truth of the training split as priors. The image and the residual, in units of
 the noise, are the two bands of a data set, on which a network of `jobs/dark_matter.toml` is trained at once, at the
-published mass. ``--plain`` shows it the first band alone, as the ladder does, ``--masses`` a third, the significance
-of a point mass at each place. Writes
+published mass. ``--plain`` shows it the first band alone, as the ladder does, ``--masses`` three more, the significance
+of a point mass at each place and logarithms of the odds of small and large ones. Writes
 `results/dark_matter_fitted_RECIPE_MODEL-PART_SEED.json`; `queue.py` does it cell after cell.
 """
 
@@ -141,7 +141,8 @@ def alone_of(folder: Path) -> dict[str, dict[str, float]]:
     """How well a fit's own numbers tell each class from smooth lenses, without a network: areas on the test split."""
     data = StampSet.open(folder)
     test, label = data.column("split") == "test", data.column("label")
-    numbers = [name for name in ("fitted_chi2", "fitted_point_mass_snr") if name in data.schema.names]
+    named = ("fitted_chi2", "fitted_point_mass_snr", "fitted_small_mass_log_odds", "fitted_large_mass_log_odds")
+    numbers = [name for name in named if name in data.schema.names]
     found = {}
     for name in numbers:
         value, areas = data.column(name), {}
