@@ -47,7 +47,7 @@ def chosen(data: StampSet) -> list[tuple[str, int]]:
 
 def draw(images: NDArray[np.float32], titles: list[str]) -> Figure:
     """A row per stamp, a column per band."""
-    figure = Figure(figsize=(2 * len(COLUMNS), 2 * len(titles)), layout="constrained")
+    figure = Figure(figsize=(1.5 * len(COLUMNS), 1.5 * len(titles)), layout="constrained")
     grid = figure.subplots(len(titles), len(COLUMNS), squeeze=False)
     for axis, (name, _, _) in zip(grid[0], COLUMNS, strict=True):
         axis.set_title(name, fontsize=9)
