@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from lenspipe.completeness.cells import cells_table
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.page import write_page
 from lenspipe.completeness.passes import BARE, PAINTED
-from lenspipe.completeness.places import HOST
 from lenspipe.completeness.points import points_of
 from lenspipe.completeness.prior import measured_prior
-from lenspipe.completeness.quantities import ranges_of
+from lenspipe.completeness.quantities import HOST, ranges_of
 from lenspipe.completeness.realism import Stamps, gate, open_network, real_lenses, stamps_of
 from lenspipe.completeness.run import Painted
 from lenspipe.completeness.selection import OF_LENSES, OF_PAINTED, SELECTION, Selection, binned, fit_selection, read
@@ -239,7 +239,10 @@ def _binned_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def smooth_table(selection: Selection) -> pa.Table:
-    """The smooth function on a grid of Einstein radius and signal-to-noise, the other quantities averaged."""
+    """
+    The smooth function on a grid of Einstein radius and signal-to-noise, the other quantities averaged: of both kinds
+    together, and of each where the fits tell them apart.
+    """
     theta, snr = (np.geomspace(*selection.ranges[name], N_GRID) for name in ("theta_e_arcsec", "arc_snr"))
     grid = [
         axis.ravel()
@@ -248,6 +251,7 @@ def smooth_table(selection: Selection) -> pa.Table:
     schema = pa.schema(
         [
             field("at", pa.string(), "Operating point"),
+            field("kind", pa.string(), "host, sky, or both"),
             field("theta_e_arcsec", pa.float64(), "Einstein radius", unit="arcsec", ucd="phys.angSize"),
             field("arc_snr", pa.float64(), "Signal-to-noise of the arcs in the finder's bands", ucd="stat.snr"),
             field("completeness", pa.float64(), "Smooth fit, averaged over the other quantities as injected"),
@@ -256,9 +260,10 @@ def smooth_table(selection: Selection) -> pa.Table:
         ]
     )
     tables = []
-    for point in selection.points:
-        said = selection(at=point.name, theta_e_arcsec=grid[0], arc_snr=grid[1])
-        columns = [np.full(len(grid[0]), point.name), *grid, said.completeness, said.low, said.high]
+    for point, kind in itertools.product(selection.points, (None, *selection.kinds_told)):
+        said = selection(at=point.name, kind=kind, theta_e_arcsec=grid[0], arc_snr=grid[1])
+        named = [np.full(len(grid[0]), name) for name in (point.name, kind or "both")]
+        columns = [*named, *grid, said.completeness, said.low, said.high]
         tables.append(pa.table([pa.array(c) for c in columns], schema=schema))
     return pa.concat_tables(tables)
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from lenspipe.stats.smooth import Axis
 
+HOST, SKY = "host", "sky"
+"""The two kinds of places, and of painted lenses."""
 Values = dict[str, NDArray[np.float64]]
 
 

@@ -21,7 +21,8 @@ from lenspipe.completeness.draw import Lensing
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
 from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, PAINTED, share_passes, task_in, tasks_of_passes
-from lenspipe.completeness.places import HOST, SKY, HostChoice
+from lenspipe.completeness.places import HostChoice
+from lenspipe.completeness.quantities import HOST, SKY
 from lenspipe.completeness.table import injections_of, iter_noted
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError
