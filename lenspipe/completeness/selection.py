@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.completeness.points import Point
-from lenspipe.completeness.quantities import HOST, Values, axes_of, edges_of, values_of
+from lenspipe.completeness.quantities import HOST, LEAST_LEVELS, Values, axes_of, edges_of, levels_of, values_of
 from lenspipe.completeness.seeds import rng_of
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
@@ -95,12 +95,18 @@ class Selection:
             Name of an operating point; the first where not given.
         kind : str, optional
             ``host`` or ``sky``; both, as they were injected, where not given. Fits tell them apart where there are
-            `LEAST_OF_A_KIND` of each; where they do not, a note of the answer says so.
+            `LEAST_OF_A_KIND` of each.
         ra_deg, dec_deg : float, optional
             Position: stands for the seeing and depth that its HEALPix pixel has.
         **given
             Numbers or arrays that broadcast: ``theta_e_arcsec``, ``arc_snr`` or ``arc_mag``, ``host_mag``,
             ``host_colour``, ``seeing_arcsec``, ``depth_mag``. What is not given is averaged over the injected lenses.
+
+        Returns
+        -------
+        Answer
+            Its ``notes`` name what was asked and is not in the fit, since too few lenses or different values were
+            painted; that is averaged over.
 
         Raises
         ------
@@ -128,7 +134,16 @@ class Selection:
         if not values:  # nothing that was fitted was asked: one number for all
             found = tuple(np.full(n, part[0]) for part in found)  # type: ignore[assignment]
         value, low, high = (part.reshape(shape) if shape else float(part[0]) for part in found)
-        return Answer(value, low, high, self.what, self._kind_notes(kind, fit))
+        notes = (*self._kind_notes(kind, fit), *self._constant_notes(asked, names))
+        return Answer(value, low, high, self.what, notes)
+
+    def _constant_notes(self, asked: Mapping[str, ArrayLike], fitted: Collection[str]) -> tuple[str, ...]:
+        left_out = [(name, levels_of(self.values[name])) for name in asked if name not in fitted]
+        return tuple(
+            f"{name} makes no difference: the painted lenses have {n} value{'s' if n > 1 else ''} of it, and "
+            f"{LEAST_LEVELS} are needed"
+            for name, n in left_out
+        )
 
     def _kind_notes(self, kind: str | None, fit: SmoothFit) -> tuple[str, ...]:
         if kind is None or KIND in {axis.name for axis in fit.axes} or len(numbers := _numbers(self.kind)) < 2:

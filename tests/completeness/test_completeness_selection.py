@@ -66,9 +66,19 @@ def test_an_answer_has_an_interval_and_says_what_it_is_of(outcome: Outcome, pain
     assert grid.completeness.shape == grid.low.shape == (2, 3)
     one = selection(theta_e_arcsec=high, arc_snr=snr[1], at="first 5")
     assert grid.completeness[1, 1] == pytest.approx(one.completeness, rel=1e-12)
-    assert selection(seeing_arcsec=0.75).completeness == pytest.approx(selection().completeness)
+
+
+def test_an_answer_names_what_was_asked_and_makes_no_difference(outcome: Outcome, painted: Painted) -> None:
+    selection = outcome.selection
+    why = "{} makes no difference: the painted lenses have 1 value of it, and 5 are needed"
+    seeing = selection(seeing_arcsec=0.75, theta_e_arcsec=1.2)
+    assert seeing.notes == (why.format("seeing_arcsec"),) and why.format("seeing_arcsec") in repr(seeing)
+    assert seeing.completeness == selection(theta_e_arcsec=1.2).completeness
     ra, dec = (painted.injections[name][0].as_py() for name in ("ra", "dec"))
-    assert selection(ra_deg=ra, dec_deg=dec).completeness == pytest.approx(selection().completeness)
+    there = selection(ra_deg=ra, dec_deg=dec)
+    assert there.completeness == pytest.approx(selection().completeness)
+    assert [note.split()[0] for note in there.notes] == ["seeing_arcsec", "depth_mag"]
+    assert not selection(theta_e_arcsec=1.2, arc_snr=np.array([20.0, 30.0])).notes
 
 
 @pytest.mark.parametrize(
