@@ -18,14 +18,12 @@ from lenspipe.completeness.cells import cells_table
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.page import write_page
 from lenspipe.completeness.passes import BARE, PAINTED
-from lenspipe.completeness.points import points_of
 from lenspipe.completeness.prior import measured_prior
 from lenspipe.completeness.quantities import HOST, ranges_of
 from lenspipe.completeness.realism import Stamps, gate, open_network, real_lenses, stamps_of
 from lenspipe.completeness.run import Painted
 from lenspipe.completeness.selection import OF_LENSES, OF_PAINTED, SELECTION, Selection, binned, fit_selection, read
 from lenspipe.completeness.table import iter_noted
-from lenspipe.errors import ConfigError
 from lenspipe.rundir import atomic_path, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
@@ -64,7 +62,7 @@ def finish(
     progress: Progress,
 ) -> Outcome:
     """
-    Measure thresholds, fit, run the realism gate, and write everything.
+    Fit, run the realism gate, and write everything.
 
     Parameters
     ----------
@@ -88,19 +86,11 @@ def finish(
     Raises
     ------
     ConfigError
-        No operating point can be measured, or the real stamps do not fit.
+        The real stamps do not fit.
     """
     folder, injections = painted.folder, painted.injections
     lenses = real_lenses(StampSet.open(real), painted.finder.demands) if real is not None else None
-    points, notes = points_of(
-        painted.scores,
-        rates=config.rates,
-        first=config.first,
-        thresholds=config.thresholds,
-        area_part=painted.area_part,
-    )
-    if not points:
-        raise ConfigError("no operating point can be measured; give --threshold", why="; ".join(notes) or None)
+    points = list(painted.points)
     progress.stage("fit", len(points))
     fits, values, used = fit_selection(
         injections, points, band=band, colour=colour, n_bootstrap=config.bootstraps, seed=seed
@@ -149,7 +139,7 @@ def finish(
         "ranges": {name: list(ends) for name, ends in ranges_of(values).items()},
         "counts": _counts(injections),
         "left_out_of_fit": int((~used).sum()),
-        "notes": [*painted.notes, *notes],
+        "notes": list(painted.notes),
         "config": config.model_dump(mode="json"),
         "seconds": {k: round(v, 3) for k, v in painted.seconds.items()},
         "fits": {point: {name: fit.to_json() for name, fit in both.items()} for point, both in fits.items()},
@@ -158,7 +148,7 @@ def finish(
     selection = read(folder)
     _write(folder, SMOOTH, smooth_table(selection), facts)
     write_page(folder, selection, rows, cells, judged, kept["stamp"], injections, painted.finder.demands)
-    return Outcome(selection, judged, (*painted.notes, *notes), rows)
+    return Outcome(selection, judged, painted.notes, rows)
 
 
 def _gate_stamps(
