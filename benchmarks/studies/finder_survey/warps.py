@@ -33,9 +33,9 @@ def fold_of(n: int, folds: int) -> NDArray[np.int64]:
     """
     Fold of each candidate, by a hash of its number, not by its place on the sky.
 
-    Of the 109 that are used four pairs lie within 33" of each other. With two, four or five folds those 14.2", 26.4" and
-    32.8" apart lie in different ones, those 26.0" apart in the same. Stamps are 18.9" wide: those 14.2" apart (grades
-    2.7 and 0.3) share pixels.
+    Of the 109 that are used four pairs lie within 33" of each other. With two, four or five folds those 14.2", 26.4"
+    and 32.8" apart lie in different ones, those 26.0" apart in the same. Stamps are 18.9" wide: those 14.2" apart
+    (grades 2.7 and 0.3) share pixels.
     """
     return np.array([sum(half_of(f"warps-{k}-{b}") == "odd" for b in range(8)) % folds for k in range(n)])
 
