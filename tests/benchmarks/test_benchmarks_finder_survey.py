@@ -89,6 +89,7 @@ def test_the_card_and_the_page_of_ground_grz_say_what_the_record_says() -> None:
         for name, one in found["finders"].items()
     }
     assert f"{arcs['ground-grz']} of {found['arcs']} in all where `ground-gri` finds {arcs['ground-gri']}" in page
+    assert f"as it is, finds {arcs['ground-gri-graded']}, and lets one pass too" in page
     for words in (("good_against_0.3",), ("good_above_the_1_percent_of_kids",)):
         for name in ("ground-gri", "ground-grz"):
             one = found["finders"][name]["spacewarps_with_z_made_up"][words[0]]
