@@ -138,6 +138,12 @@ def command(
     of_run = len(source) == 1 and (Path(source[0]) / "run.json").exists()
     if of_run and (positions or survey):
         raise ConfigError("--positions and --survey are for TILES; of a RUN say --select or --ids", run=source[0])
+    if of_run and (assignments or zero_point_ab is not None):
+        raise ConfigError(
+            "--set and --zero-point-ab are for TILES; a RUN is cut with the zero-point and survey of its scan",
+            run=source[0],
+            got=" ".join(assignments) or f"--zero-point-ab {zero_point_ab:g}",
+        )
     if not of_run and (select or ids or positions is None):
         raise ConfigError("of TILES say --positions; --select and --ids are for the folder of a RUN", tiles=source[0])
     as_stamps = partial(labelled, splits=_splits(split, seed, margin_arcsec, split_order), label=label)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lenspipe.completeness.places import HOST, SKY
+from lenspipe.completeness.quantities import HOST, SKY
 from lenspipe.completeness.seeds import rng_of
 from lenspipe.errors import DataError
 from lenspipe.simulate.arcs import Optics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,12 @@ from lenspipe.completeness.cells import cells_table
 from lenspipe.completeness.config import CompletenessConfig
 from lenspipe.completeness.page import write_page
 from lenspipe.completeness.passes import BARE, PAINTED
-from lenspipe.completeness.places import HOST
-from lenspipe.completeness.points import points_of
 from lenspipe.completeness.prior import measured_prior
-from lenspipe.completeness.quantities import ranges_of
+from lenspipe.completeness.quantities import HOST, ranges_of
 from lenspipe.completeness.realism import Stamps, gate, open_network, real_lenses, stamps_of
 from lenspipe.completeness.run import Painted
 from lenspipe.completeness.selection import OF_LENSES, OF_PAINTED, SELECTION, Selection, binned, fit_selection, read
 from lenspipe.completeness.table import iter_noted
-from lenspipe.errors import ConfigError
 from lenspipe.rundir import atomic_path, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
@@ -64,7 +62,7 @@ def finish(
     progress: Progress,
 ) -> Outcome:
     """
-    Measure thresholds, fit, run the realism gate, and write everything.
+    Fit, run the realism gate, and write everything.
 
     Parameters
     ----------
@@ -88,19 +86,11 @@ def finish(
     Raises
     ------
     ConfigError
-        No operating point can be measured, or the real stamps do not fit.
+        The real stamps do not fit.
     """
     folder, injections = painted.folder, painted.injections
     lenses = real_lenses(StampSet.open(real), painted.finder.demands) if real is not None else None
-    points, notes = points_of(
-        painted.scores,
-        rates=config.rates,
-        first=config.first,
-        thresholds=config.thresholds,
-        area_part=painted.area_part,
-    )
-    if not points:
-        raise ConfigError("no operating point can be measured; give --threshold", why="; ".join(notes) or None)
+    points = list(painted.points)
     progress.stage("fit", len(points))
     fits, values, used = fit_selection(
         injections, points, band=band, colour=colour, n_bootstrap=config.bootstraps, seed=seed
@@ -149,7 +139,7 @@ def finish(
         "ranges": {name: list(ends) for name, ends in ranges_of(values).items()},
         "counts": _counts(injections),
         "left_out_of_fit": int((~used).sum()),
-        "notes": [*painted.notes, *notes],
+        "notes": list(painted.notes),
         "config": config.model_dump(mode="json"),
         "seconds": {k: round(v, 3) for k, v in painted.seconds.items()},
         "fits": {point: {name: fit.to_json() for name, fit in both.items()} for point, both in fits.items()},
@@ -158,7 +148,7 @@ def finish(
     selection = read(folder)
     _write(folder, SMOOTH, smooth_table(selection), facts)
     write_page(folder, selection, rows, cells, judged, kept["stamp"], injections, painted.finder.demands)
-    return Outcome(selection, judged, (*painted.notes, *notes), rows)
+    return Outcome(selection, judged, painted.notes, rows)
 
 
 def _gate_stamps(
@@ -239,7 +229,10 @@ def _binned_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def smooth_table(selection: Selection) -> pa.Table:
-    """The smooth function on a grid of Einstein radius and signal-to-noise, the other quantities averaged."""
+    """
+    The smooth function on a grid of Einstein radius and signal-to-noise, the other quantities averaged: of both kinds
+    together, and of each where the fits tell them apart.
+    """
     theta, snr = (np.geomspace(*selection.ranges[name], N_GRID) for name in ("theta_e_arcsec", "arc_snr"))
     grid = [
         axis.ravel()
@@ -248,6 +241,7 @@ def smooth_table(selection: Selection) -> pa.Table:
     schema = pa.schema(
         [
             field("at", pa.string(), "Operating point"),
+            field("kind", pa.string(), "host, sky, or both"),
             field("theta_e_arcsec", pa.float64(), "Einstein radius", unit="arcsec", ucd="phys.angSize"),
             field("arc_snr", pa.float64(), "Signal-to-noise of the arcs in the finder's bands", ucd="stat.snr"),
             field("completeness", pa.float64(), "Smooth fit, averaged over the other quantities as injected"),
@@ -256,9 +250,10 @@ def smooth_table(selection: Selection) -> pa.Table:
         ]
     )
     tables = []
-    for point in selection.points:
-        said = selection(at=point.name, theta_e_arcsec=grid[0], arc_snr=grid[1])
-        columns = [np.full(len(grid[0]), point.name), *grid, said.completeness, said.low, said.high]
+    for point, kind in itertools.product(selection.points, (None, *selection.kinds_told)):
+        said = selection(at=point.name, kind=kind, theta_e_arcsec=grid[0], arc_snr=grid[1])
+        named = [np.full(len(grid[0]), name) for name in (point.name, kind or "both")]
+        columns = [*named, *grid, said.completeness, said.low, said.high]
         tables.append(pa.table([pa.array(c) for c in columns], schema=schema))
     return pa.concat_tables(tables)
 

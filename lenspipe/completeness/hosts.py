@@ -12,7 +12,8 @@ from lenspipe.bands import selection_band
 from lenspipe.catalog.known import read_known_lenses
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.config import HostConfig
-from lenspipe.completeness.places import HOST, HostChoice
+from lenspipe.completeness.places import HostChoice
+from lenspipe.completeness.quantities import HOST
 from lenspipe.errors import ConfigError
 from lenspipe.scan.hosts import LEAST, REDDEST, HostCuts, colour_bands_of, is_host, red_sequence
 from lenspipe.sky.sphere import nearest

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lenspipe.completeness.draw import Injection, Lensing, choose_places, draw_arcs_of, numbers_of
 from lenspipe.completeness.passes import home_and_pass
-from lenspipe.completeness.places import SKY, HostChoice, find_places
+from lenspipe.completeness.places import HostChoice, find_places
+from lenspipe.completeness.quantities import SKY
 from lenspipe.completeness.seeds import share_of
 from lenspipe.errors import TileError
 from lenspipe.image.cutouts import extract_cutouts

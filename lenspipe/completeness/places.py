@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from lenspipe.completeness.light import lift_light
 from lenspipe.completeness.passes import home_and_pass
+from lenspipe.completeness.quantities import HOST, SKY
 from lenspipe.completeness.seeds import rng_of, share_of
 from lenspipe.image.cutouts import extract_cutouts
 from lenspipe.image.photometry import ab_magnitude
@@ -21,8 +22,6 @@ from lenspipe.scan.search import Found
 from lenspipe.sky.wcs import sky_position
 from lenspipe.survey.shards import Box
 
-HOST, SKY = "host", "sky"
-"""The two kinds of places, and of painted lenses."""
 LIGHT_ARCSEC = 24.0
 """Side of the stamps that hold a host's light."""
 N_SKY = 3

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from lenspipe.stats.smooth import Axis
 
+HOST, SKY = "host", "sky"
+"""The two kinds of places, and of painted lenses."""
 Values = dict[str, NDArray[np.float64]]
 
 
@@ -80,11 +82,16 @@ def ranges_of(values: Mapping[str, NDArray[np.float64]]) -> dict[str, tuple[floa
     return {name: (float(v.min()), float(v.max())) for name, v in finite.items() if v.size}
 
 
+def levels_of(values: NDArray[np.float64]) -> int:
+    """How many different values there are."""
+    return len(np.unique(values[np.isfinite(values)]))
+
+
 def axes_of(values: Mapping[str, NDArray[np.float64]], leave_out: str) -> tuple[Axis, ...]:
     """Axes of a fit: quantities with at least `LEAST_LEVELS` values, one of two alternatives left out."""
     axes = []
     for name, (low, high) in ranges_of(values).items():
-        levels = len(np.unique(values[name][np.isfinite(values[name])]))
+        levels = levels_of(values[name])
         if name != leave_out and levels >= LEAST_LEVELS and high > low:
             axes.append(Axis(name, low, high, NAMED[name].log, 5 if levels > 30 else 3))
     return tuple(axes)
@@ -93,7 +100,7 @@ def axes_of(values: Mapping[str, NDArray[np.float64]], leave_out: str) -> tuple[
 def edges_of(name: str, values: NDArray[np.float64]) -> list[float]:
     """Edges of the bins of a quantity within its range; fewer than two where it hardly varies."""
     good = values[np.isfinite(values)]
-    if len(np.unique(good)) < LEAST_LEVELS:
+    if levels_of(good) < LEAST_LEVELS:
         return []
     low, high = float(good.min()), float(good.max())
     if fixed := NAMED[name].edges:

@@ -21,7 +21,9 @@ from lenspipe.completeness.draw import Lensing
 from lenspipe.completeness.hosts import measure_cuts, without_known_lenses
 from lenspipe.completeness.paint import Bare, Painter, measured_psf
 from lenspipe.completeness.passes import BARE, PAINTED, share_passes, task_in, tasks_of_passes
-from lenspipe.completeness.places import HOST, SKY, HostChoice
+from lenspipe.completeness.places import HostChoice
+from lenspipe.completeness.points import Point, points_of
+from lenspipe.completeness.quantities import HOST, SKY
 from lenspipe.completeness.table import injections_of, iter_noted
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError
@@ -54,6 +56,8 @@ class Painted:
     """Of the bare candidates."""
     area_part: float
     """Part of the run's area that these scores are of."""
+    points: tuple[Point, ...]
+    """Operating points that these scores can measure; one at least."""
     hosts: HostChoice
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -78,6 +82,8 @@ class Setting:
     """Bands in which a tile's PSF is the layout's."""
     sky_rms_njy: dict[str, dict[str, float]]
     scale_arcsec: dict[str, float]
+    misfits: dict[str, str]
+    """Tiles that the finder cannot be shown, with why."""
     n_host: int
     bare_change: Bare
 
@@ -89,7 +95,7 @@ class Setting:
         Raises
         ------
         ConfigError
-            The finder needs bands that the survey lacks, a band has no PSF, no row can carry arcs.
+            The finder needs bands that the survey lacks, or fits no tile; a band has no PSF, no row can carry arcs.
         """
         context = context_of(run)
         score = context.config.score.model_copy(update={"model": model, "prior": None})
@@ -105,6 +111,13 @@ class Setting:
         area, rms, scale = _tiles(ok, run.bands)
         if not area:
             raise ConfigError("no tile of the run was searched in all its bands", run=str(run.folder))
+        misfits = {tile: why for tile in area if (why := finder.fits(run.bands, scale[tile])) is not None}
+        if len(misfits) == len(area):
+            raise ConfigError(
+                "the finder can score no candidate of this run, so nothing can be measured; name another by --model",
+                why=next(iter(misfits.values())),
+                tiles=len(area),
+            )
         psf, stated = _psf_of_tiles(run, context, config, list(area))
         passes, density = share_passes(area, count=config.count, per_arcmin2=config.per_arcmin2, seed=seed)
         fwhm = {band: float(np.median([one[band] for one in psf.values()])) for band in run.bands}
@@ -129,9 +142,8 @@ class Setting:
             stamp_px={tile: max(key.side_px for key in finder.cutouts(s)) for tile, s in scale.items()},
             score_all=finder.digest != run.model_digest,
         )
-        return cls(
-            run, config, seed, context, finder, tasks, passes, density, area, psf, stated, rms, scale, n_host, bare
-        )
+        known = (tasks, passes, density, area, psf, stated, rms, scale, misfits)
+        return cls(run, config, seed, context, finder, *known, n_host, bare)
 
     def with_hosts(self, hosts: HostChoice, n_host: int) -> Setting:
         """The same with another choice of hosts."""
@@ -190,7 +202,8 @@ def paint_run(
     Raises
     ------
     ConfigError
-        The folder is another's, or an older one that is not through, or no tile holds a galaxy that can carry arcs.
+        The folder is another's, or an older one that is not through, or no tile holds a galaxy that can carry arcs; no
+        operating point can be measured, which is known before anything is painted.
     """
     run, config = setting.run, setting.config
     request = {
@@ -211,6 +224,8 @@ def paint_run(
         through = settled(setting.bare_change.hosts)
         _work(BARE, looking, setting.bare(), folder, runner, progress, session, seconds, through)
         notes = _write_places(folder, setting)
+        scores, area_part, n_unscored = _bare_scores(folder, run, setting)
+        points, unmeasured = _demand_points(scores, area_part, n_unscored, setting)
         _work(PAINTED, painting, setting.painter(folder), folder, runner, progress, session, seconds, through)
         begun = time.perf_counter()
         notes += _failures(folder / PAINTED, painting)
@@ -229,9 +244,29 @@ def paint_run(
         seconds["collect"] = time.perf_counter() - begun
         if injections.num_rows < config.count * 0.9:
             notes.append(f"{injections.num_rows} of {config.count} lenses found room; more passes take --set count=...")
-    scores, area_part = _bare_scores(folder, run, setting)
     hosts = setting.bare_change.hosts
-    return Painted(folder, injections, setting.finder, scores, area_part, hosts, tuple(notes), seconds)
+    notes += unmeasured
+    return Painted(folder, injections, setting.finder, scores, area_part, points, hosts, tuple(notes), seconds)
+
+
+def _demand_points(
+    scores: NDArray[np.float64], area_part: float, n_unscored: int, setting: Setting
+) -> tuple[tuple[Point, ...], list[str]]:
+    """Operating points and a line on each that cannot be measured; where there is none, nothing need be painted."""
+    config = setting.config
+    points, notes = points_of(
+        scores, rates=config.rates, first=config.first, thresholds=config.thresholds, area_part=area_part
+    )
+    if points:
+        return tuple(points), notes
+    why = [*notes]
+    if n_unscored:
+        cause = next(iter(setting.misfits.values()), "a band of the finder is masked there")
+        why.append(f"{n_unscored} of {n_unscored + len(scores)} candidates have no score: {cause}")
+    raise ConfigError(
+        "no operating point can be measured; give --first, --rate or --threshold: --resume with it repeats no work",
+        why="; ".join(why) or None,
+    )
 
 
 def _tiles(
@@ -364,6 +399,12 @@ def _assumed(setting: Setting) -> list[str]:
     """Lines on what was chosen, and what was not measured."""
     bands, config = setting.run.bands, setting.config
     lines = [setting.bare_change.hosts.said] if setting.bare_change.hosts.said else []
+    if out := {tile: why for tile, why in setting.misfits.items() if tile in setting.passes}:
+        tile, why = next(iter(out.items()))
+        lines.append(
+            f"nothing is scored in {len(out)} of {len(setting.passes)} tiles, so all lenses there are missed; "
+            f"the first is {tile}: {why}"
+        )
     if unknown := [band for band in bands if band not in config.njy_per_electron]:
         lines.append(
             f"no gain is known in {' '.join(unknown)}, so arcs have no photon noise there: "
@@ -376,14 +417,15 @@ def _assumed(setting: Setting) -> list[str]:
     return lines
 
 
-def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.float64], float]:
-    """Scores of the candidates as they are, and the part of the run's area that they are of."""
+def _bare_scores(folder: Path, run: Run, setting: Setting) -> tuple[NDArray[np.float64], float, int]:
+    """Scores of the candidates as they are, the part of the run's area that they are of, and how many have none."""
     if not setting.bare_change.score_all:
         column = read_parquet(run.folder / "candidates.parquet", columns=["score"])["score"]
-        return np.sort(column.drop_null().to_numpy())[::-1], 1.0
-    scores = [np.array(list(_scores_of(part)), float) for part in _candidates(folder / BARE)]
+        return np.sort(column.drop_null().to_numpy())[::-1], 1.0, column.null_count
+    each = np.array([score for part in _candidates(folder / BARE) for score in _scores_of(part)], float)
     area = sum(setting.area_arcmin2[tile] for tile in setting.passes) / sum(setting.area_arcmin2.values())
-    return np.sort(np.concatenate([np.empty(0), *scores]))[::-1], area
+    scored = np.isfinite(each)
+    return np.sort(each[scored])[::-1], area, int((~scored).sum())
 
 
 def _candidates(parts: Path) -> Iterator[pa.Table]:
@@ -392,5 +434,6 @@ def _candidates(parts: Path) -> Iterator[pa.Table]:
 
 
 def _scores_of(part: pa.Table) -> Iterator[float]:
+    """NaN where a candidate has none."""
     for candidates in part["candidates"].to_pylist():
-        yield from (c["score"] for c in candidates or () if c["score"] is not None)
+        yield from (np.nan if c["score"] is None else c["score"] for c in candidates or ())

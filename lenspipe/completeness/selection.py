@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lenspipe.completeness.points import Point
-from lenspipe.completeness.quantities import Values, axes_of, edges_of, values_of
+from lenspipe.completeness.quantities import HOST, LEAST_LEVELS, Values, axes_of, edges_of, levels_of, values_of
 from lenspipe.completeness.seeds import rng_of
 from lenspipe.errors import ConfigError
 from lenspipe.rundir import read_json
 from lenspipe.sky.healpix import cells_of
 from lenspipe.stats.intervals import fraction
 from lenspipe.stats.recall import recall_in_bins
-from lenspipe.stats.smooth import SmoothFit, fit_smooth
+from lenspipe.stats.smooth import Axis, SmoothFit, fit_smooth
 from lenspipe.tables import read_parquet
 
 SELECTION, INJECTIONS, CELLS = "selection.json", "injections.parquet", "healpix.parquet"
@@ -29,6 +29,10 @@ ALTERNATIVES = {"arc_snr": "arc_mag", "arc_mag": "arc_snr"}
 MOST_AVERAGED = 300
 """Injections that a quantity which is not given is averaged over."""
 TOLERANCE = 1e-9
+KIND = "kind"
+"""Axis of the fits that tells the two kinds apart: 1 for `HOST`, 0 for the other."""
+LEAST_OF_A_KIND = 50
+"""Injections of each kind that a fit needs to tell them apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +44,14 @@ class Answer:
     high: Any
     what: str
     """What it is the completeness of: `OF_PAINTED`, or `OF_LENSES` where the realism gate was passed."""
+    notes: tuple[str, ...] = ()
+    """What was asked and makes no difference to the answer, and why."""
 
     def __repr__(self) -> str:
+        notes = "".join(f"; {note}" for note in self.notes)
         if np.ndim(self.completeness):
-            return f"<{self.what}, {np.size(self.completeness)} values>"
-        return f"{self.completeness:.3f} [{self.low:.3f}, {self.high:.3f}] ({self.what})"
+            return f"<{self.what}, {np.size(self.completeness)} values{notes}>"
+        return f"{self.completeness:.3f} [{self.low:.3f}, {self.high:.3f}] ({self.what}{notes})"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +72,7 @@ class Selection:
     ranges: Mapping[str, tuple[float, float]]
     """Range of every quantity among the injected lenses."""
     values: Values
-    """Of the injected lenses that the fits are of."""
+    """Of the injected lenses that the fits are of, with `KIND`."""
     kind: NDArray[np.str_]
     cells: pa.Table | None = None
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -87,12 +94,19 @@ class Selection:
         at : str, optional
             Name of an operating point; the first where not given.
         kind : str, optional
-            ``host`` or ``sky``; both, as they were injected, where not given.
+            ``host`` or ``sky``; both, as they were injected, where not given. Fits tell them apart where there are
+            `LEAST_OF_A_KIND` of each.
         ra_deg, dec_deg : float, optional
             Position: stands for the seeing and depth that its HEALPix pixel has.
         **given
             Numbers or arrays that broadcast: ``theta_e_arcsec``, ``arc_snr`` or ``arc_mag``, ``host_mag``,
             ``host_colour``, ``seeing_arcsec``, ``depth_mag``. What is not given is averaged over the injected lenses.
+
+        Returns
+        -------
+        Answer
+            Its ``notes`` name what was asked and is not in the fit, since too few lenses or different values were
+            painted; that is averaged over.
 
         Raises
         ------
@@ -120,7 +134,31 @@ class Selection:
         if not values:  # nothing that was fitted was asked: one number for all
             found = tuple(np.full(n, part[0]) for part in found)  # type: ignore[assignment]
         value, low, high = (part.reshape(shape) if shape else float(part[0]) for part in found)
-        return Answer(value, low, high, self.what)
+        notes = (*self._kind_notes(kind, fit), *self._constant_notes(asked, names))
+        return Answer(value, low, high, self.what, notes)
+
+    def _constant_notes(self, asked: Mapping[str, ArrayLike], fitted: Collection[str]) -> tuple[str, ...]:
+        left_out = [(name, levels_of(self.values[name])) for name in asked if name not in fitted]
+        return tuple(
+            f"{name} makes no difference: the painted lenses have {n} value{'s' if n > 1 else ''} of it, and "
+            f"{LEAST_LEVELS} are needed"
+            for name, n in left_out
+        )
+
+    def _kind_notes(self, kind: str | None, fit: SmoothFit) -> tuple[str, ...]:
+        if kind is None or KIND in {axis.name for axis in fit.axes} or len(numbers := _numbers(self.kind)) < 2:
+            return ()
+        least, n = min(numbers.items(), key=lambda item: item[1])
+        why = f"{n} lenses of kind {least}, and {LEAST_OF_A_KIND} are needed"
+        if n >= LEAST_OF_A_KIND:
+            why = "an older version of lenspipe fitted it; finish it again with --resume"
+        return (f"the fit does not tell kinds apart ({why}), so this is not of {kind} alone",)
+
+    @property
+    def kinds_told(self) -> tuple[str, ...]:
+        """Kinds that the fits tell apart; none where they do not."""
+        told = all(KIND in {a.name for a in fit.axes} for both in self.fits.values() for fit in both.values())
+        return tuple(sorted(_numbers(self.kind))) if told else ()
 
     def _averaged(self, kind: str | None) -> NDArray[np.intp]:
         rows = np.arange(len(self.kind)) if kind is None else np.flatnonzero(self.kind == kind)
@@ -164,6 +202,22 @@ class Selection:
         return {name: row[name] for name in ("seeing_arcsec", "depth_mag") if row[name] is not None}
 
 
+def _numbers(kind: NDArray[np.str_]) -> dict[str, int]:
+    """How many there are of each kind."""
+    names, counts = np.unique(kind, return_counts=True)
+    return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
+
+
+def _is_host(kind: NDArray[np.str_]) -> NDArray[np.float64]:
+    return (kind == HOST).astype(float)
+
+
+def _kind_axes(kind: NDArray[np.str_]) -> tuple[Axis, ...]:
+    numbers = _numbers(kind)
+    told = len(numbers) > 1 and min(numbers.values()) >= LEAST_OF_A_KIND
+    return (Axis(KIND, 0.0, 1.0, n_spline=2),) if told else ()
+
+
 def recovered(injections: pa.Table, threshold: float) -> NDArray[np.bool_]:
     """Which injections have a score above a threshold; those without a score have not."""
     score = injections["score"].to_numpy(zero_copy_only=False)
@@ -175,6 +229,9 @@ def fit_selection(
 ) -> tuple[dict[str, dict[str, SmoothFit]], Values, NDArray[np.bool_]]:
     """
     Smooth fits for each operating point, in signal-to-noise and in magnitude of the arcs.
+
+    Where there are enough lenses of both kinds the kind is a quantity of its own, which acts together with the Einstein
+    radius, the arcs' brightness and the host's magnitude.
 
     Returns
     -------
@@ -189,20 +246,21 @@ def fit_selection(
     named = {name: v for name, v in every.items() if np.isfinite(v).any()}
     used = np.all([np.isfinite(v) for v in named.values()], axis=0)
     values = {name: v[used] for name, v in named.items()}
-    groups = np.array(injections["host_id"].to_pylist())[used]
+    groups, kind = (np.array(injections[name].to_pylist())[used] for name in ("host_id", "kind"))
     fits: dict[str, dict[str, SmoothFit]] = {}
     for point in points:
         passed = recovered(injections, point.threshold)[used]
         fits[point.name] = {}
         for name, other in ALTERNATIVES.items():
-            axes = axes_of(values, leave_out=other)
+            axes = (*axes_of(values, leave_out=other), *_kind_axes(kind))
             have = {axis.name for axis in axes}
-            pairs = [(one, two) for one, two in (("theta_e_arcsec", name), (name, "host_mag")) if {one, two} <= have]
+            together = [("theta_e_arcsec", name), (name, "host_mag")]
+            together += [(KIND, other) for other in ("theta_e_arcsec", name, "host_mag")]
             fits[point.name][name] = fit_smooth(
                 passed,
-                values,
+                values | {KIND: _is_host(kind)},
                 axes,
-                products=pairs,
+                products=[(one, two) for one, two in together if {one, two} <= have],
                 groups=groups,
                 n_bootstrap=n_bootstrap,
                 rng=rng_of(seed, "fit", point.name, name),
@@ -247,6 +305,7 @@ def read(folder: str | Path) -> Selection:
     every = values_of(injections, band=raw["band"], colour=colour)
     values = {name: every[name] for name in raw["ranges"]}
     used = np.all([np.isfinite(v) for v in values.values()], axis=0)
+    kind = np.array(injections["kind"].to_pylist())[used]
     return Selection(
         points=tuple(Point(**point) for point in raw["points"]),
         what=raw["what"],
@@ -254,8 +313,8 @@ def read(folder: str | Path) -> Selection:
             point: {name: SmoothFit.from_json(fit) for name, fit in both.items()} for point, both in raw["fits"].items()
         },
         ranges={name: (low, high) for name, (low, high) in raw["ranges"].items()},
-        values={name: v[used] for name, v in values.items()},
-        kind=np.array(injections["kind"].to_pylist())[used],
+        values={name: v[used] for name, v in values.items()} | {KIND: _is_host(kind)},
+        kind=kind,
         cells=read_parquet(folder / CELLS),
         record=raw,
     )

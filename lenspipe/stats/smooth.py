@@ -31,7 +31,7 @@ class Axis:
     log: bool = False
     """Whether the splines are of its logarithm."""
     n_spline: int = 5
-    """Basis functions, evenly spaced."""
+    """Basis functions, evenly spaced; 2 for a quantity of two values, which acts as a step."""
 
     def unit(self, values: ArrayLike) -> Array:
         """Values mapped to 0 to 1."""
@@ -41,11 +41,12 @@ class Axis:
         return np.asarray((v - low) / (high - low))
 
     def basis(self, values: ArrayLike) -> Array:
-        """``(n, n_spline - 1)``: quadratic B-splines but for the last, which the intercept stands for."""
+        """``(n, n_spline - 1)``: B-splines, quadratic from 3 on, but for the last, which the intercept stands for."""
         u = np.clip(self.unit(values), 0, 1)
-        inner = np.linspace(0, 1, self.n_spline - DEGREE + 1)
-        knots = np.r_[[0.0] * DEGREE, inner, [1.0] * DEGREE]
-        return np.asarray(BSpline.design_matrix(u, knots, DEGREE).toarray())[:, :-1]
+        degree = min(DEGREE, self.n_spline - 1)
+        inner = np.linspace(0, 1, self.n_spline - degree + 1)
+        knots = np.r_[[0.0] * degree, inner, [1.0] * degree]
+        return np.asarray(BSpline.design_matrix(u, knots, degree).toarray())[:, :-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from benchmarks.studies.finder_grz import judge, ship
 from benchmarks.studies.finder_grz.hosts import FOLDS, ZOfI, fold_of, made_up, to_grz, z_of_i
 from benchmarks.studies.finder_grz.make_stamps import without_fold
 from benchmarks.studies.finder_survey.between import by_survey, on_the_line, table, two_stages
+from benchmarks.studies.finder_survey.others import probe_table
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.nn.checkpoint import load_model
 from lenspipe.simulate.paint import Host
@@ -88,6 +89,7 @@ def test_the_card_and_the_page_of_ground_grz_say_what_the_record_says() -> None:
         for name, one in found["finders"].items()
     }
     assert f"{arcs['ground-grz']} of {found['arcs']} in all where `ground-gri` finds {arcs['ground-gri']}" in page
+    assert f"as it is, finds {arcs['ground-gri-graded']}, and lets one pass too" in page
     for words in (("good_against_0.3",), ("good_above_the_1_percent_of_kids",)):
         for name in ("ground-gri", "ground-grz"):
             one = found["finders"][name]["spacewarps_with_z_made_up"][words[0]]
@@ -111,6 +113,19 @@ def test_the_page_has_the_rows_of_what_lies_between() -> None:
     )
     assert f"gain {stages['gain']['value']:.3f}".replace("0.", ".") in page
     assert f"{found['rehearsed']:,} sources and painted arcs" in page
+
+
+def test_the_page_has_the_survey_probe_of_all_ordinary_galaxies() -> None:
+    models = json.loads((record.RESULTS / "finders_survey_others.json").read_text())["result"]["models"]
+    page = (record.RESULTS.parents[1] / "docs/results/finder_survey.md").read_text()
+    assert probe_table(models) in page
+    for kind, words in (("all", "among all of these ordinary galaxies"), ("early", "among early types of the five")):
+        pairs = [max(one["survey_probe"][kind]["pairs"], key=lambda p: p["auroc"]) for one in models.values()]
+        (row,) = (line for line in page.splitlines() if words in line)
+        assert [f"{pair['auroc']:.3f}"[1:] for pair in pairs] == [cell.split()[0] for cell in row.split(" | ")[1:]]
+    for survey, (k, n) in {"hsc": (48, 163), "kids": (56, 220), "cfhtls": (18, 224)}.items():
+        probe = models["ground-gri"]["survey_probe"]
+        assert (probe["early"]["n"][survey], probe["all"]["n"][survey]) == (k, n) and f"{k} of {n} of" in page
 
 
 def test_the_ends_of_the_line_are_the_finder_and_what_was_taught() -> None:

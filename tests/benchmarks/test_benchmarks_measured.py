@@ -15,6 +15,7 @@ WITHOUT_RECORD = {
     "scan_memory": {"320", "465"},  # shared libraries; a run of 80 shards
     "finder_speed": {"1,170", "1,280"},  # of several runs
     "cut_speed": {"4.9", "5.6", "20.8"},  # of another machine
+    "finders_survey_cost": {"12"},  # epochs of the default, which was not timed
     "star_cut": {"20"},  # the magnitude to which stars are taken
     "dark_matter_fitted_model-f_equivariant-c8-100_0": {".9984", ".9942"},  # published
 }
@@ -73,3 +74,16 @@ def test_a_number_that_was_changed_is_noticed_in_most_rows():
             tried += 1
             noticed += bool(missing(names, f" {float(shown) * 1.13 + 0.003:.{len(shown.partition('.')[2])}f} "))
     assert noticed > 0.5 * tried > 20
+
+
+def test_the_guide_to_completeness_shows_what_the_record_has():
+    found = json.loads((RESULTS / "completeness.json").read_text())["result"]
+    guide = (ROOT / "docs/guides/what-did-i-miss.md").read_text()
+    for row in found["at"].values():
+        value = f"{row['value']:.3f} [{row['interval95'][0]:.3f}, {row['interval95'][1]:.3f}]"
+        assert f"  {row['at']:<12} {row['kind']:<5} {value}  ({row['k']} of {row['n']})" in guide
+    assert all(f"Note: {note}\n" in guide for note in found["notes"])
+    one, planted = found["theta_e_1.5_snr_40"], found["planted"]
+    assert f"{one['completeness']:.3f} [{one['low']:.3f}, {one['high']:.3f}] ({one['what']})" in guide
+    assert f"{planted['held']:.0%}".replace("%", " % of the points on average") in guide
+    assert f"{planted['least_at_a_place']:.0%}".replace("%", " % of the time at the worst of") in guide

@@ -19,6 +19,7 @@ from sky import write_tile
 from lenspipe.catalog.run_rows import Run
 from lenspipe.completeness.chosen import CHOSEN, UNTOLD, hold_hosts
 from lenspipe.completeness.draw import numbers_of
+from lenspipe.completeness.paint import Painter
 from lenspipe.completeness.passes import BARE, PAINTED, home_and_pass, name_of
 from lenspipe.completeness.places import HostChoice
 from lenspipe.completeness.run import PLACES, Painted
@@ -173,6 +174,38 @@ def test_a_finder_of_bands_that_the_survey_lacks_is_refused_in_one_line(tiny_mod
     assert not (tmp_path / "sel").exists()
 
 
+def test_a_finder_that_fits_no_tile_is_refused_before_a_pixel_is_read_and_the_line_says_why(
+    run: Run, tmp_path: Path
+) -> None:
+    finer = one_band_model(tmp_path / "finer", scales=(0.05, 0.15))
+    with pytest.raises(ConfigError, match=r'can score no candidate.*of 0\.05" to 0\.15", the data have 0\.2"'):
+        paint(run, finer, tmp_path / "sel")
+    assert not (tmp_path / "sel").exists()
+
+
+def test_nothing_is_painted_where_no_threshold_can_be_measured_and_a_resume_with_one_repeats_no_work(
+    run: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "sel"
+    with pytest.raises(ConfigError, match=r"no operating point.*--resume.*repeats no work.*a rate of 0\.0001 cannot"):
+        paint(run, tiny_model, out, rates=(1e-4,), first=())
+    assert done_shards(out / BARE) and not (out / PAINTED).exists()
+    watching = Watching(break_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        paint(run, tiny_model, out, watching=watching, resume=True, rates=(), first=(5,))
+    assert [type(context.change) for context in watching.contexts] == [Painter]
+
+
+def test_tiles_that_the_finder_does_not_fit_are_named_beside_the_candidates_that_have_no_score(tmp_path: Path) -> None:
+    coarse = {"CDELT1": -0.5 / 3600, "CDELT2": 0.5 / 3600}
+    make_tile(tmp_path / "tiles", bands="r")
+    write_tile(tmp_path / "tiles", "b", bands="r", shape=(220, 180), n_source=6, seed=1, **coarse)
+    run = scan_tiles(tmp_path / "tiles", tmp_path / "run")
+    why = 'the data have 0.5"'
+    with pytest.raises(ConfigError, match=rf"\d+ of \d+ candidates have no score: .*{why}"):
+        paint(run, one_band_model(tmp_path / "model"), tmp_path / "sel", rates=(1e-4,), first=())
+
+
 def test_a_survey_without_a_host_is_refused_in_one_line(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     bright = CONFIG.hosts.model_copy(update={"mag": (5.0, 6.0)})
     with pytest.raises(ConfigError, match="no row of the run can carry arcs"):
@@ -214,7 +247,7 @@ def test_a_tile_without_hosts_of_a_survey_of_one_band_gets_lenses_on_empty_sky_a
     assert table["score"].notna().sum() > 3
 
 
-def one_band_model(folder: Path) -> Path:
+def one_band_model(folder: Path, scales: tuple[float, float] = (0.1, 0.4)) -> Path:
     from lenspipe.nn.card import ModelCard
     from lenspipe.nn.checkpoint import save_model
     from lenspipe.nn.registry import build
@@ -224,10 +257,10 @@ def one_band_model(folder: Path) -> Path:
         family="small-cnn",
         settings={"width": 4, "dropout": 0.0},
         bands=("r",),
-        pixel_scale_arcsec=0.2,
+        pixel_scale_arcsec=scales[1] / 2,
         scale_tolerance=0.1,
-        min_scale_arcsec=0.1,
-        max_scale_arcsec=0.4,
+        min_scale_arcsec=scales[0],
+        max_scale_arcsec=scales[1],
         stamp_px=33,
         stretch={"band_scales": (0.01,), "alpha": 0.1, "q": 1.0},
     )

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
 from lenspipe.catalog.run_rows import Run
+from lenspipe.catalog.votable import write_fits
 from lenspipe.completeness import read
-from lenspipe.completeness.finish import Outcome
+from lenspipe.completeness.finish import Outcome, smooth_table
 from lenspipe.completeness.measure import real_stamps
 from lenspipe.completeness.passes import share_passes
 from lenspipe.completeness.points import points_of
+from lenspipe.completeness.quantities import HOST, SKY, ranges_of
 from lenspipe.completeness.realism import FINDER, STATISTICS, Stamps, gate, real_lenses, verdict
 from lenspipe.completeness.run import Painted
-from lenspipe.completeness.selection import OF_PAINTED
+from lenspipe.completeness.selection import CELLS, INJECTIONS, OF_PAINTED, SELECTION, Selection, fit_selection
+from lenspipe.completeness.table import injections_schema
 from lenspipe.errors import ConfigError
 from lenspipe.infer.loaded import LoadedNetwork
+from lenspipe.rundir import read_json, write_json
 from lenspipe.stamps.convert import convert
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.readers.stream import LabelledStamp, stream_stamps
 from lenspipe.stamps.spec import ImageSpec
 from lenspipe.stamps.splits import DEFAULT_FRACTIONS
-from lenspipe.tables import read_parquet
+from lenspipe.tables import read_parquet, write_table
 
 
 def test_counts_of_the_bins_add_up_to_the_injections(outcome: Outcome, painted: Painted) -> None:
@@ -59,9 +66,19 @@ def test_an_answer_has_an_interval_and_says_what_it_is_of(outcome: Outcome, pain
     assert grid.completeness.shape == grid.low.shape == (2, 3)
     one = selection(theta_e_arcsec=high, arc_snr=snr[1], at="first 5")
     assert grid.completeness[1, 1] == pytest.approx(one.completeness, rel=1e-12)
-    assert selection(seeing_arcsec=0.75).completeness == pytest.approx(selection().completeness)
+
+
+def test_an_answer_names_what_was_asked_and_makes_no_difference(outcome: Outcome, painted: Painted) -> None:
+    selection = outcome.selection
+    why = "{} makes no difference: the painted lenses have 1 value of it, and 5 are needed"
+    seeing = selection(seeing_arcsec=0.75, theta_e_arcsec=1.2)
+    assert seeing.notes == (why.format("seeing_arcsec"),) and why.format("seeing_arcsec") in repr(seeing)
+    assert seeing.completeness == selection(theta_e_arcsec=1.2).completeness
     ra, dec = (painted.injections[name][0].as_py() for name in ("ra", "dec"))
-    assert selection(ra_deg=ra, dec_deg=dec).completeness == pytest.approx(selection().completeness)
+    there = selection(ra_deg=ra, dec_deg=dec)
+    assert there.completeness == pytest.approx(selection().completeness)
+    assert [note.split()[0] for note in there.notes] == ["seeing_arcsec", "depth_mag"]
+    assert not selection(theta_e_arcsec=1.2, arc_snr=np.array([20.0, 30.0])).notes
 
 
 @pytest.mark.parametrize(
@@ -80,6 +97,85 @@ def test_an_answer_has_an_interval_and_says_what_it_is_of(outcome: Outcome, pain
 def test_what_was_not_injected_is_refused(outcome: Outcome, asked: dict, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         outcome.selection(**asked)
+
+
+PLANTED = {HOST: 0.35, SKY: 0.8}
+
+
+def planted_injections(rng: np.random.Generator, kinds: np.ndarray) -> pa.Table:
+    """Lenses of which another part is recovered in each kind, and nothing else matters."""
+    n = len(kinds)
+    passed = rng.uniform(size=n) < np.array([PLANTED[kind] for kind in kinds])
+    columns = {
+        "kind": kinds,
+        "host_id": np.array([f"h{k // 3}" for k in range(n)]),
+        "theta_e_arcsec": np.exp(rng.uniform(np.log(0.5), np.log(3), n)),
+        "arc_snr": np.exp(rng.uniform(np.log(5), np.log(150), n)),
+        "arc_mag_r": rng.uniform(20, 25, n),
+        "host_mag_r": rng.uniform(17, 21, n),
+        "psf_fwhm_r_arcsec": np.full(n, 0.7),
+        "depth_r_mag": np.full(n, 24.5),
+        "score": passed.astype(float),
+    }
+    schema = injections_schema(("r",))
+    return pa.table([pa.array(columns.get(f.name, [None] * n), type=f.type) for f in schema], schema=schema)
+
+
+def planted_selection(outcome: Outcome, painted: Painted, folder: Path, kinds: np.ndarray) -> Selection:
+    """A selection function of planted lenses, written and read back."""
+    injections = planted_injections(np.random.default_rng(3), kinds)
+    points, _ = points_of(np.linspace(0, 1, 101), rates=(), first=(), thresholds=(0.5,), area_part=1.0)
+    fits, values, _ = fit_selection(injections, points, band="r", colour=None, n_bootstrap=20, seed=1)
+    folder.mkdir()
+    write_table(injections, folder / INJECTIONS)
+    shutil.copy(painted.folder / CELLS, folder)
+    record = {
+        "band": "r",
+        "colour": None,
+        "points": [dataclasses.asdict(point) for point in points],
+        "ranges": {name: list(ends) for name, ends in ranges_of(values).items()},
+        "fits": {point: {name: fit.to_json() for name, fit in both.items()} for point, both in fits.items()},
+    }
+    write_json(folder / SELECTION, dict(outcome.selection.record) | record)
+    return read(folder)
+
+
+def test_each_kind_has_the_completeness_that_was_planted_for_it(
+    outcome: Outcome, painted: Painted, tmp_path: Path
+) -> None:
+    selection = planted_selection(outcome, painted, tmp_path / "sel", np.tile([HOST, SKY, SKY], 600))
+    everything = {"theta_e_arcsec": 1.2, "arc_snr": 30.0, "host_mag": 19.0}
+    for kind, truth in PLANTED.items():
+        for asked in ({}, {"theta_e_arcsec": 1.2}, everything, everything | {"arc_snr": np.array([20.0, 40.0])}):
+            said = selection(kind=kind, **asked)
+            assert np.all(np.abs(said.completeness - truth) < 0.1) and not said.notes  # 3 sigma at a place
+    assert selection(theta_e_arcsec=1.2).completeness == pytest.approx((0.35 + 2 * 0.8) / 3, abs=0.06)
+
+    smooth = smooth_table(selection)
+    write_table(smooth, tmp_path / "smooth.parquet")
+    write_fits(smooth, tmp_path / "smooth.fits", name="smooth", facts={})
+    for table in (pq.read_table(tmp_path / "smooth.parquet").to_pandas(), Table.read(tmp_path / "smooth.fits")):
+        of, value = np.char.strip(np.asarray(table["kind"]).astype(str)), np.asarray(table["completeness"])
+        assert set(of) == {"both", HOST, SKY}
+        assert value[of == HOST].mean() == pytest.approx(PLANTED[HOST], abs=0.1)
+        assert value[of == SKY].mean() == pytest.approx(PLANTED[SKY], abs=0.1)
+
+
+def test_an_answer_for_a_kind_says_where_kinds_are_not_told_apart(
+    outcome: Outcome, painted: Painted, tmp_path: Path
+) -> None:
+    few = planted_selection(outcome, painted, tmp_path / "few", np.array([HOST] * 20 + [SKY] * 100))
+    said = few(kind=HOST, theta_e_arcsec=1.2)
+    assert "does not tell kinds apart (20 lenses of kind host, and 50 are needed)" in repr(said)
+    assert set(smooth_table(few)["kind"].to_pylist()) == {"both"} and not few(theta_e_arcsec=1.2).notes
+    one = planted_selection(outcome, painted, tmp_path / "one", np.array([HOST] * 60))
+    assert not one(kind=HOST).notes
+
+    many = planted_selection(outcome, painted, tmp_path / "many", np.array([HOST, SKY] * 60))
+    record = read_json(tmp_path / "many" / SELECTION)
+    write_json(tmp_path / "many" / SELECTION, record | {"fits": read_json(tmp_path / "few" / SELECTION)["fits"]})
+    older = read(tmp_path / "many")  # as an older version wrote it: no axis of kinds
+    assert "an older version of lenspipe fitted it" in repr(older(kind=SKY)) and many.kinds_told == (HOST, SKY)
 
 
 def test_a_folder_without_a_selection_function_is_refused(tmp_path: Path) -> None:

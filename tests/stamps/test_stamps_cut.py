@@ -222,6 +222,12 @@ def test_a_list_of_candidates_brings_its_labels_and_an_unknown_one_is_named(scan
     assert "no such candidates [candidate_id='nobody'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("said", [["--set", "survey.zero_point.ab=10"], ["--zero-point-ab", "10"]])
+def test_a_run_has_the_zero_point_that_it_was_scanned_with_and_another_is_refused(scanned, tmp_path, capsys, said):
+    assert run(scanned, "--select", "mag_r < 21.5", "--size", 9, *said, "--out", tmp_path / "out") == 2
+    assert "--set and --zero-point-ab are for TILES" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("form", ["fits", "npy"])
 def test_other_formats_hold_the_same_pixels(survey, tmp_path, form):
     common = [survey / "tiles", "--positions", survey / "list.csv", "--size", 12, "--bands", "r,g"]

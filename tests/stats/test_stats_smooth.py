@@ -66,3 +66,12 @@ def test_a_basis_sums_to_one_with_its_last_function_left_out(name: str) -> None:
     basis = AXES[0].basis([getattr(AXES[0], name)])
     assert basis.shape == (1, 4)
     assert basis.sum() == pytest.approx(1.0 if name == "low" else 0.0)
+
+
+def test_a_quantity_of_two_values_acts_as_a_step(rng: np.random.Generator) -> None:
+    axis = Axis("kind", 0.0, 1.0, n_spline=2)
+    np.testing.assert_array_equal(axis.basis([0.0, 1.0]), [[1.0], [0.0]])
+    kind = rng.integers(0, 2, 4000).astype(float)
+    passed = rng.uniform(size=4000) < np.where(kind, 0.2, 0.7)
+    fit = fit_smooth(passed, {"kind": kind}, [axis], groups=np.arange(4000), n_bootstrap=20, rng=rng)
+    np.testing.assert_allclose(fit.fraction({"kind": [0, 1]})[0], [passed[kind == k].mean() for k in (0, 1)], atol=1e-3)

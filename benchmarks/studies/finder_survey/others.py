@@ -46,6 +46,7 @@ from lenspipe.stats.recall import threshold_passed_by
 from lenspipe.stats.survey_probe import SurveyProbe
 
 PS1_SCALE_ARCSEC = 0.25
+NAMES = {"des": "DES", "ps1": "Pan-STARRS", "hsc": "HSC", "kids": "KiDS", "cfhtls": "CFHTLS"}
 
 
 def cfhtls_ordinary(real: Path) -> list[Host]:
@@ -65,6 +66,28 @@ def against(lens: Logits, other: Logits) -> dict[str, Any]:
     """Area, and lenses above what 1 % of the others pass."""
     at = threshold_passed_by(other, 0.01)
     return area(lens, other) | {"where_1_percent_pass": fraction(int((lens > at).sum()), len(lens))}
+
+
+def probe_table(models: dict[str, Any]) -> str:
+    """The survey probe of a record: a row per pair in order of the first model, first all galaxies, then early ones."""
+    probes = [one["survey_probe"][kind] for kind in ("all", "early") for one in models.values()]
+    rows = ["| | " + " | ".join(f"{kind}, `{name}`" for kind in ("all", "early") for name in models) + " |"]
+    rows.append("|---" * (len(probes) + 1) + "|")
+    for pair in probes[0]["pairs"]:
+        of = pair["higher"], pair["lower"]
+        cells = " | ".join(_area_of(probe, *of) for probe in probes)
+        rows.append(f"| {NAMES[of[0]]} against {NAMES[of[1]]} | {cells} |")
+    return "\n".join(rows)
+
+
+def _area_of(probe: dict[str, Any], higher: str, lower: str) -> str:
+    """Area of a pair in this order, whichever of the two scores higher."""
+    pair = next(pair for pair in probe["pairs"] if {pair["higher"], pair["lower"]} == {higher, lower})
+    value, ends = pair["auroc"], pair["interval95"]
+    if pair["higher"] != higher:
+        value, ends = 1 - value, [1 - ends[1], 1 - ends[0]]
+    low, high = (f"{end:.2f}".lstrip("0") for end in ends)
+    return f"{value:.3f}".lstrip("0") + f" [{low}, {high}]"
 
 
 @click.command()
