@@ -21,7 +21,7 @@ from lenspipe.cli.finder import command
 from lenspipe.completeness.config import HostConfig
 from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
-from lenspipe.finder import places, report
+from lenspipe.finder import places, report, steps
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import check_grades, read_graded
 from lenspipe.finder.known import write_known
@@ -299,6 +299,38 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     spec, run = StampSet.open(out / "stamps").images["image"], open_run_folder(out / "scan")
     once, again = (read_graded([file], run, spec, GradeSettings(), **wanted) for file in (grades, twice))
     assert np.array_equal(again.pixels_njy, once.pixels_njy) and any("have another" in note for note in again.notes)
+
+
+def anew(painted, folder):
+    """A copy of a finder as far as its stamps, whatever rounds the other tests have added to it."""
+    made = shutil.ignore_patterns("round-*", "known", "card.json", "weights.*", "finder.*", "README.md")
+    return Path(shutil.copytree(painted[0], folder, symlinks=True, ignore=made))
+
+
+def graded_table(painted, file, split=("train", "test")):
+    """Grades of hosts (A) and other sources (N) in the sky of some splits, as a CSV."""
+    hosts = StampSet.open(painted[0] / "hosts")
+    label, ra, dec, where = (hosts.column(name) for name in ("label", "ra", "dec", "split"))
+    of = {"early": "A", "source": "N"}
+    rows = [k for k in range(hosts.n) if where[k] in split and label[k] in of]
+    file.write_text("ra,dec,grade\n" + "".join(f"{ra[k]},{dec[k]},{of[label[k]]}\n" for k in rows))
+    return file
+
+
+def test_grades_of_an_attempt_that_failed_are_not_in_the_next_without_grades(survey, painted, tmp_path, monkeypatch):
+    out = anew(painted, tmp_path / "mine")
+    seen = []
+
+    def fails(stamps, *_, **__):
+        seen.append(set(StampSet.open(stamps).column("kind")))
+        raise DataError("ends here")
+
+    monkeypatch.setattr(steps, "train_members", fails)
+    for grades in ((graded_table(painted, tmp_path / "g.csv"),), ()):
+        with pytest.raises(DataError, match="ends here"):
+            make_finder(asked(survey[0], grades=grades), out, progress=SILENT)
+    assert {"graded lens", "graded non-lens"} <= seen[0]
+    assert seen[1] == set(StampSet.open(out / "stamps").column("kind"))
 
 
 def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(painted, tmp_path, monkeypatch):
