@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.tables import read_parquet
 
 HOSTS, STAMPS, RECORD, PAGE = "hosts", "stamps", "finder.json", "finder.html"
+ASKED = "asked.json"
+"""What a round was begun for."""
 HOST_MARGIN_PX = 6
 PROBED = 3000
 """Stamps that the probe of borders looks at."""
@@ -237,8 +240,26 @@ class Maker:
                 )
             return records
         begun = len(records) + 1
+        self._begin(begun, asked)
         records.append(self.round(begun, asked, self._last_bases(records)))
         return records
+
+    def _begin(self, number: int, asked: dict[str, Any]) -> None:
+        """
+        Note what an unfinished round is asked for; where that was other, or nobody noted it, begin the round anew.
+
+        The painted stamps lie outside, so only trainings are lost.
+        """
+        folder = self.out / f"round-{number}"
+        note, asked = folder / ASKED, json.loads(json.dumps(asked))
+        if note.exists() and read_json(note) == asked:
+            return
+        if folder.exists():
+            self.progress.say(f"Round {number} was not finished and is asked for otherwise now: it begins anew")
+            note.unlink(missing_ok=True)  # first, so that a half removed round is not taken for one that was noted
+            shutil.rmtree(folder)
+        folder.mkdir()
+        write_json(note, asked)
 
     def _last_bases(self, records: list[dict[str, Any]]) -> tuple[Base, ...]:
         if not records:

@@ -21,7 +21,7 @@ from lenspipe.cli.finder import command
 from lenspipe.completeness.config import HostConfig
 from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
-from lenspipe.finder import places, report, steps
+from lenspipe.finder import places, report, rounds, steps
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import check_grades, read_graded
 from lenspipe.finder.known import write_known
@@ -326,11 +326,38 @@ def test_grades_of_an_attempt_that_failed_are_not_in_the_next_without_grades(sur
         raise DataError("ends here")
 
     monkeypatch.setattr(steps, "train_members", fails)
-    for grades in ((graded_table(painted, tmp_path / "g.csv"),), ()):
+    stamps = out / "round-1" / "stamps"
+    for grades in ((graded_table(painted, tmp_path / "g.csv"),), (), ()):
         with pytest.raises(DataError, match="ends here"):
             make_finder(asked(survey[0], grades=grades), out, progress=SILENT)
+        if grades:
+            shutil.copy(stamps / "graded.parquet", tmp_path)
+        shutil.copy(tmp_path / "graded.parquet", stamps)  # stray, in a round that is asked for alike the third time
     assert {"graded lens", "graded non-lens"} <= seen[0]
-    assert seen[1] == set(StampSet.open(out / "stamps").column("kind"))
+    assert seen[1] == seen[2] == set(StampSet.open(out / "stamps").column("kind"))
+
+
+def test_a_round_that_ended_badly_begins_anew_when_it_is_asked_for_otherwise(survey, painted, tmp_path, monkeypatch):
+    out, quick = anew(painted, tmp_path / "mine"), {"train.optim.epochs": 1, "grades.most_repeats": 2}
+
+    def refuses(*_):
+        raise DataError("cannot be calibrated")
+
+    trained, stood = [], [part.stat().st_mtime_ns for part in sorted((out / "stamps").glob("*.parquet"))]
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds, "calibrate_member", refuses)
+        for _ in range(2):
+            with pytest.raises(DataError, match="cannot be calibrated"):
+                make_finder(asked(survey[0], quick), out, progress=SILENT)
+            trained.append((out / "round-1/member-1/weights.safetensors").stat().st_mtime_ns)
+    assert trained[0] == trained[1]  # asked for alike, the training stays
+    grades = (graded_table(painted, tmp_path / "g.csv"),)
+    said, better = Said(), asked(survey[0], quick | {"train.optim.epochs": 2}, grades=grades)
+    (record,) = make_finder(better, out, progress=said, until="train").record["rounds"]
+    assert any("Round 1 was not finished" in line for line in said.lines)
+    assert record["graded"]["lens"]["train"] > 0 and record["round"] == 1
+    assert read_card(out).training["epochs"] == 2
+    assert [part.stat().st_mtime_ns for part in sorted((out / "stamps").glob("*.parquet"))] == stood
 
 
 def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(painted, tmp_path, monkeypatch):
