@@ -23,7 +23,7 @@ from lenspipe.completeness.hosts import measure_cuts
 from lenspipe.errors import ConfigError, DataError, TileError
 from lenspipe.finder import places, report, rounds, steps
 from lenspipe.finder.areas import Areas
-from lenspipe.finder.graded import check_grades, read_graded
+from lenspipe.finder.graded import check_grade_files, check_grades, read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
 from lenspipe.finder.request import FinderRequest
@@ -520,6 +520,25 @@ def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
         read("run_id,candidate_id,grader,grade,ra,dec\nanother,nobody,me,A,10.0,10.0\n")
     with pytest.raises(ConfigError, match="neither the columns"):
         read("name,ra\na,1\n")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("150.0,2.2,nan", "grade is A, B, C, N or a number from 0 to 3"),
+        ("150.0,2.2,-1", "grade is A, B, C, N or a number from 0 to 3"),
+        ("150.0,2.2,99", "grade is A, B, C, N or a number from 0 to 3"),
+        ("nan,2.2,A", "position is none in degrees"),
+        ("150.0,inf,A", "position is none in degrees"),
+        ("150.0,92.2,A", "position is none in degrees"),
+        ("150.0", "no position in degrees, or no grade"),
+    ],
+)
+def test_a_number_that_is_no_grade_or_no_place_is_refused_with_its_line(tmp_path, row, why):
+    file = tmp_path / "g.csv"
+    file.write_text(f"ra,dec,grade\n150.0,2.2,3\n150.1,2.2,0\n{row}\n")
+    with pytest.raises(ConfigError, match=f"{why}.*line=4"):
+        check_grade_files([file], BANDS, 10.0, GradeSettings())
 
 
 def test_grades_that_will_be_refused_are_so_before_any_stamp_is_painted(painted, tmp_path):
