@@ -20,6 +20,7 @@ from lenspipe.finder.request import PLAIN, FinderRequest, Runners
 from lenspipe.finder.rounds import Base, open_bases, stand_ins
 from lenspipe.finder.sources import is_measured, source_schema, trouble_of, write_sources
 from lenspipe.finder.steps import PAGE, RECORD, Maker
+from lenspipe.nn.registry import check_family
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
@@ -66,13 +67,15 @@ def make_finder(
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError, DataError, ModelError
         What is wrong with the request, the run, the grades, in a line; steps that were done stay.
     """
     out = out.absolute()
     bases = open_bases(request.pretrained, request.replaced) if request.pretrained else ()  # wrong ones end here
     if request.replaced and not bases:
         raise ConfigError("--replace-band is about the bands of a finder that is named by --pretrained")
+    for family in () if bases else request.families:
+        check_family(family)
     if bases and len({(b.card.bands, b.card.stamp_px, b.card.pixel_scale_arcsec) for b in bases}) > 1:
         raise ConfigError(
             "members of one stamp size and the same bands can learn on together", model=request.pretrained

@@ -20,7 +20,7 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.cli.finder import command
 from lenspipe.completeness.config import HostConfig
 from lenspipe.completeness.hosts import measure_cuts
-from lenspipe.errors import ConfigError, DataError, TileError
+from lenspipe.errors import ConfigError, DataError, ModelError, TileError
 from lenspipe.finder import places, report, rounds, steps
 from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import check_grade_files, check_grades, read_graded
@@ -425,6 +425,16 @@ def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_i
     with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):  # of tiles, before they are scanned
         make_finder(asked(survey[0], bands=("g", "z")), tmp_path / "c", progress=SILENT)
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_a_network_that_is_none_is_refused_before_tiles_are_scanned(survey, tmp_path):
+    for families, why in (
+        (("small-cnn", "smal-cnn"), "Did you mean 'small-cnn'"),
+        (("timm:resnet",), "timm has no such"),
+    ):
+        with pytest.raises(ModelError, match=why):
+            make_finder(asked(survey[0], families=families), tmp_path / "mine", progress=SILENT)
+    assert not (tmp_path / "mine").exists()
 
 
 class Told(Silent):
