@@ -26,6 +26,7 @@ from lenspipe.finder.areas import Areas
 from lenspipe.finder.graded import check_grade_files, check_grades, read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
+from lenspipe.finder.recipe import CLASSES
 from lenspipe.finder.request import FinderRequest
 from lenspipe.finder.rounds import keep_of_base, settings_for
 from lenspipe.finder.run import make_finder
@@ -435,6 +436,21 @@ def test_a_network_that_is_none_is_refused_before_tiles_are_scanned(survey, tmp_
         with pytest.raises(ModelError, match=why):
             make_finder(asked(survey[0], families=families), tmp_path / "mine", progress=SILENT)
     assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "why"),
+    [
+        ({"lensess": 3}, "no class 'lensess'. Did you mean 'lens'"),
+        ({"lens": 0}, "classes.lens and another must be above 0"),
+        (dict.fromkeys(set(CLASSES) - {"lens"}, 0), "classes.lens and another must be above 0"),
+        ({"merger": -1}, "classes.merger is a number from 0"),
+        ({"lens": float("nan")}, "classes.lens is a number from 0"),
+    ],
+)
+def test_classes_that_cannot_be_painted_are_refused_with_the_settings(classes, why):
+    with pytest.raises(ConfigError, match=why):
+        put_over(FinderSettings(), {f"stamps.classes.{name}": n for name, n in classes.items()}, origin="--set")
 
 
 class Told(Silent):
