@@ -226,19 +226,22 @@ class Maker:
         found = sorted(self.out.glob("round-*/round.json"), key=lambda p: int(p.parent.name.split("-")[1]))
         records: list[dict[str, Any]] = [read_json(path) for path in found]
         asked: dict[str, Any] = {
-            "families": list(self.request.families),
+            "families": list(self.request.networks),
             "members": self.request.n_member,
             "grades": digest_of_files(self.request.grades),
             "train": self.request.settings.model_dump(mode="json", include={"train", "go_on", "grades"}),
         }
-        if records and all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
-            if (had := records[-1]["asked"]["families"]) != asked["families"]:
+        if records:
+            had = records[-1]["asked"]["families"]
+            if self.request.families and had != asked["families"]:
                 raise ConfigError(
-                    "the finder of this folder is of another network: give its --model, or another --out",
+                    "the finder of this folder is of another network: give its --model or none, or another --out",
                     had=" ".join(had),
                     got=" ".join(asked["families"]),
                 )
-            return records
+            asked["families"] = had
+            if all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
+                return records
         begun = len(records) + 1
         self._begin(begun, asked)
         records.append(self.round(begun, asked, self._last_bases(records)))
@@ -288,7 +291,7 @@ class Maker:
             folder / "stamps",
             folder,
             name=name,
-            families=self.request.families,
+            families=self.request.networks,
             n_member=n_member,
             bases=bases,
             bands=self.bands,

@@ -438,6 +438,18 @@ def test_a_network_that_is_none_is_refused_before_tiles_are_scanned(survey, tmp_
     assert not (tmp_path / "mine").exists()
 
 
+def test_options_that_a_run_or_a_finder_that_learns_on_would_not_hear_are_refused(painted, tmp_path):
+    run, out = str(painted[0] / "scan"), tmp_path / "mine"
+    for words, why in (
+        ([run, "--survey", "kids"], "are for TILES; a RUN has the layout"),
+        ([run, "--set", "survey.zero_point.ab=25"], "are for TILES; a RUN has the layout"),
+        ([run, "--pretrained", "ground-gri", "--model", "lastro"], "leave out one of the two"),
+    ):
+        done = CliRunner().invoke(command, [*words, "--out", str(out), "--runner", "local"], standalone_mode=False)
+        assert isinstance(done.exception, ConfigError) and why in str(done.exception), (words, done.exception)
+        assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
