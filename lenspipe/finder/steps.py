@@ -21,7 +21,7 @@ from lenspipe.finder.choose import Chosen, choose, cut_tasks
 from lenspipe.finder.cut import Cutter
 from lenspipe.finder.graded import Graded, read_graded
 from lenspipe.finder.known import KNOWN, write_known
-from lenspipe.finder.probe import border_probe
+from lenspipe.finder.probe import border_probe, warning_of
 from lenspipe.finder.recipe import survey_recipe
 from lenspipe.finder.request import FinderRequest, Runners
 from lenspipe.finder.rounds import Base, digest_of_files, together, train_members, write_facts, write_round_stamps
@@ -219,7 +219,10 @@ class Maker:
                 f"Borders alone tell lenses from all else with AUC {probe['auc']:.3f} "
                 f"[{probe['interval95'][0]:.3f}, {probe['interval95'][1]:.3f}] (chance 0.5)"
             )
-        return {"stamps": done["rows"], "border_probe": read_json(path)}
+        probe = read_json(path)
+        if warning := warning_of(probe):
+            self.progress.say(warning)
+        return {"stamps": done["rows"], "border_probe": probe}
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds that are there, and the one that is asked for."""

@@ -215,6 +215,17 @@ def test_the_borders_of_painted_stamps_do_not_tell_lenses_and_those_of_drawn_noi
     assert border_probe(drawn, lens, host)["auc"] > 0.95
 
 
+def test_borders_that_tell_lenses_are_warned_of_at_every_making_and_on_the_page(survey, painted, tmp_path):
+    out = anew(painted, tmp_path / "mine")
+    probe = json.loads((out / "border.json").read_text())
+    for low, warned in ((0.49, False), (0.53, True)):
+        (out / "border.json").write_text(json.dumps(probe | {"auc": 0.57, "interval95": [low, 0.61]}))
+        said = Said()
+        record = make_finder(asked(survey[0]), out, progress=said, until="stamps").record
+        assert any(line.startswith("Warning: the borders tell lenses") for line in said.lines) == warned
+        assert ("Warning: the borders tell lenses" in report._stamps(record).text) == warned
+
+
 KILLS = [
     ("Sources begins", 1),
     ("Hosts advances", 1),
