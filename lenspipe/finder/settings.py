@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -79,7 +78,7 @@ class StampSettings(Table):
         for name, part in self.classes.items():
             if name not in known:
                 raise ValueError(f"no class {name!r}. {did_you_mean(name, known) or 'Known: ' + ', '.join(known)}")
-            if not 0 <= part < math.inf:
+            if part < 0:
                 raise ValueError(f"classes.{name} is a number from 0, got {part}")
         whole = CLASSES | self.classes
         if not 0 < whole["lens"] < sum(whole.values()):
