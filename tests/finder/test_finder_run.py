@@ -36,6 +36,7 @@ from lenspipe.finder.sources import trouble_of
 from lenspipe.learn.train import train
 from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
 from lenspipe.nn.checkpoint import load_model, save_model
+from lenspipe.nn.committee import open_committee
 from lenspipe.runner import SILENT, Silent
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
@@ -110,6 +111,17 @@ def test_shards_that_cannot_be_read_are_counted_and_named_again_after_a_resume(s
         assert any(line.startswith(first) and "bad" in line for line in said.lines)
 
 
+def commanded(tiles, out, *words):
+    """`lenspipe finder` of tiles with the settings of `asked`, in this process."""
+    said_so = {f"survey.{key}": value for key, value in PSF.items()} | QUICK
+    said_so |= {f"stamps.classes.{name}": n for name, n in said_so.pop("stamps.classes").items()}
+    sets = [f"--set={key}={json.dumps(value)}" for key, value in said_so.items()]
+    whole = [str(tiles), "--survey", "generic", "--runner", "local", "--out", str(out), *words, *sets]
+    done = CliRunner().invoke(command, whole, standalone_mode=False)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done
+
+
 def test_shards_that_cannot_be_cut_are_counted_apart_on_the_page_and_by_the_command(survey, tmp_path):
     tiles, out = tmp_path / "tiles", tmp_path / "mine"
     shutil.copytree(survey[0], tiles / "good")
@@ -125,12 +137,7 @@ def test_shards_that_cannot_be_cut_are_counted_apart_on_the_page_and_by_the_comm
         first = "Shards that were searched, but could not be cut into stamps: 1; the first: "
         assert any(line.startswith(first) and "lost" in line for line in said.lines)
         assert not any("could not be read" in line for line in said.lines)
-    said_so = {f"survey.{key}": value for key, value in PSF.items()} | QUICK
-    said_so |= {f"stamps.classes.{name}": n for name, n in said_so.pop("stamps.classes").items()}
-    changes = [f"--set={key}={json.dumps(value)}" for key, value in said_so.items()]
-    words = [str(tiles), "--survey", "generic", "--runner", "local", "--out", str(out), "--until", "hosts"]
-    done = CliRunner().invoke(command, [*words, *changes], standalone_mode=False)
-    assert done.exit_code == 0, (done.output, done.exception)
+    done = commanded(tiles, out, "--until", "hosts")
     assert "Shards that could not be cut into stamps: 1" in done.output
     assert "Shards that could not be read" not in done.output
     section = report._hosts(record | {"failures": ["t_9: no zero-point"]}, out)
@@ -372,6 +379,22 @@ def test_a_round_that_ended_badly_begins_anew_when_it_is_asked_for_otherwise(sur
     assert [part.stat().st_mtime_ns for part in sorted((out / "stamps").glob("*.parquet"))] == stood
 
 
+def test_members_are_one_calibrated_committee_and_a_resume_adds_nothing(survey, painted, tmp_path):
+    out = anew(painted, tmp_path / "mine")
+    words = [survey[0], out, "--members", "2", "--model", "small-cnn", "--until", "train"]
+    stood = []
+    for _ in range(2):
+        done = commanded(*words)
+        assert done.output.count("Round 1: painted arcs") == 1
+        files = [out / "committee.json", *out.glob("round-*/round.json"), *out.glob("round-*/member-*/weights.*")]
+        stood.append({file: file.stat().st_mtime_ns for file in files})
+    assert stood[0] == stood[1] and len(stood[0]) == 4
+    committee = open_committee(out)
+    one, two = (load_model(folder)[0].state_dict() for folder in committee.folders)
+    assert not all(np.array_equal(one[name], two[name]) for name in one)
+    assert committee.card.calibration is not None and not (out / "card.json").exists()
+
+
 def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(painted, tmp_path, monkeypatch):
     out, _ = painted
     hosts = StampSet.open(out / "hosts")
@@ -468,7 +491,7 @@ def test_options_that_a_run_or_a_finder_that_learns_on_would_not_hear_are_refuse
         ({"lens": 0}, "classes.lens and another must be above 0"),
         (dict.fromkeys(set(CLASSES) - {"lens"}, 0), "classes.lens and another must be above 0"),
         ({"merger": -1}, "classes.merger is a number from 0"),
-        ({"lens": float("nan")}, "classes.lens is a number from 0"),
+        ({"lens": float("nan")}, "should be a finite number"),
     ],
 )
 def test_classes_that_cannot_be_painted_are_refused_with_the_settings(classes, why):
