@@ -311,7 +311,7 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert json.loads((out / "card.json").read_text())["training"]["round"] == 2
     assert len(make_finder(graded, out, progress=SILENT).record["rounds"]) == 2
     with pytest.raises(ConfigError, match="of another network"):
-        make_finder(replace(graded, families=("lastro",)), out, progress=SILENT)
+        make_finder(replace(graded, families=("lastro-views",)), out, progress=SILENT)
     twice = tmp_path / "twice.csv"
     twice.write_text(grades.read_text() + "\n".join(lines) + "\n")
     wanted = {"areas": EVERYWHERE, "survey": "generic", "seed": 0}
@@ -477,7 +477,7 @@ def test_options_that_a_run_or_a_finder_that_learns_on_would_not_hear_are_refuse
     for words, why in (
         ([run, "--survey", "kids"], "are for TILES; a RUN has the layout"),
         ([run, "--set", "survey.zero_point.ab=25"], "are for TILES; a RUN has the layout"),
-        ([run, "--pretrained", "ground-gri", "--model", "lastro"], "leave out one of the two"),
+        ([run, "--pretrained", "ground-gri", "--model", "timm:resnet18"], "leave out one of the two"),
     ):
         done = CliRunner().invoke(command, [*words, "--out", str(out), "--runner", "local"], standalone_mode=False)
         assert isinstance(done.exception, ConfigError) and why in str(done.exception), (words, done.exception)
