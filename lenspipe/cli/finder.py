@@ -43,7 +43,9 @@ STEPS = ("scan", "sources", "hosts", "stamps", "train", "page")
 )
 @click.option("--out", type=OUT_FOLDER, required=True, help="Folder of the finder.")
 @click.option("--bands", default=None, metavar="A,B", help="Bands of the finder. [default: the optical ones]")
-@click.option("--model", "families", multiple=True, metavar="NAME", help="Network family. [default: small-cnn]")
+@click.option(
+    "--model", "families", multiple=True, metavar="NAME", help="Network family of fresh weights. [default: small-cnn]"
+)
 @click.option(
     "--members", type=click.IntRange(min=1), default=1, show_default=True, help="Networks of a committee; 1 is none."
 )
@@ -101,6 +103,7 @@ def command(
     from lenspipe.finder.run import make_finder
     from lenspipe.finder.settings import FinderSettings
     from lenspipe.report.page import with_interval
+    from lenspipe.rundir import REQUEST
     from lenspipe.survey.layout import read_layout
 
     own, about_survey = for_survey(assignments)
@@ -110,7 +113,7 @@ def command(
         layout,
         settings_of(FinderSettings, config_file, own),
         bands=tuple(name.strip() for name in bands.split(",")) if bands else (),
-        families=families or ("small-cnn",),
+        families=families,
         n_member=max(members, len(families)),
         pretrained=pretrained,
         replaced=dict(_pair(text) for text in replaced),
@@ -118,6 +121,12 @@ def command(
         grades=tuple(path.absolute() for path in grades),
         seed=seed,
     )
+    # a folder that was begun with them, when they were not heard, is taken up as it was
+    if request.is_run and (survey or about_survey) and not (out / REQUEST).exists():
+        raise ConfigError(
+            "--survey and --set survey.KEY are for TILES; a RUN has the layout that it was scanned with",
+            run=request.tiles[0],
+        )
     with ShownProgress("unit") as progress:
         result = make_finder(
             request, out, progress=progress, runners=_runners(runner, workers, progress.say), until=until

@@ -24,6 +24,7 @@ from lenspipe.stamps.generated import GENERATOR
 from lenspipe.stamps.splits import splits_by_key
 from lenspipe.tables import read_parquet
 
+POLE_DEG = 90.0
 SIDE_LEAST = 0.97
 """Least side of graded stamps, in that of the finder's."""
 
@@ -236,8 +237,8 @@ def check_grade_files(
     Raises
     ------
     ConfigError
-        A file cannot be read; stamps lack a band, are not in nJy or too small, or none of them has a label; grades of
-        tables all lie between the two limits.
+        A file cannot be read; a position is no place, or a grade beyond 0 to 3; stamps lack a band, are not in nJy or
+        too small, or none of them has a label; grades of tables all lie between the two limits.
     """
     folders = [GradedFolder.open(file, bands, side_arcsec) for file in files if file.is_dir()]
     rows = _rows_of(files, None, settings)
@@ -342,8 +343,12 @@ def _add_positions(rows: _Rows, file: Path, settings: GradeSettings) -> None:
         try:
             grade = float(VALUE[text]) if text in VALUE else float(text)
             ra, dec = float(row[names["ra"]]), float(row[names["dec"]])
-        except ValueError:
+        except (TypeError, ValueError):
             raise ConfigError("a row has no position in degrees, or no grade", file=str(file), line=line) from None
+        if not (np.isfinite(ra) and abs(dec) <= POLE_DEG):
+            raise ConfigError("a position is none in degrees", file=str(file), line=line, ra=ra, dec=dec)
+        if not VALUE["N"] <= grade <= VALUE["A"]:
+            raise ConfigError("a grade is A, B, C, N or a number from 0 to 3", file=str(file), line=line, grade=text)
         if settings.nonlens_to < grade < settings.lens_from:
             continue
         rows.name.append(f"{file.stem}-{line}")

@@ -13,6 +13,8 @@ from lenspipe.stats.counts import ScoreCounts
 from lenspipe.stats.curves import auroc, auroc_interval
 
 FOLDS = 4
+CHANCE = 0.5
+"""Area of a classifier that knows nothing."""
 
 
 def border_features(stamps_njy: NDArray[np.floating], *, width_px: int) -> NDArray[np.float64]:
@@ -38,6 +40,24 @@ def border_features(stamps_njy: NDArray[np.floating], *, width_px: int) -> NDArr
             (seen == 0).mean(axis=1),
         ]
     return np.stack(columns, axis=1)
+
+
+def warning_of(probe: dict[str, Any]) -> str:
+    """
+    A line where the interval of a probe lies above chance; else empty.
+
+    Examples
+    --------
+    >>> warning_of({"auc": 0.5, "interval95": [0.45, 0.55]})
+    ''
+    """
+    low, high = probe["interval95"]
+    if not low > CHANCE:
+        return ""
+    return (
+        f"Warning: the borders tell lenses from all else (AUC {probe['auc']:.3f} [{low:.3f}, {high:.3f}], above "
+        f"{CHANCE}), so the finder may learn noise or sky instead of arcs: look at the stamps before you trust it"
+    )
 
 
 def border_probe(

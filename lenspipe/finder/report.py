@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lenspipe.bands import colour_bands
 from lenspipe.finder.known import KNOWN
+from lenspipe.finder.probe import warning_of
 from lenspipe.finder.scores import score_stamps
 from lenspipe.finder.sheets import host_sheets
 from lenspipe.image.contact import colour_stamps, contact_sheet
@@ -84,6 +85,8 @@ def _stamps(record: dict[str, Any]) -> Section:
         f"{record['stamps']} stamps. A classifier that sees their borders alone tells lenses from all else with an "
         f"area of {with_interval(probe['auc'], probe['interval95'])}; at chance it is 0.5."
     )
+    if warning := warning_of(probe):
+        text += f" {warning}."
     return Section("Stamps", text)
 
 

@@ -32,6 +32,8 @@ class Runners:
 
 
 PLAIN = Runners()
+FAMILY = "small-cnn"
+"""Network that a finder has where none is named."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class FinderRequest:
     settings: FinderSettings
     bands: tuple[str, ...] = ()
     """Of the finder; see `lenspipe.finder.recipe.finder_bands` where empty."""
-    families: tuple[str, ...] = ("small-cnn",)
+    families: tuple[str, ...] = ()
+    """Networks of fresh weights, a member each in turn; `FAMILY` where empty. A finder that learns on has its own."""
     n_member: int = 1
     pretrained: str | None = None
     """A finder that the first round begins from."""
@@ -54,6 +57,16 @@ class FinderRequest:
     """Lists of known lenses and contaminants that are neither hosts nor negatives."""
     grades: tuple[Path, ...] = ()
     seed: int = 0
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the pixels are those of a run, which has its own layout."""
+        return len(self.tiles) == 1 and (Path(self.tiles[0]) / "run.json").is_file()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Families that members have in turn."""
+        return self.families or (FAMILY,)
 
     def fixed(self) -> dict[str, Any]:
         """What must be the same for a folder to be taken up again; grades are what rounds add."""

@@ -151,7 +151,7 @@ def write_round_stamps(
     """
     A data set of the painted stamps, linked, and the graded ones, repeated so that they are ``share`` of each class.
 
-    Only rows that train are repeated.
+    Only rows that train are repeated. Parts of an earlier attempt that are not of this one are removed.
 
     Returns
     -------
@@ -160,6 +160,8 @@ def write_round_stamps(
     """
     out.mkdir(parents=True, exist_ok=True)
     data = StampSet.open(painted)
+    for stale in {part.name for part in out.glob("*.parquet")} - {part.name for part in data.parts}:
+        (out / stale).unlink()  # of an attempt that failed, with other grades
     for part in data.parts:
         link = out / part.name
         if not link.is_symlink():

@@ -20,6 +20,7 @@ from lenspipe.finder.request import PLAIN, FinderRequest, Runners
 from lenspipe.finder.rounds import Base, open_bases, stand_ins
 from lenspipe.finder.sources import is_measured, source_schema, trouble_of, write_sources
 from lenspipe.finder.steps import PAGE, RECORD, Maker
+from lenspipe.nn.registry import check_family
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import Progress
 from lenspipe.scan.after.context import context_of
@@ -66,18 +67,26 @@ def make_finder(
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError, DataError, ModelError
         What is wrong with the request, the run, the grades, in a line; steps that were done stay.
     """
     out = out.absolute()
     bases = open_bases(request.pretrained, request.replaced) if request.pretrained else ()  # wrong ones end here
     if request.replaced and not bases:
         raise ConfigError("--replace-band is about the bands of a finder that is named by --pretrained")
+    if bases and request.families:
+        raise ConfigError(
+            "--model is a network of fresh weights, and that of --pretrained stays: leave out one of the two",
+            model=" ".join(request.families),
+            pretrained=request.pretrained,
+        )
+    for family in request.families:
+        check_family(family)
     if bases and len({(b.card.bands, b.card.stamp_px, b.card.pixel_scale_arcsec) for b in bases}) > 1:
         raise ConfigError(
             "members of one stamp size and the same bands can learn on together", model=request.pretrained
         )
-    is_run = len(request.tiles) == 1 and (Path(request.tiles[0]) / "run.json").is_file()
+    is_run = request.is_run
     # bands that are not there, and grades that teach nothing, are refused before the folder is claimed
     if is_run or not (out / "scan" / "request.json").exists():
         found = open_run_folder(Path(request.tiles[0])).bands if is_run else find_tiles(_scan_of(request))[1]

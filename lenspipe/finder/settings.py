@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from lenspipe.errors import did_you_mean
 from lenspipe.learn.settings import AugmentSettings, OptimSettings, SamplingSettings, TrainSettings
 from lenspipe.toml import Table
 
@@ -64,6 +65,25 @@ class StampSettings(Table):
     """Part of the stamps of every class that get neighbours; none where null."""
     luminous: bool | None = None
     """Whether brighter hosts are painted on more often; no where null."""
+
+    @model_validator(mode="after")
+    def _both_painted(self) -> StampSettings:
+        if not self.classes:
+            return self
+        from lenspipe.finder.recipe import CLASSES  # what paints is imported only where it is asked about
+        from lenspipe.simulate.negatives import NON_LENSES
+        from lenspipe.simulate.recipe import REAL
+
+        known = ("lens", REAL, *(name for name, one in NON_LENSES.items() if not one.of_images))
+        for name, part in self.classes.items():
+            if name not in known:
+                raise ValueError(f"no class {name!r}. {did_you_mean(name, known) or 'Known: ' + ', '.join(known)}")
+            if part < 0:
+                raise ValueError(f"classes.{name} is a number from 0, got {part}")
+        whole = CLASSES | self.classes
+        if not 0 < whole["lens"] < sum(whole.values()):
+            raise ValueError("a finder learns from lenses and from others: classes.lens and another must be above 0")
+        return self
 
     def painting(self) -> dict[str, Any]:
         """What is put over the recipe's table of hosts."""

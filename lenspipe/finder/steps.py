@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from lenspipe.finder.choose import Chosen, choose, cut_tasks
 from lenspipe.finder.cut import Cutter
 from lenspipe.finder.graded import Graded, read_graded
 from lenspipe.finder.known import KNOWN, write_known
-from lenspipe.finder.probe import border_probe
+from lenspipe.finder.probe import border_probe, warning_of
 from lenspipe.finder.recipe import survey_recipe
 from lenspipe.finder.request import FinderRequest, Runners
 from lenspipe.finder.rounds import Base, digest_of_files, together, train_members, write_facts, write_round_stamps
@@ -38,6 +39,8 @@ from lenspipe.stamps.format import ImageSpec, StampSet
 from lenspipe.tables import read_parquet
 
 HOSTS, STAMPS, RECORD, PAGE = "hosts", "stamps", "finder.json", "finder.html"
+ASKED = "asked.json"
+"""What a round was begun for."""
 HOST_MARGIN_PX = 6
 PROBED = 3000
 """Stamps that the probe of borders looks at."""
@@ -216,29 +219,53 @@ class Maker:
                 f"Borders alone tell lenses from all else with AUC {probe['auc']:.3f} "
                 f"[{probe['interval95'][0]:.3f}, {probe['interval95'][1]:.3f}] (chance 0.5)"
             )
-        return {"stamps": done["rows"], "border_probe": read_json(path)}
+        probe = read_json(path)
+        if warning := warning_of(probe):
+            self.progress.say(warning)
+        return {"stamps": done["rows"], "border_probe": probe}
 
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds that are there, and the one that is asked for."""
         found = sorted(self.out.glob("round-*/round.json"), key=lambda p: int(p.parent.name.split("-")[1]))
         records: list[dict[str, Any]] = [read_json(path) for path in found]
         asked: dict[str, Any] = {
-            "families": list(self.request.families),
+            "families": list(self.request.networks),
             "members": self.request.n_member,
             "grades": digest_of_files(self.request.grades),
             "train": self.request.settings.model_dump(mode="json", include={"train", "go_on", "grades"}),
         }
-        if records and all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
-            if (had := records[-1]["asked"]["families"]) != asked["families"]:
+        if records:
+            had = records[-1]["asked"]["families"]
+            if self.request.families and had != asked["families"]:
                 raise ConfigError(
-                    "the finder of this folder is of another network: give its --model, or another --out",
+                    "the finder of this folder is of another network: give its --model or none, or another --out",
                     had=" ".join(had),
                     got=" ".join(asked["families"]),
                 )
-            return records
+            asked["families"] = had
+            if all(records[-1]["asked"][key] == asked[key] for key in ("grades", "members", "train")):
+                return records
         begun = len(records) + 1
+        self._begin(begun, asked)
         records.append(self.round(begun, asked, self._last_bases(records)))
         return records
+
+    def _begin(self, number: int, asked: dict[str, Any]) -> None:
+        """
+        Note what an unfinished round is asked for; where that was other, or nobody noted it, begin the round anew.
+
+        The painted stamps lie outside, so only trainings are lost.
+        """
+        folder = self.out / f"round-{number}"
+        note, asked = folder / ASKED, json.loads(json.dumps(asked))
+        if note.exists() and read_json(note) == asked:
+            return
+        if folder.exists():
+            self.progress.say(f"Round {number} was not finished and is asked for otherwise now: it begins anew")
+            note.unlink(missing_ok=True)  # first, so that a half removed round is not taken for one that was noted
+            shutil.rmtree(folder)
+        folder.mkdir()
+        write_json(note, asked)
 
     def _last_bases(self, records: list[dict[str, Any]]) -> tuple[Base, ...]:
         if not records:
@@ -267,7 +294,7 @@ class Maker:
             folder / "stamps",
             folder,
             name=name,
-            families=self.request.families,
+            families=self.request.networks,
             n_member=n_member,
             bases=bases,
             bands=self.bands,

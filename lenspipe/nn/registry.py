@@ -99,6 +99,23 @@ def families() -> dict[str, Builder]:
     return {name: family.builder for name, family in family_facts().items()}
 
 
+def check_family(name: str) -> None:
+    """
+    Refuse a name that is no family's, before there is anything to build it for.
+
+    Raises
+    ------
+    ModelError
+        No such family, or timm has no such model; the nearest name is given.
+    """
+    if name.startswith(TIMM):
+        from lenspipe.nn.families.timm_model import timm_name
+
+        timm_name(name.removeprefix(TIMM))
+    else:
+        _builder(name)
+
+
 def build(family: str, n_channel: int, stamp_px: int, n_out: int = 1, **settings: Any) -> Network:
     """
     A network with fresh weights: ``(n, n_channel, stamp_px, stamp_px)`` in, ``(n, n_out)`` out.

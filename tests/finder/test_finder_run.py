@@ -20,12 +20,13 @@ from lenspipe.catalog.run_rows import open_run_folder
 from lenspipe.cli.finder import command
 from lenspipe.completeness.config import HostConfig
 from lenspipe.completeness.hosts import measure_cuts
-from lenspipe.errors import ConfigError, DataError, TileError
-from lenspipe.finder import places, report
+from lenspipe.errors import ConfigError, DataError, ModelError, TileError
+from lenspipe.finder import places, report, rounds, steps
 from lenspipe.finder.areas import Areas
-from lenspipe.finder.graded import check_grades, read_graded
+from lenspipe.finder.graded import check_grade_files, check_grades, read_graded
 from lenspipe.finder.known import write_known
 from lenspipe.finder.probe import border_probe
+from lenspipe.finder.recipe import CLASSES
 from lenspipe.finder.request import FinderRequest
 from lenspipe.finder.rounds import keep_of_base, settings_for
 from lenspipe.finder.run import make_finder
@@ -35,6 +36,7 @@ from lenspipe.finder.sources import trouble_of
 from lenspipe.learn.train import train
 from lenspipe.nn.card import ModelCard, find_model, read_card, write_card
 from lenspipe.nn.checkpoint import load_model, save_model
+from lenspipe.nn.committee import open_committee
 from lenspipe.runner import SILENT, Silent
 from lenspipe.sky.sphere import separation_arcsec
 from lenspipe.stamps.format import ImageSpec, StampSet, image_column, stamp_schema, write_part
@@ -109,6 +111,17 @@ def test_shards_that_cannot_be_read_are_counted_and_named_again_after_a_resume(s
         assert any(line.startswith(first) and "bad" in line for line in said.lines)
 
 
+def commanded(tiles, out, *words):
+    """`lenspipe finder` of tiles with the settings of `asked`, in this process."""
+    said_so = {f"survey.{key}": value for key, value in PSF.items()} | QUICK
+    said_so |= {f"stamps.classes.{name}": n for name, n in said_so.pop("stamps.classes").items()}
+    sets = [f"--set={key}={json.dumps(value)}" for key, value in said_so.items()]
+    whole = [str(tiles), "--survey", "generic", "--runner", "local", "--out", str(out), *words, *sets]
+    done = CliRunner().invoke(command, whole, standalone_mode=False)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done
+
+
 def test_shards_that_cannot_be_cut_are_counted_apart_on_the_page_and_by_the_command(survey, tmp_path):
     tiles, out = tmp_path / "tiles", tmp_path / "mine"
     shutil.copytree(survey[0], tiles / "good")
@@ -124,12 +137,7 @@ def test_shards_that_cannot_be_cut_are_counted_apart_on_the_page_and_by_the_comm
         first = "Shards that were searched, but could not be cut into stamps: 1; the first: "
         assert any(line.startswith(first) and "lost" in line for line in said.lines)
         assert not any("could not be read" in line for line in said.lines)
-    said_so = {f"survey.{key}": value for key, value in PSF.items()} | QUICK
-    said_so |= {f"stamps.classes.{name}": n for name, n in said_so.pop("stamps.classes").items()}
-    changes = [f"--set={key}={json.dumps(value)}" for key, value in said_so.items()]
-    words = [str(tiles), "--survey", "generic", "--runner", "local", "--out", str(out), "--until", "hosts"]
-    done = CliRunner().invoke(command, [*words, *changes], standalone_mode=False)
-    assert done.exit_code == 0, (done.output, done.exception)
+    done = commanded(tiles, out, "--until", "hosts")
     assert "Shards that could not be cut into stamps: 1" in done.output
     assert "Shards that could not be read" not in done.output
     section = report._hosts(record | {"failures": ["t_9: no zero-point"]}, out)
@@ -214,6 +222,17 @@ def test_the_borders_of_painted_stamps_do_not_tell_lenses_and_those_of_drawn_noi
     assert border_probe(drawn, lens, host)["auc"] > 0.95
 
 
+def test_borders_that_tell_lenses_are_warned_of_at_every_making_and_on_the_page(survey, painted, tmp_path):
+    out = anew(painted, tmp_path / "mine")
+    probe = json.loads((out / "border.json").read_text())
+    for low, warned in ((0.49, False), (0.53, True)):
+        (out / "border.json").write_text(json.dumps(probe | {"auc": 0.57, "interval95": [low, 0.61]}))
+        said = Said()
+        record = make_finder(asked(survey[0]), out, progress=said, until="stamps").record
+        assert any(line.startswith("Warning: the borders tell lenses") for line in said.lines) == warned
+        assert ("Warning: the borders tell lenses" in report._stamps(record).text) == warned
+
+
 KILLS = [
     ("Sources begins", 1),
     ("Hosts advances", 1),
@@ -292,13 +311,88 @@ def test_a_finder_learns_and_grades_add_a_numbered_round(survey, painted, tmp_pa
     assert json.loads((out / "card.json").read_text())["training"]["round"] == 2
     assert len(make_finder(graded, out, progress=SILENT).record["rounds"]) == 2
     with pytest.raises(ConfigError, match="of another network"):
-        make_finder(replace(graded, families=("lastro",)), out, progress=SILENT)
+        make_finder(replace(graded, families=("lastro-views",)), out, progress=SILENT)
     twice = tmp_path / "twice.csv"
     twice.write_text(grades.read_text() + "\n".join(lines) + "\n")
     wanted = {"areas": EVERYWHERE, "survey": "generic", "seed": 0}
     spec, run = StampSet.open(out / "stamps").images["image"], open_run_folder(out / "scan")
     once, again = (read_graded([file], run, spec, GradeSettings(), **wanted) for file in (grades, twice))
     assert np.array_equal(again.pixels_njy, once.pixels_njy) and any("have another" in note for note in again.notes)
+
+
+def anew(painted, folder):
+    """A copy of a finder as far as its stamps, whatever rounds the other tests have added to it."""
+    made = shutil.ignore_patterns("round-*", "known", "card.json", "weights.*", "finder.*", "README.md")
+    return Path(shutil.copytree(painted[0], folder, symlinks=True, ignore=made))
+
+
+def graded_table(painted, file, split=("train", "test")):
+    """Grades of hosts (A) and other sources (N) in the sky of some splits, as a CSV."""
+    hosts = StampSet.open(painted[0] / "hosts")
+    label, ra, dec, where = (hosts.column(name) for name in ("label", "ra", "dec", "split"))
+    of = {"early": "A", "source": "N"}
+    rows = [k for k in range(hosts.n) if where[k] in split and label[k] in of]
+    file.write_text("ra,dec,grade\n" + "".join(f"{ra[k]},{dec[k]},{of[label[k]]}\n" for k in rows))
+    return file
+
+
+def test_grades_of_an_attempt_that_failed_are_not_in_the_next_without_grades(survey, painted, tmp_path, monkeypatch):
+    out = anew(painted, tmp_path / "mine")
+    seen = []
+
+    def fails(stamps, *_, **__):
+        seen.append(set(StampSet.open(stamps).column("kind")))
+        raise DataError("ends here")
+
+    monkeypatch.setattr(steps, "train_members", fails)
+    stamps = out / "round-1" / "stamps"
+    for grades in ((graded_table(painted, tmp_path / "g.csv"),), (), ()):
+        with pytest.raises(DataError, match="ends here"):
+            make_finder(asked(survey[0], grades=grades), out, progress=SILENT)
+        if grades:
+            shutil.copy(stamps / "graded.parquet", tmp_path)
+        shutil.copy(tmp_path / "graded.parquet", stamps)  # stray, in a round that is asked for alike the third time
+    assert {"graded lens", "graded non-lens"} <= seen[0]
+    assert seen[1] == seen[2] == set(StampSet.open(out / "stamps").column("kind"))
+
+
+def test_a_round_that_ended_badly_begins_anew_when_it_is_asked_for_otherwise(survey, painted, tmp_path, monkeypatch):
+    out, quick = anew(painted, tmp_path / "mine"), {"train.optim.epochs": 1, "grades.most_repeats": 2}
+
+    def refuses(*_):
+        raise DataError("cannot be calibrated")
+
+    trained, stood = [], [part.stat().st_mtime_ns for part in sorted((out / "stamps").glob("*.parquet"))]
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds, "calibrate_member", refuses)
+        for _ in range(2):
+            with pytest.raises(DataError, match="cannot be calibrated"):
+                make_finder(asked(survey[0], quick), out, progress=SILENT)
+            trained.append((out / "round-1/member-1/weights.safetensors").stat().st_mtime_ns)
+    assert trained[0] == trained[1]  # asked for alike, the training stays
+    grades = (graded_table(painted, tmp_path / "g.csv"),)
+    said, better = Said(), asked(survey[0], quick | {"train.optim.epochs": 2}, grades=grades)
+    (record,) = make_finder(better, out, progress=said, until="train").record["rounds"]
+    assert any("Round 1 was not finished" in line for line in said.lines)
+    assert record["graded"]["lens"]["train"] > 0 and record["round"] == 1
+    assert read_card(out).training["epochs"] == 2
+    assert [part.stat().st_mtime_ns for part in sorted((out / "stamps").glob("*.parquet"))] == stood
+
+
+def test_members_are_one_calibrated_committee_and_a_resume_adds_nothing(survey, painted, tmp_path):
+    out = anew(painted, tmp_path / "mine")
+    words = [survey[0], out, "--members", "2", "--model", "small-cnn", "--until", "train"]
+    stood = []
+    for _ in range(2):
+        done = commanded(*words)
+        assert done.output.count("Round 1: painted arcs") == 1
+        files = [out / "committee.json", *out.glob("round-*/round.json"), *out.glob("round-*/member-*/weights.*")]
+        stood.append({file: file.stat().st_mtime_ns for file in files})
+    assert stood[0] == stood[1] and len(stood[0]) == 4
+    committee = open_committee(out)
+    one, two = (load_model(folder)[0].state_dict() for folder in committee.folders)
+    assert not all(np.array_equal(one[name], two[name]) for name in one)
+    assert committee.card.calibration is not None and not (out / "card.json").exists()
 
 
 def test_known_lenses_in_the_tiles_are_cut_where_they_lie_and_others_are_not(painted, tmp_path, monkeypatch):
@@ -366,6 +460,43 @@ def test_a_finder_for_bands_that_the_survey_lacks_is_refused_before_the_folder_i
     with pytest.raises(ConfigError, match=r"the survey lacks a band.*missing='z'"):  # of tiles, before they are scanned
         make_finder(asked(survey[0], bands=("g", "z")), tmp_path / "c", progress=SILENT)
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_a_network_that_is_none_is_refused_before_tiles_are_scanned(survey, tmp_path):
+    for families, why in (
+        (("small-cnn", "smal-cnn"), "Did you mean 'small-cnn'"),
+        (("timm:resnet",), "timm has no such"),
+    ):
+        with pytest.raises(ModelError, match=why):
+            make_finder(asked(survey[0], families=families), tmp_path / "mine", progress=SILENT)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_options_that_a_run_or_a_finder_that_learns_on_would_not_hear_are_refused(painted, tmp_path):
+    run, out = str(painted[0] / "scan"), tmp_path / "mine"
+    for words, why in (
+        ([run, "--survey", "kids"], "are for TILES; a RUN has the layout"),
+        ([run, "--set", "survey.zero_point.ab=25"], "are for TILES; a RUN has the layout"),
+        ([run, "--pretrained", "ground-gri", "--model", "timm:resnet18"], "leave out one of the two"),
+    ):
+        done = CliRunner().invoke(command, [*words, "--out", str(out), "--runner", "local"], standalone_mode=False)
+        assert isinstance(done.exception, ConfigError) and why in str(done.exception), (words, done.exception)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "why"),
+    [
+        ({"lensess": 3}, "no class 'lensess'. Did you mean 'lens'"),
+        ({"lens": 0}, "classes.lens and another must be above 0"),
+        (dict.fromkeys(set(CLASSES) - {"lens"}, 0), "classes.lens and another must be above 0"),
+        ({"merger": -1}, "classes.merger is a number from 0"),
+        ({"lens": float("nan")}, "should be a finite number"),
+    ],
+)
+def test_classes_that_cannot_be_painted_are_refused_with_the_settings(classes, why):
+    with pytest.raises(ConfigError, match=why):
+        put_over(FinderSettings(), {f"stamps.classes.{name}": n for name, n in classes.items()}, origin="--set")
 
 
 class Told(Silent):
@@ -461,6 +592,25 @@ def test_grades_that_name_nothing_known_are_one_clear_line(painted, tmp_path):
         read("run_id,candidate_id,grader,grade,ra,dec\nanother,nobody,me,A,10.0,10.0\n")
     with pytest.raises(ConfigError, match="neither the columns"):
         read("name,ra\na,1\n")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("150.0,2.2,nan", "grade is A, B, C, N or a number from 0 to 3"),
+        ("150.0,2.2,-1", "grade is A, B, C, N or a number from 0 to 3"),
+        ("150.0,2.2,99", "grade is A, B, C, N or a number from 0 to 3"),
+        ("nan,2.2,A", "position is none in degrees"),
+        ("150.0,inf,A", "position is none in degrees"),
+        ("150.0,92.2,A", "position is none in degrees"),
+        ("150.0", "no position in degrees, or no grade"),
+    ],
+)
+def test_a_number_that_is_no_grade_or_no_place_is_refused_with_its_line(tmp_path, row, why):
+    file = tmp_path / "g.csv"
+    file.write_text(f"ra,dec,grade\n150.0,2.2,3\n150.1,2.2,0\n{row}\n")
+    with pytest.raises(ConfigError, match=f"{why}.*line=4"):
+        check_grade_files([file], BANDS, 10.0, GradeSettings())
 
 
 def test_grades_that_will_be_refused_are_so_before_any_stamp_is_painted(painted, tmp_path):

@@ -42,6 +42,7 @@ def main(real: Path, pretrained: str | None, name: str, keep: bool) -> None:
     result = {
         "pretrained": pretrained,
         "stamps": made["stamps"],
+        "border_probe": made["border_probe"],
         "seconds_of_steps": made["seconds"],
         **clock.seconds(),
     }
