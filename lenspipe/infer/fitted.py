@@ -166,8 +166,8 @@ class LensFitter:
             chosen = around_peaks(chosen, own_band, reach_px(self.fit, pixel_scale_arcsec))
         grid = self._on_grid(chosen, chosen[:, own_band] == 0, pixel_scale_arcsec)
         one, scale = np.ascontiguousarray(grid.stamps_njy[:, own_band]), grid.pixel_scale_arcsec
-        bright = avg_pool2d(torch.from_numpy(one)[:, None], 3, 1, 1, count_include_pad=False)[:, 0].clamp(min=0)
-        sigma = np.sqrt(sky_rms_njy**2 + njy_per_electron * bright.numpy() / grid.area) * grid.noise
+        bright = brightness(torch.from_numpy(one), torch.from_numpy(grid.bad)).numpy()
+        sigma = np.sqrt(sky_rms_njy**2 + njy_per_electron * bright / grid.area) * grid.noise
         sigma[grid.bad] = NO_DATA * sky_rms_njy
         solve = self._solver(scale, fwhm_arcsec, grid.shift_px)
         values, made = _in_batches(solve, one, sigma.astype(np.float32), masses=self.fit.point_masses)
@@ -206,6 +206,13 @@ class LensFitter:
                 self.fit.size_px, scale, fwhm, priors, finer=self.fit.finer, clumps=self.fit.clumps, lit_beyond=True
             )
         return self._fits[key]
+
+
+def brightness(stamps: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
+    """Mean of the pixels ``(n, y, x)`` that there are among each one's 3 x 3, from 0 on: what its photons are of."""
+    good = (~bad).float()
+    total, known = (avg_pool2d(one[:, None], 3, 1, 1, count_include_pad=False)[:, 0] for one in (stamps * good, good))
+    return (total / known.clamp(min=0.1)).clamp(min=0)
 
 
 def reach_px(fit: SmoothFit, pixel_scale_arcsec: float) -> int:

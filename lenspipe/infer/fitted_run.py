@@ -32,6 +32,8 @@ UNIT_BYTES = 16 << 20
 """Pixels of a unit of work at most, unless one row group of the stamps has more."""
 PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
+VERSION = 2
+"""Of what a fit does: parts that another one made are not gone on with."""
 APART = 2.0
 """A gain that is given may be so many times that of a stamp, or that part of it."""
 
@@ -176,6 +178,8 @@ def write_fitted(
         "data": os.path.abspath(data.folder),
         "stamps": _digest(data, units),
         "image": name,
+        "bands": list(fit.made),
+        "version": VERSION,
         **fit.model_dump(mode="json", exclude={"chi2", "size_px", "pixel_scale_arcsec"}),
     }
     waiting = out / WAITING

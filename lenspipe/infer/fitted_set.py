@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import avg_pool2d
 
 from lenspipe.errors import ConfigError, DataError
-from lenspipe.infer.fitted import NO_DATA, priors_of_fit
+from lenspipe.infer.fitted import NO_DATA, brightness, priors_of_fit
 from lenspipe.nn.fitted import KEY, MASSES, SmoothFit
 from lenspipe.nn.point_mass import log_mean, point_mass_maps
 from lenspipe.nn.sersic_image import CLUMP, NAMES
@@ -158,7 +157,7 @@ class FitTask:
             n_px[torch.from_numpy(own)] = (fit.fine.kept * ~bad[own]).flatten(1).sum(1)
             for start in range(0, len(own), BATCH):
                 some = torch.from_numpy(own[start : start + BATCH])
-                sigma = _sigma(one[some], sky[some], gain[some])
+                sigma = _sigma(one[some], bad[some], sky[some], gain[some])
                 sigma = torch.where(bad[some], NO_DATA * sky[some][:, None, None], sigma)
                 with torch.inference_mode():
                     values[some], left[some] = fit(one[some], sigma)
@@ -256,7 +255,6 @@ def _gain(rows: pa.Table, band: str, njy_per_electron: float | None) -> torch.Te
     return torch.from_numpy(gain.astype(np.float32))
 
 
-def _sigma(stamps: torch.Tensor, sky: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+def _sigma(stamps: torch.Tensor, bad: torch.Tensor, sky: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     """Noise of each pixel: the sky's, and photons of the stamp's own mean over 3 x 3 pixels."""
-    bright = avg_pool2d(stamps[:, None], 3, 1, 1, count_include_pad=False)[:, 0].clamp(min=0)
-    return torch.sqrt(sky[:, None, None] ** 2 + gain[:, None, None] * bright)
+    return torch.sqrt(sky[:, None, None] ** 2 + gain[:, None, None] * brightness(stamps, bad))

@@ -69,7 +69,7 @@ def point_mass_maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tenso
 
 def log_mean(maps: Tensor) -> Tensor:
     """Logarithm ``(n,)`` of the mean odds of maps ``(n, y, x)`` of logarithms: that a mass is somewhere, to nowhere."""
-    return torch.logsumexp(maps.flatten(1), 1) - math.log(maps[0].numel())
+    return torch.logsumexp(maps.flatten(1), 1) - math.log(math.prod(maps.shape[1:]))
 
 
 def _kernels(pixels: Pixels, size_px: int) -> Tensor:

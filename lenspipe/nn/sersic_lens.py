@@ -30,6 +30,8 @@ LAST_STEPS, MORE_STEPS, LAST_KEPT = 3, 12, 2
 """Steps after the search, and of fits that leave too much then."""
 TOO_MUCH = 2.0
 """Above the noise, in units of its scatter: what a fit leaves that is tried in another way."""
+NO_WEIGHT = 1e-6
+"""Of a pixel, over the largest of its stamp: of less, there are no data."""
 ROUGH_ERROR = 0.3
 """Relative error of a stamp of which the smooth source alone is to be found, where a first fit lost itself: clumps are
 left for later, and do not bend the source."""
@@ -180,22 +182,22 @@ class SersicFit:
         best = found.view(n, N_START, -1)[torch.arange(n), cost.view(n, N_START).argmin(1)]
         sharp = self.fine.kept / sigma
         values, cost, off = self._sought(stamps, sharp, best, rough=False)
-        if self.clumps and len(again := self._leaves_much(off)):
+        if self.clumps and len(again := self._leaves_much(off, sharp)):
             other, less, left = self._sought(stamps[again], sharp[again], best[again], rough=True)
             better = less < cost[again]
             values[again[better]], off[again[better]] = other[better], left[better]
         if self.fine is not self.search:
             values, off = self._polished(stamps, sharp, values, off, n_step=LAST_STEPS)
-        if (self.clumps or self.fine is not self.search) and len(again := self._leaves_much(off)):
+        if (self.clumps or self.fine is not self.search) and len(again := self._leaves_much(off, sharp)):
             values[again], off[again] = self._polished(
                 stamps[again], sharp[again], values[again], off[again], n_step=MORE_STEPS
             )
         return values, -off
 
-    def _leaves_much(self, off: Tensor) -> Tensor:
-        """Which fits leave more than noise does."""
-        n_px = float(self.fine.kept.sum())
-        return torch.nonzero(off.flatten(1).square().sum(1) > n_px + TOO_MUCH * math.sqrt(2 * n_px))[:, 0]
+    def _leaves_much(self, off: Tensor, weight: Tensor) -> Tensor:
+        """Which fits leave more than noise does, in the pixels that there are."""
+        n_px = (weight > weight.flatten(1).amax(1)[:, None, None] * NO_WEIGHT).flatten(1).sum(1)
+        return torch.nonzero(off.flatten(1).square().sum(1) > n_px + TOO_MUCH * torch.sqrt(2.0 * n_px))[:, 0]
 
     def _sought(self, stamps: Tensor, weight: Tensor, begun: Tensor, *, rough: bool) -> tuple[Tensor, Tensor, Tensor]:
         """A smooth source, then clumps one by one: values, their cost and weighted model less data."""

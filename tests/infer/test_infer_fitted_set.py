@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from lenspipe.cli.stamps import command
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer import fitted_run
+from lenspipe.infer.fitted import brightness
 from lenspipe.infer.fitted_run import fit_local, plan_units, write_fitted
 from lenspipe.infer.fitted_set import _sky, priors_of
 from lenspipe.learn.job import make_job
@@ -244,6 +246,25 @@ def test_pixels_without_data_of_stamps_that_were_cut_out_count_for_nothing(simul
     assert (bands[:, 1, 15:] != 0).mean() > 0.8  # the middle of the lens galaxy is left out
     chi2 = {name: np.median(one.column("fitted_chi2")) for name, one in left.items()}
     assert chi2["cut"] < 1.5 * chi2["whole"] < 10 < chi2["dark"]
+
+
+def test_what_a_fit_leaves_is_judged_by_the_pixels_that_there_are(simulated):
+    n, size = 4, 44
+    spec = simulated.images["image"]
+    fit = sersic_lens.SersicFit.of(size, spec.pixel_scale_arcsec, 0.24, priors_of(simulated), clumps=2)
+    weight = fit.fine.kept.expand(n, -1, -1) / 0.02
+    off = torch.full((n, size, size), 1.1) * (weight > 0)
+    half = weight.clone()
+    half[:2, : size // 2] = 1e-12
+    assert len(fit._leaves_much(off, weight)) == n
+    assert fit._leaves_much(off * (half > 1), half).tolist() == [*range(n)]
+
+
+def test_photons_beside_a_gap_are_those_of_the_pixels_that_there_are():
+    stamps, bad = torch.full((1, 8, 8), 3.0), torch.zeros((1, 8, 8), dtype=torch.bool)
+    bad[:, :3], stamps[:, :3] = True, 0.0
+    assert (brightness(stamps, bad)[:, 3:] == 3).all()
+    assert brightness(stamps, torch.zeros_like(bad))[0, 3, 4] == 2
 
 
 def test_stamps_whose_class_is_not_known_are_fitted_too(simulated, tmp_path):
