@@ -197,7 +197,8 @@ def amounts_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]]
         numbers = (
             f"{m['mean_rmse_over_rmse']:.2f} | {bound} | {inside['value']:.3f} [{low:.3f}, {high:.3f}] | {m['r2']:.3f}"
         )
-        lines.append(f"| {target} | {one['family']} | {sum(one['n_train'].values()):,} | {numbers} |")
+        name = one["family"] + ", point masses" * one.get("masses", False)
+        lines.append(f"| {target} | {name} | {sum(one['n_train'].values()):,} | {numbers} |")
     return "\n".join(lines)
 
 

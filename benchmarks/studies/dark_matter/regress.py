@@ -3,10 +3,10 @@ Amounts of substructure told from stamps and what a fitted smooth lens leaves of
 
     python -m benchmarks.studies.dark_matter.regress --work FOLDER [--target vortex_mass_msun ...]
 
-Takes the fitted set of `substructure-1` that `fitted.py --masses` makes in ``--work``, with its map of point masses. A
+Takes the fitted set of `substructure-1` that `fitted.py --masses` makes in ``--work``, with its maps of point masses. A
 network of `jobs/dark_matter.toml` gives each amount and its error (Gaussian likelihood), trained on the stamps that
 have it; judged on their test split.
-Writes `results/dark_matter_regression_TARGET_MODEL_SEED.json`.
+Writes `results/dark_matter_regression_TARGET_masses_MODEL_SEED.json`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main(work: Path, targets: tuple[str, ...], family: str, steps: int, seed: in
         found = {
             "target": target,
             "family": family,
+            "masses": True,
             "seed": seed,
             "n_train": card.training["n_train"],
             "trained_parameters": card.training.get("n_parameter"),
@@ -71,7 +72,7 @@ def main(work: Path, targets: tuple[str, ...], family: str, steps: int, seed: in
             "training_s": card.training["seconds"],
             "metrics": metrics,
         }
-        record.write(f"dark_matter_regression_{target}_{family.replace(':', '-')}_{seed}", found, keep=keep)
+        record.write(f"dark_matter_regression_{target}_masses_{family.replace(':', '-')}_{seed}", found, keep=keep)
 
 
 if __name__ == "__main__":

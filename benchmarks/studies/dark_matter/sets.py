@@ -1,5 +1,5 @@
 """
-A lower bound on what no classifier can pass: observers who are told, of each class, a set of signals.
+A tighter bound, which no classifier can pass: observers who are told, of each class, a set of signals.
 
     python -m benchmarks.studies.dark_matter.sets --recipe substructure-1 [--n 24] [--largest 1024] [--superposed 2500]
 

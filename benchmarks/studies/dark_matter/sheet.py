@@ -4,7 +4,8 @@ Stamps of each class beside what their fits leave and the maps of point masses.
     python -m benchmarks.studies.dark_matter.sheet --work FOLDER
 
 Takes the set that `fitted.py --masses` makes: of each class the stamps whose substructure is at quartiles of
-signal-to-noise, of the class without any those whose sources have most clumps. Draws `docs/img/dark_matter_maps.png`.
+signal-to-noise, of the class without any one source of the fewest and one of the most clumps. Draws
+`docs/img/dark_matter_maps.png`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ COLUMNS = (
     ("stamp, root", None, "gray"),
     ("left, sigma", 4.0, "RdBu_r"),
     ("point mass, sigma", 8.0, "RdBu_r"),
-    ("odds, small mass", 5.0, "RdBu_r"),
-    ("odds, large mass", 15.0, "RdBu_r"),
+    ("log odds, small mass", 5.0, "RdBu_r"),
+    ("log odds, large mass", 15.0, "RdBu_r"),
 )
 """Title of each band, value at the end of its colours, and colours."""
 
