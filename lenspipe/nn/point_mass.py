@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from lenspipe.nn.fitted import MASSES
 from lenspipe.nn.sersic_image import CLUMP, NAMES, Pixels
 from lenspipe.nn.sersic_lens import AT_ONCE, Damped, SersicFit, clumps_of
 
-N_MAP = 3
-"""Maps per stamp."""
+N_MAP = len(MASSES)
+"""Maps per stamp, in the order of `MASSES`."""
 STEP_PX = 2
 """Pixels between places that are tried."""
 SOFT_PX = 0.5

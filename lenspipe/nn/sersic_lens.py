@@ -120,10 +120,12 @@ class SersicFit:
         beyond, of_coarse = (
             math.ceil(REACH * fwhm_arcsec / one) if lit_beyond else 0 for one in (pixel_scale_arcsec, scale)
         )
-        fine, search = (
-            Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=points, mask_arcsec=mask, beyond_px=beyond)
-            for points in (finer, min(finer, SEARCH))
-        )
+
+        def pixels(points: int) -> Pixels:
+            return Pixels(size_px, pixel_scale_arcsec, fwhm_arcsec, finer=points, mask_arcsec=mask, beyond_px=beyond)
+
+        fine = pixels(finer)
+        search = fine if finer <= SEARCH else pixels(SEARCH)
         coarse = Pixels(
             n,
             scale,
@@ -142,7 +144,7 @@ class SersicFit:
                 pixel_scale_arcsec=pixel_scale_arcsec,
                 fwhm_arcsec=fwhm_arcsec,
             )
-        return cls(fine, fine if finer <= SEARCH else search, coarse, priors, clumps)
+        return cls(fine, search, coarse, priors, clumps)
 
     def __call__(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """
