@@ -14,11 +14,15 @@ from lenspipe.cli.options import OUT_FOLDER, Command, runner_option, workers_opt
 from lenspipe.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lenspipe.infer.fitted_run import Runner
-    from lenspipe.nn.fitted import SmoothFit
+    from lenspipe.nn.fitted import DrawnSignals, SmoothFit
     from lenspipe.runner import RunnerName, Start, Workers
     from lenspipe.stamps.format import StampSet
 
+DRAWS, SEED = 16384, 0
+"""Draws per class where the command does not say, and their seed."""
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -63,6 +67,15 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "logarithms of the odds of small and of large ones (BAND_small_mass, BAND_large_mass).",
 )
 @click.option(
+    "--signals",
+    metavar="RECIPE",
+    help="Two or more columns: the logarithm of how much more probable a stamp is with the substructure of a class of "
+    "this recipe than with none (fitted_CLASS_log_odds). Lenses are those of FOLDER or --like.",
+)
+@click.option(
+    "--draws", type=click.IntRange(min=64), default=None, help="Draws per class of --signals.  [default: 16384]"
+)
+@click.option(
     "--cut-out",
     is_flag=True,
     help="The stamps were cut from larger images: lenses lie anywhere in the middle pixel, the PSF brings light "
@@ -84,6 +97,8 @@ def command(
     finer: int | None,
     clumps: int | None,
     point_masses: bool,
+    signals: str | None,
+    draws: int | None,
     cut_out: bool,
     runner: RunnerName,
     workers: int | Workers | None,
@@ -104,13 +119,26 @@ def command(
     data = StampSet.open(folder)
     name, model = image or next(iter(data.images)), _fit_of(like)
     chosen = band or (model.band if model else data.images[name].bands[0] if name in data.images else "")
+    if draws is not None and signals is None:
+        raise ConfigError("--draws is of --signals, which is not given", got=draws)
+    drawn = None
     if model is None:
-        told = priors_of(StampSet.open(like) if like else data, light=lens_light, given=dict(given))
+        true = StampSet.open(like) if like else data
+        told = priors_of(true, light=lens_light, given=dict(given))
+        drawn = _drawn(signals, true, draws or DRAWS) if signals else None
     else:
-        if given or lens_light is not None or finer is not None or clumps is not None or point_masses:
+        if given or lens_light is not None or finer is not None or clumps is not None or point_masses or signals:
             raise ConfigError(
-                "a model says how to fit: leave --prior, --lens-light, --finer, --clumps and --point-masses out",
+                "a model says how to fit: leave --prior, --lens-light, --finer, --clumps, --point-masses and --signals "
+                "out",
                 like=str(like),
+            )
+        if model.signals is not None:
+            raise ConfigError(
+                "the model learnt from odds of drawn signals, which it does not keep: give --like the simulated stamps "
+                "that it learnt from, and --signals",
+                like=str(like),
+                signals=model.signals.recipe,
             )
         _demand_like(model, data, name, chosen)
         told, finer, clumps, point_masses = priors_of_fit(model), model.finer, model.clumps, model.point_masses
@@ -141,6 +169,7 @@ def command(
             finer=finer or 2,
             clumps=clumps or 0,
             point_masses=point_masses,
+            signals=drawn,
             lit_beyond=cut_out,
             runner=fit,
             resume=resume,
@@ -157,6 +186,23 @@ def _on_ray(n_worker: int) -> Runner:
     from lenspipe.distributed.fit import fit_ray
 
     return partial(fit_ray, n_worker=n_worker)
+
+
+def _drawn(name: str, data: StampSet, draws: int) -> tuple[DrawnSignals, pa.Table]:
+    """Substructure of a recipe around the lenses of the split train of simulated stamps."""
+    from lenspipe.infer.fitted_run import drawn_signals
+    from lenspipe.simulate.recipe import read_recipe
+    from lenspipe.simulate.signals import OF_LENSES, draw_signals
+
+    recipe = read_recipe(name)
+    if missing := [column for column in OF_LENSES if column not in data.schema.names]:
+        raise ConfigError(
+            "signals are drawn around lenses that say these, as simulated ones do: give some by --like",
+            missing=",".join(missing),
+        )
+    learnt = data.column("split") == "train"
+    lenses = {column: data.column(column)[learnt].astype(float) for column in OF_LENSES}
+    return drawn_signals(recipe.name, draw_signals(recipe, lenses, n=draws, seed=SEED), seed=SEED)
 
 
 def _fit_of(like: Path | None) -> SmoothFit | None:

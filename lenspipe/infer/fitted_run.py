@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted_set import FitTask
-from lenspipe.nn.fitted import CHI2, LEFT, MASSES, SmoothFit
+from lenspipe.nn.fitted import CHI2, LEFT, MASSES, DrawnSignals, SmoothFit
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
 from lenspipe.runner import SILENT, Progress, Start, here
 from lenspipe.stamps.format import StampSet, write_part
-from lenspipe.tables import open_parquet, read_footer
+from lenspipe.tables import open_parquet, read_footer, write_table
 
-WAITING, RECORD = ".fitted", "fit.json"
-"""Folder, in that of the output, of the units until all are there: what is half fitted is no data set."""
+WAITING, RECORD, DRAWN = ".fitted", "fit.json", "signals"
+"""Folder, in that of the output, of the units until all are there: what is half fitted is no data set; what is said of
+the whole; and, in the folder, the draws that workers read."""
 UNIT_BYTES = 16 << 20
 """Pixels of a unit of work at most, unless one row group of the stamps has more."""
 PIXEL_S = 8e-6
@@ -98,6 +100,7 @@ def write_fitted(
     finer: int = 2,
     clumps: int = 0,
     point_masses: bool = False,
+    signals: tuple[DrawnSignals, pa.Table] | None = None,
     lit_beyond: bool = False,
     runner: Start[Runner] = PLAIN,
     resume: bool = False,
@@ -130,6 +133,9 @@ def write_fitted(
     point_masses : bool
         Write three more bands: how significant a point mass would be at each place, and logarithms of the odds of small
         and of large ones (`lenspipe.nn.point_mass`).
+    signals : (DrawnSignals, pa.Table), optional
+        Substructure as a recipe draws it, of `drawn_signals`: write ``fitted_CLASS_log_odds``, the logarithm of how
+        much more probable each stamp is with it than without (`lenspipe.nn.signals`).
     lit_beyond : bool
         Whether the stamps were cut from larger images: the PSF brings light from beyond their edges, and pixels of
         exactly 0 are no data.
@@ -168,6 +174,7 @@ def write_fitted(
         finer=finer,
         clumps=clumps,
         point_masses=point_masses,
+        signals=signals[0] if signals else None,
         lit_beyond=lit_beyond,
         fwhm_arcsec=fwhm_arcsec,
         njy_per_electron=njy_per_electron,
@@ -182,6 +189,8 @@ def write_fitted(
         "version": VERSION,
         **fit.model_dump(mode="json", exclude={"chi2", "size_px", "pixel_scale_arcsec"}),
     }
+    if not signals:
+        del request["signals"]  # as requests were before there were any
     waiting = out / WAITING
     with open_run(
         out,
@@ -199,8 +208,12 @@ def write_fitted(
         n_new = sum(map(len, todo))
         progress.stage("Fitting", data.n, data.n - n_new)
         if todo:
+            drawn = os.path.abspath(waiting / DRAWN) if signals else None
+            if signals and drawn:
+                waiting.mkdir(exist_ok=True)
+                write_table(signals[1], Path(drawn))
             with runner(n_new * spec.size_px**2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps + point_masses)) as run:
-                run(todo, FitUnits(FitTask(name, fit), os.path.abspath(waiting)), on_unit=progress.advance)
+                run(todo, FitUnits(FitTask(name, fit, drawn), os.path.abspath(waiting)), on_unit=progress.advance)
         for part in sorted(waiting.glob("*.parquet")):
             os.replace(part, out / part.name)
         shutil.rmtree(waiting, ignore_errors=True)
@@ -213,6 +226,15 @@ def write_fitted(
         }
         write_json(out / RECORD, {"result": result, "finished": utc_now(), "versions": versions()})
     return result
+
+
+def drawn_signals(recipe: str, table: pa.Table, *, seed: int) -> tuple[DrawnSignals, pa.Table]:
+    """Draws of `lenspipe.simulate.signals.draw_signals`, and how data sets say them."""
+    labels = tuple(dict.fromkeys(table["label"].to_pylist()))
+    flat = (np.asarray(table[name].combine_chunks().flatten()) for name in ("x", "y", "square_arcsec2"))
+    digest = hashlib.sha256(b"".join(one.tobytes() for one in flat)).hexdigest()[:16]
+    draws = len(table) // len(labels)
+    return DrawnSignals(recipe=recipe, labels=labels, draws=draws, seed=seed, digest=digest), table
 
 
 def plan_units(data: StampSet) -> list[Unit]:

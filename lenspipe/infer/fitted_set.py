@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from lenspipe.nn.fitted import KEY, MASSES, SmoothFit
 from lenspipe.nn.point_mass import log_mean, point_mass_maps
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
+from lenspipe.nn.signals import Signals, log_odds
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import StampSet, image_array, image_column
 from lenspipe.stamps.spec import image_specs
+from lenspipe.tables import open_parquet
 
 BATCH = 64
 """Stamps that are fitted together."""
@@ -115,6 +119,8 @@ class FitTask:
     """Image column."""
     fit: SmoothFit
     """The fit as data sets and cards say it."""
+    drawn: str | None = None
+    """File of the draws of its `signals`."""
 
     def fitted(self, rows: pa.Table) -> pa.Table:
         """
@@ -124,7 +130,7 @@ class FitTask:
         how it was done (`lenspipe.nn.fitted.SmoothFit`), ``fitted_n_clump`` the
         number of clumps where some may be. Three more bands have the maps of point masses where they are asked for,
         and ``fitted_point_mass_snr``, ``fitted_small_mass_log_odds`` and ``fitted_large_mass_log_odds`` the highest
-        significance and the logarithms of the mean odds.
+        significance and the logarithms of the mean odds; ``fitted_CLASS_log_odds`` are those of drawn substructure.
 
         Parameters
         ----------
@@ -150,6 +156,8 @@ class FitTask:
         left, n_px = torch.zeros_like(one), torch.ones(len(one))
         masses = one.new_zeros((len(one), len(how.made) - 1, *one.shape[1:]))
         values = torch.zeros(len(one), len(NAMES) + how.clumps * len(CLUMP))
+        drawn = signals_of(self.drawn) if self.drawn else None
+        odds = torch.zeros(len(one), len(drawn.labels) if drawn else 0)
         options: dict[str, Any] = {"finer": how.finer, "clumps": how.clumps, "lit_beyond": how.lit_beyond}
         for fwhm in np.unique(seeing):
             fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, **options)
@@ -163,10 +171,13 @@ class FitTask:
                     values[some], left[some] = fit(one[some], sigma)
                     if how.point_masses:
                         masses[some] = point_mass_maps(fit, one[some], sigma, values[some])
+                    if drawn:
+                        odds[some] = log_odds(fit, one[some], sigma, values[some], drawn)
         chi2 = left.square().flatten(1).sum(1) / n_px
         left, masses = left * ~bad, masses * ~bad[:, None]
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
+        finite &= torch.isfinite(odds).all(1)
         _refuse(rows, ~finite.numpy(), "the fit is not finite")
         both = replace(spec, bands=(*spec.bands, *how.made))
         shown = np.concatenate([stamps, left.numpy()[:, None], masses.numpy()], axis=1)
@@ -180,12 +191,26 @@ class FitTask:
                 ("point_mass_snr", *(f"{one}_log_odds" for one in MASSES[1:])), highest, strict=True
             ):
                 rows = rows.append_column(_field(name), pa.array(numbers.numpy()))
+        if drawn:
+            for k, label in enumerate(drawn.labels):
+                rows = rows.append_column(_field(f"{label}_log_odds"), pa.array(odds[:, k].numpy()))
         if how.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
         of_fit = _field("chi2")
         of_fit = of_fit.with_metadata({**of_fit.metadata, KEY: how.model_dump_json()})
         return rows.append_column(of_fit, pa.array(chi2.numpy()))
+
+
+def signals_of(path: str) -> Signals:
+    """Draws of a file, laid to places once per process."""
+    return _signals_of(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _signals_of(path: str, written_ns: int) -> Signals:
+    with open_parquet(path) as file:
+        return Signals.of(file.read())
 
 
 def _field(name: str) -> pa.Field:
@@ -196,6 +221,8 @@ def _field(name: str) -> pa.Field:
         "large_mass_log_odds": "logarithm of the odds that a large point mass is somewhere, to nowhere",
         "point_mass_snr": "highest significance of a point mass beside the fitted smooth lens",
     }
+    if name.endswith("_log_odds"):
+        others.setdefault(name, f"logarithm of the evidence of {name.removesuffix('_log_odds')}, to that of none")
     what = others.get(name, f"{name} of the fitted smooth lens")
     unit = "arcsec" if name.endswith("_arcsec") else ""
     return pa.field(f"fitted_{name}", pa.float32(), metadata={"unit": unit, "description": what})

@@ -20,6 +20,21 @@ KEY = b"fit"
 """Key of that column's metadata under which a data set keeps its `SmoothFit`."""
 
 
+class DrawnSignals(Table):
+    """Substructure that fitted stamps were compared with (`lenspipe.nn.signals`)."""
+
+    recipe: str
+    """Recipe that drew it."""
+    labels: tuple[str, ...]
+    """Its classes."""
+    draws: int = Field(ge=1)
+    """Draws per class."""
+    seed: int
+    """Of the draws."""
+    digest: str
+    """Of what was drawn."""
+
+
 class SmoothFit(Table):
     """The fit that made a band ``BAND_left`` (`lenspipe.nn.sersic_lens`), so that it can be made again elsewhere."""
 
@@ -39,6 +54,8 @@ class SmoothFit(Table):
     """Clumps that a source may have."""
     point_masses: bool = False
     """Whether the bands of point masses were made, too."""
+    signals: DrawnSignals | None = None
+    """Substructure whose odds were made, too."""
     lit_beyond: bool = False
     """Whether the PSF brought light from beyond the stamps' edges, and pixels of exactly 0 were no data."""
     fwhm_arcsec: float | None = Field(default=None, gt=0)
@@ -67,6 +84,8 @@ class SmoothFit(Table):
         """What differs of two fits that must agree for a network: `how` but for priors and the side of the stamps."""
         names = ("band", "light", "finer", "clumps", "point_masses")
         found = [name for name in names if getattr(self, name) != getattr(other, name)]
+        drawn = [one.signals and one.signals.model_dump(exclude={"seed", "digest"}) for one in (self, other)]
+        found += ["signals"] * (drawn[0] != drawn[1])
         return found + ["pixel_scale_arcsec"] * (not self.has_pixels_of(other.pixel_scale_arcsec))
 
     def has_pixels_of(self, pixel_scale_arcsec: float) -> bool:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lenspipe.nn.fitted import MASSES
+from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import CLUMP, NAMES, Pixels
-from lenspipe.nn.sersic_lens import AT_ONCE, Damped, SersicFit, clumps_of
+from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
 
 N_MAP = len(MASSES)
 """Maps per stamp, in the order of `MASSES`."""
@@ -85,15 +86,7 @@ def _kernels(pixels: Pixels, size_px: int) -> Tensor:
 
 def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels: Tensor) -> Tensor:
     n, size = len(stamps), stamps.shape[-1]
-    rest = Damped(fit, fit.fine, stamps, fit.fine.kept / sigma, *fit.known(values))
-    _, off = rest.cost(values)
-    prior, slopes, inner = rest.normal(values)
-    factor, failed = torch.linalg.cholesky_ex(inner.double())
-    factor = torch.where(failed[:, None, None] > 0, torch.nan, factor).float()
-    # a fit that stopped short of its best has a step to go, which is no mass's
-    pull = (slopes @ off.flatten(1)[:, :, None])[:, :, 0] + (values[:, rest.free] - rest.mean) * prior
-    short = torch.linalg.solve_triangular(factor, pull[:, :, None], upper=False)[:, :, 0]
-    steep = fit.fine.source_slopes(values, clumps_of(values)) * rest.weight[:, None]
+    response = Response(fit, stamps, sigma, values)
     starts = torch.arange(size - 1, -1, -STEP_PX)
     places = torch.cartesian_prod(starts, starts)
     product, weight = torch.zeros(2, n, len(places))
@@ -101,11 +94,10 @@ def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels
         own = slice(first, first + PLACES)
         bend = kernels[:, places[own, 0], places[own, 1]]
         for k in range(n):
-            seen = -(steep[k, 0] * bend[0] + steep[k, 1] * bend[1]).flatten(1)
-            along = torch.linalg.solve_triangular(factor[k], slopes[k] @ seen.T, upper=False)
-            square = seen.square().sum(1)
-            weight[k, own] = torch.maximum(square - along.square().sum(0), LEAST * square)
-            product[k, own] = along.T @ short[k] - seen @ off[k].flatten()
+            seen = response.seen(k, bend)
+            white = response.whitened(k, seen)
+            weight[k, own] = torch.maximum(white.square().sum(1), LEAST * seen.square().sum(1))
+            product[k, own] = white @ response.left[k]
     odds = (_log_odds(product, weight, radii) for radii in (SMALL_ARCSEC, LARGE_ARCSEC))
     found = torch.stack([product / torch.sqrt(weight + RADIUS_ARCSEC**-4), *odds], 1)
     found = found.reshape(n, N_MAP, len(starts), len(starts))

@@ -28,22 +28,26 @@ from benchmarks import record
 from benchmarks.studies.dark_matter.cells import STEPS, Cell, cell_of, recipe_of, stamps_of
 from benchmarks.studies.dark_matter.ladder import SHOWN, falling, learnt
 from benchmarks.timing import Clock
-from lenspipe.infer.fitted_run import write_fitted
+from lenspipe.infer.fitted_run import drawn_signals, write_fitted
 from lenspipe.infer.fitted_set import priors_of
+from lenspipe.nn.fitted import CHI2
 from lenspipe.nn.sersic_image import N_ARC, NAMES
 from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import REQUEST
 from lenspipe.simulate.photometry import njy_of_magnitude
 from lenspipe.simulate.published import PublishedTable, flux_of_brightness, point_radius_arcsec
 from lenspipe.simulate.recipe import Recipe
+from lenspipe.simulate.signals import OF_LENSES, draw_signals
 from lenspipe.stamps.format import StampSet
 
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
 """Recipes of the comparison, all of whose smooth lenses the fit has."""
-CLUMPS, FINER = 6, 3
+CLUMPS, FINER = 6, 4
 """Of the sources of `substructure-1`, two more than they may have, as some come to lie between two; and points per
 pixel and axis, as clumps at a signal-to-noise of hundreds need."""
+DRAWS = 16384
+"""Of the recipe's substructure, with which its stamps are compared where maps of masses are made, too."""
 N_DRAW = 20000
 """Draws of a recipe's ranges, of which its priors are means and spreads."""
 
@@ -121,8 +125,12 @@ def fitted_set(source: Path, recipe: Recipe, out: Path, *, masses: bool = False)
         told = priors_of(data, light=False)
     else:
         told = priors(recipe.published, recipe.image[0].pixel_scale_arcsec)
-    clumps, finer = (0, 2) if recipe.published else (CLUMPS, FINER)
-    write_fitted(data, told, out, band=band, finer=finer, clumps=clumps, point_masses=masses, resume=out.exists())
+    how: dict[str, Any] = {} if recipe.published else {"clumps": CLUMPS, "finer": FINER}
+    if masses and not recipe.published:
+        learnt = data.column("split") == "train"
+        lenses = {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
+        how["signals"] = drawn_signals(recipe.name, draw_signals(recipe, lenses, n=DRAWS, seed=0), seed=0)
+    write_fitted(data, told, out, band=band, point_masses=masses, resume=out.exists(), **how)
     return out
 
 
@@ -141,8 +149,8 @@ def alone_of(folder: Path) -> dict[str, dict[str, float]]:
     """How well a fit's own numbers tell each class from smooth lenses, without a network: areas on the test split."""
     data = StampSet.open(folder)
     test, label = data.column("split") == "test", data.column("label")
-    named = ("fitted_chi2", "fitted_point_mass_snr", "fitted_small_mass_log_odds", "fitted_large_mass_log_odds")
-    numbers = [name for name in named if name in data.schema.names]
+    numbers = [name for name in (CHI2, "fitted_point_mass_snr") if name in data.schema.names]
+    numbers += [name for name in data.schema.names if name.endswith("_log_odds")]
     found = {}
     for name in numbers:
         value, areas = data.column(name), {}

@@ -1,0 +1,60 @@
+"""What small masses change of fitted stamps to first order, beside everything that lens and source could take up."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lenspipe.nn.sersic_lens import Damped, SersicFit, clumps_of
+
+
+class Response:
+    """
+    Images of unit masses, and stamps less their fits, in noise of unit covariance once the fit is marginalised.
+
+    To first order a mass of Einstein radius ``theta`` at ``p`` moves what is seen at ``x`` in the source plane by
+    ``-theta^2 (x - p) / |x - p|^2``, and changes the image by that times its slope (Koopmans 2005, MNRAS 363, 1136).
+    The fitted parameters with their priors add the covariance ``J P J^T`` to the noise; both images and stamps are
+    multiplied by ``(1 + J P J^T)^-1/2``, so that plain products are those of likelihoods; NaN where parameters
+    are not finite.
+
+    Parameters
+    ----------
+    fit : SersicFit
+        That the values are of.
+    stamps, sigma : Tensor (n, y, x)
+        As of the fit.
+    values : Tensor (n, parameter)
+        What it found, of stamps with equally many clumps.
+    """
+
+    def __init__(self, fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor) -> None:
+        rest = Damped(fit, fit.fine, stamps, fit.fine.kept / sigma, *fit.known(values))
+        _, off = rest.cost(values)
+        prior, slopes, _ = rest.normal(values)
+        root = prior.rsqrt()
+        scaled = (slopes * root[:, :, None]).double()
+        inner = scaled @ scaled.transpose(1, 2)
+        ok = torch.isfinite(inner).flatten(1).all(1)
+        size, axes = torch.linalg.eigh(torch.where(ok[:, None, None], inner, torch.eye(inner.shape[1]).double()))
+        size = size.clamp(min=1e-12)
+        less = (1 - torch.rsqrt(1 + size)) / size
+        absorbed = (axes * less[:, None]) @ axes.transpose(1, 2)
+        # a fit that stopped short of its best, or that priors hold back, has a step to go, which is no mass's
+        away = (values[:, rest.free] - rest.mean).double() / rest.width
+        left = (scaled.transpose(1, 2) @ away[:, :, None])[:, :, 0] - off.flatten(1)
+        taken_up = scaled.transpose(1, 2) @ (absorbed @ (scaled @ left[:, :, None]))
+        self.left = torch.where(ok[:, None], left - taken_up[:, :, 0], torch.nan).float()
+        """Of each stamp ``(n, pixel)``."""
+        self._absorbed, self._scaled = absorbed.float(), scaled.float()
+        self.steep = fit.fine.source_slopes(values, clumps_of(values)) * rest.weight[:, None]
+        """What is seen of the source's slopes ``(n, x and y, y, x)``, over the noise."""
+
+    def seen(self, k: int, bend: Tensor) -> Tensor:
+        """Images ``(place, pixel)`` of stamp ``k``, not whitened, of masses that bend by ``(x and y, place, y, x)``."""
+        return -(self.steep[k, 0] * bend[0] + self.steep[k, 1] * bend[1]).flatten(1)
+
+    def whitened(self, k: int, images: Tensor) -> Tensor:
+        """Images ``(…, pixel)`` times the root of the inverse covariance."""
+        scaled = self._scaled[k]
+        return images - (images @ scaled.T) @ self._absorbed[k] @ scaled

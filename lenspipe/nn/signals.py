@@ -1,0 +1,147 @@
+"""How much more probable a fitted stamp is with the substructure of a class than with none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from lenspipe.nn.response import Response
+from lenspipe.nn.sersic_image import CENTRE, CLUMP, NAMES
+from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
+
+N_SIDE, REACH = 27, 1.6
+"""Places a side to which masses are laid, and how far from the lens the last ones lie, in its Einstein radii."""
+SOFT_PX = 0.5
+"""Radius within which a mass bends less, in pixels."""
+N_AXIS = 128
+"""Directions of the pixels in which signals are compared, those in which they are strongest."""
+NEAR = 0.25
+"""Part of the draws that a stamp is compared with: those of the lenses whose Einstein radii are nearest its own."""
+DRAWS = 4096
+"""Draws that are laid to places at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Substructure as a recipe draws it, on places around any lens."""
+
+    labels: tuple[str, ...]
+    theta_e_arcsec: Tensor
+    """Of the lenses ``(class, draw)``, rising."""
+    squares: Tensor
+    """Squares of Einstein radii at places ``(class, draw, place)``, arcsec^2."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Signals:
+        """Of a table as `lenspipe.simulate.signals.draw_signals` makes; classes have equally many draws."""
+        label = np.array(table["label"].to_pylist())
+        labels = tuple(dict.fromkeys(label.tolist()))
+        own = [table.filter(pa.array(label == one)).combine_chunks() for one in labels]
+        radii = torch.stack([torch.from_numpy(np.array(one["theta_e_arcsec"], np.float32)) for one in own])
+        return cls(labels, radii, torch.stack([_laid(one) for one in own]))
+
+    def near(self, k: int, theta_e_arcsec: float) -> Tensor:
+        """Draws ``(draw, place)`` of class ``k`` around lenses of about an Einstein radius."""
+        radii = self.theta_e_arcsec[k]
+        n = max(1, round(NEAR * len(radii)))
+        middle = int(torch.searchsorted(radii, theta_e_arcsec))
+        first = min(max(middle - n // 2, 0), len(radii) - n)
+        return self.squares[k, first : first + n]
+
+
+def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, signals: Signals) -> Tensor:
+    """
+    Logarithms of how much more probable each stamp is with substructure of each class than with none.
+
+    The likelihood of a draw that changes the stamp by ``s``, in noise of unit covariance once the fit is marginalised
+    (`lenspipe.nn.response.Response`), is ``exp(d s - s^2 / 2)`` of that of no substructure, ``d`` what the fit leaves;
+    the evidence of a class is the mean over its draws. To first order in mass, and with as many draws as there are: a
+    signal that no draw is like is too improbable.
+
+    Parameters
+    ----------
+    fit : SersicFit
+        That the values are of.
+    stamps, sigma : Tensor (n, y, x)
+        As of the fit.
+    values : Tensor (n, parameter)
+        What it found.
+    signals : Signals
+
+    Returns
+    -------
+    Tensor (n, class)
+        NaN for a stamp whose parameters are not finite.
+    """
+    found = stamps.new_full((len(stamps), len(signals.labels)), torch.nan)
+    n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
+    for k in sorted(set(n_clump.tolist())):
+        for own in torch.split(torch.nonzero(n_clump == k)[:, 0], AT_ONCE):
+            some = values[own, : len(NAMES) + k * len(CLUMP)]
+            response = Response(fit, stamps[own], sigma[own], some)
+            for j, row in enumerate(own.tolist()):
+                if torch.isfinite(response.left[j]).all():
+                    found[row] = _of_stamp(fit, response, j, some[j], signals)
+    return found
+
+
+def _of_stamp(fit: SersicFit, response: Response, j: int, values: Tensor, signals: Signals) -> Tensor:
+    theta, (x, y) = float(values[0]), values[CENTRE].tolist()
+    axis = torch.linspace(-REACH, REACH, N_SIDE) * theta
+    images = response.whitened(j, response.seen(j, _bend(fit, axis + x, axis + y, response.steep.shape[-1])))
+    near = [signals.near(k, theta) for k in range(len(signals.labels))]
+    strong = torch.stack([one.square().mean(0) for one in near]).mean(0).sqrt()
+    # the directions of a random projection (Halko, Martinsson & Tropp 2011, SIAM Review 53, 217), once more by power
+    weighed = images * strong[:, None]
+    across = weighed.T @ (weighed @ _random(images.shape[1], min(N_AXIS, len(images))))
+    axes = torch.linalg.qr(weighed.T @ (weighed @ across / across.norm()))[0]
+    along, left = images @ axes, axes.T @ response.left[j]
+    found = []
+    for one in near:
+        signal = one @ along
+        gain = signal @ left - 0.5 * signal.square().sum(1)
+        found.append(torch.logsumexp(gain.double(), 0) - math.log(len(gain)))
+    return torch.stack(found).float()
+
+
+def _bend(fit: SersicFit, at_x: Tensor, at_y: Tensor, size_px: int) -> Tensor:
+    """Bending ``(x and y, place, y, x)`` by unit masses on a grid of places, y first."""
+    scale = fit.fine.pixel_scale_arcsec
+    pixels = (torch.arange(size_px) - (size_px - 1) / 2) * scale
+    x = (pixels - at_x[:, None])[None, :, None, :]
+    y = (pixels - at_y[:, None])[:, None, :, None]
+    square = x * x + y * y + (SOFT_PX * scale) ** 2
+    return torch.stack([(x / square), (y / square)]).flatten(1, 2)
+
+
+@cache
+def _random(n_px: int, n_axis: int) -> Tensor:
+    return torch.randn(n_px, n_axis, generator=torch.Generator().manual_seed(0))
+
+
+def _laid(table: pa.Table) -> Tensor:
+    """Squares at places ``(draw, place)``; each mass is shared by the four places around it."""
+    column = {name: table[name].combine_chunks() for name in ("x", "y", "square_arcsec2")}
+    ends = np.asarray(column["x"].offsets)
+    x, y, square = (np.asarray(column[name].values, np.float64) for name in column)
+    found = torch.zeros(len(table), N_SIDE**2)
+    for first in range(0, len(table), DRAWS):
+        last = min(first + DRAWS, len(table))
+        some = slice(ends[first], ends[last])
+        owner = np.repeat(np.arange(last - first), np.diff(ends[first : last + 1]))
+        at_x, at_y = ((one[some] + REACH) * (N_SIDE - 1) / (2 * REACH) for one in (x, y))
+        left, low = np.floor(at_x).astype(int), np.floor(at_y).astype(int)
+        laid = np.zeros((last - first) * N_SIDE**2)
+        for i, in_x in ((left, left + 1 - at_x), (left + 1, at_x - left)):
+            for j, in_y in ((low, low + 1 - at_y), (low + 1, at_y - low)):
+                inside = (i >= 0) & (i < N_SIDE) & (j >= 0) & (j < N_SIDE)
+                place = (owner * N_SIDE + j) * N_SIDE + i
+                laid += np.bincount(place[inside], (square[some] * in_x * in_y)[inside], len(laid))
+        found[first:last] = torch.from_numpy(laid.reshape(-1, N_SIDE**2))
+    return found
