@@ -34,7 +34,7 @@ UNIT_BYTES = 16 << 20
 """Pixels of a unit of work at most, unless one row group of the stamps has more."""
 PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
-VERSION = 2
+VERSION = 3
 """Of what a fit does: parts that another one made are not gone on with."""
 APART = 2.0
 """A gain that is given may be so many times that of a stamp, or that part of it."""

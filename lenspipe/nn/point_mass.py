@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lenspipe.nn.fitted import MASSES
-from lenspipe.nn.response import Response
+from lenspipe.nn.response import Response, bending
 from lenspipe.nn.sersic_image import CLUMP, NAMES, Pixels
 from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
 
@@ -18,8 +18,6 @@ N_MAP = len(MASSES)
 """Maps per stamp, in the order of `MASSES`."""
 STEP_PX = 2
 """Pixels between places that are tried."""
-SOFT_PX = 0.5
-"""Radius within which a mass bends less, in pixels: its own pixel has a finite slope."""
 RADIUS_ARCSEC = 0.4
 """Einstein radius of a mass, that of a galaxy: where even one is worth less than a sigma, the map fades."""
 SMALL_ARCSEC, LARGE_ARCSEC = (0.01, 0.02, 0.03, 0.045, 0.06, 0.08), (0.06, 0.08, 0.11, 0.14, 0.19, 0.25)
@@ -28,7 +26,7 @@ LEAST_ODDS = -5.0
 """Logarithm of odds below which a mass is not there, however bright the arc that would show it."""
 LEAST = 0.02
 """Part of a mass's signal that is left, where the first order says that other parameters take up more."""
-PLACES = 256
+PLACES = 64
 """Places whose images are held together."""
 
 
@@ -75,19 +73,19 @@ def log_mean(maps: Tensor) -> Tensor:
 
 
 def _kernels(pixels: Pixels, size_px: int) -> Tensor:
-    """Bending ``(x and y, start, start, y, x)`` by a mass whose place the starts say: views of one table."""
-    scale = pixels.pixel_scale_arcsec
-    axis = (torch.arange(1 - size_px, size_px) - _shift_px(size_px)) * scale
-    x, y = axis.expand(len(axis), -1), axis[:, None].expand(-1, len(axis))
-    square = x * x + y * y + (SOFT_PX * scale) ** 2
-    table = torch.stack([x / square, y / square])
-    return table.unfold(1, size_px, 1).unfold(2, size_px, 1)
+    """Bending ``(x and y, start, start, y, x)`` at points by a mass whose place the starts say: views of one table."""
+    finer, n = pixels.finer, len(pixels.x)
+    step = pixels.pixel_scale_arcsec / finer
+    # from the last place to the first point, to from the first place to the last point
+    axis = torch.arange((1 - size_px) * finer, n) - (pixels.beyond_px + _shift_px(size_px)) * finer - (finer - 1) / 2
+    x, y = axis.expand(len(axis), -1) * step, axis[:, None].expand(-1, len(axis)) * step
+    return bending(x, y, step).unfold(1, n, 1).unfold(2, n, 1)
 
 
 def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels: Tensor) -> Tensor:
     n, size = len(stamps), stamps.shape[-1]
     response = Response(fit, stamps, sigma, values)
-    starts = torch.arange(size - 1, -1, -STEP_PX)
+    starts = torch.arange(size - 1, -1, -STEP_PX) * response.points.finer
     places = torch.cartesian_prod(starts, starts)
     product, weight = torch.zeros(2, n, len(places))
     for first in range(0, len(places), PLACES):

@@ -7,6 +7,15 @@ from torch import Tensor
 
 from lenspipe.nn.sersic_lens import Damped, SersicFit, clumps_of
 
+CELL = 0.5
+"""Radius within which a mass bends less, over the distance of the points."""
+
+
+def bending(x: Tensor, y: Tensor, step_arcsec: float) -> Tensor:
+    """By how much a unit mass bends rays ``x`` and ``y`` arcsec from it ``(x and y, …)``: ``r / |r|^2``, softened."""
+    square = x * x + y * y + (CELL * step_arcsec) ** 2
+    return torch.stack([x / square, y / square])
+
 
 class Response:
     """
@@ -47,12 +56,15 @@ class Response:
         self.left = torch.where(ok[:, None], left - taken_up[:, :, 0], torch.nan).float()
         """Of each stamp ``(n, pixel)``."""
         self._absorbed, self._scaled = absorbed.float(), scaled.float()
-        self.steep = fit.fine.source_slopes(values, clumps_of(values)) * rest.weight[:, None]
-        """What is seen of the source's slopes ``(n, x and y, y, x)``, over the noise."""
+        self.points = fit.fine
+        """Pixels and the points inside them, at which masses bend."""
+        self._steep = self.points.source_slopes(values, clumps_of(values))
+        self._weight = rest.weight
 
     def seen(self, k: int, bend: Tensor) -> Tensor:
         """Images ``(place, pixel)`` of stamp ``k``, not whitened, of masses that bend by ``(x and y, place, y, x)``."""
-        return -(self.steep[k, 0] * bend[0] + self.steep[k, 1] * bend[1]).flatten(1)
+        change = -(self._steep[k, 0] * bend[0] + self._steep[k, 1] * bend[1])
+        return (self.points.seen(change) * self._weight[k]).flatten(1)
 
     def whitened(self, k: int, images: Tensor) -> Tensor:
         """Images ``(…, pixel)`` times the root of the inverse covariance."""

@@ -70,6 +70,7 @@ class Pixels:
         beyond_px: int = 0,
     ) -> None:
         self.pixel_scale_arcsec = pixel_scale_arcsec
+        self.finer, self.beyond_px = finer, beyond_px
         n, step = (size_px + 2 * beyond_px) * finer, pixel_scale_arcsec / finer
         inside = slice(beyond_px * finer, (beyond_px + size_px) * finer)
         axis = (torch.arange(n) - (n - 1) / 2) * step + shift_px * pixel_scale_arcsec
@@ -83,17 +84,17 @@ class Pixels:
 
     def arcs(self, values: Tensor, clumps: Tensor | None = None) -> Tensor:
         """Images of the source, of the first `N_ARC` values, and of its clumps ``(…, clump, parameter)``."""
-        return self._seen(self._arcs(values, clumps, None)[0])
+        return self.seen(self._arcs(values, clumps, None)[0])
 
     def light(self, values: Tensor) -> Tensor:
         """The lens galaxy, of the other values and those of `CENTRE` (`of_light`)."""
-        return self._seen(self._light(values, sloped=False)[0])
+        return self.seen(self._light(values, sloped=False)[0])
 
     def arc_slopes(self, values: Tensor, clumps: Tensor | None, free: Sequence[int]) -> Tensor:
         """Change of `arcs` per value that is free ``(…, parameter, y, x)``, then per value of each clump."""
         slopes = self._arcs(values, clumps, free)[1]
         assert slopes is not None
-        return self._seen(slopes)
+        return self.seen(slopes)
 
     def light_slopes(self, values: Tensor, free: Sequence[int]) -> Tensor:
         """Change of `light` per value that is free, in its own order."""
@@ -101,10 +102,10 @@ class Pixels:
         assert slopes is not None
         order = [*range(2, 7), 0, 1]  # brightness to ellipticity, then the place
         sign = [-1.0 if k > 4 else 1.0 for k in free]
-        return self._seen(slopes[..., [order[k] for k in free], :, :] * torch.tensor(sign)[:, None, None])
+        return self.seen(slopes[..., [order[k] for k in free], :, :] * torch.tensor(sign)[:, None, None])
 
     def source_slopes(self, values: Tensor, clumps: Tensor | None) -> Tensor:
-        """What is seen of the source's slopes in x and y ``(…, 2, y, x)``, in the source plane."""
+        """The source's slopes in x and y, in the source plane, at the points ``(…, 2, y, x)``."""
         bx, by = self._rays(values)[:2]
         x, y = _maps(values[..., 5:7])
         slopes = _sersic(values[..., 7:12], bx - x, by - y, sloped=True)[1]
@@ -114,14 +115,15 @@ class Pixels:
             of_clumps = _clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=True)[1]
             assert of_clumps is not None
             slopes = slopes + of_clumps[..., :2, :, :].sum(-4)
-        return self._seen(slopes)
+        return slopes
 
     def lone_clumps(self, values: Tensor, clumps: Tensor) -> Tensor:
         """An image of each clump alone ``(…, clump, y, x)``, behind the lens of the values."""
         bx, by = self._rays(values)[:2]
-        return self._seen(_clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=False)[0])
+        return self.seen(_clump(clumps, bx[..., None, :, :], by[..., None, :, :], sloped=False)[0])
 
-    def _seen(self, points: Tensor) -> Tensor:
+    def seen(self, points: Tensor) -> Tensor:
+        """What PSF and pixels make of light at the points ``(…, y, x)``."""
         return self.blur @ points @ self.blur.T
 
     def _light(self, values: Tensor, *, sloped: bool) -> Maps:

@@ -11,14 +11,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lenspipe.nn.response import Response
+from lenspipe.nn.response import Response, bending
 from lenspipe.nn.sersic_image import CENTRE, CLUMP, NAMES
 from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
 
 N_SIDE, REACH = 27, 1.6
 """Places a side to which masses are laid, and how far from the lens the last ones lie, in its Einstein radii."""
-SOFT_PX = 0.5
-"""Radius within which a mass bends less, in pixels."""
 N_AXIS = 128
 """Directions of the pixels in which signals are compared, those in which they are strongest."""
 NEAR = 0.25
@@ -87,14 +85,14 @@ def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
             response = Response(fit, stamps[own], sigma[own], some)
             for j, row in enumerate(own.tolist()):
                 if torch.isfinite(response.left[j]).all():
-                    found[row] = _of_stamp(fit, response, j, some[j], signals)
+                    found[row] = _of_stamp(response, j, some[j], signals)
     return found
 
 
-def _of_stamp(fit: SersicFit, response: Response, j: int, values: Tensor, signals: Signals) -> Tensor:
+def _of_stamp(response: Response, j: int, values: Tensor, signals: Signals) -> Tensor:
     theta, (x, y) = float(values[0]), values[CENTRE].tolist()
     axis = torch.linspace(-REACH, REACH, N_SIDE) * theta
-    images = response.whitened(j, response.seen(j, _bend(fit, axis + x, axis + y, response.steep.shape[-1])))
+    images = _images(response, j, axis + x, axis + y)
     near = [signals.near(k, theta) for k in range(len(signals.labels))]
     strong = torch.stack([one.square().mean(0) for one in near]).mean(0).sqrt()
     # the directions of a random projection (Halko, Martinsson & Tropp 2011, SIAM Review 53, 217), once more by power
@@ -110,14 +108,12 @@ def _of_stamp(fit: SersicFit, response: Response, j: int, values: Tensor, signal
     return torch.stack(found).float()
 
 
-def _bend(fit: SersicFit, at_x: Tensor, at_y: Tensor, size_px: int) -> Tensor:
-    """Bending ``(x and y, place, y, x)`` by unit masses on a grid of places, y first."""
-    scale = fit.fine.pixel_scale_arcsec
-    pixels = (torch.arange(size_px) - (size_px - 1) / 2) * scale
-    x = (pixels - at_x[:, None])[None, :, None, :]
-    y = (pixels - at_y[:, None])[:, None, :, None]
-    square = x * x + y * y + (SOFT_PX * scale) ** 2
-    return torch.stack([(x / square), (y / square)]).flatten(1, 2)
+def _images(response: Response, j: int, at_x: Tensor, at_y: Tensor) -> Tensor:
+    """Images ``(place, pixel)`` of unit masses on a grid of places, y first, whitened."""
+    points = response.points
+    x, step = points.x[0] - at_x[:, None], points.pixel_scale_arcsec / points.finer
+    rows = [response.seen(j, bending(x[:, None, :], one[:, None], step)) for one in (points.y[:, 0] - y for y in at_y)]
+    return response.whitened(j, torch.cat(rows))
 
 
 @cache

@@ -43,7 +43,7 @@ from lenspipe.stamps.format import StampSet
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
 FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
 """Recipes of the comparison, all of whose smooth lenses the fit has."""
-CLUMPS, FINER = 6, 4
+CLUMPS, FINER = 6, 3
 """Of the sources of `substructure-1`, two more than they may have, as some come to lie between two; and points per
 pixel and axis, as clumps at a signal-to-noise of hundreds need."""
 DRAWS = 16384

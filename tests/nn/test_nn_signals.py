@@ -1,0 +1,153 @@
+"""Odds of drawn substructure: against dense likelihoods, lenstronomy's images, and what odds must be in noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from scipy.special import logsumexp
+
+from lenspipe.nn import signals as of_signals
+from lenspipe.nn.response import Response
+from lenspipe.nn.sersic_image import NAMES
+from lenspipe.nn.sersic_lens import Damped, Priors, SersicFit
+from lenspipe.nn.signals import Signals, log_odds
+from tests.nn.test_nn_sersic_lens import MEAN, SCALE, WIDTH, drawn, lenstronomys
+
+SIDE, FWHM = 44, 0.2355
+PRIORS = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dtype=torch.float32), False)
+FIT = SersicFit.of(SIDE, SCALE, FWHM, PRIORS, finer=4)
+
+
+def table_of(masses, theta_e=1.2, labels=("subhalo",)):
+    """Of each draw its masses: Einstein radius, x and y in arcsec."""
+    lists = {"x": [], "y": [], "square_arcsec2": []}
+    for some in masses:
+        lists["x"].append([x / theta_e for _, x, _ in some])
+        lists["y"].append([y / theta_e for _, _, y in some])
+        lists["square_arcsec2"].append([theta**2 for theta, _, _ in some])
+    n = len(masses)
+    columns = {name: pa.array(values * len(labels), pa.list_(pa.float32())) for name, values in lists.items()}
+    label = [one for one in labels for _ in range(n)]
+    return pa.table({"label": label, "theta_e_arcsec": pa.array([theta_e] * n * len(labels))} | columns)
+
+
+def made(rng, sigma, masses=(), n=1):
+    planted = drawn(rng, 1)[0]
+    # what masses change is lenstronomy's; a smooth image that differs by a thousandth would be a mass, too
+    clean = FIT.image(FIT.fine, torch.tensor(planted[None]).float())[0].numpy()
+    clean = clean + lenstronomys(planted, light=False, masses=masses) - lenstronomys(planted, light=False)
+    stamps = torch.tensor(clean + rng.normal(0, sigma, (n, SIDE, SIDE)), dtype=torch.float32)
+    noise = torch.full_like(stamps, sigma)
+    return planted, stamps, noise, FIT(stamps, noise)[0]
+
+
+def dense(stamps, noise, values):
+    """What is left, and the covariance of noise and parameters, of one stamp, as plain matrices."""
+    rest = Damped(FIT, FIT.fine, stamps, FIT.fine.kept / noise, *FIT.known(values))
+    _, off = rest.cost(values)
+    _, slopes, _ = rest.normal(values)
+    jacobian = slopes[0].double().numpy()
+    spread = rest.width[0].double().numpy()
+    away = (values[:, rest.free] - rest.mean)[0].double().numpy()
+    left = jacobian.T @ away - off.flatten().double().numpy()
+    return left, np.eye(len(left)) + jacobian.T @ (jacobian * spread[:, None] ** 2)
+
+
+def test_products_are_those_of_the_whole_covariance(rng):
+    _, stamps, noise, values = made(rng, 0.05, [(0.12, 1.1, 0.3)])
+    response = Response(FIT, stamps, noise, values)
+    left, covariance = dense(stamps, noise, values)
+    images = torch.tensor(rng.normal(size=(6, SIDE**2))).float()
+    white = response.whitened(0, images).double().numpy()
+    inverse = np.linalg.inv(covariance)
+    np.testing.assert_allclose(white @ white.T, images.numpy() @ inverse @ images.numpy().T, rtol=1e-3, atol=0.5)
+    np.testing.assert_allclose(
+        white @ response.left[0].double().numpy(), images.numpy() @ inverse @ left, rtol=1e-3, atol=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("theta", "sigma", "side", "off"),
+    # masses so small that they are of first order, on fine places; then of a recipe's, which bend less than that
+    [(0.02, 0.006, 61, 0.1), (0.05, 0.05, of_signals.N_SIDE, 0.35)],
+)
+def test_odds_are_the_mean_likelihood_over_the_draws(rng, monkeypatch, theta, sigma, side, off):
+    """Of whole images of lenstronomy with the masses less those without, and matrices inverted as they are."""
+    monkeypatch.setattr(of_signals, "N_SIDE", side)
+    at = [(1.1, 0.3), (-0.4, 1.2), (0.9, -0.8), (-1.2, -0.1), (0.2, -1.2)]
+    masses = [[(part * theta, x, y)] for x, y in at for part in (0.5, 1.0)]
+    masses += [[(theta, *at[k]), (0.8 * theta, *at[(k + 2) % 5])] for k in range(5)]
+    _, stamps, noise, values = made(rng, sigma, masses[-2])
+    found = log_odds(FIT, stamps, noise, values, widened(table_of(masses)))
+    here = values[0].numpy().astype(float)
+    smooth = lenstronomys(here, light=False)
+    signal = np.stack([((lenstronomys(here, light=False, masses=m) - smooth) / sigma).ravel() for m in masses])
+    left, covariance = dense(stamps, noise, values)
+    along = np.linalg.solve(covariance, signal.T)
+    gain = left @ along - 0.5 * np.einsum("sp,ps->s", signal, along)
+    assert gain.max() > 5
+    want = logsumexp(gain) - np.log(len(masses))
+    assert found.shape == (1, 1)
+    assert float(found[0, 0]) == pytest.approx(want, rel=off)
+
+
+def widened(table, times=4):
+    """A quarter of the draws is compared: of as many times the draws, all are."""
+    return Signals.of(pa.concat_tables([table] * times))
+
+
+def test_in_noise_odds_have_a_mean_of_one(rng):
+    """Whatever the signals: of a lens that is all but known, so that nothing is taken up."""
+    at = drawn(rng, 1)[0]
+    width = torch.zeros(len(NAMES))
+    width[NAMES.index("log_brightness")] = 1e-6
+    fit = SersicFit.of(SIDE, SCALE, FWHM, Priors(torch.tensor(at).float(), width, False), finer=4)
+    values = torch.tensor(at).float().expand(800, -1)
+    noise = torch.tensor(rng.normal(size=(800, SIDE, SIDE))).float()
+    turns = rng.uniform(0, 2 * np.pi, 40)
+    masses = [[(0.03, 1.2 * np.cos(turn), 1.2 * np.sin(turn))] for turn in turns]
+    odds = log_odds(
+        fit, fit.image(fit.fine, values[:1]) + noise, torch.ones_like(noise), values, widened(table_of(masses))
+    )
+    assert odds.std() > 0.1
+    assert float(odds.double().exp().mean()) == pytest.approx(1, abs=4 * float(odds.exp().std()) / 800**0.5)
+
+
+def test_what_is_there_has_the_larger_odds(rng):
+    ends = [[(0.02, 1.2 * np.cos(a), 1.2 * np.sin(a))] for a in rng.uniform(0, 2 * np.pi, 100)]
+    lines = [
+        [(0.05, r * np.cos(a) + t * np.cos(b), r * np.sin(a) + t * np.sin(b)) for t in np.linspace(-0.5, 0.5, 9)]
+        for r, a, b in rng.uniform((0.6, 0, 0), (1.4, 2 * np.pi, np.pi), (400, 3))
+    ]
+    both = pa.concat_tables([table_of(ends * 4), table_of(lines, labels=("vortex",))])
+    signals = Signals.of(both)
+    assert signals.labels == ("subhalo", "vortex")
+    _, stamps, noise, values = made(rng, 0.05, lines[7], n=2)
+    with_line = log_odds(FIT, stamps, noise, values, signals)
+    assert (with_line[:, 1] > with_line[:, 0] + 3).all()
+    assert (with_line[:, 1] > 3).all()
+    _, stamps, noise, values = made(rng, 0.05, n=2)
+    assert (log_odds(FIT, stamps, noise, values, signals)[:, 1] < 0).all()
+
+
+def test_draws_of_the_nearest_einstein_radii_are_compared():
+    radii = np.linspace(0.8, 1.8, 40)
+    one = [table_of([[(0.1, 0.0, 0.0)]], theta_e=r) for r in radii]
+    signals = Signals.of(pa.concat_tables(one))
+    n = round(of_signals.NEAR * 40)
+    for theta, first in ((0.1, 0), (1.3, 15), (9.0, 40 - n)):
+        assert signals.near(0, theta).shape == (n, of_signals.N_SIDE**2)
+        assert abs(signals.squares[0, first : first + n].sum() - signals.near(0, theta).sum()) < 1e-6
+    # a mass at the lens lies on the middle place, a mass beyond the places on none
+    assert signals.squares[0, 0, of_signals.N_SIDE**2 // 2] == pytest.approx(0.01)
+    assert Signals.of(table_of([[(0.1, 9.0, 0.0)]])).squares.sum() == 0
+
+
+def test_a_stamp_without_a_finite_fit_has_no_odds(rng):
+    _, stamps, noise, values = made(rng, 0.05, n=2)
+    values[0, 0] = torch.nan
+    found = log_odds(FIT, stamps, noise, values, widened(table_of([[(0.1, 1.0, 0.0)]])))
+    assert torch.isnan(found[0]).all()
+    assert torch.isfinite(found[1]).all()
