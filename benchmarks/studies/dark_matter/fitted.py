@@ -46,8 +46,6 @@ FITTED = ("model-f", "model-j", "deeplense-1", "substructure-1")
 CLUMPS, FINER = 6, 3
 """Of the sources of `substructure-1`, two more than they may have, as some come to lie between two; and points per
 pixel and axis, as clumps at a signal-to-noise of hundreds need."""
-DRAWS = 16384
-"""Of the recipe's substructure, with which its stamps are compared where maps of masses are made, too."""
 N_DRAW = 20000
 """Draws of a recipe's ranges, of which its priors are means and spreads."""
 
@@ -121,17 +119,23 @@ def fitted_set(source: Path, recipe: Recipe, out: Path, *, masses: bool = False)
     (band,) = recipe.bands
     if f"njy_per_electron_{band}" not in data.schema.names:
         raise ValueError(f"{source} does not say its noise, being of another version: remove it")
+    how: dict[str, Any] = {}
     if recipe.published is None:  # its sources have clumps, and its lenses no light
-        told = priors_of(data, light=False)
+        told, how = fit_of_clumps(data, recipe)
     else:
         told = priors(recipe.published, recipe.image[0].pixel_scale_arcsec)
-    how: dict[str, Any] = {} if recipe.published else {"clumps": CLUMPS, "finer": FINER}
-    if masses and not recipe.published:
-        learnt = data.column("split") == "train"
-        lenses = {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
-        how["signals"] = drawn_signals(recipe.name, draw_signals(recipe, lenses, n=DRAWS, seed=0), seed=0)
     write_fitted(data, told, out, band=band, point_masses=masses, resume=out.exists(), **how)
     return out
+
+
+def fit_of_clumps(data: StampSet, recipe: Recipe, *, draws: int | None = None) -> tuple[Priors, dict[str, Any]]:
+    """Priors and settings of fits of `substructure-1`, with so many draws of its substructure."""
+    how: dict[str, Any] = {"clumps": CLUMPS, "finer": FINER}
+    if draws:
+        learnt = data.column("split") == "train"
+        lenses = {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
+        how["signals"] = drawn_signals(recipe.name, draw_signals(recipe, lenses, n=draws, seed=0), seed=0)
+    return priors_of(data, light=False), how
 
 
 def chi2_of(folder: Path) -> dict[str, list[float]]:
