@@ -1,0 +1,128 @@
+"""Odds of drawn substructure as columns of fitted stamps."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lenspipe.cli.stamps import command
+from lenspipe.errors import ConfigError
+from lenspipe.infer import fitted_run
+from lenspipe.learn.settings import TrainSettings
+from lenspipe.learn.train import train
+from lenspipe.nn.fitted import CHI2, KEY, SmoothFit
+from lenspipe.simulate.recipe import read_recipe
+from lenspipe.simulate.run import simulate
+from lenspipe.stamps.format import StampSet, write_part
+
+HEAVY = {
+    "image.0.size_px": 48,
+    "image.0.pixel_scale_arcsec": 0.1,
+    "image.0.supersampling": 2,
+    "part_rows": 40,
+    "sources.clumpy_fraction": 0.0,
+    "substructure.mass_fraction": [0.02, 0.1],
+    "substructure.vortex_mass_msun": [2e10, 5e10],
+}
+ODDS = ("fitted_subhalo_log_odds", "fitted_vortex_log_odds")
+
+
+class CutOffError(Exception):
+    """A process that ends in the middle of a fit."""
+
+
+def run(*words):
+    return command.main([*map(str, words), "--runner", "local"], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    out = tmp_path_factory.mktemp("odds") / "s"
+    simulate(read_recipe("substructure-1", changes=HEAVY), count=120, seed=3, out=out)
+    return StampSet.open(out)
+
+
+@pytest.fixture(scope="module")
+def fitted(simulated, tmp_path_factory):
+    out = tmp_path_factory.mktemp("odds") / "f"
+    run("fit", simulated.folder, "--out", out, "--signals", "substructure-1", "--draws", 2048)
+    return StampSet.open(out)
+
+
+def test_what_is_there_has_odds_and_what_is_not_has_none(fitted):
+    label = fitted.column("label")
+    odds = np.stack([fitted.column(name) for name in ODDS], 1)
+    assert np.isfinite(odds).all()
+    none = label == "no_substructure"
+    assert np.median(odds[none].max(1)) < 0.5
+    assert roc_auc_score(~none, odds.max(1)) > 0.85
+    either = ~none & (odds.max(1) > 5)
+    assert either.sum() > 20
+    assert roc_auc_score(label[either] == "vortex", (odds[:, 1] - odds[:, 0])[either]) > 0.75
+    fit = SmoothFit.model_validate_json(fitted.schema.field(CHI2).metadata[KEY])
+    assert fit.signals is not None
+    assert (fit.signals.recipe, fit.signals.labels, fit.signals.draws) == ("substructure-1", ("subhalo", "vortex"), 2048)
+    assert b"evidence of vortex" in fitted.schema.field(ODDS[1]).metadata[b"description"]
+
+
+def test_a_fit_with_odds_that_was_cut_off_is_resumed_and_the_same(simulated, fitted, tmp_path, monkeypatch):
+    out = tmp_path / "f"
+    words = ("fit", simulated.folder, "--out", out, "--signals", "substructure-1", "--draws", 2048)
+
+    written = []
+
+    def cut_off(*told):
+        if written:
+            raise CutOffError
+        written.append(write_part(*told))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitted_run, "write_part", cut_off)
+        with pytest.raises(CutOffError):
+            run(*words)
+    with pytest.raises(ConfigError, match=r"another request.*signals"):
+        run(*words[:-1], 1024, "--resume")
+    run(*words, "--resume")
+    for name in ODDS:
+        np.testing.assert_array_equal(StampSet.open(out).column(name), fitted.column(name))
+    assert not (out / fitted_run.WAITING).exists()
+
+
+def test_stamps_without_lens_facts_take_them_from_simulated_ones(simulated, fitted, tmp_path):
+    kept = [name for name in simulated.schema.names if not name.startswith(("theta_e", "z_", "velocity"))]
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    pq.write_table(pq.read_table(simulated.parts[0], columns=kept).slice(0, 6), bare / "part-0.parquet")
+    told = ("--prior", "theta_e_arcsec=1.2,0.3", "--signals", "substructure-1", "--draws", 64)
+    with pytest.raises(ConfigError, match=r"--like.*theta_e_arcsec"):
+        run("fit", bare, "--out", tmp_path / "a", *told)
+    run("fit", bare, "--out", tmp_path / "a", "--like", simulated.folder, *told[2:4], "--draws", 2048)
+    found = StampSet.open(tmp_path / "a")
+    np.testing.assert_allclose(found.column(ODDS[0]), fitted.column(ODDS[0])[:6], rtol=0.01, atol=0.01)
+
+
+def test_what_has_no_draws_is_refused(simulated, tmp_path):
+    out = ("--out", tmp_path / "o")
+    with pytest.raises(ConfigError, match="--draws is of --signals"):
+        run("fit", simulated.folder, *out, "--draws", 100)
+    with pytest.raises(ConfigError, match="draws no substructure"):
+        run("fit", simulated.folder, *out, "--signals", "model-f")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_network_reads_them_and_wants_them_of_what_it_judges(fitted, simulated, tmp_path):
+    asked = {"input": {"features": list(ODDS)}, "optim": {"epochs": 1}, "model": {"trunk": "resnet10t"}}
+    settings = TrainSettings.model_validate(asked)
+    train(fitted.folder, model="hybrid", task="classify", out=tmp_path / "m", settings=settings, seed=1)
+    with pytest.raises(ConfigError, match=r"learnt from odds.*--like the simulated stamps"):
+        run("fit", simulated.folder, "--out", tmp_path / "o", "--like", tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    fit = SmoothFit.model_validate_json(fitted.schema.field(CHI2).metadata[KEY])
+    assert fit.unlike(fit) == []
+    assert fit.unlike(fit.model_copy(update={"signals": None})) == ["signals"]
+    again = fit.signals.model_copy(update={"seed": 9, "digest": "other"})
+    assert fit.unlike(fit.model_copy(update={"signals": again})) == []
