@@ -85,11 +85,17 @@ def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
             response = Response(fit, stamps[own], sigma[own], some)
             for j, row in enumerate(own.tolist()):
                 if torch.isfinite(response.left[j]).all():
-                    found[row] = _of_stamp(response, j, some[j], signals)
+                    drawn, left = in_few_axes(response, j, some[j], signals)
+                    found[row] = torch.cat([log_evidence(left[None], one) for one in drawn])
     return found
 
 
-def _of_stamp(response: Response, j: int, values: Tensor, signals: Signals) -> Tensor:
+def in_few_axes(response: Response, j: int, values: Tensor, signals: Signals) -> tuple[list[Tensor], Tensor]:
+    """
+    Signals ``(draw, axis)`` of each class around stamp ``j`` of a response, and what its fit leaves ``(axis,)``.
+
+    In noise of unit covariance; the axes are the directions of the pixels in which signals are strongest.
+    """
     theta, (x, y) = float(values[0]), values[CENTRE].tolist()
     axis = torch.linspace(-REACH, REACH, N_SIDE) * theta
     images = _images(response, j, axis + x, axis + y)
@@ -99,13 +105,14 @@ def _of_stamp(response: Response, j: int, values: Tensor, signals: Signals) -> T
     weighed = images * strong[:, None]
     across = weighed.T @ (weighed @ _random(images.shape[1], min(N_AXIS, len(images))))
     axes = torch.linalg.qr(weighed.T @ (weighed @ across / across.norm()))[0]
-    along, left = images @ axes, axes.T @ response.left[j]
-    found = []
-    for one in near:
-        signal = one @ along
-        gain = signal @ left - 0.5 * signal.square().sum(1)
-        found.append(torch.logsumexp(gain.double(), 0) - math.log(len(gain)))
-    return torch.stack(found).float()
+    along = images @ axes
+    return [one @ along for one in near], axes.T @ response.left[j]
+
+
+def log_evidence(data: Tensor, drawn: Tensor) -> Tensor:
+    """Logarithm ``(n,)`` of the mean likelihood of data ``(n, axis)`` over draws ``(draw, axis)``, to that of none."""
+    gain = data @ drawn.T - 0.5 * drawn.square().sum(1)
+    return (torch.logsumexp(gain.double(), 1) - math.log(len(drawn))).float()
 
 
 def _images(response: Response, j: int, at_x: Tensor, at_y: Tensor) -> Tensor:

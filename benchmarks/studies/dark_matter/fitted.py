@@ -128,13 +128,15 @@ def fitted_set(source: Path, recipe: Recipe, out: Path, *, masses: bool = False)
     return out
 
 
-def fit_of_clumps(data: StampSet, recipe: Recipe, *, draws: int | None = None) -> tuple[Priors, dict[str, Any]]:
+def fit_of_clumps(
+    data: StampSet, recipe: Recipe, *, draws: int | None = None, seed: int = 0
+) -> tuple[Priors, dict[str, Any]]:
     """Priors and settings of fits of `substructure-1`, with so many draws of its substructure."""
     how: dict[str, Any] = {"clumps": CLUMPS, "finer": FINER}
     if draws:
         learnt = data.column("split") == "train"
         lenses = {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
-        how["signals"] = drawn_signals(recipe.name, draw_signals(recipe, lenses, n=draws, seed=0), seed=0)
+        how["signals"] = drawn_signals(recipe.name, draw_signals(recipe, lenses, n=draws, seed=seed), seed=seed)
     return priors_of(data, light=False), how
 
 

@@ -129,12 +129,35 @@ def judge(p: Array, data: StampSet) -> dict[str, Any]:
     }
 
 
+def regression() -> Any:
+    """A logistic regression of features of one spread."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+
+
 def regressed(seen: Array, label: NDArray[Any], shown: Array) -> Array:
     """Probabilities of a logistic regression, in the order of `CLASSES`."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(seen, label)
+    model = regression().fit(seen, label)
     assert tuple(model.classes_) == CLASSES
     found: Array = model.predict_proba(shown)
     return found
+
+
+def areas(p: Array, truth: NDArray[np.integer], clumpy: NDArray[np.bool_], lens: NDArray[np.integer]) -> dict[str, Any]:
+    """Areas of probabilities ``(n, class)``, and the interval of the micro area by drawing lenses anew."""
+    right = truth[:, None] == np.arange(3)
+
+    def micro(own: NDArray[Any]) -> float:
+        return float(roc_auc_score(right[own].ravel(), p[own].ravel()))
+
+    rng, rows = np.random.default_rng(0), [np.flatnonzero(lens == k) for k in np.unique(lens)]
+    again = [micro(np.concatenate([rows[k] for k in rng.integers(0, len(rows), len(rows))])) for _ in range(200)]
+    return {
+        "auroc_micro": round(micro(np.ones(len(p), bool)), 4),
+        "auroc_micro_interval95": [round(float(q), 4) for q in np.quantile(again, (0.025, 0.975))],
+        "per_class": {c: round(float(roc_auc_score(right[:, k], p[:, k])), 4) for k, c in enumerate(CLASSES)},
+        "smooth": round(micro(~clumpy), 4),
+        "clumpy": round(micro(clumpy), 4),
+    }
 
 
 @click.command()
