@@ -85,16 +85,17 @@ def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
             response = Response(fit, stamps[own], sigma[own], some)
             for j, row in enumerate(own.tolist()):
                 if torch.isfinite(response.left[j]).all():
-                    drawn, left = in_few_axes(response, j, some[j], signals)
-                    found[row] = torch.cat([log_evidence(left[None], one) for one in drawn])
+                    along, left = in_few_axes(response, j, some[j], signals)
+                    near = (signals.near(k, float(some[j, 0])) for k in range(len(signals.labels)))
+                    found[row] = torch.cat([log_evidence(left[None], one @ along) for one in near])
     return found
 
 
-def in_few_axes(response: Response, j: int, values: Tensor, signals: Signals) -> tuple[list[Tensor], Tensor]:
+def in_few_axes(response: Response, j: int, values: Tensor, signals: Signals) -> tuple[Tensor, Tensor]:
     """
-    Signals ``(draw, axis)`` of each class around stamp ``j`` of a response, and what its fit leaves ``(axis,)``.
+    Unit masses at each place ``(place, axis)`` around stamp ``j`` of a response, and what its fit leaves ``(axis,)``.
 
-    In noise of unit covariance; the axes are the directions of the pixels in which signals are strongest.
+    In noise of unit covariance; the axes are the directions of the pixels in which the signals are strongest.
     """
     theta, (x, y) = float(values[0]), values[CENTRE].tolist()
     axis = torch.linspace(-REACH, REACH, N_SIDE) * theta
@@ -105,8 +106,7 @@ def in_few_axes(response: Response, j: int, values: Tensor, signals: Signals) ->
     weighed = images * strong[:, None]
     across = weighed.T @ (weighed @ _random(images.shape[1], min(N_AXIS, len(images))))
     axes = torch.linalg.qr(weighed.T @ (weighed @ across / across.norm()))[0]
-    along = images @ axes
-    return [one @ along for one in near], axes.T @ response.left[j]
+    return images @ axes, axes.T @ response.left[j]
 
 
 def log_evidence(data: Tensor, drawn: Tensor) -> Tensor:

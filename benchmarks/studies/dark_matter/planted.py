@@ -57,8 +57,8 @@ class Planter:
             n_clump = int(torch.isfinite(values[j, len(NAMES) :: len(CLUMP)]).sum())
             own = values[j : j + 1, : len(NAMES) + n_clump * len(CLUMP)]
             response = Response(fit, stamps[j : j + 1], sigma[j : j + 1], own)
-            drawn, _ = in_few_axes(response, 0, own[0], signals)
-            planted, _ = in_few_axes(response, 0, own[0], self.others)
+            along, _ = in_few_axes(response, 0, own[0], signals)
+            drawn, planted = ([one.near(k, float(own[0, 0])) @ along for k in (0, 1)] for one in (signals, self.others))
             data, alone = [], []
             for one in [torch.zeros_like(planted[0]), *planted]:
                 chosen = one[torch.randint(len(one), (N_IMAGE,), generator=self.noise)]
