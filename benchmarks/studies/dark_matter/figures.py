@@ -23,6 +23,8 @@ from benchmarks import record
 from lenspipe.report.picture import write_png
 
 IMAGES = Path(__file__).parents[3] / "docs" / "img"
+COMPARED = 400
+"""Steps of the comparison of all networks, recipes and parts; longer trainings have a table of their own."""
 SHORT = {"no_substructure": "none", "subhalo": "subhalo", "vortex": "vortex"}
 
 
@@ -137,7 +139,7 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
         "| either told right | accuracy | below the bound | s |",
         "|" + "---|" * 11,
     ]
-    whole = [one for one in found if "error" not in one]
+    whole = [one for one in found if "error" not in one and one["steps"] != COMPARED]
     order = sorted(whole, key=lambda one: (one["recipe"], -one["steps"], -one["n_train"], -one["test"]["auroc_micro"]))
     for one in order:
         test, name = one["test"], name_of(one)
@@ -151,6 +153,56 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
     lines += [f"| `{one['recipe']}` | {one['family']} | {one['error']} |" for one in found if "error" in one]
     lines += ["", *(f"{one['recipe']}, {one['family']}: {why}." for one in order if (why := one.get("at_chance")))]
     return "\n".join(lines).rstrip()
+
+
+def comparison_table(found: list[dict[str, Any]]) -> str:
+    """Micro areas with all stamps, a tenth and a hundredth of them, after equally many steps: a row per network."""
+    own = [one for one in found if one["steps"] == COMPARED]
+    recipes = sorted({one["recipe"] for one in own})
+    lines = [
+        "| network | parameters | " + " | ".join(f"`{r}`: all, 10 %, 1 %" for r in recipes) + " | CPU s |",
+        "|" + "---|" * (len(recipes) + 3),
+    ]
+    cells = {(name_of(one), one["recipe"], one["fraction"]): one for one in own}
+
+    def value(name: str, recipe: str, fraction: float) -> str:
+        one = cells.get((name, recipe, fraction))
+        return "–" if one is None else f"{one['test']['auroc_micro']:.3f}"
+
+    def mean(name: str) -> float:
+        return float(
+            np.mean([one["test"]["auroc_micro"] for key, one in cells.items() if key[0] == name and key[2] == 1])
+        )
+
+    for name in sorted({key[0] for key in cells}, key=mean, reverse=True):
+        some = [one for key, one in cells.items() if key[0] == name]
+        areas = " | ".join(", ".join(value(name, r, part) for part in (1.0, 0.1, 0.01)) for r in recipes)
+        seconds = np.median([one["cpu_s"] for one in some if one["cpu_s"] is not None])
+        lines.append(f"| {name} | {some[0]['trained_parameters']:,} | {areas} | {seconds:.0f} |")
+    lines += ["", *(f"{one['recipe']}, {name_of(one)}: {why}." for one in own if (why := one.get("at_chance")))]
+    return "\n".join(lines).rstrip()
+
+
+def odds_table(found: list[dict[str, Any]], planted: list[dict[str, Any]]) -> str:
+    """What odds of drawn substructure tell, of stamps and of signals planted in noise around fits of smooth lenses."""
+    lines = [
+        "| classifier | stamps | micro AUC | none, subhalo, vortex | smooth sources, clumpy | accuracy "
+        "| either told right |",
+        "|" + "---|" * 7,
+    ]
+    for one in found:
+        for name, m in one["classifiers"].items():
+            each = " ".join(f"{m['per_class'][c]:.3f}" for c in SHORT)
+            parts = f"{m['smooth']['auroc_micro']:.3f}, {m['clumpy']['auroc_micro']:.3f}"
+            numbers = f"{m['accuracy']:.3f} | {m['either_told_right']:.3f}"
+            lines.append(f"| {name.replace('timm:', '')} | {m['n']:,} | {area(m)} | {each} | {parts} | {numbers} |")
+    for one in planted:
+        for draws, observers in one["of_draws"].items():
+            for name, m in observers.items():
+                each = " ".join(f"{m['per_class'][c]:.3f}" for c in SHORT)
+                which, n = f"planted, {int(draws):,} draws: {name}", one["n"] * one["images"]
+                lines.append(f"| {which} | {n:,} | {area(m)} | {each} | {m['smooth']:.3f}, {m['clumpy']:.3f} | | |")
+    return "\n".join(lines)
 
 
 def ladder_table(found: list[dict[str, Any]]) -> str:
@@ -238,6 +290,8 @@ def tables() -> list[str]:
     limits = bounds()
     made = [bound_table(limits), regression_table(limits), fitted_table(of("fitted_*"), limits)]
     made += [
+        comparison_table([one for one in of("fitted_*") if "error" not in one]),
+        odds_table(of("odds_*"), of("planted_*")),
         sets_table(of("sets_*")),
         clumps_table(of("clumps")),
         alone_table(of("fitted_*")),
