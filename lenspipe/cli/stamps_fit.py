@@ -69,11 +69,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--signals",
     metavar="RECIPE",
-    help="Two or more columns: the logarithm of how much more probable a stamp is with the substructure of a class of "
-    "this recipe than with none (fitted_CLASS_log_odds). Lenses are those of FOLDER or --like.",
+    help="One column per class of substructure of this recipe: the logarithm of how much more probable a stamp is with "
+    "it than with none (fitted_CLASS_log_odds). Lenses are those of the training split of FOLDER or --like.",
 )
 @click.option(
-    "--draws", type=click.IntRange(min=64), default=None, help="Draws per class of --signals.  [default: 16384]"
+    "--draws", type=click.IntRange(1024, 262144), default=None, help="Draws per class of --signals.  [default: 16384]"
 )
 @click.option(
     "--cut-out",
@@ -136,9 +136,9 @@ def command(
         if model.signals is not None:
             raise ConfigError(
                 "the model learnt from odds of drawn signals, which it does not keep: give --like the simulated stamps "
-                "that it learnt from, and --signals",
+                f"that it learnt from, --signals {model.signals.recipe} --draws {model.signals.draws}, and --clumps, "
+                "--finer and --point-masses as then",
                 like=str(like),
-                signals=model.signals.recipe,
             )
         _demand_like(model, data, name, chosen)
         told, finer, clumps, point_masses = priors_of_fit(model), model.finer, model.clumps, model.point_masses
@@ -197,12 +197,15 @@ def _drawn(name: str, data: StampSet, draws: int) -> tuple[DrawnSignals, pa.Tabl
     recipe = read_recipe(name)
     if missing := [column for column in OF_LENSES if column not in data.schema.names]:
         raise ConfigError(
-            "signals are drawn around lenses that say these, as simulated ones do: give some by --like",
+            "signals are drawn around lenses that say these, as simulated ones do: give such stamps by --like",
+            data=data.title,
             missing=",".join(missing),
         )
     learnt = data.column("split") == "train"
     lenses = {column: data.column(column)[learnt].astype(float) for column in OF_LENSES}
-    return drawn_signals(recipe.name, draw_signals(recipe, lenses, n=draws, seed=SEED), seed=SEED)
+    table = draw_signals(recipe, lenses, n=draws, seed=SEED)
+    assert recipe.substructure is not None
+    return drawn_signals(recipe.name, recipe.substructure.model_dump_json(), table, seed=SEED)
 
 
 def _fit_of(like: Path | None) -> SmoothFit | None:

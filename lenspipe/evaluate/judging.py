@@ -49,9 +49,12 @@ def open_members(
             )
         said = fit_of(stamps) if card.fitted is not None else None
         if card.fitted is not None and said is not None and (differ := card.fitted.unlike(said)):
+            again = "SIMULATED" if "signals" in differ else "MODEL"
+            signals = card.fitted.signals
+            more = f" --signals {signals.recipe} --draws {signals.draws}" if signals and again == "SIMULATED" else ""
             raise DataError(
-                "the stamps were not fitted as those of the model's training: run `lenspipe stamps fit STAMPS --like "
-                "MODEL --out NEW`",
+                f"the stamps were not fitted as those of the model's training: run `lenspipe stamps fit STAMPS --like "
+                f"{again}{more} --out NEW`",
                 model=card.name,
                 differ=",".join(differ),
             )

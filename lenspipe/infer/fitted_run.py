@@ -34,6 +34,8 @@ UNIT_BYTES = 16 << 20
 """Pixels of a unit of work at most, unless one row group of the stamps has more."""
 PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
+ODDS_S, MAPS_S = 3.5e-5, 4e-9
+"""Likewise what odds of drawn signals take, and maps of point masses per square of the pixels."""
 VERSION = 3
 """Of what a fit does: parts that another one made are not gone on with."""
 APART = 2.0
@@ -158,6 +160,11 @@ def write_fitted(
         of the stamps, a fit that is not finite, or ``out`` holds something else.
     """
     begun = time.perf_counter()
+    if signals and not priors.width[NAMES.index("theta_e_arcsec")] > 0:
+        raise ConfigError(
+            "odds of drawn signals need an Einstein radius that is fitted: substructure takes its mass from the lens",
+            prior="theta_e_arcsec",
+        )
     name = image or next(iter(data.images))
     _demand_fittable(data, name, band, fwhm_arcsec, njy_per_electron)
     photons = photons_of(data, band, njy_per_electron)
@@ -212,7 +219,8 @@ def write_fitted(
             if signals and drawn:
                 waiting.mkdir(exist_ok=True)
                 write_table(signals[1], Path(drawn))
-            with runner(n_new * spec.size_px**2 * PIXEL_S * (finer / 2) ** 2 * (1 + clumps + point_masses)) as run:
+            each = PIXEL_S * (1 + clumps) + ODDS_S * (drawn is not None) + MAPS_S * spec.size_px**2 * point_masses
+            with runner(n_new * spec.size_px**2 * each * (finer / 2) ** 2) as run:
                 run(todo, FitUnits(FitTask(name, fit, drawn), os.path.abspath(waiting)), on_unit=progress.advance)
         for part in sorted(waiting.glob("*.parquet")):
             os.replace(part, out / part.name)
@@ -228,13 +236,19 @@ def write_fitted(
     return result
 
 
-def drawn_signals(recipe: str, table: pa.Table, *, seed: int) -> tuple[DrawnSignals, pa.Table]:
-    """Draws of `lenspipe.simulate.signals.draw_signals`, and how data sets say them."""
+def drawn_signals(recipe: str, substructure: str, table: pa.Table, *, seed: int) -> tuple[DrawnSignals, pa.Table]:
+    """Draws of `lenspipe.simulate.signals.draw_signals`, and how data sets say them; the recipe's table as JSON."""
     labels = tuple(dict.fromkeys(table["label"].to_pylist()))
     flat = (np.asarray(table[name].combine_chunks().flatten()) for name in ("x", "y", "square_arcsec2"))
-    digest = hashlib.sha256(b"".join(one.tobytes() for one in flat)).hexdigest()[:16]
-    draws = len(table) // len(labels)
-    return DrawnSignals(recipe=recipe, labels=labels, draws=draws, seed=seed, digest=digest), table
+    said = DrawnSignals(
+        recipe=recipe,
+        labels=labels,
+        draws=len(table) // len(labels),
+        seed=seed,
+        table=hashlib.sha256(substructure.encode()).hexdigest()[:16],
+        digest=hashlib.sha256(b"".join(one.tobytes() for one in flat)).hexdigest()[:16],
+    )
+    return said, table
 
 
 def plan_units(data: StampSet) -> list[Unit]:

@@ -177,7 +177,6 @@ class FitTask:
         left, masses = left * ~bad, masses * ~bad[:, None]
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
         finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
-        finite &= torch.isfinite(odds).all(1)
         _refuse(rows, ~finite.numpy(), "the fit is not finite")
         both = replace(spec, bands=(*spec.bands, *how.made))
         shown = np.concatenate([stamps, left.numpy()[:, None], masses.numpy()], axis=1)
@@ -193,7 +192,8 @@ class FitTask:
                 rows = rows.append_column(_field(name), pa.array(numbers.numpy()))
         if drawn:
             for k, label in enumerate(drawn.labels):
-                rows = rows.append_column(_field(f"{label}_log_odds"), pa.array(odds[:, k].numpy()))
+                own = odds[:, k].numpy()
+                rows = rows.append_column(_field(f"{label}_log_odds"), pa.array(own, mask=np.isnan(own)))
         if how.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
@@ -222,7 +222,7 @@ def _field(name: str) -> pa.Field:
         "point_mass_snr": "highest significance of a point mass beside the fitted smooth lens",
     }
     if name.endswith("_log_odds"):
-        others.setdefault(name, f"logarithm of the evidence of {name.removesuffix('_log_odds')}, to that of none")
+        others.setdefault(name, f"natural logarithm of the evidence for {name.removesuffix('_log_odds')} over none")
     what = others.get(name, f"{name} of the fitted smooth lens")
     unit = "arcsec" if name.endswith("_arcsec") else ""
     return pa.field(f"fitted_{name}", pa.float32(), metadata={"unit": unit, "description": what})

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from lenspipe.errors import DataError
+from lenspipe.errors import ConfigError, DataError
 from lenspipe.nn.fitted import CHI2, KEY, SmoothFit
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.joined import JoinedStamps
@@ -56,21 +56,45 @@ def _said(stamps: StampSet) -> SmoothFit | None:
         ) from None
 
 
-def learnt_fit(stamps: StampSet, bands: Sequence[str], rows: NDArray[np.intp]) -> SmoothFit | None:
+def learnt_fit(
+    stamps: StampSet, bands: Sequence[str], features: Sequence[str], rows: NDArray[np.intp]
+) -> SmoothFit | None:
     """
     The fit of a data set with the mean squares that it left in some rows, where a network is shown its band.
+
+    Drawn signals are kept where the network reads their odds.
 
     Parameters
     ----------
     stamps : StampSet
     bands : sequence of str
         Those that the network is shown.
+    features : sequence of str
+        Columns that it reads.
     rows : array
         Of the training split.
+
+    Raises
+    ------
+    DataError
+        As of `fit_of`.
+    ConfigError
+        Odds are read and no band of their fit is shown, so that nothing would say how they were made.
     """
     fit = fit_of(stamps)
-    if fit is None or not set(fit.made) & set(bands):
+    if fit is None:
         return None
+    odds = sorted(set(features) & set(fit.odds))
+    if not set(fit.made) & set(bands):
+        if odds:
+            raise ConfigError(
+                "a network that reads odds of drawn signals is shown what their fit leaves, too: add it to input.bands",
+                features=",".join(odds),
+                band=fit.left,
+            )
+        return None
+    if not odds:
+        fit = fit.model_copy(update={"signals": None})
     chi2, label = stamps.column(CHI2)[rows].astype(np.float64), stamps.column("label")[rows]
     names = sorted({str(name) for name in label if name is not None})
     parts = {name: chi2[label == name] for name in names} or {"all": chi2}

@@ -164,7 +164,7 @@ def make_job(
             training["pretrained_sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
     if isinstance(data, JoinedStamps):
         training["data_sets"] = _data_sets(data, truth)
-    fitted = learnt_fit(data, names, truth.train)
+    fitted = learnt_fit(data, names, settings.input.features, truth.train)
     name = settings.name or Path(out).name
     card = make_card(name, model, objective, spec, truth, settings, noise, training, fitted)
     if settings.input.channel_scales == "measured":

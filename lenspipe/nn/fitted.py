@@ -31,6 +31,8 @@ class DrawnSignals(Table):
     """Draws per class."""
     seed: int
     """Of the draws."""
+    table: str
+    """Digest of the recipe's substructure."""
     digest: str
     """Of what was drawn."""
 
@@ -76,6 +78,11 @@ class SmoothFit(Table):
         return (self.left, *(f"{self.band}_{name}" for name in MASSES if self.point_masses))
 
     @property
+    def odds(self) -> tuple[str, ...]:
+        """Names of the columns of the odds of its drawn signals."""
+        return tuple(f"fitted_{label}_log_odds" for label in (self.signals.labels if self.signals else ()))
+
+    @property
     def how(self) -> str:
         """What two fits share that leave the same of a stamp: all but exposures, PSFs and what was left in training."""
         return self.model_dump_json(exclude={"fwhm_arcsec", "njy_per_electron", "chi2", "lit_beyond"})
@@ -84,8 +91,9 @@ class SmoothFit(Table):
         """What differs of two fits that must agree for a network: `how` but for priors and the side of the stamps."""
         names = ("band", "light", "finer", "clumps", "point_masses")
         found = [name for name in names if getattr(self, name) != getattr(other, name)]
-        drawn = [one.signals and one.signals.model_dump(exclude={"seed", "digest"}) for one in (self, other)]
-        found += ["signals"] * (drawn[0] != drawn[1])
+        if self.signals is not None:  # of others it reads none
+            drawn = [one.signals and one.signals.model_dump(exclude={"seed", "digest"}) for one in (self, other)]
+            found += ["signals"] * (drawn[0] != drawn[1])
         return found + ["pixel_scale_arcsec"] * (not self.has_pixels_of(other.pixel_scale_arcsec))
 
     def has_pixels_of(self, pixel_scale_arcsec: float) -> bool:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lenspipe.nn.sersic_lens import Damped, SersicFit, clumps_of
+from lenspipe.nn.sersic_image import N_ARC, NAMES
+from lenspipe.nn.sersic_lens import BRIGHTER, Damped, SersicFit, clump_trials, clumps_of
 
 CELL = 0.5
 """Radius within which a mass bends less, over the distance of the points."""
+
+
+DIM = 0.05
+"""Slope of the source, over the noise and per arcsec: of less, a mass that bends by a tenth of that changes nothing."""
+SPARE = 0.1
+"""Brightness of a clump that was not found, over that of one."""
 
 
 def bending(x: Tensor, y: Tensor, step_arcsec: float) -> Tensor:
@@ -23,9 +30,10 @@ class Response:
 
     To first order a mass of Einstein radius ``theta`` at ``p`` moves what is seen at ``x`` in the source plane by
     ``-theta^2 (x - p) / |x - p|^2``, and changes the image by that times its slope (Koopmans 2005, MNRAS 363, 1136).
-    The fitted parameters with their priors add the covariance ``J P J^T`` to the noise; both images and stamps are
-    multiplied by ``(1 + J P J^T)^-1/2``, so that plain products are those of likelihoods; NaN where parameters
-    are not finite.
+    The fitted parameters with their priors (those of clumps lie around the source as it was fitted) add the covariance
+    ``J P J^T`` to the noise, and where a source has clumps so do more of them, anywhere and a tenth as bright: how many
+    there are, and where, is never known for sure. Both images and stamps are multiplied by ``(1 + J P J^T)^-1/2``, so
+    that plain products are those of likelihoods; NaN where parameters are not finite.
 
     Parameters
     ----------
@@ -43,6 +51,10 @@ class Response:
         prior, slopes, _ = rest.normal(values)
         root = prior.rsqrt()
         scaled = (slopes * root[:, :, None]).double()
+        away = (values[:, rest.free] - rest.mean).double() / rest.width
+        if clumps_of(values) is not None:
+            more = _more_clumps(fit, values, rest.weight)
+            scaled, away = torch.cat([scaled, more.double()], 1), torch.cat([away, away.new_zeros(more.shape[:2])], 1)
         inner = scaled @ scaled.transpose(1, 2)
         ok = torch.isfinite(inner).flatten(1).all(1)
         size, axes = torch.linalg.eigh(torch.where(ok[:, None, None], inner, torch.eye(inner.shape[1]).double()))
@@ -50,7 +62,6 @@ class Response:
         less = (1 - torch.rsqrt(1 + size)) / size
         absorbed = (axes * less[:, None]) @ axes.transpose(1, 2)
         # a fit that stopped short of its best, or that priors hold back, has a step to go, which is no mass's
-        away = (values[:, rest.free] - rest.mean).double() / rest.width
         left = (scaled.transpose(1, 2) @ away[:, :, None])[:, :, 0] - off.flatten(1)
         taken_up = scaled.transpose(1, 2) @ (absorbed @ (scaled @ left[:, :, None]))
         self.left = torch.where(ok[:, None], left - taken_up[:, :, 0], torch.nan).float()
@@ -60,13 +71,33 @@ class Response:
         """Pixels and the points inside them, at which masses bend."""
         self._steep = self.points.source_slopes(values, clumps_of(values))
         self._weight = rest.weight
+        brightest = self._steep.abs().amax(1) * rest.weight.flatten(1).amax(1)[:, None, None]
+        self._box = [_box(one > DIM) for one in brightest]
 
     def seen(self, k: int, bend: Tensor) -> Tensor:
         """Images ``(place, pixel)`` of stamp ``k``, not whitened, of masses that bend by ``(x and y, place, y, x)``."""
-        change = -(self._steep[k, 0] * bend[0] + self._steep[k, 1] * bend[1])
-        return (self.points.seen(change) * self._weight[k]).flatten(1)
+        rows, columns = self._box[k]
+        own, blur = (..., rows, columns), self.points.blur
+        change = -(self._steep[k, 0][own] * bend[0][own] + self._steep[k, 1][own] * bend[1][own])
+        return (blur[:, rows] @ change @ blur[:, columns].T * self._weight[k]).flatten(1)
 
     def whitened(self, k: int, images: Tensor) -> Tensor:
         """Images ``(…, pixel)`` times the root of the inverse covariance."""
         scaled = self._scaled[k]
         return images - (images @ scaled.T) @ self._absorbed[k] @ scaled
+
+
+def _box(bright: Tensor) -> tuple[slice, slice]:
+    """Rows and columns that hold all of a mask ``(y, x)``; one point where there is none."""
+    ends = []
+    for axis in (1, 0):
+        own = torch.nonzero(bright.any(axis))[:, 0]
+        ends.append(slice(int(own[0]), int(own[-1]) + 1) if len(own) else slice(0, 1))
+    return ends[0], ends[1]
+
+
+def _more_clumps(fit: SersicFit, values: Tensor, weight: Tensor) -> Tensor:
+    """Images ``(n, trial, pixel)``, over the noise, of clumps that may be there besides those that were found."""
+    images = fit.fine.lone_clumps(values[:, :N_ARC], clump_trials(values)) * weight[:, None]
+    bright = torch.exp(values[:, NAMES.index("log_brightness")] + BRIGHTER[0])
+    return SPARE * bright[:, None, None] * images.flatten(2)

@@ -311,16 +311,8 @@ class SersicFit:
 
     def _best_clump(self, rest: Damped, values: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
         """What one more clump would take off the cost ``(n,)``, as far as no other value could, and its values."""
-        at = {name: values[:, NAMES.index(name)] for name in CLUMP}
-        radius, size = at["log_radius"].exp()[:, None], (at["log_radius"] + SMALLER[0])[:, None]
-        places, images = list[Tensor](), list[Tensor]()
-        for ring, (r, n) in enumerate(RINGS):
-            angle = (torch.arange(n) + ring % 2 / 2) * (2 * math.pi / n)
-            x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
-            y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
-            places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
-            images.append(rest.pixels.lone_clumps(values[:, :N_ARC], places[-1]) * rest.weight[:, None])
-        tried, shown = torch.cat(places, 1), torch.cat(images, 1).flatten(2)
+        tried = clump_trials(values)
+        shown = (rest.pixels.lone_clumps(values[:, :N_ARC], tried) * rest.weight[:, None]).flatten(2)
         _, slopes, inner = rest.normal(values)
         along = slopes @ shown.transpose(1, 2)
         absorbed = torch.linalg.solve_ex(inner.double(), along.double())[0].float().nan_to_num()
@@ -389,6 +381,19 @@ class Damped:
         prior = self.width**-2
         slopes = slopes.flatten(2)
         return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)
+
+
+def clump_trials(values: Tensor) -> Tensor:
+    """Clumps of brightness 1 in and around the source of each of the values ``(n, trial, parameter)``."""
+    at = {name: values[:, NAMES.index(name)] for name in CLUMP}
+    radius, size = at["log_radius"].exp()[:, None], (at["log_radius"] + SMALLER[0])[:, None]
+    places = list[Tensor]()
+    for ring, (r, n) in enumerate(RINGS):
+        angle = (torch.arange(n) + ring % 2 / 2) * (2 * math.pi / n)
+        x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
+        y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
+        places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
+    return torch.cat(places, 1)
 
 
 def clumps_of(values: Tensor) -> Tensor | None:

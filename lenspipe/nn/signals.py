@@ -20,7 +20,10 @@ N_SIDE, REACH = 27, 1.6
 N_AXIS = 128
 """Directions of the pixels in which signals are compared, those in which they are strongest."""
 NEAR = 0.25
-"""Part of the draws that a stamp is compared with: those of the lenses whose Einstein radii are nearest its own."""
+"""Part of the draws that a stamp is compared with: those of the lenses whose Einstein radii rank about its own."""
+BEYOND = 1.1
+"""An Einstein radius that is so many times the largest that was drawn, or that part of the least, has no odds."""
+TINY = 1e-30
 DRAWS = 4096
 """Draws that are laid to places at once."""
 
@@ -42,7 +45,15 @@ class Signals:
         labels = tuple(dict.fromkeys(label.tolist()))
         own = [table.filter(pa.array(label == one)).combine_chunks() for one in labels]
         radii = torch.stack([torch.from_numpy(np.array(one["theta_e_arcsec"], np.float32)) for one in own])
-        return cls(labels, radii, torch.stack([_laid(one) for one in own]))
+        squares = torch.empty(len(own), radii.shape[1], N_SIDE**2)
+        for place, one in zip(squares, own, strict=True):
+            _lay(one, place)
+        return cls(labels, radii, squares)
+
+    def reach(self, theta_e_arcsec: float) -> bool:
+        """Whether there are draws around lenses of about an Einstein radius."""
+        low, high = float(self.theta_e_arcsec.min()), float(self.theta_e_arcsec.max())
+        return low / BEYOND <= theta_e_arcsec <= high * BEYOND
 
     def near(self, k: int, theta_e_arcsec: float) -> Tensor:
         """Draws ``(draw, place)`` of class ``k`` around lenses of about an Einstein radius."""
@@ -75,7 +86,7 @@ def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
     Returns
     -------
     Tensor (n, class)
-        NaN for a stamp whose parameters are not finite.
+        NaN for a stamp whose parameters are not finite, or whose Einstein radius lies beyond those that were drawn.
     """
     found = stamps.new_full((len(stamps), len(signals.labels)), torch.nan)
     n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
@@ -84,7 +95,7 @@ def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
             some = values[own, : len(NAMES) + k * len(CLUMP)]
             response = Response(fit, stamps[own], sigma[own], some)
             for j, row in enumerate(own.tolist()):
-                if torch.isfinite(response.left[j]).all():
+                if torch.isfinite(response.left[j]).all() and signals.reach(float(some[j, 0])):
                     along, left = in_few_axes(response, j, some[j], signals)
                     near = (signals.near(k, float(some[j, 0])) for k in range(len(signals.labels)))
                     found[row] = torch.cat([log_evidence(left[None], one @ along) for one in near])
@@ -104,8 +115,9 @@ def in_few_axes(response: Response, j: int, values: Tensor, signals: Signals) ->
     strong = torch.stack([one.square().mean(0) for one in near]).mean(0).sqrt()
     # the directions of a random projection (Halko, Martinsson & Tropp 2011, SIAM Review 53, 217), once more by power
     weighed = images * strong[:, None]
+    weighed = weighed / weighed.abs().max().clamp(min=TINY)  # all 0 where no mass shows: then odds are even
     across = weighed.T @ (weighed @ _random(images.shape[1], min(N_AXIS, len(images))))
-    axes = torch.linalg.qr(weighed.T @ (weighed @ across / across.norm()))[0]
+    axes = torch.linalg.qr(weighed.T @ (weighed @ (across / across.norm().clamp(min=TINY))))[0]
     return images @ axes, axes.T @ response.left[j]
 
 
@@ -128,12 +140,11 @@ def _random(n_px: int, n_axis: int) -> Tensor:
     return torch.randn(n_px, n_axis, generator=torch.Generator().manual_seed(0))
 
 
-def _laid(table: pa.Table) -> Tensor:
+def _lay(table: pa.Table, out: Tensor) -> None:
     """Squares at places ``(draw, place)``; each mass is shared by the four places around it."""
     column = {name: table[name].combine_chunks() for name in ("x", "y", "square_arcsec2")}
     ends = np.asarray(column["x"].offsets)
     x, y, square = (np.asarray(column[name].values, np.float64) for name in column)
-    found = torch.zeros(len(table), N_SIDE**2)
     for first in range(0, len(table), DRAWS):
         last = min(first + DRAWS, len(table))
         some = slice(ends[first], ends[last])
@@ -146,5 +157,4 @@ def _laid(table: pa.Table) -> Tensor:
                 inside = (i >= 0) & (i < N_SIDE) & (j >= 0) & (j < N_SIDE)
                 place = (owner * N_SIDE + j) * N_SIDE + i
                 laid += np.bincount(place[inside], (square[some] * in_x * in_y)[inside], len(laid))
-        found[first:last] = torch.from_numpy(laid.reshape(-1, N_SIDE**2))
-    return found
+        out[first:last] = torch.from_numpy(laid.reshape(-1, N_SIDE**2))

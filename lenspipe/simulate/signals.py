@@ -47,7 +47,10 @@ def draw_signals(recipe: Recipe, lenses: Mapping[str, NDArray[np.floating]], *, 
     ConfigError
         The recipe has no ``[substructure]``, halos that are not points, or no class with substructure; no lens.
     """
-    table, labels = recipe.substructure, [label for label in recipe.classes or {} if label != NONE]
+    table, labels = (
+        recipe.substructure,
+        [label for label, weight in (recipe.classes or {}).items() if weight and label != NONE],
+    )
     if table is None or not labels:
         raise ConfigError("the recipe draws no substructure: it needs [substructure] and [classes]", recipe=recipe.name)
     if "subhalo" in labels and not table.point_masses:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from lenspipe.cli.stamps import command
-from lenspipe.errors import ConfigError
+from lenspipe.errors import ConfigError, DataError
+from lenspipe.evaluate.judging import open_members
 from lenspipe.infer import fitted_run
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
+from lenspipe.nn.card import read_card
 from lenspipe.nn.fitted import CHI2, KEY, SmoothFit
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate
@@ -65,7 +65,11 @@ def test_what_is_there_has_odds_and_what_is_not_has_none(fitted):
     assert roc_auc_score(label[either] == "vortex", (odds[:, 1] - odds[:, 0])[either]) > 0.75
     fit = SmoothFit.model_validate_json(fitted.schema.field(CHI2).metadata[KEY])
     assert fit.signals is not None
-    assert (fit.signals.recipe, fit.signals.labels, fit.signals.draws) == ("substructure-1", ("subhalo", "vortex"), 2048)
+    assert (fit.signals.recipe, fit.signals.labels, fit.signals.draws) == (
+        "substructure-1",
+        ("subhalo", "vortex"),
+        2048,
+    )
     assert b"evidence of vortex" in fitted.schema.field(ODDS[1]).metadata[b"description"]
 
 
@@ -97,7 +101,7 @@ def test_stamps_without_lens_facts_take_them_from_simulated_ones(simulated, fitt
     bare = tmp_path / "bare"
     bare.mkdir()
     pq.write_table(pq.read_table(simulated.parts[0], columns=kept).slice(0, 6), bare / "part-0.parquet")
-    told = ("--prior", "theta_e_arcsec=1.2,0.3", "--signals", "substructure-1", "--draws", 64)
+    told = ("--prior", "theta_e_arcsec=1.2,0.3", "--signals", "substructure-1", "--draws", 1024)
     with pytest.raises(ConfigError, match=r"--like.*theta_e_arcsec"):
         run("fit", bare, "--out", tmp_path / "a", *told)
     run("fit", bare, "--out", tmp_path / "a", "--like", simulated.folder, *told[2:4], "--draws", 2048)
@@ -108,21 +112,41 @@ def test_stamps_without_lens_facts_take_them_from_simulated_ones(simulated, fitt
 def test_what_has_no_draws_is_refused(simulated, tmp_path):
     out = ("--out", tmp_path / "o")
     with pytest.raises(ConfigError, match="--draws is of --signals"):
-        run("fit", simulated.folder, *out, "--draws", 100)
+        run("fit", simulated.folder, *out, "--draws", 2048)
     with pytest.raises(ConfigError, match="draws no substructure"):
         run("fit", simulated.folder, *out, "--signals", "model-f")
+    with pytest.raises(ConfigError, match="Einstein radius that is fitted"):
+        run("fit", simulated.folder, *out, "--signals", "substructure-1", "--prior", "theta_e_arcsec=1.2,0")
     assert not (tmp_path / "o").exists()
 
 
-def test_a_network_reads_them_and_wants_them_of_what_it_judges(fitted, simulated, tmp_path):
-    asked = {"input": {"features": list(ODDS)}, "optim": {"epochs": 1}, "model": {"trunk": "resnet10t"}}
-    settings = TrainSettings.model_validate(asked)
-    train(fitted.folder, model="hybrid", task="classify", out=tmp_path / "m", settings=settings, seed=1)
-    with pytest.raises(ConfigError, match=r"learnt from odds.*--like the simulated stamps"):
+def trained(fitted, out, features, bands=()):
+    asked = {"input": {"features": list(features)}, "optim": {"epochs": 1}}
+    if bands:
+        asked["input"]["bands"] = list(bands)
+    model = "small-cnn"
+    if features:
+        asked["model"], model = {"trunk": "resnet10t"}, "hybrid"
+    train(fitted.folder, model=model, task="classify", out=out, settings=TrainSettings.model_validate(asked), seed=1)
+    return read_card(out)
+
+
+def test_a_network_that_reads_them_keeps_how_they_were_made(fitted, simulated, tmp_path):
+    assert trained(fitted, tmp_path / "m", ODDS).fitted.signals is not None
+    with pytest.raises(ConfigError, match=r"learnt from odds.*--signals substructure-1 --draws 2048"):
         run("fit", simulated.folder, "--out", tmp_path / "o", "--like", tmp_path / "m")
-    shutil.rmtree(tmp_path / "m")
-    fit = SmoothFit.model_validate_json(fitted.schema.field(CHI2).metadata[KEY])
-    assert fit.unlike(fit) == []
-    assert fit.unlike(fit.model_copy(update={"signals": None})) == ["signals"]
-    again = fit.signals.model_copy(update={"seed": 9, "digest": "other"})
-    assert fit.unlike(fit.model_copy(update={"signals": again})) == []
+    assert len(open_members([tmp_path / "m"], fitted)) == 1
+    run("fit", simulated.folder, "--out", tmp_path / "o", "--signals", "substructure-1", "--draws", 1024)
+    with pytest.raises(
+        DataError, match=r"not fitted as.*--like SIMULATED --signals substructure-1 --draws 2048.*signals"
+    ):
+        open_members([tmp_path / "m"], StampSet.open(tmp_path / "o"))
+    with pytest.raises(ConfigError, match=r"add it to input\.bands.*F814W_left"):
+        trained(fitted, tmp_path / "n", ODDS, ["F814W"])
+
+
+def test_a_network_that_reads_none_is_used_without(fitted, simulated, tmp_path):
+    assert trained(fitted, tmp_path / "m", ()).fitted.signals is None
+    run("fit", simulated.folder, "--out", tmp_path / "o", "--like", tmp_path / "m")
+    for stamps in (fitted, StampSet.open(tmp_path / "o")):
+        assert len(open_members([tmp_path / "m"], stamps)) == 1

@@ -318,7 +318,7 @@ def test_odds_of_point_masses_are_ratios_of_likelihoods(rng):
     width = torch.zeros(len(NAMES))
     width[NAMES.index("log_brightness")] = 1e-6  # all but known: what is left is noise
     priors = Priors(torch.tensor(at, dtype=torch.float32), width, False)
-    fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=4)
+    fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=2)
     values = torch.tensor(at, dtype=torch.float32).expand(300, -1)
     draws, smooth = torch.tensor(rng.normal(size=(300, SIDE, SIDE))).float(), fit.image(fit.fine, values[:1])
     for sigma in (1.0, 3.0):

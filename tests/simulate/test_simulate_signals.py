@@ -57,7 +57,9 @@ def test_a_vortex_has_the_mass_that_lenstronomys_critical_density_says(drawn):
     for theta, z_lens, z_source in zip(*(LENSES[name] for name in OF_LENSES[:3]), strict=True):
         density = LensCosmo(z_lens, z_source, cosmology).sigma_crit_angle
         rows = zip(*(drawn[name].to_pylist() for name in ("label", "theta_e_arcsec", "square_arcsec2")), strict=True)
-        mass = np.pi * density * np.array([sum(square) for label, r, square in rows if label == "vortex" and r == theta])
+        mass = (
+            np.pi * density * np.array([sum(square) for label, r, square in rows if label == "vortex" and r == theta])
+        )
         assert mass.min() == pytest.approx(3e9, rel=0.15)
         assert mass.max() == pytest.approx(2e10, rel=0.15)
 

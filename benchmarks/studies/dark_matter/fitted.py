@@ -136,7 +136,9 @@ def fit_of_clumps(
     if draws:
         learnt = data.column("split") == "train"
         lenses = {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
-        how["signals"] = drawn_signals(recipe.name, draw_signals(recipe, lenses, n=draws, seed=seed), seed=seed)
+        table, said = draw_signals(recipe, lenses, n=draws, seed=seed), recipe.substructure
+        assert said is not None
+        how["signals"] = drawn_signals(recipe.name, said.model_dump_json(), table, seed=seed)
     return priors_of(data, light=False), how
 
 
