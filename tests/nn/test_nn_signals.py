@@ -79,7 +79,7 @@ def test_what_is_left_does_not_depend_on_where_the_fit_stopped(rng):
 
 
 def test_masses_lie_around_a_lens_that_is_off_the_centre(rng):
-    """Of an odd stamp that was cut out, whose PSF brings in light from beyond: a mass where a lens has it, and not elsewhere."""
+    """Of an odd stamp that was cut out, whose PSF brings in light from beyond."""
     width = list(WIDTH)
     width[NAMES.index("centre_x_arcsec")] = width[NAMES.index("centre_y_arcsec")] = 0.2
     fit = SersicFit.of(

@@ -1,7 +1,7 @@
 """
 What the odds of drawn substructure tell of `substructure-1` without a network, and beside one.
 
-    python -m benchmarks.studies.dark_matter.odds --work FOLDER [--model equivariant-c8 --steps 4800]
+    python -m benchmarks.studies.dark_matter.odds --work FOLDER [--model equivariant-c8]
 
 The stamps of the splits validation and test are fitted as `lenspipe stamps fit --clumps 6 --finer 3 --signals` does,
 with lenses and priors of the training split. The odds as they are, taken as probabilities of the three classes, are one
@@ -70,8 +70,9 @@ def with_odds(work: Path, split: str, draws: int) -> StampSet:
 
 
 def odds_of(data: StampSet) -> Array:
-    """Logarithms of the odds of each class to none ``(n, class)``, those of none 0."""
-    return np.stack([np.zeros(data.n), *(data.column(f"fitted_{c}_log_odds").astype(float) for c in CLASSES[1:])], 1)
+    """Logarithms of the odds of each class to none ``(n, class)``, those of none 0; even where a stamp has none."""
+    odds = np.stack([np.zeros(data.n), *(data.column(f"fitted_{c}_log_odds").astype(float) for c in CLASSES[1:])], 1)
+    return np.nan_to_num(odds)
 
 
 def features_of(odds: Array) -> Array:
@@ -202,7 +203,15 @@ def main(
             one["smooth"],
             one["clumpy"],
         )
-    result = {"recipe": RECIPE, "draws": draws, "steps": steps, "masses": masses, "classifiers": found}
+    without = int(np.isnan(data["test"].column(f"fitted_{CLASSES[1]}_log_odds").astype(float)).sum())
+    result = {
+        "recipe": RECIPE,
+        "draws": draws,
+        "without_odds": without,
+        "steps": steps,
+        "masses": masses,
+        "classifiers": found,
+    }
     record.write(f"dark_matter_odds_{RECIPE}", result | {"cpu_s": round(clock.cpu_s, 1)}, keep=keep)
 
 
