@@ -72,7 +72,7 @@ def test_what_is_there_has_odds_and_what_is_not_has_none(fitted):
         ("subhalo", "vortex"),
         2048,
     )
-    assert b"evidence of vortex" in fitted.schema.field(ODDS[1]).metadata[b"description"]
+    assert b"evidence for vortex" in fitted.schema.field(ODDS[1]).metadata[b"description"]
 
 
 def test_a_fit_with_odds_that_was_cut_off_is_resumed_and_the_same(simulated, fitted, tmp_path, monkeypatch):
