@@ -156,7 +156,7 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
 
 
 def comparison_table(found: list[dict[str, Any]]) -> str:
-    """Micro areas with all stamps, a tenth and a hundredth of them, after equally many steps: a row per network, the best on `model-f` first."""
+    """Micro areas with all stamps, a tenth and a hundredth, after equally many steps: a row per network, best first."""
     own = [one for one in found if one["steps"] == COMPARED]
     recipes = sorted({one["recipe"] for one in own})
     lines = [
