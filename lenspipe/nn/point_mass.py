@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lenspipe.nn.fitted import MASSES
-from lenspipe.nn.response import Response, bending
-from lenspipe.nn.sersic_image import CLUMP, NAMES, Pixels
-from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
+from lenspipe.nn.response import Response, bending, responses
+from lenspipe.nn.sersic_image import Pixels
+from lenspipe.nn.sersic_lens import SersicFit
 
 N_MAP = len(MASSES)
 """Maps per stamp, in the order of `MASSES`."""
@@ -58,12 +58,9 @@ def point_mass_maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tenso
         told apart.
     """
     found = stamps.new_zeros((len(stamps), N_MAP, *stamps.shape[1:]))
-    n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
     kernels = _kernels(fit.fine, stamps.shape[-1])
-    for k in sorted(set(n_clump.tolist())):
-        for own in torch.split(torch.nonzero(n_clump == k)[:, 0], AT_ONCE):
-            some = values[own, : len(NAMES) + k * len(CLUMP)]
-            found[own] = _maps(fit, stamps[own], sigma[own], some, kernels)
+    for own, _, response in responses(fit, stamps, sigma, values):
+        found[own] = _maps(response, len(own), stamps.shape[-1], kernels)
     return found
 
 
@@ -82,9 +79,7 @@ def _kernels(pixels: Pixels, size_px: int) -> Tensor:
     return bending(x, y, step).unfold(1, n, 1).unfold(2, n, 1)
 
 
-def _maps(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, kernels: Tensor) -> Tensor:
-    n, size = len(stamps), stamps.shape[-1]
-    response = Response(fit, stamps, sigma, values)
+def _maps(response: Response, n: int, size: int, kernels: Tensor) -> Tensor:
     starts = torch.arange(size - 1, -1, -STEP_PX) * response.points.finer
     places = torch.cartesian_prod(starts, starts)
     product, weight = torch.zeros(2, n, len(places))

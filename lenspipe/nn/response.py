@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from lenspipe.nn.sersic_image import N_ARC, NAMES
-from lenspipe.nn.sersic_lens import BRIGHTER, Damped, SersicFit, clump_trials, clumps_of
+from lenspipe.nn.sersic_image import BRIGHTER, CLUMP, N_ARC, NAMES, clump_trials
+from lenspipe.nn.sersic_lens import AT_ONCE, Damped, SersicFit, clumps_of
 
 CELL = 0.5
 """Radius within which a mass bends less, over the distance of the points."""
-
-
 DIM = 0.05
 """Slope of the source, over the noise and per arcsec: of less, a mass that bends by a tenth of that changes nothing."""
 SPARE = 0.1
@@ -85,6 +85,17 @@ class Response:
         """Images ``(…, pixel)`` times the root of the inverse covariance."""
         scaled = self._scaled[k]
         return images - (images @ scaled.T) @ self._absorbed[k] @ scaled
+
+
+def responses(
+    fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Response]]:
+    """Rows of equally many clumps, some at a time, their values without those that are missing, and the response."""
+    n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
+    for k in sorted(set(n_clump.tolist())):
+        for own in torch.split(torch.nonzero(n_clump == k)[:, 0], AT_ONCE):
+            some = values[own, : len(NAMES) + k * len(CLUMP)]
+            yield own, some, Response(fit, stamps[own], sigma[own], some)
 
 
 def _box(bright: Tensor) -> tuple[slice, slice]:

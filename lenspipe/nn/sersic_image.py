@@ -25,6 +25,10 @@ CENTRE = slice(N_ARC - 2, N_ARC)
 """Those of the place, which mass and light share: mass that may lie elsewhere takes up what substructure does."""
 CLUMP = ("x_arcsec", "y_arcsec", "log_brightness", "log_radius")
 """A clump of the source: round, with an exponential profile, at a place of its own, seen from the lens."""
+BRIGHTER, SMALLER = (1.5, 1.0), (-1.9, 0.4)
+"""Logarithms of a clump's brightness and radius over the source's: mean and width of their priors."""
+RINGS = ((0.35, 7), (0.65, 12), (0.95, 16), (1.3, 20))
+"""Places where clumps are tried: radius over the source's, and how many lie around it."""
 MOVED = (1, 2, 12, 13)
 """Ellipticity and place of the lens, whose slopes are differences."""
 LOG_N = (-1.6, 2.2)
@@ -184,6 +188,19 @@ class Pixels:
 def of_light(values: Tensor) -> Tensor:
     """Those of the values ``(…, parameter)`` that make the lens galaxy, its place last."""
     return torch.cat([values[..., N_ARC : len(NAMES)], values[..., CENTRE]], -1)
+
+
+def clump_trials(values: Tensor) -> Tensor:
+    """Clumps of brightness 1 in and around the source of each of the values ``(n, trial, parameter)``."""
+    at = {name: values[:, NAMES.index(name)] for name in CLUMP}
+    radius, size = at["log_radius"].exp()[:, None], (at["log_radius"] + SMALLER[0])[:, None]
+    places = list[Tensor]()
+    for ring, (r, n) in enumerate(RINGS):
+        angle = (torch.arange(n) + ring % 2 / 2) * (2 * math.pi / n)
+        x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
+        y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
+        places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
+    return torch.cat(places, 1)
 
 
 def _maps(values: Tensor) -> list[Tensor]:

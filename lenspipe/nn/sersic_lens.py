@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from lenspipe.errors import ConfigError
-from lenspipe.nn.sersic_image import CENTRE, CLUMP, N_ARC, NAMES, Pixels, of_light
+from lenspipe.nn.sersic_image import BRIGHTER, CENTRE, CLUMP, N_ARC, NAMES, SMALLER, Pixels, clump_trials, of_light
 
 COARSE, N_START = 2, 3
 """Pixels a side that are averaged for the trials, and trials that are fitted."""
@@ -43,10 +43,6 @@ REACH = 1.2
 """Of the PSF, over its FWHM: a thousandth of a line's light comes from further away."""
 AT_ONCE = 16
 """Stamps that are fitted together: of more, memory is fetched anew for each image, which took as long as the rest."""
-BRIGHTER, SMALLER = (1.5, 1.0), (-1.9, 0.4)
-"""Logarithms of a clump's brightness and radius over the source's: mean and width of their priors."""
-RINGS = ((0.35, 7), (0.65, 12), (0.95, 16), (1.3, 20))
-"""Places where clumps are tried: radius over the source's, and how many lie around it."""
 LEAST_GAIN = 25.0
 """By so much the cost must fall for a clump to be kept."""
 
@@ -381,19 +377,6 @@ class Damped:
         prior = self.width**-2
         slopes = slopes.flatten(2)
         return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)
-
-
-def clump_trials(values: Tensor) -> Tensor:
-    """Clumps of brightness 1 in and around the source of each of the values ``(n, trial, parameter)``."""
-    at = {name: values[:, NAMES.index(name)] for name in CLUMP}
-    radius, size = at["log_radius"].exp()[:, None], (at["log_radius"] + SMALLER[0])[:, None]
-    places = list[Tensor]()
-    for ring, (r, n) in enumerate(RINGS):
-        angle = (torch.arange(n) + ring % 2 / 2) * (2 * math.pi / n)
-        x = at["x_arcsec"][:, None] + r * radius * torch.cos(angle)
-        y = at["y_arcsec"][:, None] + r * radius * torch.sin(angle)
-        places.append(torch.stack([x, y, torch.zeros_like(x), size.expand(-1, n)], 2))
-    return torch.cat(places, 1)
 
 
 def clumps_of(values: Tensor) -> Tensor | None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lenspipe.nn.response import Response, bending
-from lenspipe.nn.sersic_image import CENTRE, CLUMP, NAMES
-from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
+from lenspipe.nn.response import Response, bending, responses
+from lenspipe.nn.sersic_image import CENTRE
+from lenspipe.nn.sersic_lens import SersicFit
 
 N_SIDE, REACH = 27, 1.6
 """Places a side to which masses are laid, and how far from the lens the last ones lie, in its Einstein radii."""
@@ -89,16 +89,12 @@ def log_odds(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
         NaN for a stamp whose parameters are not finite, or whose Einstein radius lies beyond those that were drawn.
     """
     found = stamps.new_full((len(stamps), len(signals.labels)), torch.nan)
-    n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
-    for k in sorted(set(n_clump.tolist())):
-        for own in torch.split(torch.nonzero(n_clump == k)[:, 0], AT_ONCE):
-            some = values[own, : len(NAMES) + k * len(CLUMP)]
-            response = Response(fit, stamps[own], sigma[own], some)
-            for j, row in enumerate(own.tolist()):
-                if torch.isfinite(response.left[j]).all() and signals.reach(float(some[j, 0])):
-                    along, left = in_few_axes(response, j, some[j], signals)
-                    near = (signals.near(k, float(some[j, 0])) for k in range(len(signals.labels)))
-                    found[row] = torch.cat([log_evidence(left[None], one @ along) for one in near])
+    for own, some, response in responses(fit, stamps, sigma, values):
+        for j, row in enumerate(own.tolist()):
+            if torch.isfinite(response.left[j]).all() and signals.reach(float(some[j, 0])):
+                along, left = in_few_axes(response, j, some[j], signals)
+                near = (signals.near(k, float(some[j, 0])) for k in range(len(signals.labels)))
+                found[row] = torch.cat([log_evidence(left[None], one @ along) for one in near])
     return found
 
 
