@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lenspipe.runner import RunnerName, Start, Workers
     from lenspipe.stamps.format import StampSet
 
-DRAWS, SEED = 16384, 0
-"""Draws per class where the command does not say, and their seed."""
+DRAWS, SEED, ROUNDS = 16384, 0, 4
+"""Draws per class where the command does not say, and their seed; likewise how often fits with clumps begin again."""
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -61,6 +61,12 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "model's]",
 )
 @click.option(
+    "--rounds",
+    type=click.IntRange(0, 4),
+    help="Times that lenses with clumps are sought again, from other starts: their fits have many minima. Each takes "
+    "half as long as the fit.  [default: 4 with --clumps, or the model's]",
+)
+@click.option(
     "--point-masses",
     is_flag=True,
     help="Three more bands: how significant a point mass would be at each place (BAND_point_mass, in sigma), and the "
@@ -69,8 +75,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--signals",
     metavar="RECIPE",
-    help="One column per class of substructure of this recipe: the logarithm of how much more probable a stamp is with "
-    "it than with none (fitted_CLASS_log_odds). Lenses are those of the training split of FOLDER or --like.",
+    help="Columns per class of substructure of this recipe: the logarithm of how much more probable a stamp is with it "
+    "than with none (fitted_CLASS_log_odds), and how much of it there is (fitted_AMOUNT, fitted_AMOUNT_error). Lenses "
+    "are those of the training split of FOLDER or --like.",
 )
 @click.option(
     "--draws", type=click.IntRange(1024, 262144), default=None, help="Draws per class of --signals.  [default: 16384]"
@@ -96,6 +103,7 @@ def command(
     njy_per_electron: float | None,
     finer: int | None,
     clumps: int | None,
+    rounds: int | None,
     point_masses: bool,
     signals: str | None,
     draws: int | None,
@@ -119,6 +127,8 @@ def command(
     data = StampSet.open(folder)
     name, model = image or next(iter(data.images)), _fit_of(like)
     chosen = band or (model.band if model else data.images[name].bands[0] if name in data.images else "")
+    if rounds and model is None and not clumps:
+        raise ConfigError("--rounds is of lenses with clumps: give --clumps", got=rounds)
     if draws is not None and signals is None:
         raise ConfigError("--draws is of --signals, which is not given", got=draws)
     drawn = None
@@ -127,21 +137,23 @@ def command(
         told = priors_of(true, light=lens_light, given=dict(given))
         drawn = _drawn(signals, true, draws or DRAWS) if signals else None
     else:
-        if given or lens_light is not None or finer is not None or clumps is not None or point_masses or signals:
+        asked = (lens_light, finer, clumps, rounds)
+        if given or point_masses or signals or any(one is not None for one in asked):
             raise ConfigError(
-                "a model says how to fit: leave --prior, --lens-light, --finer, --clumps, --point-masses and --signals "
-                "out",
+                "a model says how to fit: leave --prior, --lens-light, --finer, --clumps, --rounds, --point-masses and "
+                "--signals out",
                 like=str(like),
             )
         if model.signals is not None:
             raise ConfigError(
                 "the model learnt from odds of drawn signals, which it does not keep: give --like the simulated stamps "
-                f"that it learnt from, --signals {model.signals.recipe} --draws {model.signals.draws}, and --clumps, "
-                "--finer and --point-masses as then",
+                f"that it learnt from, --signals {model.signals.recipe} --draws {model.signals.draws}, and "
+                "--clumps, --rounds, --finer and --point-masses as then",
                 like=str(like),
             )
         _demand_like(model, data, name, chosen)
-        told, finer, clumps, point_masses = priors_of_fit(model), model.finer, model.clumps, model.point_masses
+        told, finer, clumps, rounds = priors_of_fit(model), model.finer, model.clumps, model.rounds
+        point_masses = model.point_masses
         cut_out = cut_out or model.lit_beyond
         if njy_per_electron is None and not len(gains_told(data, chosen)):
             njy_per_electron = model.njy_per_electron
@@ -168,6 +180,7 @@ def command(
             njy_per_electron=njy_per_electron,
             finer=finer or 2,
             clumps=clumps or 0,
+            rounds=ROUNDS if rounds is None and clumps else rounds or 0,
             point_masses=point_masses,
             signals=drawn,
             lit_beyond=cut_out,
@@ -192,18 +205,10 @@ def _drawn(name: str, data: StampSet, draws: int) -> tuple[DrawnSignals, pa.Tabl
     """Substructure of a recipe around the lenses of the split train of simulated stamps."""
     from lenspipe.infer.fitted_run import drawn_signals
     from lenspipe.simulate.recipe import read_recipe
-    from lenspipe.simulate.signals import OF_LENSES, draw_signals
+    from lenspipe.simulate.signals import draw_signals, lenses_of
 
     recipe = read_recipe(name)
-    if missing := [column for column in OF_LENSES if column not in data.schema.names]:
-        raise ConfigError(
-            "signals are drawn around lenses that say these, as simulated ones do: give such stamps by --like",
-            data=data.title,
-            missing=",".join(missing),
-        )
-    learnt = data.column("split") == "train"
-    lenses = {column: data.column(column)[learnt].astype(float) for column in OF_LENSES}
-    table = draw_signals(recipe, lenses, n=draws, seed=SEED)
+    table = draw_signals(recipe, lenses_of(data), n=draws, seed=SEED)
     assert recipe.substructure is not None
     return drawn_signals(recipe.name, recipe.substructure.model_dump_json(), table, seed=SEED)
 

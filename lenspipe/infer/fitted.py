@@ -203,7 +203,14 @@ class LensFitter:
                 self._fits.clear()
             priors = anywhere_in_a_pixel(priors_of_fit(self.fit), scale, shift_px=shift_px)
             self._fits[key] = SersicFit.of(
-                self.fit.size_px, scale, fwhm, priors, finer=self.fit.finer, clumps=self.fit.clumps, lit_beyond=True
+                self.fit.size_px,
+                scale,
+                fwhm,
+                priors,
+                finer=self.fit.finer,
+                clumps=self.fit.clumps,
+                rounds=self.fit.rounds,
+                lit_beyond=True,
             )
         return self._fits[key]
 

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted_set import FitTask
-from lenspipe.nn.fitted import CHI2, LEFT, MASSES, DrawnSignals, SmoothFit
+from lenspipe.nn.fitted import LEFT, MASSES, OF_FIT, DrawnSignals, SmoothFit, amounts_of
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
@@ -36,7 +37,7 @@ PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
 ODDS_S, MAPS_S = 3.5e-5, 4e-9
 """Likewise what odds of drawn signals take, and maps of point masses per square of the pixels."""
-VERSION = 3
+VERSION = 4
 """Of what a fit does: parts that another one made are not gone on with."""
 APART = 2.0
 """A gain that is given may be so many times that of a stamp, or that part of it."""
@@ -101,6 +102,7 @@ def write_fitted(
     njy_per_electron: float | None = None,
     finer: int = 2,
     clumps: int = 0,
+    rounds: int = 0,
     point_masses: bool = False,
     signals: tuple[DrawnSignals, pa.Table] | None = None,
     lit_beyond: bool = False,
@@ -132,12 +134,15 @@ def write_fitted(
         Points per pixel and axis of the model.
     clumps : int
         Clumps that a source may have; each is kept where it makes the fit better by much.
+    rounds : int
+        Times that lenses with clumps are sought again (`lenspipe.nn.sersic_lens.ROUNDS`).
     point_masses : bool
         Write three more bands: how significant a point mass would be at each place, and logarithms of the odds of small
         and of large ones (`lenspipe.nn.point_mass`).
     signals : (DrawnSignals, pa.Table), optional
         Substructure as a recipe draws it, of `drawn_signals`: write ``fitted_CLASS_log_odds``, the logarithm of how
-        much more probable each stamp is with it than without (`lenspipe.nn.signals`).
+        much more probable each stamp is with it than without, and ``fitted_AMOUNT`` and ``fitted_AMOUNT_error``, how
+        much of it there is if there is any (`lenspipe.nn.signals`).
     lit_beyond : bool
         Whether the stamps were cut from larger images: the PSF brings light from beyond their edges, and pixels of
         exactly 0 are no data.
@@ -180,6 +185,7 @@ def write_fitted(
         light=priors.light,
         finer=finer,
         clumps=clumps,
+        rounds=rounds,
         point_masses=point_masses,
         signals=signals[0] if signals else None,
         lit_beyond=lit_beyond,
@@ -219,7 +225,11 @@ def write_fitted(
             if signals and drawn:
                 waiting.mkdir(exist_ok=True)
                 write_table(signals[1], Path(drawn))
-            each = PIXEL_S * (1 + clumps) + ODDS_S * (drawn is not None) + MAPS_S * spec.size_px**2 * point_masses
+            each = (
+                PIXEL_S * (1 + clumps) * (1 + 0.5 * rounds)
+                + ODDS_S * (drawn is not None)
+                + MAPS_S * spec.size_px**2 * point_masses
+            )
             with runner(n_new * spec.size_px**2 * each * (finer / 2) ** 2) as run:
                 run(todo, FitUnits(FitTask(name, fit, drawn), os.path.abspath(waiting)), on_unit=progress.advance)
         for part in sorted(waiting.glob("*.parquet")):
@@ -243,6 +253,7 @@ def drawn_signals(recipe: str, substructure: str, table: pa.Table, *, seed: int)
     said = DrawnSignals(
         recipe=recipe,
         labels=labels,
+        amounts=tuple(name for one in labels for name in amounts_of(table.filter(pc.equal(table["label"], one)))),
         draws=len(table) // len(labels),
         seed=seed,
         table=hashlib.sha256(substructure.encode()).hexdigest()[:16],
@@ -324,7 +335,7 @@ def _demand_fittable(
     if spec.unit != "nJy":
         raise ConfigError("a fit takes pixels in nJy, and these are not", data=data.title, unit=spec.unit)
     if {f"{band}_{name}" for name in (LEFT, *MASSES)} & set(spec.bands) or any(
-        field.startswith(CHI2.removesuffix("chi2")) for field in data.schema.names
+        field.startswith(OF_FIT) for field in data.schema.names
     ):
         raise ConfigError("these stamps were fitted before: fit those that they were made of", data=data.title)
     if not data.n:

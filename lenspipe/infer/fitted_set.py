@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted import NO_DATA, brightness, priors_of_fit
-from lenspipe.nn.fitted import KEY, MASSES, SmoothFit
+from lenspipe.nn.fitted import KEY, MASSES, OF_FIT, SmoothFit
 from lenspipe.nn.point_mass import log_mean, point_mass_maps
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import Priors, SersicFit
-from lenspipe.nn.signals import Signals, log_odds
+from lenspipe.nn.signals import Signals, compared
 from lenspipe.robust import robust_sigma
 from lenspipe.stamps.format import StampSet, image_array, image_column
 from lenspipe.stamps.spec import image_specs
@@ -130,7 +130,8 @@ class FitTask:
         how it was done (`lenspipe.nn.fitted.SmoothFit`), ``fitted_n_clump`` the
         number of clumps where some may be. Three more bands have the maps of point masses where they are asked for,
         and ``fitted_point_mass_snr``, ``fitted_small_mass_log_odds`` and ``fitted_large_mass_log_odds`` the highest
-        significance and the logarithms of the mean odds; ``fitted_CLASS_log_odds`` are those of drawn substructure.
+        significance and the logarithms of the mean odds; ``fitted_CLASS_log_odds`` are those of drawn substructure,
+        ``fitted_AMOUNT`` and ``fitted_AMOUNT_error`` how much of it there is if there is any.
 
         Parameters
         ----------
@@ -157,8 +158,13 @@ class FitTask:
         masses = one.new_zeros((len(one), len(how.made) - 1, *one.shape[1:]))
         values = torch.zeros(len(one), len(NAMES) + how.clumps * len(CLUMP))
         drawn = signals_of(self.drawn) if self.drawn else None
-        odds = torch.zeros(len(one), len(drawn.labels) if drawn else 0)
-        options: dict[str, Any] = {"finer": how.finer, "clumps": how.clumps, "lit_beyond": how.lit_beyond}
+        of_draws = torch.zeros(len(one), len(how.compared))
+        options: dict[str, Any] = {
+            "finer": how.finer,
+            "clumps": how.clumps,
+            "rounds": how.rounds,
+            "lit_beyond": how.lit_beyond,
+        }
         for fwhm in np.unique(seeing):
             fit = SersicFit.of(spec.size_px, spec.pixel_scale_arcsec, float(fwhm), priors, **options)
             own = np.flatnonzero(seeing == fwhm)
@@ -172,7 +178,7 @@ class FitTask:
                     if how.point_masses:
                         masses[some] = point_mass_maps(fit, one[some], sigma, values[some])
                     if drawn:
-                        odds[some] = log_odds(fit, one[some], sigma, values[some], drawn)
+                        of_draws[some] = compared(fit, one[some], sigma, values[some], drawn)
         chi2 = left.square().flatten(1).sum(1) / n_px
         left, masses = left * ~bad, masses * ~bad[:, None]
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
@@ -190,10 +196,8 @@ class FitTask:
                 ("point_mass_snr", *(f"{one}_log_odds" for one in MASSES[1:])), highest, strict=True
             ):
                 rows = rows.append_column(_field(name), pa.array(numbers.numpy()))
-        if drawn:
-            for k, label in enumerate(drawn.labels):
-                own = odds[:, k].numpy()
-                rows = rows.append_column(_field(f"{label}_log_odds"), pa.array(own, mask=np.isnan(own)))
+        for name, numbers in zip(how.compared, of_draws.numpy().T, strict=True):
+            rows = rows.append_column(_drawn_field(name), pa.array(numbers, mask=np.isnan(numbers)))
         if how.clumps:
             n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
@@ -221,11 +225,23 @@ def _field(name: str) -> pa.Field:
         "large_mass_log_odds": "logarithm of the odds that a large point mass is somewhere, to nowhere",
         "point_mass_snr": "highest significance of a point mass beside the fitted smooth lens",
     }
-    if name.endswith("_log_odds"):
-        others.setdefault(name, f"natural logarithm of the evidence for {name.removesuffix('_log_odds')} over none")
     what = others.get(name, f"{name} of the fitted smooth lens")
     unit = "arcsec" if name.endswith("_arcsec") else ""
-    return pa.field(f"fitted_{name}", pa.float32(), metadata={"unit": unit, "description": what})
+    return pa.field(f"{OF_FIT}{name}", pa.float32(), metadata={"unit": unit, "description": what})
+
+
+def _drawn_field(column: str) -> pa.Field:
+    """Of what drawn substructure tells."""
+    name = column.removeprefix(OF_FIT)
+    amount = name.removesuffix("_error")
+    if name.endswith("_log_odds"):
+        what = f"natural logarithm of the evidence for {name.removesuffix('_log_odds')} over none"
+    elif amount != name:
+        what = f"standard deviation of {OF_FIT}{amount}"
+    else:
+        what = f"mean of {amount} over the draws of its class, each by its likelihood"
+    units = {"arcsec": "arcsec", "arcsec2": "arcsec2"}
+    return pa.field(column, pa.float32(), metadata={"unit": units.get(amount.split("_")[-1], ""), "description": what})
 
 
 def _seeing(rows: pa.Table, band: str, fwhm_arcsec: float | None) -> Numbers:

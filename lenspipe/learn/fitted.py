@@ -62,7 +62,7 @@ def learnt_fit(
     """
     The fit of a data set with the mean squares that it left in some rows, where a network is shown its band.
 
-    Drawn signals are kept where the network reads their odds.
+    Drawn signals are kept where the network reads what they tell.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def learnt_fit(
     fit = fit_of(stamps)
     if fit is None:
         return None
-    odds = sorted(set(features) & set(fit.odds))
+    odds = sorted(set(features) & set(fit.compared))
     if not set(fit.made) & set(bands):
         if odds:
             raise ConfigError(

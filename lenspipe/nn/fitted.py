@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -14,10 +15,19 @@ SAME_SCALE = 1e-3
 """Relative: pixel scales that count as one."""
 MASSES = ("point_mass", "small_mass", "large_mass")
 """What the names of the bands of point masses end in: significance, logarithms of odds (`lenspipe.nn.point_mass`)."""
-CHI2 = "fitted_chi2"
+OF_FIT = "fitted_"
+"""What the names of columns of a fit begin with."""
+CHI2 = f"{OF_FIT}chi2"
 """Column of the mean square that a fit leaves."""
+OF_MASSES = ("label", "line", "theta_e_arcsec", "x", "y", "square_arcsec2")
+"""Columns of drawn substructure; the others are amounts."""
 KEY = b"fit"
 """Key of that column's metadata under which a data set keeps its `SmoothFit`."""
+
+
+def amounts_of(draws: pa.Table) -> tuple[str, ...]:
+    """What was drawn of the draws of one class before its masses were: columns that are not `OF_MASSES`, nor null."""
+    return tuple(name for name in draws.column_names if name not in OF_MASSES and not draws[name].null_count)
 
 
 class DrawnSignals(Table):
@@ -27,6 +37,8 @@ class DrawnSignals(Table):
     """Recipe that drew it."""
     labels: tuple[str, ...]
     """Its classes."""
+    amounts: tuple[str, ...] = ()
+    """What is drawn of them, and was estimated."""
     draws: int = Field(ge=1)
     """Draws per class."""
     seed: int
@@ -54,6 +66,8 @@ class SmoothFit(Table):
     """Points per pixel and axis of the model."""
     clumps: int = Field(default=0, ge=0)
     """Clumps that a source may have."""
+    rounds: int = Field(default=0, ge=0)
+    """Times that lenses with clumps were sought again."""
     point_masses: bool = False
     """Whether the bands of point masses were made, too."""
     signals: DrawnSignals | None = None
@@ -78,9 +92,13 @@ class SmoothFit(Table):
         return (self.left, *(f"{self.band}_{name}" for name in MASSES if self.point_masses))
 
     @property
-    def odds(self) -> tuple[str, ...]:
-        """Names of the columns of the odds of its drawn signals."""
-        return tuple(f"fitted_{label}_log_odds" for label in (self.signals.labels if self.signals else ()))
+    def compared(self) -> tuple[str, ...]:
+        """Names of the columns that comparing stamps with its drawn signals makes: odds, amounts and their errors."""
+        if self.signals is None:
+            return ()
+        amounts = self.signals.amounts
+        names = [f"{label}_log_odds" for label in self.signals.labels]
+        return tuple(f"{OF_FIT}{name}" for name in (*names, *amounts, *(f"{one}_error" for one in amounts)))
 
     @property
     def how(self) -> str:
@@ -89,7 +107,7 @@ class SmoothFit(Table):
 
     def unlike(self, other: SmoothFit) -> list[str]:
         """What differs of two fits that must agree for a network: `how` but for priors and the side of the stamps."""
-        names = ("band", "light", "finer", "clumps", "point_masses")
+        names = ("band", "light", "finer", "clumps", "rounds", "point_masses")
         found = [name for name in names if getattr(self, name) != getattr(other, name)]
         if self.signals is not None:  # of others it reads none
             drawn = [one.signals and one.signals.model_dump(exclude={"seed", "digest"}) for one in (self, other)]

@@ -35,6 +35,11 @@ NO_WEIGHT = 1e-6
 ROUGH_ERROR = 0.3
 """Relative error of a stamp of which the smooth source alone is to be found, where a first fit lost itself: clumps are
 left for later, and do not bend the source."""
+ROUNDS = (("coarse", ROUGH_ERROR), ("swapped", ROUGH_ERROR), ("smooth", ROUGH_ERROR), ("smooth", 1.0))
+"""What lenses with clumps are sought again from, and the relative error with which each round begins: the lens of the
+coarse pixels; the best so far, its source taken for a clump of a larger one; and what of it is no clump."""
+SWAPPED = (-1.0, 1.5)
+"""Logarithms of brightness and radius of a source over that which was a clump of it."""
 COARSE_ERROR = 0.03
 """Relative error of the coarse images."""
 MOST_FWHM = 0.5
@@ -86,6 +91,8 @@ class SersicFit:
     priors: Priors
     clumps: int = 0
     """Clumps that the source may have; they are sought one by one, and kept where they make the fit better by much."""
+    rounds: int = 0
+    """So many of `ROUNDS` for lenses with clumps, whose fits have many minima."""
 
     @classmethod
     def of(
@@ -97,6 +104,7 @@ class SersicFit:
         *,
         finer: int = 2,
         clumps: int = 0,
+        rounds: int = 0,
         lit_beyond: bool = False,
     ) -> SersicFit:
         """
@@ -140,7 +148,7 @@ class SersicFit:
                 pixel_scale_arcsec=pixel_scale_arcsec,
                 fwhm_arcsec=fwhm_arcsec,
             )
-        return cls(fine, search, coarse, priors, clumps)
+        return cls(fine, search, coarse, priors, clumps, rounds if clumps else 0)
 
     def __call__(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -179,39 +187,52 @@ class SersicFit:
         found, cost, _ = damped(begun, n_step=COARSE_STEPS, kept=1, damping=0.1)
         best = found.view(n, N_START, -1)[torch.arange(n), cost.view(n, N_START).argmin(1)]
         sharp = self.fine.kept / sigma
-        values, cost, off = self._sought(stamps, sharp, best, rough=False)
-        if self.clumps and len(again := self._leaves_much(off, sharp)):
-            other, less, left = self._sought(stamps[again], sharp[again], best[again], rough=True)
-            better = less < cost[again]
-            values[again[better]], off[again[better]] = other[better], left[better]
+        values, cost, off = self._sought(stamps, sharp, best, error=0.0)
+        for what, rough in ROUNDS[: max(self.rounds, self.clumps > 0)]:
+            if not len(lost := self._may_be_better(values, off, sharp)):
+                break
+            begun = {"coarse": best, "swapped": _swapped(values), "smooth": values[:, : len(NAMES)]}[what][lost]
+            other, less, left = self._sought(stamps[lost], sharp[lost], begun, error=rough)
+            better = less < cost[lost]
+            own = lost[better]
+            values[own], cost[own], off[own] = other[better], less[better], left[better]
         if self.fine is not self.search:
             values, off = self._polished(stamps, sharp, values, off, n_step=LAST_STEPS)
-        if (self.clumps or self.fine is not self.search) and len(again := self._leaves_much(off, sharp)):
+        if (self.clumps or self.fine is not self.search) and len(again := self._may_be_better(values, off, sharp)):
             values[again], off[again] = self._polished(
                 stamps[again], sharp[again], values[again], off[again], n_step=MORE_STEPS
             )
         return values, -off
 
-    def _leaves_much(self, off: Tensor, weight: Tensor) -> Tensor:
-        """Which fits leave more than noise does, in the pixels that there are."""
+    def _may_be_better(self, values: Tensor, off: Tensor, weight: Tensor) -> Tensor:
+        """Which fits leave more than noise does, in the pixels that there are; with `rounds`, those with clumps too."""
         n_px = (weight > weight.flatten(1).amax(1)[:, None, None] * NO_WEIGHT).flatten(1).sum(1)
-        return torch.nonzero(off.flatten(1).square().sum(1) > n_px + TOO_MUCH * torch.sqrt(2.0 * n_px))[:, 0]
+        found = off.flatten(1).square().sum(1) > n_px + TOO_MUCH * torch.sqrt(2.0 * n_px)
+        if self.rounds:
+            found |= torch.isfinite(values[:, len(NAMES)])
+        return torch.nonzero(found)[:, 0]
 
-    def _sought(self, stamps: Tensor, weight: Tensor, begun: Tensor, *, rough: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """A smooth source, then clumps one by one: values, their cost and weighted model less data."""
+    def _sought(self, stamps: Tensor, weight: Tensor, begun: Tensor, *, error: float) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        The source as it is begun, then clumps one by one: values, their cost and weighted model less data.
+
+        With a relative ``error`` the source is first fitted to no better than that.
+        """
         n, known = len(stamps), self.known(begun)
-        whole = Damped(self, self.search, stamps, weight, *known)
-        if rough:
-            softer = weight / torch.sqrt(1 + (ROUGH_ERROR * stamps * weight) ** 2)
+        n_clump = (begun.shape[1] - len(NAMES)) // len(CLUMP)
+        whole, values = Damped(self, self.search, stamps, weight, *known), begun
+        if error:
+            softer = weight / torch.sqrt(1 + (error * stamps * weight) ** 2)
             values, _, _ = Damped(self, self.search, stamps, softer, *known)(
                 begun, n_step=STEPS, kept=KEPT, damping=1e-2
             )
+        if error and not n_clump:  # clumps that are not there yet would bend it
             cost, off = whole.cost(values)
         else:
-            values, cost, off = whole(begun, n_step=STEPS, kept=KEPT, damping=1e-3)
-        missing = torch.full((n, self.clumps * len(CLUMP)), torch.nan)
+            values, cost, off = whole(values, n_step=STEPS, kept=KEPT, damping=1e-3)
+        missing = torch.full((n, (self.clumps - n_clump) * len(CLUMP)), torch.nan)
         values, going = torch.cat([values, missing], 1), torch.arange(n)
-        for k in range(self.clumps):
+        for k in range(n_clump, self.clumps):
             if not len(going):
                 break
             size = len(NAMES) + k * len(CLUMP)
@@ -377,6 +398,22 @@ class Damped:
         prior = self.width**-2
         slopes = slopes.flatten(2)
         return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)
+
+
+def _swapped(values: Tensor) -> Tensor:
+    """Values with one clump, the source that there was, of a larger and fainter source around all that there was."""
+    at = {name: NAMES.index(name) for name in CLUMP}
+    old, clumps = values[:, list(at.values())], clumps_of(values)
+    every = old[:, None] if clumps is None else torch.cat([old[:, None], clumps], 1)
+    flux = torch.exp(every[..., 2] + 2 * every[..., 3]).nan_to_num(0.0)
+    found = values[:, : len(NAMES)].clone()
+    for k, name in enumerate(CLUMP[:2]):
+        found[:, at[name]] = (flux * every[..., k].nan_to_num(0.0)).sum(1) / flux.sum(1)
+    for name, step in zip(CLUMP[2:], SWAPPED, strict=True):
+        found[:, at[name]] += step
+    for name in ("log_n", "e1", "e2"):
+        found[:, NAMES.index(name)] = 0.0
+    return torch.cat([found, old], 1)
 
 
 def clumps_of(values: Tensor) -> Tensor | None:

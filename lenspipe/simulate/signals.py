@@ -13,12 +13,39 @@ from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.recipe import Recipe
 from lenspipe.simulate.stamp import perturbed
 from lenspipe.simulate.substructure import Subhalos, Vortex
+from lenspipe.stamps.format import StampSet
 
 NONE = "no_substructure"
 OF_LENSES = ("theta_e_arcsec", "z_lens", "z_source", "velocity_dispersion_km_s")
 """Columns of simulated stamps that say what the substructure of a lens may be."""
+AMOUNTS = {
+    "subhalo": ("subhalo_mass_fraction", "subhalo_slope"),
+    "vortex": ("vortex_square_arcsec2", "vortex_length_arcsec"),
+}
+"""What is estimated of each class; of a line the square of its Einstein radius as a point, and its length."""
+LINES = ("vortex",)
+"""Classes whose masses are a line of even mass, which is drawn apart from where it lies."""
 N_POINT = 32
 """Point masses that a vortex is made of."""
+
+
+def lenses_of(data: StampSet) -> dict[str, NDArray[np.floating]]:
+    """
+    What the lenses of the split train of simulated stamps say, as `draw_signals` takes it.
+
+    Raises
+    ------
+    ConfigError
+        The stamps do not say it.
+    """
+    if missing := [name for name in OF_LENSES if name not in data.schema.names]:
+        raise ConfigError(
+            "signals are drawn around lenses that say these, as simulated ones do: give such stamps by --like",
+            data=data.title,
+            missing=",".join(missing),
+        )
+    learnt = data.column("split") == "train"
+    return {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
 
 
 def draw_signals(recipe: Recipe, lenses: Mapping[str, NDArray[np.floating]], *, n: int, seed: int) -> pa.Table:
@@ -38,9 +65,10 @@ def draw_signals(recipe: Recipe, lenses: Mapping[str, NDArray[np.floating]], *, 
     Returns
     -------
     pa.Table
-        By class and rising Einstein radius of the lens: ``label``; ``theta_e_arcsec`` of the lens; lists of ``x`` and
+        By class and rising Einstein radius of the lens: ``label``; ``line``, whether its masses are one of even mass;
+        ``theta_e_arcsec`` of the lens; lists of ``x`` and
         ``y``, places of the masses in Einstein radii of the lens, and of ``square_arcsec2``, their own Einstein radii
-        squared.
+        squared, heaviest first; `AMOUNTS`, null in draws of another class.
 
     Raises
     ------
@@ -71,18 +99,28 @@ def draw_signals(recipe: Recipe, lenses: Mapping[str, NDArray[np.floating]], *, 
 def _drawn(recipe: Recipe, label: str, rows: NDArray[np.float64], rng: np.random.Generator) -> pa.Table:
     table = recipe.substructure
     assert table is not None
-    masses = []
+    masses, amounts = list[NDArray[np.float64]](), list[list[float]]()
     for row in rows:
         facts = dict(zip(OF_LENSES, map(float, row), strict=True))
-        (_, one), _ = perturbed(rng, table, label, MacroLens(theta_e_arcsec=facts["theta_e_arcsec"]), facts)
-        masses.append(_points(one) / [[facts["theta_e_arcsec"]], [facts["theta_e_arcsec"]], [1.0]])
+        (_, one), drawn = perturbed(rng, table, label, MacroLens(theta_e_arcsec=facts["theta_e_arcsec"]), facts)
+        points = _points(one) / [[facts["theta_e_arcsec"]], [facts["theta_e_arcsec"]], [1.0]]
+        masses.append(points[:, np.argsort(-points[2], kind="stable")])
+        drawn["vortex_square_arcsec2"] = float(points[2].sum())
+        amounts.append([drawn[name] for name in AMOUNTS[label]])
     ends = np.cumsum([0, *(one.shape[1] for one in masses)])
     x, y, square = np.concatenate(masses, axis=1).astype(np.float32)
     lists = {
         name: pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values))
         for name, values in (("x", x), ("y", y), ("square_arcsec2", square))
     }
-    return pa.table({"label": pa.array([label] * len(rows)), "theta_e_arcsec": pa.array(rows[:, 0])} | lists)
+    known = dict(zip(AMOUNTS[label], np.array(amounts).T, strict=True))
+    of_class = {
+        name: pa.array(known[name]) if name in known else pa.nulls(len(rows), pa.float64())
+        for names in AMOUNTS.values()
+        for name in names
+    }
+    said = {"label": pa.array([label] * len(rows)), "line": pa.array([label in LINES] * len(rows))}
+    return pa.table(said | {"theta_e_arcsec": pa.array(rows[:, 0])} | lists | of_class)
 
 
 def _points(one: object) -> NDArray[np.float64]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from astropy.cosmology import FlatLambdaCDM
+from lenstronomy.Cosmo.lens_cosmo import LensCosmo
 from sklearn.metrics import roc_auc_score
 
 from lenspipe.cli.stamps import command
@@ -72,7 +74,30 @@ def test_what_is_there_has_odds_and_what_is_not_has_none(fitted):
         ("subhalo", "vortex"),
         2048,
     )
+    assert fit.signals.amounts == (
+        "subhalo_mass_fraction",
+        "subhalo_slope",
+        "vortex_square_arcsec2",
+        "vortex_length_arcsec",
+    )
+    field = fitted.schema.field("fitted_vortex_length_arcsec_error")
+    assert field.metadata == {b"unit": b"arcsec", b"description": b"standard deviation of fitted_vortex_length_arcsec"}
     assert b"evidence for vortex" in fitted.schema.field(ODDS[1]).metadata[b"description"]
+
+
+def test_how_much_there_is_is_told_where_it_shows(fitted):
+    """The square of a vortex's Einstein radius against that of the mass that the stamp says, and its length."""
+    shows = (fitted.column("label") == "vortex") & (fitted.column(ODDS[1]).astype(float) > 20)
+    assert shows.sum() > 10
+    mass, length = (fitted.column(f"vortex_{name}").astype(float)[shows] for name in ("mass_msun", "length_arcsec"))
+    redshifts = (fitted.column(name).astype(float)[shows] for name in ("z_lens", "z_source"))
+    density = [LensCosmo(*z, FlatLambdaCDM(H0=70, Om0=0.3)).sigma_crit_angle for z in zip(*redshifts, strict=True)]
+    square = mass / (np.pi * np.array(density))
+    for name, truth in (("square_arcsec2", square), ("length_arcsec", length)):
+        mean, error = (fitted.column(f"fitted_vortex_{name}{end}").astype(float)[shows] for end in ("", "_error"))
+        assert np.corrcoef(np.log(mean), np.log(truth))[0, 1] > 0.5
+        assert (error > 0).all()
+        assert np.median(error) < truth.std()
 
 
 def test_a_fit_with_odds_that_was_cut_off_is_resumed_and_the_same(simulated, fitted, tmp_path, monkeypatch):

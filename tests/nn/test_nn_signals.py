@@ -12,7 +12,7 @@ from lenspipe.nn import signals as of_signals
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Damped, Priors, SersicFit
-from lenspipe.nn.signals import Signals, log_odds
+from lenspipe.nn.signals import Lines, Masses, Signals, compared, told
 from tests.nn.test_nn_sersic_lens import MEAN, SCALE, WIDTH, drawn, lenstronomys
 
 SIDE, FWHM = 44, 0.2355
@@ -20,17 +20,26 @@ PRIORS = Priors(torch.tensor(MEAN, dtype=torch.float32), torch.tensor(WIDTH, dty
 FIT = SersicFit.of(SIDE, SCALE, FWHM, PRIORS, finer=4)
 
 
-def table_of(masses, theta_e=1.2, labels=("subhalo",)):
-    """Of each draw its masses: Einstein radius, x and y in arcsec."""
+def log_odds(fit, stamps, sigma, values, signals):
+    return compared(fit, stamps, sigma, values, signals)[:, : len(signals.labels)]
+
+
+def table_of(masses, theta_e=1.2, labels=("subhalo",), line=False):
+    """Of each draw its masses: Einstein radius, x and y in arcsec, the heaviest first."""
     lists = {"x": [], "y": [], "square_arcsec2": []}
     for some in masses:
         lists["x"].append([x / theta_e for _, x, _ in some])
         lists["y"].append([y / theta_e for _, _, y in some])
         lists["square_arcsec2"].append([theta**2 for theta, _, _ in some])
+    own = {"amount": [sum(theta**2 for theta, _, _ in some) for some in masses]}
+    if line:
+        own["length"] = [np.hypot(some[-1][1] - some[0][1], some[-1][2] - some[0][2]) for some in masses]
     n = len(masses)
     columns = {name: pa.array(values * len(labels), pa.list_(pa.float32())) for name, values in lists.items()}
     label = [one for one in labels for _ in range(n)]
-    return pa.table({"label": label, "theta_e_arcsec": pa.array([theta_e] * n * len(labels))} | columns)
+    columns |= {f"{name}_{labels[0]}": pa.array(np.tile(values, len(labels))) for name, values in own.items()}
+    said = {"label": label, "line": [line] * len(label), "theta_e_arcsec": pa.array([theta_e] * len(label))}
+    return pa.table(said | columns)
 
 
 def made(rng, sigma, masses=(), n=1):
@@ -121,14 +130,77 @@ def test_odds_are_the_mean_likelihood_over_the_draws(monkeypatch, seed, theta, s
     found = log_odds(FIT, stamps, noise, values, widened(table_of(masses, theta_e=float(values[0, 0]))))
     here = values[0].numpy().astype(float)
     smooth = lenstronomys(here, light=False)
-    signal = np.stack([((lenstronomys(here, light=False, masses=m) - smooth) / sigma).ravel() for m in masses])
+    # the heaviest mass of a draw may be where any mass of any draw is, and each of the five places has as many
+    moved = [[(some[0][0], *place), *some[1:]] for some in masses for place in at]
+    signal = np.stack([((lenstronomys(here, light=False, masses=m) - smooth) / sigma).ravel() for m in moved])
     left, covariance = dense(stamps, noise, values)
     along = np.linalg.solve(covariance, signal.T)
     gain = left @ along - 0.5 * np.einsum("sp,ps->s", signal, along)
     assert gain.max() > 5
-    want = logsumexp(gain) - np.log(len(masses))
+    want = logsumexp(gain) - np.log(len(moved))
     assert found.shape == (1, 1)
     assert float(found[0, 0]) == pytest.approx(want, rel=off)
+
+
+def lines_of(rng, n, theta_e=1.2, strength=0.12):
+    """Lines as a vortex is drawn: 0.5 to 1.2 Einstein radii away, in any direction; 16 points each."""
+    r, turn, angle = (
+        theta_e * np.sqrt(rng.uniform(0.25, 1.44, n)),
+        rng.uniform(0, 2 * np.pi, n),
+        rng.uniform(0, np.pi, n),
+    )
+    length, theta = np.exp(rng.uniform(*np.log((0.3, 1.5)), n)), strength * np.exp(rng.uniform(-0.5, 0.5, n))
+    step = (np.arange(16) + 0.5) / 16 - 0.5
+    x, y = (one(turn) * r + step[:, None] * length * one(angle) for one in (np.cos, np.sin))
+    return [[(float(theta[k]) / 4, float(x[j, k]), float(y[j, k])) for j in range(16)] for k in range(n)]
+
+
+@pytest.fixture(scope="module")
+def around_a_lens():
+    """Axes around a fitted lens and its Einstein radius."""
+    rng = np.random.default_rng(2)
+    _, stamps, noise, values = made(rng, 0.05)
+    theta = float(values[0, 0])
+    lines = Signals.of(table_of(lines_of(rng, 1024, theta), theta, ("vortex",), line=True))
+    return of_signals.in_few_axes(Response(FIT, stamps, noise, values), 0, values[0], lines)[0], theta
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_odds_of_lines_are_those_of_many_more_plain_draws(around_a_lens, seed):
+    """Of which each counts as it was drawn: none is drawn around the best, and strengths are the draw's own."""
+    along, theta = around_a_lens
+    rng = np.random.default_rng(seed)
+    lines = Signals.of(table_of(lines_of(rng, 4096, theta, 0.04), theta, ("vortex",), line=True))
+    plain = lines_of(rng, 60000, theta, 0.04)
+    plain = Lines.of(table_of(plain, theta, ("vortex",), line=True))
+    signals = (plain.squares * plain.square[:, None]) @ along
+    medium = int(torch.argmin((signals.norm(dim=1) - 5).abs()))
+    data = signals[medium] + torch.tensor(rng.normal(size=along.shape[1])).float()
+    keep = torch.arange(len(signals)) != medium
+    gain = (signals[keep] @ data - 0.5 * signals[keep].square().sum(1)).double()
+    want = float(torch.logsumexp(gain, 0)) - np.log(len(gain))
+    found, _, _ = told(lines, theta, along, data[None])
+    assert float(found[0, 0]) == pytest.approx(want, abs=0.3)
+
+
+def test_a_line_is_found_with_its_strength_and_length(around_a_lens):
+    along, theta = around_a_lens
+    rng = np.random.default_rng(8)
+    lines = Signals.of(table_of(lines_of(rng, 8192, theta), theta, ("vortex",), line=True))
+    planted = table_of(lines_of(rng, 300, theta), theta, ("vortex",), line=True)
+    truth = np.stack([planted[name].to_numpy() for name in ("amount_vortex", "length_vortex")], 1)
+    truth[:, 1] *= 16 / 15  # the points do not reach the ends
+    own = Lines.of(planted)
+    signals = (own.squares * own.square[:, None]) @ along
+    seen = np.flatnonzero(signals.norm(dim=1).numpy() > 12)[:30]
+    data = signals[seen] + torch.tensor(rng.normal(size=(len(seen), along.shape[1]))).float()
+    odds, mean, error = (one.numpy() for one in told(lines, theta, along, data))
+    assert lines.amounts == ("amount_vortex", "length_vortex")
+    assert np.median(odds) > 30
+    away = (mean - truth[seen]) / error
+    assert (np.abs(away) < 1).mean(0).min() > 0.5
+    assert (np.abs(away) < 3).mean() > 0.9
+    assert (error.mean(0) < 0.5 * truth.std(0)).all()
 
 
 def widened(table, times=4):
@@ -136,9 +208,11 @@ def widened(table, times=4):
     return Signals.of(pa.concat_tables([table] * times))
 
 
-def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch):
+@pytest.mark.parametrize("line", [False, True])
+def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch, line):
     """Whatever the signals: of a lens that is all but known, so that nothing is taken up."""
     monkeypatch.setattr(of_signals, "N_SIDE", 9)
+    monkeypatch.setattr(of_signals, "N_MORE", 128)
     at = drawn(rng, 1)[0]
     width = torch.zeros(len(NAMES))
     width[NAMES.index("log_brightness")] = 1e-6
@@ -147,8 +221,9 @@ def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch):
     noise = torch.tensor(rng.normal(size=(500, SIDE, SIDE))).float()
     turns = rng.uniform(0, 2 * np.pi, 40)
     masses = [[(0.05, 1.2 * np.cos(turn), 1.2 * np.sin(turn))] for turn in turns]
+    table = table_of(lines_of(rng, 64, strength=0.02), 1.2, ("vortex",), line=True) if line else table_of(masses)
     stamps = fit.image(fit.fine, values[:1]) + noise
-    odds = log_odds(fit, stamps, torch.ones_like(noise), values, widened(table_of(masses))).double()
+    odds = log_odds(fit, stamps, torch.ones_like(noise), values, widened(table)).double()
     assert odds.std() > 0.3
     assert float(odds.exp().mean()) == pytest.approx(1, abs=0.15)
 
@@ -159,7 +234,9 @@ def test_what_is_there_has_the_larger_odds(rng):
         [(0.05, r * np.cos(a) + t * np.cos(b), r * np.sin(a) + t * np.sin(b)) for t in np.linspace(-0.5, 0.5, 9)]
         for r, a, b in rng.uniform((0.6, 0, 0), (1.4, 2 * np.pi, np.pi), (400, 3))
     ]
-    both = pa.concat_tables([table_of(ends * 4), table_of(lines, labels=("vortex",))])
+    both = pa.concat_tables(
+        [table_of(ends * 4), table_of(lines, labels=("vortex",), line=True)], promote_options="default"
+    )
     signals = Signals.of(both)
     assert signals.labels == ("subhalo", "vortex")
     _, stamps, noise, values = made(rng, 0.05, lines[7], n=2)
@@ -175,12 +252,17 @@ def test_draws_of_the_nearest_einstein_radii_are_compared():
     one = [table_of([[(0.1, 0.0, 0.0)]], theta_e=r) for r in radii]
     signals = Signals.of(pa.concat_tables(one))
     n = round(of_signals.NEAR * 40)
+    own = signals.of_class["subhalo"]
+    assert isinstance(own, Masses)
     for theta, first in ((0.1, 0), (1.3, 15), (9.0, 40 - n)):
-        assert signals.near(0, theta).shape == (n, of_signals.N_SIDE**2)
-        assert abs(signals.squares[0, first : first + n].sum() - signals.near(0, theta).sum()) < 1e-6
+        assert own.near(theta) == slice(first, first + n)
+    assert own.heaviest[0] == pytest.approx(0.01)
+    assert own.squares.sum() == 0
     # a mass at the lens lies on the middle place, a mass beyond the places on none
-    assert signals.squares[0, 0, of_signals.N_SIDE**2 // 2] == pytest.approx(0.01)
-    assert Signals.of(table_of([[(0.1, 9.0, 0.0)]])).squares.sum() == 0
+    table = table_of([[(0.2, 0.5, 0.0), (0.1, 0.0, 0.0), (0.1, 9.0, 0.0)]])
+    other = Signals.of(table).of_class["subhalo"]
+    assert other.squares[0, of_signals.N_SIDE**2 // 2] == pytest.approx(0.01)
+    assert other.squares.sum() == pytest.approx(0.01)
 
 
 def test_a_lens_beyond_the_draws_has_no_odds_and_one_that_shows_no_mass_even_ones(rng):

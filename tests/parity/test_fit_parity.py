@@ -11,7 +11,7 @@ from lenspipe.infer.fitted_set import priors_of
 from lenspipe.runner import here
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate
-from lenspipe.simulate.signals import OF_LENSES, draw_signals
+from lenspipe.simulate.signals import draw_signals, lenses_of
 from lenspipe.stamps.format import StampSet, write_part
 
 PARTS = {"part_rows": 6, "image.0.supersampling": 2}
@@ -46,14 +46,14 @@ def test_ray_tells_the_odds_that_the_plain_loop_tells(ray_local, tmp_path):
     recipe = read_recipe("substructure-1", changes={"image.0.size_px": 40, "image.0.pixel_scale_arcsec": 0.1} | PARTS)
     simulate(recipe, count=12, seed=3, out=tmp_path / "s")
     data = StampSet.open(tmp_path / "s")
-    table = draw_signals(recipe, {name: data.column(name).astype(float) for name in OF_LENSES}, n=1024, seed=0)
+    table = draw_signals(recipe, lenses_of(data), n=1024, seed=0)
     drawn = drawn_signals("substructure-1", "", table, seed=0)
     for name, runner in (("plain", PLAIN), ("ray", on_ray(2))):
-        how = {"signals": drawn, "clumps": 1, "runner": runner}
+        how = {"signals": drawn, "clumps": 1, "rounds": 2, "runner": runner}
         write_fitted(data, priors_of(data, light=False), tmp_path / name, band="F814W", **how)
     for part in (tmp_path / "plain").glob("*.parquet"):
         one = pq.read_table(part)
-        assert "fitted_vortex_log_odds" in one.column_names
+        assert {"fitted_vortex_log_odds", "fitted_vortex_length_arcsec"} <= set(one.column_names)
         assert one.equals(pq.read_table(tmp_path / "ray" / part.name))
 
 

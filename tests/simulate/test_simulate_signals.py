@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.Cosmo.lens_cosmo import LensCosmo
@@ -40,6 +41,24 @@ def test_draws_come_by_class_and_rising_einstein_radius(drawn):
         assert set(radii) == {0.9, 1.1, 1.4}
     assert drawn.equals(draw_signals(RECIPE, LENSES, n=300, seed=4))
     assert not drawn.equals(draw_signals(RECIPE, LENSES, n=300, seed=5))
+
+
+def test_draws_say_what_they_were_drawn_by(drawn):
+    """The heaviest mass first; of a vortex its square is the sum of its points'."""
+    squares = {label: lists(drawn, label, "square_arcsec2") for label in ("subhalo", "vortex")}
+    assert all((np.diff(one) <= 0).all() for one in squares["subhalo"])
+    rows = {label: drawn.filter(pc.equal(drawn["label"], label)) for label in squares}
+    assert not any(rows["subhalo"]["line"].to_pylist())
+    assert all(rows["vortex"]["line"].to_pylist())
+    np.testing.assert_allclose(
+        rows["vortex"]["vortex_square_arcsec2"], [one.sum() for one in squares["vortex"]], rtol=1e-5
+    )
+    assert rows["vortex"]["subhalo_slope"].null_count == 300
+    fraction, slope = (rows["subhalo"][f"subhalo_{name}"].to_numpy() for name in ("mass_fraction", "slope"))
+    assert 0.003 <= fraction.min() < fraction.max() <= 0.03
+    assert -2.1 <= slope.min() < slope.max() <= -1.7
+    # the whole mass goes by the fraction
+    assert np.corrcoef(np.log(fraction), np.log([one.sum() for one in squares["subhalo"]]))[0, 1] > 0.4
 
 
 def test_masses_lie_where_a_recipe_puts_them(drawn):

@@ -37,7 +37,7 @@ from lenspipe.rundir import REQUEST
 from lenspipe.simulate.photometry import njy_of_magnitude
 from lenspipe.simulate.published import PublishedTable, flux_of_brightness, point_radius_arcsec
 from lenspipe.simulate.recipe import Recipe
-from lenspipe.simulate.signals import OF_LENSES, draw_signals
+from lenspipe.simulate.signals import draw_signals, lenses_of
 from lenspipe.stamps.format import StampSet
 
 BOTH = {"input.stretch": "sqrt", "input.alpha": 0.8, "input.q": 0.14, "input.channel_scales": "measured"}
@@ -129,14 +129,12 @@ def fitted_set(source: Path, recipe: Recipe, out: Path, *, masses: bool = False)
 
 
 def fit_of_clumps(
-    data: StampSet, recipe: Recipe, *, draws: int | None = None, seed: int = 0
+    data: StampSet, recipe: Recipe, *, draws: int | None = None, seed: int = 0, rounds: int = 0
 ) -> tuple[Priors, dict[str, Any]]:
     """Priors and settings of fits of `substructure-1`, with so many draws of its substructure."""
-    how: dict[str, Any] = {"clumps": CLUMPS, "finer": FINER}
+    how: dict[str, Any] = {"clumps": CLUMPS, "finer": FINER, "rounds": rounds}
     if draws:
-        learnt = data.column("split") == "train"
-        lenses = {name: data.column(name)[learnt].astype(float) for name in OF_LENSES}
-        table, said = draw_signals(recipe, lenses, n=draws, seed=seed), recipe.substructure
+        table, said = draw_signals(recipe, lenses_of(data), n=draws, seed=seed), recipe.substructure
         assert said is not None
         how["signals"] = drawn_signals(recipe.name, said.model_dump_json(), table, seed=seed)
     return priors_of(data, light=False), how

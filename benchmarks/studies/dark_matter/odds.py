@@ -7,7 +7,9 @@ The stamps of the splits validation and test are fitted as `lenspipe stamps fit 
 with lenses and priors of the training split. The odds as they are, taken as probabilities of the three classes, are one
 classifier; a logistic regression of them on the validation split another; and one of them and of the logits of networks
 that ``--work`` has trained (cells of `fitted.py`) a third. Judged on the test split, also by whether sources have
-clumps. Writes `results/dark_matter_odds_substructure-1.json`.
+clumps. Amounts, of stamps that have the substructure, are judged as they are, with the redshifts of lens and source
+told for the mass of a vortex, and after a linear regression on the validation split.
+Writes `results/dark_matter_odds_substructure-1.json`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import benchmarks.one_thread  # isort: skip  # noqa: F401
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -36,6 +39,7 @@ from benchmarks.timing import Clock
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.infer.fitted_run import write_fitted
+from lenspipe.simulate.cosmology import critical_density_msun_arcsec2
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.tables import open_parquet
 
@@ -43,6 +47,10 @@ RECIPE, SPLITS = "substructure-1", ("validation", "test")
 CLASSES = ("no_substructure", "subhalo", "vortex")
 SNR = (0.0, 5.0, 15.0, 30.0, 60.0, np.inf)
 """Of what the substructure changes, against the noise of the sky."""
+ROUNDS = 4
+"""As `stamps fit` seeks lenses with clumps again."""
+AMOUNTS = {"subhalo_mass_fraction": "subhalo", "subhalo_slope": "subhalo", "vortex_mass_msun": "vortex"}
+"""What is estimated of each class."""
 MOST = 10.0
 """Odds beyond which there is no doubt: their logarithm is cut, and goes on in its own logarithm."""
 Array = NDArray[np.float64]
@@ -64,7 +72,7 @@ def with_odds(work: Path, split: str, draws: int) -> StampSet:
     recipe, whole = recipe_of(data), StampSet.open(stamps_of(data, work))
     some = of_split(whole, split, work / "data" / f"{RECIPE}-{split}")
     out = work / "data" / f"{RECIPE}-{split}-odds-{draws}"
-    told, how = fit_of_clumps(whole, recipe, draws=draws)
+    told, how = fit_of_clumps(whole, recipe, draws=draws, rounds=ROUNDS)
     write_fitted(some, told, out, band=recipe.bands[0], resume=out.exists(), **how)
     return StampSet.open(out)
 
@@ -161,6 +169,47 @@ def areas(p: Array, truth: NDArray[np.integer], clumpy: NDArray[np.bool_], lens:
     }
 
 
+def estimated(data: StampSet, name: str) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    """Truth, estimates and errors of an amount ``(n,)``, and which stamps of its class have an estimate."""
+    factor, column = np.ones(data.n), name
+    if name == "vortex_mass_msun":
+        redshifts = (data.column(one).astype(float) for one in ("z_lens", "z_source"))
+        factor = np.array([math.pi * float(critical_density_msun_arcsec2(*z)) for z in zip(*redshifts, strict=True)])
+        column = "vortex_square_arcsec2"
+    mean, error = (factor * data.column(f"fitted_{one}").astype(float) for one in (column, f"{column}_error"))
+    return data.column(name).astype(float), mean, error, (data.column("label") == AMOUNTS[name]) & np.isfinite(mean)
+
+
+def judge_amount(seen: StampSet, shown: StampSet, name: str, bounds: tuple[float, float]) -> dict[str, Any]:
+    """How much better than a constant an amount is known; estimates cut to what the recipe draws."""
+
+    def told(truth: Array, mean: Array, error: Array) -> dict[str, Any]:
+        off = mean - truth
+        again = np.random.default_rng(0).integers(0, len(off), (400, len(off)))
+        better = truth.std() / np.sqrt(np.mean(off**2))
+        spread = np.sqrt(np.var(truth[again], axis=1) / np.mean(off[again] ** 2, axis=1))
+        return {
+            "times_better": round(float(better), 3),
+            "times_better_interval95": [round(float(q), 3) for q in np.quantile(spread, (0.025, 0.975))],
+            "correlation": round(float(np.corrcoef(truth, mean)[0, 1]), 3),
+            "within_one_error": round(float(np.mean(np.abs(off) < error)), 3),
+            "median_error_over_spread": round(float(np.median(error) / truth.std()), 3),
+        }
+
+    (y, x, e, own), (truth, mean, error, used) = (estimated(one, name) for one in (seen, shown))
+    x, mean = x.clip(*bounds), mean.clip(*bounds)
+    model = LinearRegression().fit(np.column_stack([x, e])[own], y[own])
+    left = y[own] - model.predict(np.column_stack([x, e])[own])
+    # errors in proportion to those of the draws, and so large that two of three hold on the validation split
+    scale = float(np.quantile(np.abs(left) / e[own], 0.6827))
+    again = model.predict(np.column_stack([mean, error])[used])
+    return {
+        "n": int(used.sum()),
+        "as_they_are": told(truth[used], mean[used], error[used]),
+        "regressed": told(truth[used], again, scale * error[used]),
+    }
+
+
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="The folder of `fitted.py`.")
 @click.option("--draws", default=16384, show_default=True, help="Draws per class.")
@@ -194,6 +243,16 @@ def main(
     if len(families) > 1:
         both = np.column_stack([seen, *logits["validation"]]), np.column_stack([shown, *logits["test"]])
         found["odds and all"] = judge(regressed(both[0], label, both[1]), data["test"])
+    said = recipe_of(cell_of(RECIPE, "equivariant-c8", 1.0).data).substructure
+    assert said is not None
+    ranges = {
+        "subhalo_mass_fraction": said.mass_fraction,
+        "subhalo_slope": said.slope,
+        "vortex_mass_msun": said.vortex_mass_msun,
+    }
+    amounts = {name: judge_amount(data["validation"], data["test"], name, ranges[name]) for name in AMOUNTS}
+    for name, amount in amounts.items():
+        print(name, amount)
     for name, one in found.items():
         print(
             f"{name:40s}",
@@ -211,6 +270,7 @@ def main(
         "steps": steps,
         "masses": masses,
         "classifiers": found,
+        "amounts": amounts,
     }
     record.write(f"dark_matter_odds_{RECIPE}", result | {"cpu_s": round(clock.cpu_s, 1)}, keep=keep)
 

@@ -21,6 +21,7 @@ from unittest.mock import patch
 import click
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -30,50 +31,58 @@ from torch import Tensor
 from benchmarks import record
 from benchmarks.studies.dark_matter.cells import cell_of, recipe_of, stamps_of
 from benchmarks.studies.dark_matter.fitted import fit_of_clumps
-from benchmarks.studies.dark_matter.odds import CLASSES, RECIPE, areas, features_of, of_split, regression
+from benchmarks.studies.dark_matter.odds import CLASSES, RECIPE, ROUNDS, areas, features_of, of_split, regression
 from benchmarks.timing import Clock
 from lenspipe.infer.fitted_run import write_fitted
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import SersicFit
-from lenspipe.nn.signals import Signals, in_few_axes, log_evidence
+from lenspipe.nn.signals import Signals, in_few_axes, laid, masses_of
+from lenspipe.nn.signals import told as told_of
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.tables import open_parquet
 
-N_IMAGE = 10
+N_IMAGE = 4
 """Images per lens and class."""
+Array = NDArray[np.float64]
 
 
 class Planter:
-    """Stands in the place of `lenspipe.nn.signals.log_odds`, and keeps what is told of planted signals."""
+    """Stands in the place of `lenspipe.nn.signals.compared`, and keeps what is told of planted signals."""
 
-    def __init__(self, others: Signals, seed: int) -> None:
-        self.others, self.noise = others, torch.Generator().manual_seed(seed)
+    def __init__(self, others: pa.Table, seed: int) -> None:
+        self.noise = torch.Generator().manual_seed(seed)
+        self.radii, self.planted = list[Tensor](), list[Tensor]()
+        for one in CLASSES[1:]:
+            own = others.filter(pc.equal(others["label"], one)).combine_chunks()
+            self.radii.append(torch.tensor(own["theta_e_arcsec"].to_pylist()))
+            owner, x, y, square = masses_of(own)
+            self.planted.append(laid(owner, x, y, square, len(own)))
         self.rows: list[tuple[Tensor, Tensor, int]] = []
 
     def __call__(self, fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, signals: Signals) -> Tensor:
-        """Plant around each stamp; the odds that it gives are nobody's."""
+        """Plant around each stamp; what it gives is nobody's."""
         for j in range(len(stamps)):
             n_clump = int(torch.isfinite(values[j, len(NAMES) :: len(CLUMP)]).sum())
             own = values[j : j + 1, : len(NAMES) + n_clump * len(CLUMP)]
-            response = Response(fit, stamps[j : j + 1], sigma[j : j + 1], own)
+            response, theta = Response(fit, stamps[j : j + 1], sigma[j : j + 1], own), float(own[0, 0])
             along, _ = in_few_axes(response, 0, own[0], signals)
-            drawn, planted = ([one.near(k, float(own[0, 0])) @ along for k in (0, 1)] for one in (signals, self.others))
             data, alone = [], []
-            for one in [torch.zeros_like(planted[0]), *planted]:
-                chosen = one[torch.randint(len(one), (N_IMAGE,), generator=self.noise)]
+            for radii, one in [(None, torch.zeros(1, len(along))), *zip(self.radii, self.planted, strict=True)]:
+                alike = one if radii is None else one[(radii - theta).abs().argsort()[: len(one) // 4]]
+                chosen = alike[torch.randint(len(alike), (N_IMAGE,), generator=self.noise)] @ along
                 data.append(chosen + torch.randn(chosen.shape, generator=self.noise))
                 alone.append((data[-1] * chosen).sum(1) - 0.5 * chosen.square().sum(1))
-            seen = torch.cat(data)
-            odds = torch.stack([torch.zeros(len(seen)), *(log_evidence(seen, one) for one in drawn)], 1)
-            self.rows.append((odds, torch.cat(alone), len(drawn[0])))
-        return torch.zeros(len(stamps), len(signals.labels))
+            odds, _, _ = told_of(signals, theta, along, torch.cat(data))
+            near = next(iter(signals.of_class.values())).near(theta)
+            self.rows.append(
+                (torch.cat([odds.new_zeros(len(odds), 1), odds], 1), torch.cat(alone), near.stop - near.start)
+            )
+        return torch.zeros(len(stamps), len(signals.labels) + 2 * len(signals.amounts))
 
 
-def told(
-    odds: NDArray[np.float64], alone: NDArray[np.float64], truth: NDArray[np.integer], n: int
-) -> NDArray[np.float64]:
-    """Odds of an observer among whose draws the planted one is."""
+def told(odds: Array, alone: Array, truth: NDArray[np.integer], n: int) -> Array:
+    """Odds of an observer who is told ``n`` draws among which the planted one is, beside all others."""
     found = odds.copy()
     for k in (1, 2):
         own = truth == k
@@ -83,7 +92,7 @@ def told(
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="The folder of `fitted.py`.")
-@click.option("--n", default=240, show_default=True, help="Lenses.")
+@click.option("--n", default=160, show_default=True, help="Lenses.")
 @click.option("--draws", "sizes", multiple=True, type=int, default=(16384,), show_default=True, help="Draws per class.")
 @record.keep_option
 def main(work: Path, n: int, sizes: tuple[int, ...], keep: bool) -> None:
@@ -106,12 +115,12 @@ def main(work: Path, n: int, sizes: tuple[int, ...], keep: bool) -> None:
     label = np.tile(truth, lenses.n)
     found = {}
     for size in sizes:
-        priors, how = fit_of_clumps(whole, recipe, draws=size)
-        others = Signals.of(fit_of_clumps(whole, recipe, draws=4096, seed=99)[1]["signals"][1])
+        priors, how = fit_of_clumps(whole, recipe, draws=size, rounds=ROUNDS)
+        others = fit_of_clumps(whole, recipe, draws=4096, seed=99)[1]["signals"][1]
         planter, out = Planter(others, 1), work / "data" / f"{RECIPE}-planted-{n}-{size}"
         if out.exists():
             raise click.UsageError(f"{out} is there: remove it")
-        with patch("lenspipe.infer.fitted_set.log_odds", planter):
+        with patch("lenspipe.infer.fitted_set.compared", planter):
             write_fitted(lenses, priors, out, band=recipe.bands[0], **how)
         odds = torch.cat([one for one, _, _ in planter.rows]).double().numpy()
         alone = torch.cat([one for _, one, _ in planter.rows]).double().numpy()
