@@ -182,6 +182,27 @@ def comparison_table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines).rstrip()
 
 
+def drawn_amounts_table(found: list[dict[str, Any]], masses: dict[str, Any], limits: dict[str, dict[str, Any]]) -> str:
+    """What draws tell of amounts, beside bounds: signals that are known but for their strength, masses that are known."""
+    lines = [
+        "| amount | stamps | times better than a constant | after a regression | truth within one error | after "
+        "| bound, told | if all masses were known |",
+        "|" + "---|" * 8,
+    ]
+    bound = limits["substructure-1"]["regression"]
+    for one in found:
+        for name, m in (one.get("amounts") or {}).items():
+            times = []
+            for how in ("as_they_are", "regressed"):
+                low, high = m[how]["times_better_interval95"]
+                times.append(f"{m[how]['times_better']:.2f} [{low:.2f}, {high:.2f}]")
+            within = " | ".join(f"{m[how]['within_one_error']:.3f}" for how in ("as_they_are", "regressed"))
+            told = f"{bound[name]['times_better']['told']:.2f}" if name in bound else "–"
+            known = f"{masses['amounts'][name]['times_better']:.2f}" if name in masses["amounts"] else "–"
+            lines.append(f"| {name} | {m['n']:,} | {' | '.join(times)} | {within} | {told} | {known} |")
+    return "\n".join(lines)
+
+
 def odds_table(found: list[dict[str, Any]], planted: list[dict[str, Any]]) -> str:
     """What odds of drawn substructure tell, of stamps and of signals planted in noise around fits of smooth lenses."""
     lines = [
@@ -194,7 +215,8 @@ def odds_table(found: list[dict[str, Any]], planted: list[dict[str, Any]]) -> st
             each = " ".join(f"{m['per_class'][c]:.3f}" for c in SHORT)
             parts = f"{m['smooth']['auroc_micro']:.3f}, {m['clumpy']['auroc_micro']:.3f}"
             numbers = f"{m['accuracy']:.3f} | {m['either_told_right']:.3f}"
-            lines.append(f"| {name.replace('timm:', '')} | {m['n']:,} | {area(m)} | {each} | {parts} | {numbers} |")
+            which = name.replace("timm:", "") + (", once" if "odds" in name and not one.get("rounds") else "")
+            lines.append(f"| {which} | {m['n']:,} | {area(m)} | {each} | {parts} | {numbers} |")
     for one in planted:
         for draws, observers in one["of_draws"].items():
             for name, m in observers.items():
@@ -296,6 +318,7 @@ def tables() -> list[str]:
         alone_table(of("fitted_*")),
         ladder_table(of("ladder_*")),
         amounts_table(of("regression_*"), limits),
+        drawn_amounts_table(of("odds_*"), of("masses_*")[0], limits),
     ]
     return [re.sub(r"(?<![\d.])0\.(\d)", r".\1", table) for table in made]
 

@@ -266,6 +266,7 @@ def main(
     result = {
         "recipe": RECIPE,
         "draws": draws,
+        "rounds": ROUNDS,
         "without_odds": without,
         "steps": steps,
         "masses": masses,
