@@ -185,8 +185,8 @@ def comparison_table(found: list[dict[str, Any]]) -> str:
 def drawn_amounts_table(found: list[dict[str, Any]], masses: dict[str, Any], limits: dict[str, dict[str, Any]]) -> str:
     """What draws tell of amounts, beside bounds: signals that are known but for their strength, masses that are known."""
     lines = [
-        "| amount | stamps | times better than a constant | after a regression | truth within one error | after "
-        "| bound, told | if all masses were known |",
+        "| amount | stamps | times better than a constant | after a regression | truth within one error "
+        "| after a regression | bound, told | if all masses were known |",
         "|" + "---|" * 8,
     ]
     bound = limits["substructure-1"]["regression"]
