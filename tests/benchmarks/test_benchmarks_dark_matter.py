@@ -17,8 +17,10 @@ from benchmarks.studies.dark_matter.ideal import (
     untold_posteriors,
     whitened,
 )
+from benchmarks.studies.dark_matter.masses import known
 from benchmarks.studies.dark_matter.sets import superposed
 from benchmarks.studies.dark_matter.smooth import smooth_lens
+from lenspipe.simulate.substructure import draw_subhalo_masses, mean_subhalo_mass_msun
 
 
 def test_every_cell_of_the_comparison_comes_once_and_the_pair_that_decides_comes_first():
@@ -66,6 +68,26 @@ def test_a_known_signal_is_told_with_the_area_of_two_gaussians(rng, strength):
     # calibrated: of what is said to be so likely, so much is
     sure = posterior[:, 1] > 0.5
     assert truth[sure].mean() == pytest.approx(posterior[sure, 1].mean(), abs=0.01)
+
+
+def test_who_knows_all_masses_is_right_on_average(rng):
+    """The truth lies as often above posterior means as below, a slope of 1 relates them, and more masses tell more."""
+    slopes, fractions, masses = np.linspace(-2.1, -1.7, 60), np.geomspace(0.003, 0.03, 60), (1e7, 1e10)
+    off = {}
+    for whole in (3e10, 3e12):
+        truth, told = [], []
+        for _ in range(400):
+            slope, fraction = rng.uniform(-2.1, -1.7), np.exp(rng.uniform(*np.log((0.003, 0.03))))
+            n = rng.poisson(fraction * whole / mean_subhalo_mass_msun(slope, masses))
+            told.append(known(draw_subhalo_masses(rng, int(n), slope, masses), whole, slopes, fractions, masses))
+            truth.append((slope, fraction))
+        truth, told = np.array(truth), np.array(told)
+        away = (truth - told) / truth.std(0)
+        assert (np.abs(away.mean(0)) < 3 * away.std(0) / 20).all()
+        for k in (0, 1):
+            assert np.polyfit(told[:, k], truth[:, k], 1)[0] == pytest.approx(1, abs=0.2)
+        off[whole] = away.std(0)
+    assert (off[3e12] < 0.5 * off[3e10]).all()
 
 
 def test_without_a_signal_everything_is_chance(rng):

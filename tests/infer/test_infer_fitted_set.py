@@ -18,6 +18,7 @@ from lenspipe.infer import fitted_run
 from lenspipe.infer.fitted import brightness
 from lenspipe.infer.fitted_run import fit_local, plan_units, write_fitted
 from lenspipe.infer.fitted_set import _sky, priors_of
+from lenspipe.learn.fitted import fit_of
 from lenspipe.learn.job import make_job
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.nn import sersic_lens
@@ -256,8 +257,15 @@ def test_what_a_fit_leaves_is_judged_by_the_pixels_that_there_are(simulated):
     off = torch.full((n, size, size), 1.1) * (weight > 0)
     half = weight.clone()
     half[:2, : size // 2] = 1e-12
-    assert len(fit._leaves_much(off, weight)) == n
-    assert fit._leaves_much(off * (half > 1), half).tolist() == [*range(n)]
+    values = torch.full((n, len(NAMES) + 8), torch.nan)
+    assert len(fit._may_be_better(values, off, weight)) == n
+    assert fit._may_be_better(values, off * (half > 1), half).tolist() == [*range(n)]
+    assert not len(fit._may_be_better(values, 0.5 * off, weight))
+    # sought again, so is what has clumps and leaves little
+    values[2, len(NAMES) :] = 0.1
+    assert not len(fit._may_be_better(values, 0.5 * off, weight))
+    again = sersic_lens.SersicFit.of(size, spec.pixel_scale_arcsec, 0.24, priors_of(simulated), clumps=2, rounds=1)
+    assert again._may_be_better(values, 0.5 * off, weight).tolist() == [2]
 
 
 def test_photons_beside_a_gap_are_those_of_the_pixels_that_there_are():
@@ -390,7 +398,7 @@ def test_clumps_of_sources_are_fitted_where_they_are_asked_for(tmp_path, capsys,
     simulate(read_recipe("substructure-1", changes=pixels | smooth), count=24, seed=3, out=tmp_path / "s")
     for n in (0, 4):
         out = str(tmp_path / f"left-{n}")
-        run(["fit", str(tmp_path / "s"), "--no-lens-light", "--clumps", str(n), "--out", out])
+        run(["fit", str(tmp_path / "s"), "--no-lens-light", "--clumps", str(n), "--rounds", "0", "--out", out])
     without, some = (StampSet.open(tmp_path / f"left-{n}") for n in (0, 4))
     assert "fitted_n_clump" not in without.schema.names
     assert some.schema.field("fitted_n_clump").metadata[b"description"] == b"clumps of the fitted source"
@@ -406,7 +414,16 @@ def test_clumps_of_sources_are_fitted_where_they_are_asked_for(tmp_path, capsys,
     np.testing.assert_array_equal(less > 1e-4, found > 0)
     # where a first search leaves much a second begins with a rough source, and more steps follow
     monkeypatch.setattr(sersic_lens, "TOO_MUCH", np.inf)
-    run(["fit", str(tmp_path / "s"), "--no-lens-light", "--clumps", "4", "--out", str(tmp_path / "once")])
+    words = ["fit", str(tmp_path / "s"), "--no-lens-light", "--clumps", "4", "--out"]
+    run([*words, str(tmp_path / "once"), "--rounds", "0"])
     once = StampSet.open(tmp_path / "once").column("fitted_chi2")
     assert (some.column("fitted_chi2") <= once + 1e-4).all()
     assert ((once > 1.1) & clumpy).sum() > ((some.column("fitted_chi2") > 1.1) & clumpy).sum()
+    # and again from other starts where it is not said otherwise
+    run([*words, str(tmp_path / "again")])
+    again = StampSet.open(tmp_path / "again")
+    assert [fit_of(one).rounds for one in (some, again)] == [0, 4]
+    assert fit_of(some).unlike(fit_of(again)) == ["rounds"]
+    assert again.column("fitted_chi2").mean() <= some.column("fitted_chi2").mean() + 1e-4
+    with pytest.raises(ConfigError, match="--rounds is of lenses with clumps: give --clumps"):
+        run([*words[:3], "--rounds", "2", "--out", str(tmp_path / "none")])

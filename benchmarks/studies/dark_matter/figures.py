@@ -183,7 +183,7 @@ def comparison_table(found: list[dict[str, Any]]) -> str:
 
 
 def drawn_amounts_table(found: list[dict[str, Any]], masses: dict[str, Any], limits: dict[str, dict[str, Any]]) -> str:
-    """What draws tell of amounts, beside bounds: signals that are known but for their strength, masses that are known."""
+    """What draws tell of amounts, beside bounds: signals known but for their strength, and all masses known."""
     lines = [
         "| amount | stamps | times better than a constant | after a regression | truth within one error "
         "| after a regression | bound, told | if all masses were known |",
@@ -223,6 +223,16 @@ def odds_table(found: list[dict[str, Any]], planted: list[dict[str, Any]]) -> st
                 each = " ".join(f"{m['per_class'][c]:.3f}" for c in SHORT)
                 which, n = f"planted, {int(draws):,} draws: {name}", one["n"] * one["images"]
                 lines.append(f"| {which} | {n:,} | {area(m)} | {each} | {m['smooth']:.3f}, {m['clumpy']:.3f} | | |")
+    return "\n".join(lines)
+
+
+def minima_table(found: dict[str, Any]) -> str:
+    """Fits with clumps that end in a minimum that is not the best."""
+    lines = ["| sought again | of lenses | lost | by more than 100 | better than from the truth | ms per stamp |"]
+    lines.append("|" + "---|" * 6)
+    for rounds, m in found["of_rounds"].items():
+        numbers = f"{m['lost']} | {m['above_100']} | {m['better_than_the_truth']} | {m['ms_per_stamp']:.0f}"
+        lines.append(f"| {rounds} times | {found['n']} | {numbers} |")
     return "\n".join(lines)
 
 
@@ -315,6 +325,7 @@ def tables() -> list[str]:
         odds_table(of("odds_*"), of("planted_*")),
         sets_table(of("sets_*")),
         clumps_table(of("clumps")),
+        minima_table(of("minima")[0]),
         alone_table(of("fitted_*")),
         ladder_table(of("ladder_*")),
         amounts_table(of("regression_*"), limits),
