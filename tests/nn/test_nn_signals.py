@@ -221,9 +221,11 @@ def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch, line):
     noise = torch.tensor(rng.normal(size=(500, SIDE, SIDE))).float()
     turns = rng.uniform(0, 2 * np.pi, 40)
     masses = [[(0.05, 1.2 * np.cos(turn), 1.2 * np.sin(turn))] for turn in turns]
-    table = table_of(lines_of(rng, 64, strength=0.05), 1.2, ("vortex",), line=True) if line else table_of(masses)
+    signals = widened(table_of(masses))
+    if line:
+        signals = Signals.of(table_of(lines_of(rng, 2048, strength=0.05), 1.2, ("vortex",), line=True))
     stamps = fit.image(fit.fine, values[:1]) + noise
-    odds = log_odds(fit, stamps, torch.ones_like(noise), values, widened(table)).double()
+    odds = log_odds(fit, stamps, torch.ones_like(noise), values, signals).double()
     assert odds.std() > 0.2
     assert float(odds.exp().mean()) == pytest.approx(1, abs=0.15)
 
