@@ -51,7 +51,19 @@ def open_members(
         if card.fitted is not None and said is not None and (differ := card.fitted.unlike(said)):
             again = "SIMULATED" if "signals" in differ else "MODEL"
             signals = card.fitted.signals
-            more = f" --signals {signals.recipe} --draws {signals.draws}" if signals and again == "SIMULATED" else ""
+            if signals and said.signals and not signals.amounts:
+                raise DataError(
+                    "the model learnt from odds that this version makes otherwise: train it again on stamps that are "
+                    "fitted anew",
+                    model=card.name,
+                )
+            more = ""
+            if signals and again == "SIMULATED":
+                fit = card.fitted
+                more = f" --signals {signals.recipe} --draws {signals.draws}" + " --point-masses" * fit.point_masses
+                more += f" --finer {fit.finer}" + (
+                    f" --clumps {fit.clumps} --rounds {fit.rounds}" if fit.clumps else ""
+                )
             raise DataError(
                 f"the stamps were not fitted as those of the model's training: run `lenspipe stamps fit STAMPS --like "
                 f"{again}{more} --out NEW`",

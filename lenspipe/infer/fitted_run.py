@@ -35,7 +35,7 @@ UNIT_BYTES = 16 << 20
 """Pixels of a unit of work at most, unless one row group of the stamps has more."""
 PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
-ODDS_S, MAPS_S = 3.5e-5, 4e-9
+ODDS_S, MAPS_S = 1e-4, 4e-9
 """Likewise what odds of drawn signals take, and maps of point masses per square of the pixels."""
 VERSION = 4
 """Of what a fit does: parts that another one made are not gone on with."""
@@ -185,7 +185,7 @@ def write_fitted(
         light=priors.light,
         finer=finer,
         clumps=clumps,
-        rounds=rounds,
+        rounds=rounds if clumps else 0,
         point_masses=point_masses,
         signals=signals[0] if signals else None,
         lit_beyond=lit_beyond,

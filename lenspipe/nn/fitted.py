@@ -66,7 +66,7 @@ class SmoothFit(Table):
     """Points per pixel and axis of the model."""
     clumps: int = Field(default=0, ge=0)
     """Clumps that a source may have."""
-    rounds: int = Field(default=0, ge=0)
+    rounds: int = Field(default=0, ge=0, le=4)
     """Times that lenses with clumps were sought again."""
     point_masses: bool = False
     """Whether the bands of point masses were made, too."""

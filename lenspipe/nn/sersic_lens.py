@@ -191,9 +191,10 @@ class SersicFit:
         for what, rough in ROUNDS[: max(self.rounds, self.clumps > 0)]:
             if not len(lost := self._may_be_better(values, off, sharp)):
                 break
-            begun = {"coarse": best, "swapped": _swapped(values), "smooth": values[:, : len(NAMES)]}[what][lost]
+            begun = {"coarse": best, "swapped": self._swapped(values), "smooth": values[:, : len(NAMES)]}[what][lost]
             other, less, left = self._sought(stamps[lost], sharp[lost], begun, error=rough)
-            better = less < cost[lost]
+            # clumps that a round begins with earn their place as those do that are sought
+            better = less + LEAST_GAIN * _n_clump(other) < cost[lost] + LEAST_GAIN * _n_clump(values[lost])
             own = lost[better]
             values[own], cost[own], off[own] = other[better], less[better], left[better]
         if self.fine is not self.search:
@@ -255,13 +256,28 @@ class SersicFit:
     ) -> tuple[Tensor, Tensor]:
         """Values after more steps with all points, and weighted model less data."""
         values, off = values.clone(), off.clone()
-        n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
+        n_clump = _n_clump(values)
         for k in sorted(set(n_clump.tolist())):
             own, size = torch.nonzero(n_clump == k)[:, 0], len(NAMES) + k * len(CLUMP)
             some = values[own, :size]
             rest = Damped(self, self.fine, stamps[own], weight[own], *self.known(some))
             values[own, :size], _, off[own] = rest(some, n_step=n_step, kept=LAST_KEPT, damping=1e-2)
         return values, off
+
+    def _swapped(self, values: Tensor) -> Tensor:
+        """Values with one clump, the source that there was, of a larger and fainter one around all that there was."""
+        at = {name: NAMES.index(name) for name in CLUMP}
+        old, clumps = values[:, list(at.values())], clumps_of(values)
+        every = old[:, None] if clumps is None else torch.cat([old[:, None], clumps], 1)
+        flux = torch.exp(every[..., 2] + 2 * every[..., 3]).nan_to_num(0.0)
+        found = values[:, : len(NAMES)].clone()
+        for k, name in enumerate(CLUMP[:2]):
+            found[:, at[name]] = (flux * every[..., k].nan_to_num(0.0)).sum(1) / flux.sum(1)
+        for name, step in zip(CLUMP[2:], SWAPPED, strict=True):
+            found[:, at[name]] += step
+        for name in ("log_n", "e1", "e2"):
+            found[:, NAMES.index(name)] = 0.0
+        return torch.cat([torch.where(self.priors.width > 0, found, values[:, : len(NAMES)]), old], 1)
 
     @cached_property
     def _trials(self) -> tuple[Tensor, Tensor]:
@@ -400,20 +416,9 @@ class Damped:
         return prior, slopes, slopes @ slopes.transpose(1, 2) + torch.diag_embed(prior)
 
 
-def _swapped(values: Tensor) -> Tensor:
-    """Values with one clump, the source that there was, of a larger and fainter source around all that there was."""
-    at = {name: NAMES.index(name) for name in CLUMP}
-    old, clumps = values[:, list(at.values())], clumps_of(values)
-    every = old[:, None] if clumps is None else torch.cat([old[:, None], clumps], 1)
-    flux = torch.exp(every[..., 2] + 2 * every[..., 3]).nan_to_num(0.0)
-    found = values[:, : len(NAMES)].clone()
-    for k, name in enumerate(CLUMP[:2]):
-        found[:, at[name]] = (flux * every[..., k].nan_to_num(0.0)).sum(1) / flux.sum(1)
-    for name, step in zip(CLUMP[2:], SWAPPED, strict=True):
-        found[:, at[name]] += step
-    for name in ("log_n", "e1", "e2"):
-        found[:, NAMES.index(name)] = 0.0
-    return torch.cat([found, old], 1)
+def _n_clump(values: Tensor) -> Tensor:
+    """Clumps of values ``(n,)``."""
+    return torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
 
 
 def clumps_of(values: Tensor) -> Tensor | None:

@@ -33,8 +33,8 @@ CLOSER, N_MORE, N_BEST = (1.0, 0.5), 2048, 32
 """More lines are drawn around the best so far, once and again closer: how many, and around how many."""
 AROUND = (0.06, 0.06, 0.15, 0.2)
 """By how much: place in Einstein radii, angle, logarithm of the length."""
-N_BIN, N_POINT = 24, 24
-"""Bins of how draws lie and how long they are; points that stand for a line."""
+N_BIN, N_POINT, LEAST_RANGE = 24, 24, 1e-2
+"""Bins of how draws lie and how long they are; points that stand for a line; what is fixed is known to no better."""
 BEYOND = 1.1
 """An Einstein radius that is so many times the largest that was drawn, or that part of the least, has no odds."""
 LEAST_DRAWS = 30.0
@@ -44,7 +44,7 @@ DRAWS = 4096
 """Draws that are laid to places at once."""
 
 
-Gains = list[tuple[Tensor, dict[str, Tensor]]]
+Gains = list[tuple[Tensor, Tensor, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,9 @@ class Draws(ABC):
     @abstractmethod
     def gains(self, theta_e_arcsec: float, along: Tensor, data: Tensor) -> Gains:
         """
-        For each of data ``(n, axis)`` around one lens, weighed log likelihoods over that of none, and amounts.
+        For each of data ``(n, axis)`` around one lens, log weights, log likelihoods over that of none, and amounts.
 
-        Both are of one shape; the sum of the likelihoods is the evidence of the class.
+        All ``(draw, strength)``; the weights are what a draw counts for before any data, and add up to about 1.
         """
 
 
@@ -96,6 +96,8 @@ class Masses(Draws):
         heaviest[owner[first]] = square[first]
         part = laid(np.zeros(len(x), np.int64), x, y, np.ones(len(x)), 1)[0]
         rest = laid(owner[~first], x[~first], y[~first], square[~first], len(table))
+        if not len(x):  # no draw has any
+            part = torch.ones_like(part)
         log_part = (part / part.sum().clamp(min=TINY)).log()
         return cls(_radii(table), rest, _amounts(table), torch.from_numpy(heaviest), log_part)
 
@@ -104,14 +106,15 @@ class Masses(Draws):
 
     def gains(self, theta_e_arcsec: float, along: Tensor, data: Tensor) -> Gains:  # noqa: D102
         near = self.near(theta_e_arcsec)
-        amounts = {name: values[near] for name, values in self.amounts.items()}
+        amounts = {name: values[near, None] for name, values in self.amounts.items()}
         rest, heaviest = self.squares[near] @ along, self.heaviest[near]
         places = torch.nonzero(torch.isfinite(self.log_part))[:, 0]
         ones, log_part = along[places], self.log_part[places]
-        alone = data @ rest.T - 0.5 * rest.square().sum(1) - math.log(len(rest))
+        alone = data @ rest.T - 0.5 * rest.square().sum(1)
         fixed = log_part - heaviest[:, None] * (rest @ ones.T) - 0.5 * torch.outer(heaviest**2, ones.square().sum(1))
         every = (torch.logsumexp(fixed + torch.outer(heaviest, ones @ one), 1) for one in data)
-        return [((one + best).double(), amounts) for one, best in zip(alone, every, strict=True)]
+        weight = torch.full((len(rest), 1), -math.log(len(rest)), dtype=torch.float64)
+        return [(weight, (one + best).double()[:, None], amounts) for one, best in zip(alone, every, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +155,14 @@ class Lines(Draws):
         lines = torch.cat([_turned(self.lines[near], k) for k in range(N_TURN)])
         steps = (torch.arange(N_STRENGTH) + 0.5) / N_STRENGTH
         strength, density = torch.quantile(self.square[near], steps), Density.of(self.lines[near])
-        chance, found = torch.Generator().manual_seed(0), list[tuple[Tensor, dict[str, Tensor]]]()
+        chance, found = torch.Generator().manual_seed(0), Gains()
         for one in data:
             drawn, gain = [lines], [_of_strengths(signals, one, strength)]
             around, n = list[tuple[Tensor, float]](), [len(lines)]
             for part in CLOSER:
-                best = torch.cat(gain).logsumexp(1).topk(min(N_BEST, sum(n))).indices
-                around.append((torch.cat(drawn)[best], part))
+                so_far = torch.cat(drawn)
+                likely = torch.where(torch.isfinite(density(so_far)), torch.cat(gain).logsumexp(1), -torch.inf)
+                around.append((so_far[likely.topk(min(N_BEST, sum(n))).indices], part))
                 n.append(N_MORE)
                 drawn.append(_around(*around[-1], n[-1], chance))
                 gain.append(_of_strengths(_lines_laid(drawn[-1]) @ along, one, strength))
@@ -168,10 +172,10 @@ class Lines(Draws):
             log_drawn += [math.log(m) + _log_around(every, *a) for m, a in zip(n[1:], around, strict=True)]
             weight = log_prior - torch.stack(log_drawn).logsumexp(0)
             weight = torch.where(torch.isfinite(log_prior), weight, -torch.inf)
-            total = (torch.cat(gain) + weight[:, None]).double() - math.log(N_STRENGTH)
             each = strength.expand(len(every), -1), (theta_e_arcsec * every[:, 3:].exp()).expand(-1, N_STRENGTH)
-            amounts = {name: own.flatten().double() for name, own in zip(self.amounts, each, strict=True)}
-            found.append((total.flatten(), amounts))
+            amounts = {name: own.double() for name, own in zip(self.amounts, each, strict=True)}
+            weights = (weight.double() - math.log(N_STRENGTH))[:, None].expand(-1, N_STRENGTH)
+            found.append((weights, torch.cat(gain).double(), amounts))
         return found
 
 
@@ -190,16 +194,16 @@ class Density:
         edges, log = list[Tensor](), list[Tensor]()
         for values in _placed(lines):
             low, high = values.min(), values.max()
-            ends = torch.linspace(float(low), float(torch.maximum(high, low + 1e-6)), N_BIN + 1)
+            ends = torch.linspace(float(low), float(high + LEAST_RANGE), N_BIN + 1, dtype=torch.float64)
             inside = (torch.bucketize(values, ends) - 1).clamp(0, N_BIN - 1)
-            count = torch.bincount(inside, minlength=N_BIN).float()
+            count = torch.bincount(inside, minlength=N_BIN).double()
             edges.append(ends)
             log.append((count / count.sum() / (ends[1] - ends[0])).log())
         return cls((edges[0], edges[1]), (log[0], log[1]))
 
     def __call__(self, lines: Tensor) -> Tensor:
         """Logarithm of the density of lines ``(line,)``, up to a constant; -inf where no draw lies."""
-        found = lines.new_zeros(len(lines))
+        found = torch.zeros(len(lines), dtype=torch.float64)
         for values, edges, log in zip(_placed(lines), self.edges, self.log, strict=True):
             inside = torch.bucketize(values, edges) - 1
             ok = (values >= edges[0]) & (values <= edges[-1])
@@ -278,13 +282,15 @@ def told(signals: Signals, theta_e_arcsec: float, along: Tensor, data: Tensor) -
     odds, means, errors = list[Tensor](), list[Tensor](), list[Tensor]()
     for draws in signals.of_class.values():
         every = draws.gains(theta_e_arcsec, along, data)
-        odds.append(torch.stack([torch.logsumexp(gain, 0) for gain, _ in every]))
-        weights = [_spread(gain) for gain, _ in every]
+        odds.append(torch.stack([torch.logsumexp((weight + gain).flatten(), 0) for weight, gain, _ in every]))
+        weights = [_spread(weight, gain) for weight, gain, _ in every]
         for name in draws.amounts:
-            own = [amounts[name] for _, amounts in every]
-            middle = [weight @ values for weight, values in zip(weights, own, strict=True)]
+            own = [amounts[name] for _, _, amounts in every]
+            middle = [(weight * values).sum() for weight, values in zip(weights, own, strict=True)]
             means.append(torch.stack(middle))
-            square = (w @ (values - mean).square() for w, values, mean in zip(weights, own, middle, strict=True))
+            square = (
+                (w * (values - mean).square()).sum() for w, values, mean in zip(weights, own, middle, strict=True)
+            )
             errors.append(torch.stack(list(square)).sqrt())
     mean, error = (torch.stack(one, 1) if one else odds[0].new_zeros(len(data), 0) for one in (means, errors))
     return torch.stack(odds, 1), mean, error
@@ -321,25 +327,29 @@ def _random(n_px: int, n_axis: int) -> Tensor:
     return torch.randn(n_px, n_axis, generator=torch.Generator().manual_seed(0))
 
 
-def _spread(gain: Tensor) -> Tensor:
-    """Weights ``(draw,)`` of likelihoods, all to the power, 1 or less, of which they are those of enough draws."""
+def _spread(weight: Tensor, gain: Tensor) -> Tensor:
+    """Weights ``(draw, strength)``, likelihoods to the power, 1 or less, of which enough draws count."""
     low, high = 0.0, 1.0
-    if _in_effect(weight := torch.softmax(gain, 0)) >= LEAST_DRAWS:
-        return weight
-    for _ in range(20):
+    found = _raised(weight, gain, 1.0)
+    if _in_effect(found) >= LEAST_DRAWS:
+        return found
+    for _ in range(40):
         middle = (low + high) / 2
-        enough = _in_effect(torch.softmax(gain * middle, 0)) >= LEAST_DRAWS
-        low, high = (middle, high) if enough else (low, middle)
-    return torch.softmax(gain * low, 0)
+        low, high = (middle, high) if _in_effect(_raised(weight, gain, middle)) >= LEAST_DRAWS else (low, middle)
+    return _raised(weight, gain, low)
+
+
+def _raised(weight: Tensor, gain: Tensor, power: float) -> Tensor:
+    return torch.softmax((weight + power * gain).flatten(), 0).view(gain.shape)
 
 
 def _in_effect(weight: Tensor) -> float:
-    """Kish 1965: that many equal weights have the same sum of squares."""
-    return float(1 / weight.square().sum())
+    """Kish 1965: that many draws of equal weight have the same sum of squares, whatever their strengths."""
+    return float(1 / weight.sum(1).square().sum())
 
 
 def _placed(lines: Tensor) -> tuple[Tensor, Tensor]:
-    return lines[:, :2].square().sum(1), lines[:, 3].contiguous()
+    return lines[:, :2].double().square().sum(1), lines[:, 3].double()
 
 
 def _turned(lines: Tensor, quarters: int) -> Tensor:

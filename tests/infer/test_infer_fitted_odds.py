@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +18,7 @@ from lenspipe.infer import fitted_run
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
 from lenspipe.nn import signals
-from lenspipe.nn.card import read_card
+from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.nn.fitted import CHI2, KEY, SmoothFit
 from lenspipe.simulate.recipe import read_recipe
 from lenspipe.simulate.run import simulate
@@ -178,8 +180,14 @@ def test_a_network_that_reads_them_keeps_how_they_were_made(fitted, simulated, t
         run("fit", simulated.folder, "--out", tmp_path / "o", "--like", tmp_path / "m")
     assert len(open_members([tmp_path / "m"], fitted)) == 1
     run("fit", simulated.folder, "--out", tmp_path / "o", "--signals", "substructure-1", "--draws", 1024)
-    with pytest.raises(DataError, match=r"--like SIMULATED --signals substructure-1 --draws 2048.*signals"):
+    with pytest.raises(DataError, match=r"--like SIMULATED --signals substructure-1 --draws 2048 --finer 2.*signals"):
         open_members([tmp_path / "m"], StampSet.open(tmp_path / "o"))
+    card = tmp_path / "m" / CARD_FILE
+    older = json.loads(card.read_text())
+    older["fitted"]["signals"]["amounts"] = []
+    card.write_text(json.dumps(older))
+    with pytest.raises(DataError, match="learnt from odds that this version makes otherwise: train it again"):
+        open_members([tmp_path / "m"], fitted)
     with pytest.raises(ConfigError, match=r"add it to input\.bands.*F814W_left"):
         trained(fitted, tmp_path / "n", ODDS, ["F814W"])
 

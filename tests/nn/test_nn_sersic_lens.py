@@ -277,6 +277,24 @@ def test_lenses_that_are_sought_again_are_lost_less_often():
     torch.testing.assert_close(smooth[0], smooth[4], rtol=0, atol=0, equal_nan=True)  # nothing to seek again
 
 
+def test_what_is_fixed_stays_so_and_noise_makes_no_clump_where_lenses_are_sought_again():
+    rng, sigma = np.random.default_rng(4), 0.02
+    planted, width = drawn(rng, 12), np.array(WIDTH)
+    planted[:, [9, 10, 11]] = np.log(2.0), 0.2, -0.1
+    width[[9, 10, 11]] = 0.0
+    mean = np.array(MEAN)
+    mean[[9, 10, 11]] = planted[0, [9, 10, 11]]
+    priors = Priors(torch.tensor(mean).float(), torch.tensor(width).float(), False)
+    fit = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=2, clumps=2, rounds=4)
+    clean = fit.image(fit.fine, torch.tensor(planted).float())
+    stamps = clean + 1.15 * sigma * torch.tensor(rng.normal(size=clean.shape)).float()  # noise that is understated
+    found, _ = fit(stamps, torch.full_like(stamps, sigma))
+    np.testing.assert_allclose(found[:, [9, 10, 11]].numpy(), np.tile(mean[[9, 10, 11]], (12, 1)), atol=1e-6)
+    once = SersicFit.of(SIDE, SCALE, FWHM, priors, finer=2, clumps=2)(stamps, torch.full_like(stamps, sigma))[0]
+    n_clump = [int(torch.isfinite(one[:, len(NAMES) :: len(CLUMP)]).sum()) for one in (once, found)]
+    assert n_clump[1] <= n_clump[0]
+
+
 def test_fewer_clumps_are_kept_the_more_they_must_gain(rng, monkeypatch):
     planted, sigma = drawn(rng, 1), 0.05
     x, y, r = *planted[0, 5:7], np.exp(planted[0, 8])

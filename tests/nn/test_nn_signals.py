@@ -283,3 +283,36 @@ def test_a_stamp_without_a_finite_fit_has_no_odds(rng):
     found = log_odds(FIT, stamps, noise, values, widened(table_of([[(0.1, 1.0, 0.0)]])))
     assert torch.isnan(found[0]).all()
     assert torch.isfinite(found[1]).all()
+
+
+def test_likelihoods_are_raised_and_weights_are_not():
+    """At any power a draw counts as it was drawn, strengths of a line are one draw, and what is not drawn is none."""
+    weight = torch.tensor([[0.9, 0.0], [0.1, 0.0]]).double().log()
+    even = of_signals._spread(weight.repeat(40, 1), torch.zeros(80, 2).double())
+    torch.testing.assert_close(even[0, 0] / even[1, 0], torch.tensor(9.0).double())
+    sharp = torch.zeros(80, 2).double()
+    sharp[3] = 1e7
+    found = of_signals._spread(weight.repeat(40, 1), sharp)
+    assert torch.isfinite(found).all()
+    assert not found[:, 1].any()
+    assert of_signals._in_effect(found) >= of_signals.LEAST_DRAWS - 1e-6
+    assert found[3, 0] / found[1, 0] >= 1
+
+
+def test_draws_without_any_mass_have_even_odds_and_the_amounts_of_all(around_a_lens):
+    along, theta = around_a_lens
+    signals = Signals.of(table_of([[]] * 40, theta))
+    odds, mean, _ = told(signals, theta, along, torch.zeros(1, along.shape[1]))
+    assert float(odds[0, 0]) == pytest.approx(0, abs=1e-4)
+    assert float(mean[0, 0]) == 0
+
+
+def test_lines_of_one_length_have_finite_odds(around_a_lens):
+    along, theta = around_a_lens
+    lines = [[(0.01, 1.1 + step, 0.4) for step in np.linspace(-0.3, 0.3, 16)]] * 400
+    odds, mean, error = told(
+        Signals.of(table_of(lines, theta, ("vortex",), line=True)), theta, along, torch.zeros(1, along.shape[1])
+    )
+    assert torch.isfinite(odds).all()
+    assert float(mean[0, 1]) == pytest.approx(0.64, rel=0.05)
+    assert torch.isfinite(error).all()
