@@ -42,9 +42,10 @@ class CutOffError(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def few():
-    """Fewer lines around the best than elsewhere, for time."""
+    """Fewer lines around the best, and fewer places, than elsewhere, for time."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(signals, "N_MORE", 256)
+        patched.setattr(signals, "N_SIDE", 17)
         yield
 
 
@@ -159,7 +160,17 @@ def test_what_has_no_draws_is_refused(simulated, tmp_path):
     with pytest.raises(ConfigError, match="draws no substructure"):
         run("fit", simulated.folder, *out, "--signals", "model-f")
     with pytest.raises(ConfigError, match="Einstein radius that is fitted"):
-        run("fit", simulated.folder, *out, "--signals", "substructure-1", "--prior", "theta_e_arcsec=1.2,0")
+        run(
+            "fit",
+            simulated.folder,
+            *out,
+            "--signals",
+            "substructure-1",
+            "--draws",
+            1024,
+            "--prior",
+            "theta_e_arcsec=1.2,0",
+        )
     assert not (tmp_path / "o").exists()
 
 
@@ -179,7 +190,10 @@ def test_a_network_that_reads_them_keeps_how_they_were_made(fitted, simulated, t
     with pytest.raises(ConfigError, match=r"learnt from odds.*--signals substructure-1 --draws 2048"):
         run("fit", simulated.folder, "--out", tmp_path / "o", "--like", tmp_path / "m")
     assert len(open_members([tmp_path / "m"], fitted)) == 1
-    run("fit", simulated.folder, "--out", tmp_path / "o", "--signals", "substructure-1", "--draws", 1024)
+    few = tmp_path / "few"
+    few.mkdir()
+    pq.write_table(pq.read_table(simulated.parts[0]), few / "part-0.parquet")
+    run("fit", few, "--out", tmp_path / "o", "--signals", "substructure-1", "--draws", 1024)
     with pytest.raises(DataError, match=r"--like SIMULATED --signals substructure-1 --draws 2048 --finer 2.*signals"):
         open_members([tmp_path / "m"], StampSet.open(tmp_path / "o"))
     card = tmp_path / "m" / CARD_FILE
