@@ -226,7 +226,7 @@ def write_fitted(
                 waiting.mkdir(exist_ok=True)
                 write_table(signals[1], Path(drawn))
             each = (
-                PIXEL_S * (1 + clumps) * (1 + 0.5 * rounds)
+                PIXEL_S * (1 + clumps) * (1 + 0.5 * fit.rounds)
                 + ODDS_S * (drawn is not None)
                 + MAPS_S * spec.size_px**2 * point_masses
             )

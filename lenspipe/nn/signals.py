@@ -415,11 +415,11 @@ def laid(
         some = slice(ends[first], ends[last])
         at_x, at_y = ((one[some] + REACH) * (N_SIDE - 1) / (2 * REACH) for one in (x, y))
         left, low = np.floor(at_x).astype(int), np.floor(at_y).astype(int)
-        laid = np.zeros((last - first) * N_SIDE**2)
+        at = np.zeros((last - first) * N_SIDE**2)
         for i, in_x in ((left, left + 1 - at_x), (left + 1, at_x - left)):
             for j, in_y in ((low, low + 1 - at_y), (low + 1, at_y - low)):
                 inside = (i >= 0) & (i < N_SIDE) & (j >= 0) & (j < N_SIDE)
                 place = ((owner[some] - first) * N_SIDE + j) * N_SIDE + i
-                laid += np.bincount(place[inside], (square[some] * in_x * in_y)[inside], len(laid))
-        found[first:last] = torch.from_numpy(laid.reshape(-1, N_SIDE**2))
+                at += np.bincount(place[inside], (square[some] * in_x * in_y)[inside], len(at))
+        found[first:last] = torch.from_numpy(at.reshape(-1, N_SIDE**2))
     return found

@@ -22,7 +22,7 @@ from benchmarks import record
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2
 from lenspipe.simulate.lensed import from_population
 from lenspipe.simulate.recipe import read_recipe
-from lenspipe.simulate.substructure import draw_subhalo_masses, mean_subhalo_mass_msun
+from lenspipe.simulate.substructure import draw_subhalos, mean_subhalo_mass_msun
 
 RECIPE, N_GRID = "substructure-1", 120
 """Grid points of slopes and of mass fractions."""
@@ -74,11 +74,20 @@ def main(n: int, seed: int, keep: bool) -> None:
     for _ in range(n):
         lens, drawn = draw(rng)
         density = float(critical_density_msun_arcsec2(drawn["z_lens"], drawn["z_source"]))
-        whole = np.pi * lens.theta_e_arcsec * 1.5 * lens.theta_e_arcsec * density
         slope = float(rng.uniform(*table.slope))
         fraction = float(np.exp(rng.uniform(*np.log(table.mass_fraction))))
-        count = rng.poisson(fraction * whole / mean_subhalo_mass_msun(slope, table.mass_range_msun))
-        masses = draw_subhalo_masses(rng, int(count), slope, table.mass_range_msun)
+        halos, facts = draw_subhalos(
+            rng,
+            mass_fraction=fraction,
+            slope=slope,
+            mass_range_msun=table.mass_range_msun,
+            theta_e_arcsec=lens.theta_e_arcsec,
+            critical_density=density,
+            kpc_per_arcsec=1.0,  # of no effect on points
+            point_masses=True,
+        )
+        whole = facts["n_subhalo_expected"] * mean_subhalo_mass_msun(slope, table.mass_range_msun) / fraction
+        masses = np.pi * density * halos.einstein_radius_arcsec**2
         truth.append((slope, fraction))
         told.append(known(masses, whole, slopes, fractions, table.mass_range_msun))
     spread, off = np.array(truth).std(0), np.sqrt(np.mean((np.array(told) - np.array(truth)) ** 2, axis=0))

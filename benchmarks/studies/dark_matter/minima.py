@@ -26,6 +26,7 @@ from benchmarks import record
 from benchmarks.studies.dark_matter.cells import cell_of, recipe_of, stamps_of
 from benchmarks.studies.dark_matter.fitted import CLUMPS, FINER
 from benchmarks.timing import Clock
+from lenspipe.infer.fitted import brightness
 from lenspipe.infer.fitted_set import priors_of
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import MORE_STEPS, Damped, SersicFit
@@ -102,23 +103,21 @@ def main(work: Path, n: int, keep: bool) -> None:
     chosen = pa.concat_tables(rows).slice(0, n).combine_chunks()
     (name, spec), (band,) = next(iter(stamps_set.images.items())), recipe.bands
     stamps = torch.from_numpy(np.ascontiguousarray(image_array(chosen, name)[:, 0]))
-    sky, gain, fwhm = (
-        torch.tensor(chosen[f"{one}_{band}_{unit}"].to_pylist()) if unit else torch.tensor(chosen[one].to_pylist())
-        for one, unit in (("sky_rms", "njy"), (f"njy_per_electron_{band}", ""), ("seeing", "arcsec"))
-    )
-    light = torch.nn.functional.avg_pool2d(stamps[:, None], 3, 1, 1)[:, 0].clamp(min=0)
+    columns = (f"sky_rms_{band}_njy", f"njy_per_electron_{band}", f"seeing_{band}_arcsec")
+    sky, gain, fwhm = (torch.tensor(chosen[column].to_pylist()) for column in columns)
+    light = brightness(stamps, torch.zeros_like(stamps, dtype=torch.bool))
     sigma = torch.sqrt(sky[:, None, None] ** 2 + gain[:, None, None] * light)
     priors = priors_of(stamps_set, light=False)
     items = (int(one.rsplit("-", 1)[1]) for one in chosen["stamp_id"].to_pylist())
     drawn = torch.tensor(np.stack([truth(recipe, data.seed, item, spec.pixel_scale_arcsec) for item in items]))
-    found = {}
+    found, view = {}, (spec.size_px, spec.pixel_scale_arcsec, float(fwhm[0]))
     with torch.inference_mode():
+        fit = SersicFit.of(*view, priors, finer=FINER, clumps=CLUMPS)
+        best = costs(fit, stamps, sigma, drawn, n_step=MORE_STEPS)
         for rounds in ROUNDS:
-            view = spec.size_px, spec.pixel_scale_arcsec, float(fwhm[0])
             fit, clock = SersicFit.of(*view, priors, finer=FINER, clumps=CLUMPS, rounds=rounds), Clock()
             values, _ = fit(stamps, sigma)
             took = clock.cpu_s / len(stamps)
-            best = costs(fit, stamps, sigma, drawn, n_step=MORE_STEPS)
             above = costs(fit, stamps, sigma, values) - best
             found[str(rounds)] = {
                 "ms_per_stamp": round(1e3 * took, 1),
