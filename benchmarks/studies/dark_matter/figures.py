@@ -59,6 +59,10 @@ def draw(found: dict[str, dict[str, Any]]) -> Figure:
         axes.set(
             xscale="log", title=name, xlabel="signal-to-noise left, from", ylabel="AUC against none", ylim=(0.45, 1.02)
         )
+        # bins by their lower ends; the first begins at 0
+        axes.set(xlim=(0.4, 40))
+        axes.set_xticks((0.5, 1, 3, 5, 10, 30), ("0", "1", "3", "5", "10", "30"))
+        axes.minorticks_off()
         axes.legend(fontsize=7, frameon=False)
     return figure
 
