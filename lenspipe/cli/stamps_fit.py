@@ -64,7 +64,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--rounds",
     type=click.IntRange(0, 4),
     help="Times that lenses with clumps are sought again, from other starts: their fits have many minima. Each takes "
-    "about half as long as the fit.  [default: 4 with --clumps, or the model's]",
+    "about as long as their fit.  [default: 4 with --clumps, or the model's]",
 )
 @click.option(
     "--point-masses",
