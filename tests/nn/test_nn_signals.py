@@ -8,11 +8,15 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
+from lenspipe.nn import draws as of_draws
+from lenspipe.nn import lines as of_lines
 from lenspipe.nn import signals as of_signals
+from lenspipe.nn.draws import Masses
+from lenspipe.nn.lines import Lines
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Damped, Priors, SersicFit
-from lenspipe.nn.signals import Lines, Masses, Signals, compared, told
+from lenspipe.nn.signals import Signals, compared, told
 from tests.nn.test_nn_sersic_lens import MEAN, SCALE, WIDTH, drawn, lenstronomys
 
 SIDE, FWHM = 44, 0.2355
@@ -116,13 +120,13 @@ def test_masses_lie_around_a_lens_that_is_off_the_centre(rng):
     # masses that are of first order, on fine places; then of a recipe's, on places as they are
     [
         *((seed, 0.02, 0.006, 61, 0.02) for seed in (0, 3)),
-        *((seed, 0.05, 0.05, of_signals.N_SIDE, 0.2) for seed in (0, 5, 6)),
+        *((seed, 0.05, 0.05, of_draws.N_SIDE, 0.2) for seed in (0, 5, 6)),
     ],
 )
 def test_odds_are_the_mean_likelihood_over_the_draws(monkeypatch, seed, theta, sigma, side, off):
     """Of whole images of lenstronomy with the masses less those without, and matrices inverted as they are."""
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr(of_signals, "N_SIDE", side)
+    monkeypatch.setattr(of_draws, "N_SIDE", side)
     at = [(1.1, 0.3), (-0.4, 1.2), (0.9, -0.8), (-1.2, -0.1), (0.2, -1.2)]
     masses = [[(part * theta, x, y)] for x, y in at for part in (0.5, 1.0)]
     masses += [[(theta, *at[k]), (0.8 * theta, *at[(k + 2) % 5])] for k in range(5)]
@@ -211,8 +215,8 @@ def widened(table, times=4):
 @pytest.mark.parametrize("line", [False, True])
 def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch, line):
     """Whatever the signals: of a lens that is all but known, so that nothing is taken up."""
-    monkeypatch.setattr(of_signals, "N_SIDE", 9)
-    monkeypatch.setattr(of_signals, "N_MORE", 128)
+    monkeypatch.setattr(of_draws, "N_SIDE", 9)
+    monkeypatch.setattr(of_lines, "N_MORE", 128)
     at = drawn(rng, 1)[0]
     width = torch.zeros(len(NAMES))
     width[NAMES.index("log_brightness")] = 1e-6
@@ -253,7 +257,7 @@ def test_draws_of_the_nearest_einstein_radii_are_compared():
     radii = np.linspace(0.8, 1.8, 40)
     one = [table_of([[(0.1, 0.0, 0.0)]], theta_e=r) for r in radii]
     signals = Signals.of(pa.concat_tables(one))
-    n = round(of_signals.NEAR * 40)
+    n = round(of_draws.NEAR * 40)
     own = signals.of_class["subhalo"]
     assert isinstance(own, Masses)
     for theta, first in ((0.1, 0), (1.3, 15), (9.0, 40 - n)):
@@ -263,7 +267,7 @@ def test_draws_of_the_nearest_einstein_radii_are_compared():
     # a mass at the lens lies on the middle place, a mass beyond the places on none
     table = table_of([[(0.2, 0.5, 0.0), (0.1, 0.0, 0.0), (0.1, 9.0, 0.0)]])
     other = Signals.of(table).of_class["subhalo"]
-    assert other.squares[0, of_signals.N_SIDE**2 // 2] == pytest.approx(0.01)
+    assert other.squares[0, of_draws.N_SIDE**2 // 2] == pytest.approx(0.01)
     assert other.squares.sum() == pytest.approx(0.01)
 
 

@@ -34,10 +34,11 @@ from benchmarks.studies.dark_matter.fitted import fit_of_clumps
 from benchmarks.studies.dark_matter.odds import CLASSES, RECIPE, ROUNDS, areas, features_of, of_split, regression
 from benchmarks.timing import Clock
 from lenspipe.infer.fitted_run import write_fitted
+from lenspipe.nn.draws import laid, masses_of
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import SersicFit
-from lenspipe.nn.signals import Signals, in_few_axes, laid, masses_of
+from lenspipe.nn.signals import Signals, in_few_axes
 from lenspipe.nn.signals import told as told_of
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.tables import open_parquet
