@@ -37,7 +37,7 @@ PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
 ODDS_S, MAPS_S = 1e-4, 4e-9
 """Likewise what odds of drawn signals take, and maps of point masses per square of the pixels."""
-VERSION = 4
+VERSION = 5
 """Of what a fit does: parts that another one made are not gone on with."""
 APART = 2.0
 """A gain that is given may be so many times that of a stamp, or that part of it."""

@@ -174,11 +174,11 @@ class FitTask:
                 sigma = _sigma(one[some], bad[some], sky[some], gain[some])
                 sigma = torch.where(bad[some], NO_DATA * sky[some][:, None, None], sigma)
                 with torch.inference_mode():
-                    values[some], left[some] = fit(one[some], sigma)
+                    values[some], left[some], others = fit.sought(one[some], sigma, others=bool(drawn and how.clumps))
                     if how.point_masses:
                         masses[some] = point_mass_maps(fit, one[some], sigma, values[some])
                     if drawn:
-                        of_draws[some] = compared(fit, one[some], sigma, values[some], drawn)
+                        of_draws[some] = compared(fit, one[some], sigma, values[some], drawn, others)
         chi2 = left.square().flatten(1).sum(1) / n_px
         left, masses = left * ~bad, masses * ~bad[:, None]
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]

@@ -66,6 +66,8 @@ class Response:
         taken_up = scaled.transpose(1, 2) @ (absorbed @ (scaled @ left[:, :, None]))
         self.left = torch.where(ok[:, None], left - taken_up[:, :, 0], torch.nan).float()
         """Of each stamp ``(n, pixel)``."""
+        self.log_evidence = -0.5 * (self.left.double().square().sum(1) + torch.log1p(size).sum(1))
+        """Of each stamp ``(n,)``, its parameters marginalised, up to what all fits of it share."""
         self._absorbed, self._scaled = absorbed.float(), scaled.float()
         self.points = fit.fine
         """Pixels and the points inside them, at which masses bend."""

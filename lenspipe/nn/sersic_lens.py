@@ -78,6 +78,20 @@ class Priors:
         return torch.nonzero(self.width[:n] > 0)[:, 0]
 
 
+Passed = list[tuple[Tensor, Tensor]]
+"""Rows of stamps, and values that a search had of them on its way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """Minima of fits beside the best ones."""
+
+    row: Tensor
+    """Stamp ``(minimum,)``."""
+    values: Tensor
+    """``(minimum, parameter)``, as of `SersicFit.sought`."""
+
+
 @dataclass(frozen=True, eq=False)
 class SersicFit:
     """The fit for stamps of one size, scale, PSF and population."""
@@ -151,8 +165,12 @@ class SersicFit:
         return cls(fine, search, coarse, priors, clumps, rounds if clumps else 0)
 
     def __call__(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable smooth lens of each stamp, and what it leaves: `sought` without the others."""
+        return self.sought(stamps, sigma)[:2]
+
+    def sought(self, stamps: Tensor, sigma: Tensor, *, others: bool = False) -> tuple[Tensor, Tensor, Others]:
         """
-        The most probable smooth lens of each stamp, and what it leaves.
+        The most probable smooth lens of each stamp, what it leaves, and on request what else was come by on the way.
 
         Parameters
         ----------
@@ -166,17 +184,32 @@ class SersicFit:
             unit of the stamps.
         left : Tensor (n, y, x)
             Stamp less model, in units of the noise; 0 where the middle is left out.
+        others : Others
+            With fewer or more clumps, or of other rounds; none where they are not asked for.
         """
-        found = [self._fitted(stamps[k : k + AT_ONCE], sigma[k : k + AT_ONCE]) for k in range(0, len(stamps), AT_ONCE)]
-        values, left = zip(*found, strict=True)
-        return torch.cat(values), torch.cat(left)
+        values, left, rows, passed = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
+        for k in range(0, len(stamps), AT_ONCE):
+            path = Passed() if others else None
+            found, off = self._fitted(stamps[k : k + AT_ONCE], sigma[k : k + AT_ONCE], path)
+            values.append(found)
+            left.append(off)
+            for own, some in path or ():
+                rows.append(own + k)
+                passed.append(some)
+        row = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
+        more = [
+            self._polished(stamps[own], self.fine.kept / sigma[own], some, stamps[own], n_step=LAST_STEPS)[0]
+            for own, some in zip(rows, passed, strict=True)
+        ]
+        best = torch.cat(values)
+        return best, torch.cat(left), Others(row, torch.cat([best[:0], *more]))
 
     def image(self, pixels: Pixels, values: Tensor) -> Tensor:
         """Model images ``(n, y, x)`` of values ``(n, parameter)``, of which there may be those of clumps."""
         arcs = pixels.arcs(values[:, :N_ARC], clumps_of(values))
         return arcs + pixels.light(of_light(values)) if self.priors.light else arcs
 
-    def _fitted(self, stamps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _fitted(self, stamps: Tensor, sigma: Tensor, path: Passed | None) -> tuple[Tensor, Tensor]:
         n, odd = len(stamps), stamps.shape[-1] % COARSE
         pooled = avg_pool2d(pad(stamps[:, None], (0, odd, 0, odd)), COARSE)[:, 0]
         error = avg_pool2d(pad(sigma[:, None], (0, odd, 0, odd), value=1.0), COARSE)[:, 0] / COARSE
@@ -187,12 +220,12 @@ class SersicFit:
         found, cost, _ = damped(begun, n_step=COARSE_STEPS, kept=1, damping=0.1)
         best = found.view(n, N_START, -1)[torch.arange(n), cost.view(n, N_START).argmin(1)]
         sharp = self.fine.kept / sigma
-        values, cost, off = self._sought(stamps, sharp, best, error=0.0)
+        values, cost, off = self._sought(stamps, sharp, best, torch.arange(n), path, error=0.0)
         for what, rough in ROUNDS[: max(self.rounds, self.clumps > 0)]:
             if not len(lost := self._may_be_better(values, off, sharp)):
                 break
             begun = {"coarse": best, "swapped": self._swapped(values), "smooth": values[:, : len(NAMES)]}[what][lost]
-            other, less, left = self._sought(stamps[lost], sharp[lost], begun, error=rough)
+            other, less, left = self._sought(stamps[lost], sharp[lost], begun, lost, path, error=rough)
             # clumps that a round begins with earn their place as those do that are sought
             better = less + LEAST_GAIN * _n_clump(other) < cost[lost] + LEAST_GAIN * _n_clump(values[lost])
             own = lost[better]
@@ -213,11 +246,14 @@ class SersicFit:
             found |= torch.isfinite(values[:, len(NAMES)])
         return torch.nonzero(found)[:, 0]
 
-    def _sought(self, stamps: Tensor, weight: Tensor, begun: Tensor, *, error: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _sought(
+        self, stamps: Tensor, weight: Tensor, begun: Tensor, rows: Tensor, path: Passed | None, *, error: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """
         The source as it is begun, then clumps one by one: values, their cost and weighted model less data.
 
-        With a relative ``error`` the source is first fitted to no better than that.
+        With a relative ``error`` the source is first fitted to no better than that. Each set of values that is left
+        behind is added to the path, under the names ``rows`` of the stamps.
         """
         n, known = len(stamps), self.known(begun)
         n_clump = (begun.shape[1] - len(NAMES)) // len(CLUMP)
@@ -233,6 +269,8 @@ class SersicFit:
             values, cost, off = whole(values, n_step=STEPS, kept=KEPT, damping=1e-3)
         missing = torch.full((n, (self.clumps - n_clump) * len(CLUMP)), torch.nan)
         values, going = torch.cat([values, missing], 1), torch.arange(n)
+        if path is not None:
+            path.append((rows, values.clone()))
         for k in range(n_clump, self.clumps):
             if not len(going):
                 break
@@ -249,6 +287,8 @@ class SersicFit:
             going = going[taken]
             values[going, : size + len(CLUMP)] = better[taken]
             cost[going], off[going] = less[taken], left[taken]
+            if path is not None and len(going):
+                path.append((rows[going], values[going]))
         return values, cost, off
 
     def _polished(

@@ -13,13 +13,15 @@ from torch import Tensor
 from lenspipe.nn.draws import REACH, TINY, Draws, Masses
 from lenspipe.nn.lines import Lines
 from lenspipe.nn.response import Response, bending, responses
-from lenspipe.nn.sersic_image import CENTRE
-from lenspipe.nn.sersic_lens import SersicFit
+from lenspipe.nn.sersic_image import CENTRE, CLUMP, NAMES
+from lenspipe.nn.sersic_lens import Others, SersicFit
 
 N_AXIS = 128
 """Directions of the pixels in which signals are compared, those in which they are strongest."""
 BEYOND = 1.1
 """An Einstein radius that is so many times the largest that was drawn, or that part of the least, has no odds."""
+FAR = 500.0
+"""A minimum whose evidence is less by that much, in the logarithm, than that of the best is not counted."""
 LEAST_DRAWS = 30.0
 """Draws, in effect, that an amount is a mean of at least: of too few likelihoods, their logarithms count for less."""
 
@@ -60,7 +62,9 @@ class Signals:
         return low / BEYOND <= theta_e_arcsec <= high * BEYOND
 
 
-def compared(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, signals: Signals) -> Tensor:
+def compared(
+    fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, signals: Signals, others: Others | None = None
+) -> Tensor:
     """
     How much more probable each stamp is with substructure of each class than with none, and how much of it there is.
 
@@ -68,7 +72,8 @@ def compared(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
     (`lenspipe.nn.response.Response`), is ``exp(d s - s^2 / 2)`` of that of no substructure, ``d`` what the fit leaves;
     the evidence of a class is the mean over its draws, and amounts are means in which each draw counts by its
     likelihood, or by a power of it where that would be a mean of less than `LEAST_DRAWS`. To first order in mass, and
-    with as many draws as there are: a signal that no draw is like is too improbable.
+    with as many draws as there are: a signal that no draw is like is too improbable. Of a stamp with more minima than
+    one, of which one may be the best without substructure and another beside it, evidence is their sum.
 
     Parameters
     ----------
@@ -79,6 +84,8 @@ def compared(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
     values : Tensor (n, parameter)
         What it found.
     signals : Signals
+    others : Others, optional
+        Other minima: the most probable with each number of clumps is counted.
 
     Returns
     -------
@@ -86,13 +93,57 @@ def compared(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, sign
         Logarithms of the odds of each class, means of each amount given that its class is there, and their errors. NaN
         for a stamp whose parameters are not finite, or whose Einstein radius lies beyond those that were drawn.
     """
-    found = stamps.new_full((len(stamps), len(signals.labels) + 2 * len(signals.amounts)), torch.nan)
-    for own, some, response in responses(fit, stamps, sigma, values):
-        for j, row in enumerate(own.tolist()):
+    row, every = torch.arange(len(stamps)), values
+    if others is not None:
+        row, every = torch.cat([row, others.row]), torch.cat([every, others.values])
+        row, every = _most_probable(fit, stamps, sigma, row, every)
+    n_class, n_amount = len(signals.labels), len(signals.amounts)
+    evidence = stamps.new_full((len(row),), torch.nan, dtype=torch.float64)
+    found = stamps.new_full((len(row), n_class + 2 * n_amount), torch.nan, dtype=torch.float64)
+    for own, some, response in responses(fit, stamps[row], sigma[row], every):
+        for j, k in enumerate(own.tolist()):
             if torch.isfinite(response.left[j]).all() and signals.reach(float(some[j, 0])):
                 along, left = in_few_axes(response, j, some[j], signals)
-                found[row] = torch.cat(told(signals, float(some[j, 0]), along, left[None]), 1)[0].float()
-    return found
+                found[k] = torch.cat(told(signals, float(some[j, 0]), along, left[None]), 1)[0]
+                evidence[k] = response.log_evidence[j]
+    of_stamps = [_over_minima(evidence[row == k], found[row == k], signals) for k in range(len(stamps))]
+    return torch.stack(of_stamps).float()
+
+
+def _most_probable(fit: SersicFit, stamps: Tensor, sigma: Tensor, row: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the minima of each stamp the first, and the most probable with each number of clumps that is not too far."""
+    evidence, n_clump = (
+        torch.full((len(row),), -torch.inf, dtype=torch.float64),
+        torch.zeros(len(row), dtype=torch.long),
+    )
+    for own, some, response in responses(fit, stamps[row], sigma[row], values):
+        evidence[own] = response.log_evidence.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+        n_clump[own] = (some.shape[1] - len(NAMES)) // len(CLUMP)
+    chosen = list[Tensor]()
+    for k in range(len(stamps)):
+        own = torch.nonzero(row == k)[:, 0]
+        own = own[evidence[own] > evidence[own].max() - FAR]
+        for n in sorted(set(n_clump[own].tolist())):
+            some = own[n_clump[own] == n]
+            chosen.append(some[evidence[some].argmax()])
+    kept = torch.stack(chosen) if chosen else row[:0]
+    return row[kept], values[kept]
+
+
+def _over_minima(evidence: Tensor, found: Tensor, signals: Signals) -> Tensor:
+    """What is told of a stamp ``(column,)`` by its minima: their evidence ``(minimum,)``, and what each tells."""
+    known = torch.isfinite(evidence)
+    if not known.any():
+        return found.new_full(found.shape[1:], torch.nan)
+    n_class, n_amount = len(signals.labels), len(signals.amounts)
+    evidence, told_by = evidence[known], found[known]
+    odds, mean, error = torch.tensor_split(told_by, [n_class, n_class + n_amount], 1)
+    beside = evidence[:, None] + odds
+    of_class = [k for k, draws in enumerate(signals.of_class.values()) for _ in draws.amounts]
+    weight = torch.softmax(beside, 0)[:, of_class]
+    middle = (weight * mean).sum(0)
+    spread = (weight * (error.square() + (mean - middle).square())).sum(0).sqrt()
+    return torch.cat([torch.logsumexp(beside, 0) - torch.logsumexp(evidence, 0), middle, spread])
 
 
 def told(signals: Signals, theta_e_arcsec: float, along: Tensor, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
