@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 from lenspipe.nn import draws as of_draws
 from lenspipe.nn import lines as of_lines
@@ -15,7 +16,7 @@ from lenspipe.nn.draws import Masses
 from lenspipe.nn.lines import Lines
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import NAMES
-from lenspipe.nn.sersic_lens import Damped, Priors, SersicFit
+from lenspipe.nn.sersic_lens import Damped, Others, Priors, SersicFit
 from lenspipe.nn.signals import Signals, compared, told
 from tests.nn.test_nn_sersic_lens import MEAN, SCALE, WIDTH, drawn, lenstronomys
 
@@ -79,6 +80,15 @@ def test_products_are_those_of_the_whole_covariance(rng):
     np.testing.assert_allclose(
         white @ response.left[0].double().numpy(), images.numpy() @ inverse @ left, rtol=1e-3, atol=0.5
     )
+
+
+def test_evidence_is_that_of_the_whole_covariance(rng):
+    """Of two priors of one stamp, as a Gaussian of many dimensions has it."""
+    _, stamps, noise, values = made(rng, 0.05, [(0.12, 1.1, 0.3)])
+    response = Response(FIT, stamps, noise, values)
+    left, covariance = dense(stamps, noise, values)
+    want = multivariate_normal(np.zeros(len(left)), covariance).logpdf(left) + 0.5 * len(left) * np.log(2 * np.pi)
+    assert float(response.log_evidence[0]) == pytest.approx(want, abs=0.05)
 
 
 def test_what_is_left_does_not_depend_on_where_the_fit_stopped(rng):
@@ -234,6 +244,30 @@ def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch, line):
     assert float(odds.exp().mean()) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.parametrize("strength", [0.004, 0.012, 0.03])
+def test_odds_of_heavy_masses_are_sums_over_all_their_places(monkeypatch, strength):
+    """Brute force over pairs of places; a draw of two masses that lie nowhere near those of the data."""
+    monkeypatch.setattr(of_draws, "N_SIDE", 9)
+    rng = np.random.default_rng(4)
+    along = torch.tensor(rng.normal(size=(81, 24)) * (rng.random((81, 1)) < 0.5)).float()
+    masses = torch.tensor([strength, 0.7 * strength]) / 0.004 * 1.5
+    one, two = torch.nonzero(along.any(1))[[9, 30], 0].tolist()
+    planted = masses[0] * along[one] + masses[1] * along[two]
+    data = planted + torch.tensor(rng.normal(size=(3, 24))).float()
+    theta = 1.2
+    at = np.stack(np.meshgrid(*[np.linspace(-of_draws.REACH, of_draws.REACH, 9)] * 2), -1).reshape(-1, 2) * theta
+    every = [[(float(m) ** 0.5, *p), (float(n) ** 0.5, *p)] for p in at for m, n in [masses.tolist()]]
+    signals = Signals.of(pa.concat_tables([table_of(every, theta)] * 60))
+    found = told(signals, theta, along, data)[0][:, 0]
+    log_part = signals.of_class["subhalo"].log_part
+    pairs = (masses[0] * along)[:, None] + masses[1] * along
+    prior = log_part[:, None] + log_part
+    gain = torch.einsum("pqa,na->npq", pairs, data) - 0.5 * pairs.square().sum(2)
+    want = torch.logsumexp((prior + gain).double().flatten(1), 1)
+    assert float(want.max()) > 3 or strength < 0.01
+    torch.testing.assert_close(found, want, atol=0.15, rtol=0.0)
+
+
 def test_what_is_there_has_the_larger_odds(rng):
     ends = [[(0.02, 1.2 * np.cos(a), 1.2 * np.sin(a))] for a in rng.uniform(0, 2 * np.pi, 100)]
     lines = [
@@ -280,6 +314,34 @@ def test_a_lens_beyond_the_draws_has_no_odds_and_one_that_shows_no_mass_even_one
     found = log_odds(FIT, stamps, noise, values, widened(table_of([[(0.1, 1.0, 0.0)]])))
     assert float(found[0, 0]) == pytest.approx(0, abs=1e-3)
     assert torch.isfinite(found).all()
+
+
+def test_odds_are_those_of_the_minima_that_are_probable(rng):
+    _, stamps, noise, values = made(rng, 0.05, [(0.15, 1.1, 0.3)])
+    ends = [[(0.15, 1.2 * np.cos(a), 1.2 * np.sin(a))] for a in np.linspace(0, 2 * np.pi, 60)]
+    signals = widened(table_of(ends, theta_e=float(values[0, 0])))
+    lost = values.clone()
+    lost[0, :2] += torch.tensor([0.05, 0.1])
+    right = compared(FIT, stamps, noise, values, signals)
+    for best, other in ((values, lost), (lost, values), (values, torch.full_like(values, torch.nan)), (values, values)):
+        both = compared(FIT, stamps, noise, best, signals, Others(torch.tensor([0]), other))
+        torch.testing.assert_close(both, right, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(compared(FIT, stamps, noise, lost, signals), right, rtol=0.1)
+
+
+def test_evidence_of_minima_is_added():
+    """Of none and of a class alike; amounts are means over minima, and their errors hold what minima differ by."""
+    signals = Signals.of(table_of([[(0.1, 1.0, 0.0)]] * 8))
+    evidence = torch.tensor([-10.0, -12.0, torch.nan]).double()
+    told_by = torch.tensor([[1.0, 3.0, 0.5], [4.0, 5.0, 0.1], [9.0, 9.0, 9.0]]).double()
+    found = of_signals._over_minima(evidence, told_by, signals)
+    p = np.exp([-9.0, -8.0])
+    assert float(found[0]) == pytest.approx(np.log(p.sum() / np.exp([-10, -12]).sum()))
+    weight = p / p.sum()
+    mean = weight @ [3, 5]
+    assert float(found[1]) == pytest.approx(mean)
+    assert float(found[2]) == pytest.approx(np.sqrt(weight @ (np.array([0.25, 0.01]) + (np.array([3, 5]) - mean) ** 2)))
+    assert torch.isnan(of_signals._over_minima(evidence * torch.nan, told_by, signals)).all()
 
 
 def test_a_stamp_without_a_finite_fit_has_no_odds(rng):
