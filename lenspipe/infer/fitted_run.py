@@ -258,6 +258,7 @@ def drawn_signals(recipe: str, substructure: str, table: pa.Table, *, seed: int)
         seed=seed,
         table=hashlib.sha256(substructure.encode()).hexdigest()[:16],
         digest=hashlib.sha256(b"".join(one.tobytes() for one in flat)).hexdigest()[:16],
+        minima=True,
     )
     return said, table
 

@@ -47,6 +47,8 @@ class DrawnSignals(Table):
     """Digest of the recipe's substructure."""
     digest: str
     """Of what was drawn."""
+    minima: bool = False
+    """Whether evidence was summed over minima of a fit."""
 
 
 class SmoothFit(Table):

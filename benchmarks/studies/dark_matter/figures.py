@@ -161,7 +161,7 @@ def fitted_table(found: list[dict[str, Any]], limits: dict[str, dict[str, Any]])
 
 def comparison_table(found: list[dict[str, Any]]) -> str:
     """Micro areas with all stamps, a tenth and a hundredth, after equally many steps: a row per network, best first."""
-    own = [one for one in found if one["steps"] == COMPARED]
+    own = [one for one in found if one["steps"] == COMPARED and one["seed"] == 0]
     recipes = sorted({one["recipe"] for one in own})
     lines = [
         "| network | parameters | " + " | ".join(f"`{r}`: all, 10 %, 1 %" for r in recipes) + " | CPU s |",
@@ -184,6 +184,21 @@ def comparison_table(found: list[dict[str, Any]]) -> str:
         lines.append(f"| {name} | {some[0]['trained_parameters']:,} | {areas} | {seconds:.0f} |")
     lines += ["", *(f"{one['recipe']}, {name_of(one)}: {why}." for one in own if (why := one.get("at_chance")))]
     return "\n".join(lines).rstrip()
+
+
+def seeds_table(found: list[dict[str, Any]]) -> str:
+    """Micro areas with all stamps of networks that were trained with several seeds: mean, least and largest."""
+    own = [one for one in found if one["steps"] == COMPARED and one["fraction"] == 1.0]
+    every: dict[str, dict[str, list[float]]] = {}
+    for one in own:
+        every.setdefault(name_of(one), {}).setdefault(one["recipe"], []).append(one["test"]["auroc_micro"])
+    recipes = sorted({one["recipe"] for one in own})
+    lines = ["| network | seeds | " + " | ".join(f"`{r}`" for r in recipes) + " |", "|" + "---|" * (len(recipes) + 2)]
+    for name, areas in every.items():
+        if (n := min(len(some) for some in areas.values())) > 1:
+            each = (f"{np.mean(areas[r]):.4f} ({min(areas[r]):.4f} to {max(areas[r]):.4f})" for r in recipes)
+            lines.append(f"| {name} | {n} | {' | '.join(each)} |")
+    return "\n".join(lines)
 
 
 def drawn_amounts_table(found: list[dict[str, Any]], masses: dict[str, Any], limits: dict[str, dict[str, Any]]) -> str:
@@ -326,6 +341,7 @@ def tables() -> list[str]:
     made = [bound_table(limits), regression_table(limits), fitted_table(of("fitted_*"), limits)]
     made += [
         comparison_table([one for one in of("fitted_*") if "error" not in one]),
+        seeds_table([one for one in of("fitted_*") if "error" not in one]),
         odds_table(of("odds_*"), of("planted_*")),
         sets_table(of("sets_*")),
         clumps_table(of("clumps")),
