@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lenspipe.nn.damped import Damped, clumps_of
 from lenspipe.nn.sersic_image import BRIGHTER, CLUMP, N_ARC, NAMES, clump_trials
-from lenspipe.nn.sersic_lens import AT_ONCE, Damped, SersicFit, clumps_of
+from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
 
 CELL = 0.5
 """Radius within which a mass bends less, over the distance of the points."""

@@ -12,11 +12,12 @@ from scipy.stats import multivariate_normal
 from lenspipe.nn import draws as of_draws
 from lenspipe.nn import lines as of_lines
 from lenspipe.nn import signals as of_signals
+from lenspipe.nn.damped import Damped
 from lenspipe.nn.draws import Masses
 from lenspipe.nn.lines import Lines
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import NAMES
-from lenspipe.nn.sersic_lens import Damped, Others, Priors, SersicFit
+from lenspipe.nn.sersic_lens import Others, Priors, SersicFit
 from lenspipe.nn.signals import Signals, compared, told
 from tests.nn.test_nn_sersic_lens import MEAN, SCALE, WIDTH, drawn, lenstronomys
 

@@ -28,8 +28,9 @@ from benchmarks.studies.dark_matter.fitted import CLUMPS, FINER
 from benchmarks.timing import Clock
 from lenspipe.infer.fitted import brightness
 from lenspipe.infer.fitted_set import priors_of
+from lenspipe.nn.damped import Damped
 from lenspipe.nn.sersic_image import CLUMP, NAMES
-from lenspipe.nn.sersic_lens import MORE_STEPS, Damped, SersicFit
+from lenspipe.nn.sersic_lens import MORE_STEPS, SersicFit
 from lenspipe.simulate.lens import MacroLens
 from lenspipe.simulate.light import Component, Sersic
 from lenspipe.simulate.published import flux_of_brightness
