@@ -119,6 +119,7 @@ def command(
     from lenspipe.infer.fitted import anywhere_in_a_pixel, priors_of_fit
     from lenspipe.infer.fitted_run import fit_local, gains_told, write_fitted
     from lenspipe.infer.fitted_set import priors_of
+    from lenspipe.nn.fitted import ODDS_WAY
     from lenspipe.stamps.format import StampSet
 
     given = [_prior(text) for text in priors]
@@ -142,6 +143,12 @@ def command(
             raise ConfigError(
                 "a model says how to fit: leave --prior, --lens-light, --finer, --clumps, --rounds, --point-masses and "
                 "--signals out",
+                like=str(like),
+            )
+        if model.signals is not None and model.signals.way != ODDS_WAY:
+            raise ConfigError(
+                "the model learnt from odds that this version makes otherwise: train it again on stamps that are "
+                "fitted anew",
                 like=str(like),
             )
         if model.signals is not None:

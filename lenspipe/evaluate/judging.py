@@ -15,6 +15,7 @@ from lenspipe.evaluate.stream import Member, count_rows, iter_stamps
 from lenspipe.learn.fitted import fit_of
 from lenspipe.nn.card import find_model, read_card
 from lenspipe.nn.committee import Committee, is_committee, open_committee
+from lenspipe.nn.fitted import ODDS_WAY
 from lenspipe.stamps.format import StampSet
 from lenspipe.stamps.joined import JoinedStamps, each_of
 
@@ -51,7 +52,7 @@ def open_members(
         if card.fitted is not None and said is not None and (differ := card.fitted.unlike(said)):
             again = "SIMULATED" if "signals" in differ else "MODEL"
             signals = card.fitted.signals
-            if signals and said.signals and not signals.amounts:
+            if signals and signals.way != ODDS_WAY:
                 raise DataError(
                     "the model learnt from odds that this version makes otherwise: train it again on stamps that are "
                     "fitted anew",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lenspipe.disk import remove_scratch
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted_set import FitTask
-from lenspipe.nn.fitted import LEFT, MASSES, OF_FIT, DrawnSignals, SmoothFit, amounts_of
+from lenspipe.nn.fitted import LEFT, MASSES, ODDS_WAY, OF_FIT, DrawnSignals, SmoothFit, amounts_of
 from lenspipe.nn.sersic_image import NAMES
 from lenspipe.nn.sersic_lens import Priors
 from lenspipe.rundir import open_run, read_json, utc_now, versions, write_json
@@ -35,9 +35,11 @@ UNIT_BYTES = 16 << 20
 """Pixels of a unit of work at most, unless one row group of the stamps has more."""
 PIXEL_S = 8e-6
 """About what a fit takes per pixel of a stamp, at two model points a side."""
-ODDS_S, MAPS_S = 1e-4, 4e-9
-"""Likewise what odds of drawn signals take, and maps of point masses per square of the pixels."""
-VERSION = 5
+ODDS_S, MAPS_S = 4e-5, 4e-9
+"""Likewise what odds of drawn signals take, of one minimum, and maps of point masses per square of the pixels."""
+MINIMA = 3
+"""About so many of a lens with clumps are compared with draws."""
+VERSION = 4
 """Of what a fit does: parts that another one made are not gone on with."""
 APART = 2.0
 """A gain that is given may be so many times that of a stamp, or that part of it."""
@@ -227,7 +229,7 @@ def write_fitted(
                 write_table(signals[1], Path(drawn))
             each = (
                 PIXEL_S * (1 + clumps) * (1 + 0.5 * fit.rounds)
-                + ODDS_S * (drawn is not None)
+                + ODDS_S * (MINIMA if clumps else 1) * (drawn is not None)
                 + MAPS_S * spec.size_px**2 * point_masses
             )
             with runner(n_new * spec.size_px**2 * each * (finer / 2) ** 2) as run:
@@ -258,7 +260,7 @@ def drawn_signals(recipe: str, substructure: str, table: pa.Table, *, seed: int)
         seed=seed,
         table=hashlib.sha256(substructure.encode()).hexdigest()[:16],
         digest=hashlib.sha256(b"".join(one.tobytes() for one in flat)).hexdigest()[:16],
-        minima=True,
+        way=ODDS_WAY,
     )
     return said, table
 

@@ -158,6 +158,7 @@ class FitTask:
         masses = one.new_zeros((len(one), len(how.made) - 1, *one.shape[1:]))
         values = torch.zeros(len(one), len(NAMES) + how.clumps * len(CLUMP))
         drawn = signals_of(self.drawn) if self.drawn else None
+        minima = drawn is not None and how.clumps > 0
         of_draws = torch.zeros(len(one), len(how.compared))
         options: dict[str, Any] = {
             "finer": how.finer,
@@ -174,11 +175,13 @@ class FitTask:
                 sigma = _sigma(one[some], bad[some], sky[some], gain[some])
                 sigma = torch.where(bad[some], NO_DATA * sky[some][:, None, None], sigma)
                 with torch.inference_mode():
-                    values[some], left[some], others = fit.sought(one[some], sigma, others=bool(drawn and how.clumps))
+                    values[some], left[some], others = fit.sought(one[some], sigma, others=minima)
                     if how.point_masses:
                         masses[some] = point_mass_maps(fit, one[some], sigma, values[some])
                     if drawn:
-                        of_draws[some] = compared(fit, one[some], sigma, values[some], drawn, others)
+                        of_draws[some] = compared(
+                            fit, one[some], sigma, values[some], drawn, others if minima else None
+                        )
         chi2 = left.square().flatten(1).sum(1) / n_px
         left, masses = left * ~bad, masses * ~bad[:, None]
         values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]

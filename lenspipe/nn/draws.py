@@ -34,7 +34,7 @@ class Draws(ABC):
     theta_e_arcsec: Tensor
     """Of the lenses ``(draw,)``, rising."""
     squares: Tensor
-    """Squares of Einstein radii at places ``(draw, place)``, arcsec^2: of a line, or of masses but the heaviest."""
+    """Squares of Einstein radii at places ``(draw, place)``, arcsec^2: of a line, or of masses but the heavy ones."""
     amounts: dict[str, Tensor]
     """What was drawn ``(draw,)``, by name: of a line its square, then its length."""
 
@@ -66,7 +66,7 @@ class Draws(ABC):
 @dataclass(frozen=True, eq=False)
 class Masses(Draws):
     """
-    Many masses, each at a place of its own: the heaviest of a draw may lie at any of them.
+    Many masses, each at a place of its own: the heaviest of a draw may lie anywhere.
 
     One after the other they are laid where the data want them or where the recipe would have them (sequential
     importance sampling: Kong, Liu & Wong 1994, JASA 89, 278), and the last of them everywhere.

@@ -21,6 +21,8 @@ CHI2 = f"{OF_FIT}chi2"
 """Column of the mean square that a fit leaves."""
 OF_MASSES = ("label", "line", "theta_e_arcsec", "x", "y", "square_arcsec2")
 """Columns of drawn substructure; the others are amounts."""
+ODDS_WAY = 2
+"""In which odds are made."""
 KEY = b"fit"
 """Key of that column's metadata under which a data set keeps its `SmoothFit`."""
 
@@ -47,8 +49,8 @@ class DrawnSignals(Table):
     """Digest of the recipe's substructure."""
     digest: str
     """Of what was drawn."""
-    minima: bool = False
-    """Whether evidence was summed over minima of a fit."""
+    way: int = 1
+    """In which odds were made: those of another are other numbers."""
 
 
 class SmoothFit(Table):

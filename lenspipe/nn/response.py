@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from lenspipe.nn.damped import Damped, clumps_of
+from lenspipe.nn.damped import Damped, clumps_of, n_clump_of
 from lenspipe.nn.sersic_image import BRIGHTER, CLUMP, N_ARC, NAMES, clump_trials
 from lenspipe.nn.sersic_lens import AT_ONCE, SersicFit
 
@@ -53,6 +54,7 @@ class Response:
         root = prior.rsqrt()
         scaled = (slopes * root[:, :, None]).double()
         away = (values[:, rest.free] - rest.mean).double() / rest.width
+        own = away.shape[1]
         if clumps_of(values) is not None:
             more = _more_clumps(fit, values, rest.weight)
             scaled, away = torch.cat([scaled, more.double()], 1), torch.cat([away, away.new_zeros(more.shape[:2])], 1)
@@ -67,8 +69,14 @@ class Response:
         taken_up = scaled.transpose(1, 2) @ (absorbed @ (scaled @ left[:, :, None]))
         self.left = torch.where(ok[:, None], left - taken_up[:, :, 0], torch.nan).float()
         """Of each stamp ``(n, pixel)``."""
-        self.log_evidence = -0.5 * (self.left.double().square().sum(1) + torch.log1p(size).sum(1))
-        """Of each stamp ``(n,)``, its parameters marginalised, up to what all fits of it share."""
+        self.cost = off.flatten(1).double().square().sum(1) + away.square().sum(1)
+        """What the fit made least ``(n,)``: squares of what is left, and of how far values lie from their priors."""
+        evidence = _log_evidence(inner[:, :own, :own], scaled[:, :own], left)
+        self.log_evidence = torch.where(ok, evidence + math.lgamma(int(n_clump_of(values[:1])) + 1), torch.nan)
+        """
+        Of the fit ``(n,)``, over that of the noise alone: its parameters marginalised, without clumps that it does not
+        have, and as often as its clumps can change names.
+        """
         self._absorbed, self._scaled = absorbed.float(), scaled.float()
         self.points = fit.fine
         """Pixels and the points inside them, at which masses bend."""
@@ -90,15 +98,29 @@ class Response:
         return images - (images @ scaled.T) @ self._absorbed[k] @ scaled
 
 
+def _log_evidence(inner: Tensor, scaled: Tensor, left: Tensor) -> Tensor:
+    """Of what is left ``(n, pixel)`` where parameters add ``scaled^T scaled`` to the noise, up to a constant ``(n,)``."""
+    root, _ = torch.linalg.cholesky_ex(inner.nan_to_num() + torch.eye(inner.shape[1]).double())
+    along = scaled @ left[:, :, None]
+    taken_up = (along * torch.cholesky_solve(along, root)).flatten(1).sum(1)
+    log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
+    return -0.5 * (left.square().sum(1) - taken_up + log_det)
+
+
 def responses(
-    fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor
+    fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, row: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Response]]:
-    """Rows of equally many clumps, some at a time, their values without those that are missing, and the response."""
-    n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
+    """
+    Places of values with equally many clumps, some at a time, the values without those that are missing, the response.
+
+    Of values ``(m, parameter)`` of the stamps that ``row`` says; of one per stamp where it is left out.
+    """
+    of = torch.arange(len(stamps)) if row is None else row
+    n_clump = n_clump_of(values)
     for k in sorted(set(n_clump.tolist())):
         for own in torch.split(torch.nonzero(n_clump == k)[:, 0], AT_ONCE):
             some = values[own, : len(NAMES) + k * len(CLUMP)]
-            yield own, some, Response(fit, stamps[own], sigma[own], some)
+            yield own, some, Response(fit, stamps[of[own]], sigma[of[own]], some)
 
 
 def _box(bright: Tensor) -> tuple[slice, slice]:

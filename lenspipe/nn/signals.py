@@ -10,10 +10,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from lenspipe.nn.damped import n_clump_of
 from lenspipe.nn.draws import REACH, TINY, Draws, Masses
 from lenspipe.nn.lines import Lines
 from lenspipe.nn.response import Response, bending, responses
-from lenspipe.nn.sersic_image import CENTRE, CLUMP, NAMES
+from lenspipe.nn.sersic_image import CENTRE
 from lenspipe.nn.sersic_lens import Others, SersicFit
 
 N_AXIS = 128
@@ -85,65 +86,64 @@ def compared(
         What it found.
     signals : Signals
     others : Others, optional
-        Other minima: the most probable with each number of clumps is counted.
+        Other minima: the best with each number of clumps is counted.
 
     Returns
     -------
     Tensor (n, column)
         Logarithms of the odds of each class, means of each amount given that its class is there, and their errors. NaN
-        for a stamp whose parameters are not finite, or whose Einstein radius lies beyond those that were drawn.
+        for a stamp whose parameters are not finite, or whose most probable Einstein radius lies beyond those that were
+        drawn.
     """
     row, every = torch.arange(len(stamps)), values
     if others is not None:
         row, every = torch.cat([row, others.row]), torch.cat([every, others.values])
-        row, every = _most_probable(fit, stamps, sigma, row, every)
-    n_class, n_amount = len(signals.labels), len(signals.amounts)
+        row, every = _probable(fit, stamps, sigma, row, every)
+    n_column = len(signals.labels) + 2 * len(signals.amounts)
     evidence = stamps.new_full((len(row),), torch.nan, dtype=torch.float64)
-    found = stamps.new_full((len(row), n_class + 2 * n_amount), torch.nan, dtype=torch.float64)
-    for own, some, response in responses(fit, stamps[row], sigma[row], every):
+    each = stamps.new_full((len(row), n_column), torch.nan, dtype=torch.float64)
+    for own, some, response in responses(fit, stamps, sigma, every, row):
+        evidence[own] = response.log_evidence
         for j, k in enumerate(own.tolist()):
             if torch.isfinite(response.left[j]).all() and signals.reach(float(some[j, 0])):
                 along, left = in_few_axes(response, j, some[j], signals)
-                found[k] = torch.cat(told(signals, float(some[j, 0]), along, left[None]), 1)[0]
-                evidence[k] = response.log_evidence[j]
-    of_stamps = [_over_minima(evidence[row == k], found[row == k], signals) for k in range(len(stamps))]
-    return torch.stack(of_stamps).float()
+                each[k] = torch.cat(told(signals, float(some[j, 0]), along, left[None]), 1)[0]
+    found = stamps.new_full((len(stamps), n_column), torch.nan)
+    for k in range(len(stamps)):
+        found[k] = _over_minima(evidence[row == k], each[row == k], signals)
+    return found
 
 
-def _most_probable(fit: SersicFit, stamps: Tensor, sigma: Tensor, row: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the minima of each stamp the first, and the most probable with each number of clumps that is not too far."""
-    evidence, n_clump = (
-        torch.full((len(row),), -torch.inf, dtype=torch.float64),
-        torch.zeros(len(row), dtype=torch.long),
-    )
-    for own, some, response in responses(fit, stamps[row], sigma[row], values):
+def _probable(fit: SersicFit, stamps: Tensor, sigma: Tensor, row: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the minima of each stamp the best with each number of clumps, unless its evidence is next to nothing."""
+    evidence, cost = (torch.full((len(row),), size, dtype=torch.float64) for size in (-torch.inf, torch.inf))
+    for own, _, response in responses(fit, stamps, sigma, values, row):
         evidence[own] = response.log_evidence.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-        n_clump[own] = (some.shape[1] - len(NAMES)) // len(CLUMP)
-    chosen = list[Tensor]()
+        cost[own] = response.cost.nan_to_num(torch.inf, torch.inf, torch.inf)
+    n_clump, chosen = n_clump_of(values), list[int]()
     for k in range(len(stamps)):
         own = torch.nonzero(row == k)[:, 0]
-        own = own[evidence[own] > evidence[own].max() - FAR]
-        for n in sorted(set(n_clump[own].tolist())):
-            some = own[n_clump[own] == n]
-            chosen.append(some[evidence[some].argmax()])
-    kept = torch.stack(chosen) if chosen else row[:0]
+        of_number = (own[n_clump[own] == n] for n in sorted(set(n_clump[own].tolist())))
+        best = [some[cost[some].argmin()] for some in of_number]
+        far = max(float(evidence[one]) for one in best) - FAR
+        chosen += [int(one) for one in best if float(evidence[one]) > far]
+    kept = torch.tensor(chosen, dtype=torch.long)
     return row[kept], values[kept]
 
 
-def _over_minima(evidence: Tensor, found: Tensor, signals: Signals) -> Tensor:
+def _over_minima(evidence: Tensor, each: Tensor, signals: Signals) -> Tensor:
     """What is told of a stamp ``(column,)`` by its minima: their evidence ``(minimum,)``, and what each tells."""
-    known = torch.isfinite(evidence)
-    if not known.any():
-        return found.new_full(found.shape[1:], torch.nan)
+    known = torch.isfinite(evidence) & torch.isfinite(each).all(1)
+    if not known.any() or not known[evidence.nan_to_num(-torch.inf).argmax()]:
+        return each.new_full(each.shape[1:], torch.nan)
     n_class, n_amount = len(signals.labels), len(signals.amounts)
-    evidence, told_by = evidence[known], found[known]
-    odds, mean, error = torch.tensor_split(told_by, [n_class, n_class + n_amount], 1)
-    beside = evidence[:, None] + odds
+    odds, mean, error = torch.tensor_split(each[known], [n_class, n_class + n_amount], 1)
+    beside = evidence[known, None] + odds
     of_class = [k for k, draws in enumerate(signals.of_class.values()) for _ in draws.amounts]
     weight = torch.softmax(beside, 0)[:, of_class]
     middle = (weight * mean).sum(0)
     spread = (weight * (error.square() + (mean - middle).square())).sum(0).sqrt()
-    return torch.cat([torch.logsumexp(beside, 0) - torch.logsumexp(evidence, 0), middle, spread])
+    return torch.cat([torch.logsumexp(beside, 0) - torch.logsumexp(evidence[known], 0), middle, spread])
 
 
 def told(signals: Signals, theta_e_arcsec: float, along: Tensor, data: Tensor) -> tuple[Tensor, Tensor, Tensor]:

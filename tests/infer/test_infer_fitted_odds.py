@@ -17,7 +17,7 @@ from lenspipe.evaluate.judging import open_members
 from lenspipe.infer import fitted_run
 from lenspipe.learn.settings import TrainSettings
 from lenspipe.learn.train import train
-from lenspipe.nn import signals
+from lenspipe.nn import draws, lines
 from lenspipe.nn.card import CARD_FILE, read_card
 from lenspipe.nn.fitted import CHI2, KEY, SmoothFit
 from lenspipe.simulate.recipe import read_recipe
@@ -44,8 +44,8 @@ class CutOffError(Exception):
 def few():
     """Fewer lines around the best, and fewer places, than elsewhere, for time."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(signals, "N_MORE", 256)
-        patched.setattr(signals, "N_SIDE", 17)
+        patched.setattr(lines, "N_MORE", 256)
+        patched.setattr(draws, "N_SIDE", 17)
         yield
 
 

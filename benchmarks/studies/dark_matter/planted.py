@@ -61,7 +61,9 @@ class Planter:
             self.planted.append(laid(owner, x, y, square, len(own)))
         self.rows: list[tuple[Tensor, Tensor, int]] = []
 
-    def __call__(self, fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, signals: Signals) -> Tensor:
+    def __call__(
+        self, fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, signals: Signals, others: object = None
+    ) -> Tensor:
         """Plant around each stamp; what it gives is nobody's."""
         for j in range(len(stamps)):
             n_clump = int(torch.isfinite(values[j, len(NAMES) :: len(CLUMP)]).sum())
