@@ -99,7 +99,7 @@ class Response:
 
 
 def _log_evidence(inner: Tensor, scaled: Tensor, left: Tensor) -> Tensor:
-    """Of what is left ``(n, pixel)`` where parameters add ``scaled^T scaled`` to the noise, up to a constant ``(n,)``."""
+    """Of what is left ``(n, pixel)`` where parameters add ``scaled^T scaled`` to the noise; ``(n,)``."""
     root, _ = torch.linalg.cholesky_ex(inner.nan_to_num() + torch.eye(inner.shape[1]).double())
     along = scaled @ left[:, :, None]
     taken_up = (along * torch.cholesky_solve(along, root)).flatten(1).sum(1)

@@ -186,7 +186,7 @@ class SersicFit:
         left : Tensor (n, y, x)
             Stamp less model, in units of the noise; 0 where the middle is left out.
         others : Others
-            With fewer or more clumps, or of other rounds; none where they are not asked for.
+            With fewer or more clumps, or of other rounds, the best among them; none where they are not asked for.
         """
         values, left, rows, passed = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
         for k in range(0, len(stamps), AT_ONCE):
@@ -253,8 +253,8 @@ class SersicFit:
         """
         The source as it is begun, then clumps one by one: values, their cost and weighted model less data.
 
-        With a relative ``error`` the source is first fitted to no better than that. Each set of values that is left
-        behind is added to the path, under the names ``rows`` of the stamps.
+        With a relative ``error`` the source is first fitted to no better than that. What there is with each number of
+        clumps is added to the path, under the names ``rows`` of the stamps.
         """
         n, known = len(stamps), self.known(begun)
         n_clump = (begun.shape[1] - len(NAMES)) // len(CLUMP)

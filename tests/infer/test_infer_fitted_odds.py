@@ -198,10 +198,12 @@ def test_a_network_that_reads_them_keeps_how_they_were_made(fitted, simulated, t
         open_members([tmp_path / "m"], StampSet.open(tmp_path / "o"))
     card = tmp_path / "m" / CARD_FILE
     older = json.loads(card.read_text())
-    older["fitted"]["signals"]["amounts"] = []
+    older["fitted"]["signals"].pop("way")
     card.write_text(json.dumps(older))
     with pytest.raises(DataError, match="learnt from odds that this version makes otherwise: train it again"):
         open_members([tmp_path / "m"], fitted)
+    with pytest.raises(ConfigError, match="learnt from odds that this version makes otherwise: train it again"):
+        run("fit", simulated.folder, "--out", tmp_path / "o", "--like", tmp_path / "m")
     with pytest.raises(ConfigError, match=r"add it to input\.bands.*F814W_left"):
         trained(fitted, tmp_path / "n", ODDS, ["F814W"])
 

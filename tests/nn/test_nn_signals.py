@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from lenspipe.nn import draws as of_draws
 from lenspipe.nn import lines as of_lines
 from lenspipe.nn import signals as of_signals
-from lenspipe.nn.damped import Damped
+from lenspipe.nn.damped import Damped, n_clump_of
 from lenspipe.nn.draws import Masses
 from lenspipe.nn.lines import Lines
 from lenspipe.nn.response import Response
@@ -83,13 +83,39 @@ def test_products_are_those_of_the_whole_covariance(rng):
     )
 
 
-def test_evidence_is_that_of_the_whole_covariance(rng):
-    """Of two priors of one stamp, as a Gaussian of many dimensions has it."""
+@pytest.mark.parametrize("n_clump", [0, 1, 2])
+def test_evidence_is_that_of_the_whole_covariance(rng, n_clump):
+    """As a Gaussian of many dimensions has it; clumps may change names, and what may be there besides is left out."""
     _, stamps, noise, values = made(rng, 0.05, [(0.12, 1.1, 0.3)])
+    x, y, size = (values[0, NAMES.index(name)] for name in ("x_arcsec", "y_arcsec", "log_radius"))
+    clumps = [torch.stack([x + 0.03 * k, y - 0.02, torch.tensor(0.1), size - 1.5]) for k in range(n_clump)]
+    values = torch.cat([values, *(one[None] for one in clumps)], 1)
     response = Response(FIT, stamps, noise, values)
     left, covariance = dense(stamps, noise, values)
     want = multivariate_normal(np.zeros(len(left)), covariance).logpdf(left) + 0.5 * len(left) * np.log(2 * np.pi)
-    assert float(response.log_evidence[0]) == pytest.approx(want, abs=0.05)
+    assert float(response.log_evidence[0]) == pytest.approx(want + np.log(max(n_clump, 1)), rel=1e-4)
+
+
+def test_a_search_gives_back_what_it_passed(rng):
+    """More stamps than are fitted at once: each minimum is of the stamp that it is said to be of."""
+    fit = SersicFit.of(SIDE, SCALE, FWHM, PRIORS, finer=2, clumps=2, rounds=1)
+    planted = torch.tensor(drawn(rng, 18)).float()
+    clean = fit.image(fit.fine, planted)
+    x, y, size = (planted[:, NAMES.index(name)] for name in ("x_arcsec", "y_arcsec", "log_radius"))
+    clump = torch.stack([x + 0.04, y, planted[:, NAMES.index("log_brightness")] + 2, size - 1.8], 1)
+    clean[1::2] = fit.image(fit.fine, torch.cat([planted, clump], 1))[1::2]
+    noise = torch.full_like(clean, 0.05)
+    stamps = clean + torch.tensor(rng.normal(0, 0.05, clean.shape)).float()
+    values, left, others = fit.sought(stamps, noise, others=True)
+    torch.testing.assert_close((values, left), fit(stamps, noise), equal_nan=True)
+    assert set(others.row.tolist()) == set(range(18))
+    clumps = n_clump_of(others.values)
+    assert (clumps == 0).any() and (clumps > 0).any()
+    # what is left of its own stamp is less than of another
+    some = torch.nonzero(clumps == 0)[:, 0]
+    model = fit.image(fit.fine, others.values[some, : len(NAMES)])
+    off = [((model - stamps[(others.row[some] + k) % 18]) / noise[0]).square().flatten(1).mean(1) for k in (0, 1)]
+    assert (off[0] < off[1]).all()
 
 
 def test_what_is_left_does_not_depend_on_where_the_fit_stopped(rng):
@@ -245,28 +271,27 @@ def test_in_noise_odds_have_a_mean_of_one(rng, monkeypatch, line):
     assert float(odds.exp().mean()) == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("strength", [0.004, 0.012, 0.03])
+@pytest.mark.parametrize("strength", [0.5, 1.5, 4.0])
 def test_odds_of_heavy_masses_are_sums_over_all_their_places(monkeypatch, strength):
-    """Brute force over pairs of places; a draw of two masses that lie nowhere near those of the data."""
-    monkeypatch.setattr(of_draws, "N_SIDE", 9)
+    """Brute force over all places of three masses; those of the draws lie anywhere but where the data have them."""
+    monkeypatch.setattr(of_draws, "N_SIDE", 5)
     rng = np.random.default_rng(4)
-    along = torch.tensor(rng.normal(size=(81, 24)) * (rng.random((81, 1)) < 0.5)).float()
-    masses = torch.tensor([strength, 0.7 * strength]) / 0.004 * 1.5
-    one, two = torch.nonzero(along.any(1))[[9, 30], 0].tolist()
-    planted = masses[0] * along[one] + masses[1] * along[two]
-    data = planted + torch.tensor(rng.normal(size=(3, 24))).float()
+    along = torch.tensor(rng.normal(size=(25, 24))).float()
+    masses = strength * torch.tensor([1.0, 0.7, 0.4])
+    data = masses @ along[[6, 13, 17]] + torch.tensor(rng.normal(size=(3, 24))).float()
     theta = 1.2
-    at = np.stack(np.meshgrid(*[np.linspace(-of_draws.REACH, of_draws.REACH, 9)] * 2), -1).reshape(-1, 2) * theta
-    every = [[(float(m) ** 0.5, *p), (float(n) ** 0.5, *p)] for p in at for m, n in [masses.tolist()]]
-    signals = Signals.of(pa.concat_tables([table_of(every, theta)] * 60))
+    axis = np.linspace(-of_draws.REACH, of_draws.REACH, 5) * theta
+    # the places at the edges are not drawn, and so are none
+    at = [(float(x), float(y)) for y in axis[1:-1] for x in axis[1:-1]]
+    every = [[(float(m) ** 0.5, *p) for m in masses] for p in at]
+    signals = Signals.of(pa.concat_tables([table_of(every, theta)] * 300))
     found = told(signals, theta, along, data)[0][:, 0]
-    log_part = signals.of_class["subhalo"].log_part
-    pairs = (masses[0] * along)[:, None] + masses[1] * along
-    prior = log_part[:, None] + log_part
-    gain = torch.einsum("pqa,na->npq", pairs, data) - 0.5 * pairs.square().sum(2)
-    want = torch.logsumexp((prior + gain).double().flatten(1), 1)
-    assert float(want.max()) > 3 or strength < 0.01
-    torch.testing.assert_close(found, want, atol=0.15, rtol=0.0)
+    used = along.view(5, 5, 24)[1:-1, 1:-1].reshape(9, 24)
+    one, two, three = (mass * used for mass in masses)
+    sums = one[:, None, None] + two[:, None] + three
+    gain = torch.einsum("pqra,na->npqr", sums, data) - 0.5 * sums.square().sum(3)
+    want = torch.logsumexp(gain.double().flatten(1), 1) - 3 * np.log(9)
+    torch.testing.assert_close(found, want, atol=0.1, rtol=0.0)
 
 
 def test_what_is_there_has_the_larger_odds(rng):
