@@ -182,8 +182,14 @@ def comparison_table(found: list[dict[str, Any]]) -> str:
         areas = " | ".join(", ".join(value(name, r, part) for part in (1.0, 0.1, 0.01)) for r in recipes)
         seconds = np.median([one["cpu_s"] for one in some if one["cpu_s"] is not None])
         lines.append(f"| {name} | {some[0]['trained_parameters']:,} | {areas} | {seconds:.0f} |")
-    lines += ["", *(f"{one['recipe']}, {name_of(one)}: {why}." for one in own if (why := one.get("at_chance")))]
-    return "\n".join(lines).rstrip()
+    lost: dict[str, list[str]] = {}
+    for one in own:
+        if one.get("at_chance"):
+            lost.setdefault(f"{name_of(one)} (`{one['recipe']}`)", []).append(f"{100 * one['fraction']:g} %")
+    if lost:
+        each = "; ".join(f"{name} on {', '.join(parts)}" for name, parts in lost.items())
+        lines += ["", f"The interval of the micro area holds .5 after {COMPARED} steps: {each} of the stamps."]
+    return "\n".join(lines)
 
 
 def seeds_table(found: list[dict[str, Any]]) -> str:
@@ -198,7 +204,7 @@ def seeds_table(found: list[dict[str, Any]]) -> str:
         if (n := min(len(some) for some in areas.values())) > 1:
             each = (f"{np.mean(areas[r]):.4f} ({min(areas[r]):.4f} to {max(areas[r]):.4f})" for r in recipes)
             lines.append(f"| {name} | {n} | {' | '.join(each)} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def drawn_amounts_table(found: list[dict[str, Any]], masses: dict[str, Any], limits: dict[str, dict[str, Any]]) -> str:
@@ -234,7 +240,8 @@ def odds_table(found: list[dict[str, Any]], planted: list[dict[str, Any]]) -> st
             each = " ".join(f"{m['per_class'][c]:.3f}" for c in SHORT)
             parts = f"{m['smooth']['auroc_micro']:.3f}, {m['clumpy']['auroc_micro']:.3f}"
             numbers = f"{m['accuracy']:.3f} | {m['either_told_right']:.3f}"
-            which = name.replace("timm:", "") + (", once" if "odds" in name and not one.get("rounds") else "")
+            before = "" if one.get("minima") else ", one minimum" if one.get("rounds") else ", once"
+            which = name.replace("timm:", "") + before * ("odds" in name)
             lines.append(f"| {which} | {m['n']:,} | {area(m)} | {each} | {parts} | {numbers} |")
     for one in planted:
         for draws, observers in one["of_draws"].items():
@@ -349,7 +356,7 @@ def tables() -> list[str]:
         alone_table(of("fitted_*")),
         ladder_table(of("ladder_*")),
         amounts_table(of("regression_*"), limits),
-        drawn_amounts_table(of("odds_*"), of("masses_*")[0], limits),
+        drawn_amounts_table([one for one in of("odds_*") if one.get("minima")], of("masses_*")[0], limits),
     ]
     return [re.sub(r"(?<![\d.])0\.(\d)", r".\1", table) for table in made]
 

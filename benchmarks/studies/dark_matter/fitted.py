@@ -202,8 +202,8 @@ def at_chance(interval: list[float], epochs: int, cap: int) -> str | None:
     """Why a cell tells nothing, or None where it does."""
     if interval[0] > 0.5:
         return None
-    ended = "its curve had not risen for the patience" if epochs < cap else f"after all {cap} epochs"
-    return f"the 95 % interval of the micro area holds .5; the training ended as {ended}"
+    ended = "as its curve had not risen for the patience" if epochs < cap else f"after all {cap} epochs"
+    return f"the 95 % interval of the micro area holds .5; the training ended {ended}"
 
 
 @click.command()

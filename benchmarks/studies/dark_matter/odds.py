@@ -267,6 +267,7 @@ def main(
         "recipe": RECIPE,
         "draws": draws,
         "rounds": ROUNDS,
+        "minima": True,
         "without_odds": without,
         "steps": steps,
         "masses": masses,
