@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lenspipe.errors import ConfigError, DataError
 from lenspipe.infer.fitted import NO_DATA, brightness, priors_of_fit
+from lenspipe.nn.damped import n_clump_of
 from lenspipe.nn.fitted import KEY, MASSES, OF_FIT, SmoothFit
 from lenspipe.nn.point_mass import log_mean, point_mass_maps
 from lenspipe.nn.sersic_image import CLUMP, NAMES
@@ -184,7 +185,7 @@ class FitTask:
                         )
         chi2 = left.square().flatten(1).sum(1) / n_px
         left, masses = left * ~bad, masses * ~bad[:, None]
-        values, clumps = values[:, : len(NAMES)], values[:, len(NAMES) :]
+        values, n_clump = values[:, : len(NAMES)], n_clump_of(values)
         finite = torch.isfinite(chi2) & torch.isfinite(values).all(1) & torch.isfinite(masses).flatten(1).all(1)
         _refuse(rows, ~finite.numpy(), "the fit is not finite")
         both = replace(spec, bands=(*spec.bands, *how.made))
@@ -202,7 +203,6 @@ class FitTask:
         for name, numbers in zip(how.compared, of_draws.numpy().T, strict=True):
             rows = rows.append_column(_drawn_field(name), pa.array(numbers, mask=np.isnan(numbers)))
         if how.clumps:
-            n_clump = torch.isfinite(clumps[:, :: len(CLUMP)]).sum(1)
             rows = rows.append_column(_field("n_clump"), pa.array(n_clump.float().numpy()))
         of_fit = _field("chi2")
         of_fit = of_fit.with_metadata({**of_fit.metadata, KEY: how.model_dump_json()})

@@ -194,12 +194,11 @@ class SersicFit:
             found, off = self._fitted(stamps[k : k + AT_ONCE], sigma[k : k + AT_ONCE], path)
             values.append(found)
             left.append(off)
-            for own, some in path or ():
-                rows.append(own + k)
-                passed.append(some)
-        row = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
+            rows += [own + k for own, _ in path or ()]
+            passed += [some for _, some in path or ()]
+        zero, row = torch.zeros_like(stamps), torch.cat([torch.zeros(0, dtype=torch.long), *rows])
         more = [
-            self._polished(stamps[own], self.fine.kept / sigma[own], some, stamps[own], n_step=LAST_STEPS)[0]
+            self._polished(stamps[own], self.fine.kept / sigma[own], some, zero[own], n_step=LAST_STEPS)[0]
             for own, some in zip(rows, passed, strict=True)
         ]
         best = torch.cat(values)

@@ -6,7 +6,7 @@ from scipy.stats import multivariate_normal, norm
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.studies.dark_matter.cells import cell_of, cells, read_queue, recipe_of
-from benchmarks.studies.dark_matter.figures import COMPARED, tables
+from benchmarks.studies.dark_matter.figures import COMPARED, seeds_table, tables
 from benchmarks.studies.dark_matter.ideal import (
     best_errors,
     coordinates,
@@ -157,6 +157,19 @@ def test_every_table_of_the_page_is_made_from_the_records():
     assert len(made) >= 5
     for table in made:
         assert table in page, table
+
+
+def test_networks_of_several_seeds_have_a_row_and_others_none():
+    shown = {"plain": False, "steps": COMPARED, "fraction": 1.0}
+    found = [
+        shown | {"family": family, "recipe": recipe, "seed": seed, "test": {"auroc_micro": 0.9 + 0.01 * seed}}
+        for family, seeds in (("equivariant-c8", 3), ("small-cnn", 1))
+        for recipe in ("model-f", "model-j")
+        for seed in range(seeds)
+    ]
+    (row,) = seeds_table([*found, found[0] | {"steps": 1600, "seed": 9}]).split("\n")[2:]
+    assert row.startswith("| equivariant-c8 | 3 | 0.9100 (0.9000 to 0.9200) |")
+    assert not seeds_table(found[6:])
 
 
 def test_sums_of_single_subhalos_are_as_strong_as_what_the_recipe_draws(rng):

@@ -240,7 +240,7 @@ def odds_table(found: list[dict[str, Any]], planted: list[dict[str, Any]]) -> st
             each = " ".join(f"{m['per_class'][c]:.3f}" for c in SHORT)
             parts = f"{m['smooth']['auroc_micro']:.3f}, {m['clumpy']['auroc_micro']:.3f}"
             numbers = f"{m['accuracy']:.3f} | {m['either_told_right']:.3f}"
-            before = "" if one.get("minima") else ", one minimum" if one.get("rounds") else ", once"
+            before = "" if one.get("way") else ", one minimum" if one.get("rounds") else ", once"
             which = name.replace("timm:", "") + before * ("odds" in name)
             lines.append(f"| {which} | {m['n']:,} | {area(m)} | {each} | {parts} | {numbers} |")
     for one in planted:
@@ -356,7 +356,7 @@ def tables() -> list[str]:
         alone_table(of("fitted_*")),
         ladder_table(of("ladder_*")),
         amounts_table(of("regression_*"), limits),
-        drawn_amounts_table([one for one in of("odds_*") if one.get("minima")], of("masses_*")[0], limits),
+        drawn_amounts_table([one for one in of("odds_*") if one.get("way")], of("masses_*")[0], limits),
     ]
     return [re.sub(r"(?<![\d.])0\.(\d)", r".\1", table) for table in made]
 

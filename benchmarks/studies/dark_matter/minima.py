@@ -28,7 +28,7 @@ from benchmarks.studies.dark_matter.fitted import CLUMPS, FINER
 from benchmarks.timing import Clock
 from lenspipe.infer.fitted import brightness
 from lenspipe.infer.fitted_set import priors_of
-from lenspipe.nn.damped import Damped
+from lenspipe.nn.damped import Damped, n_clump_of
 from lenspipe.nn.sersic_image import CLUMP, NAMES
 from lenspipe.nn.sersic_lens import MORE_STEPS, SersicFit
 from lenspipe.simulate.lens import MacroLens
@@ -73,7 +73,7 @@ def truth(recipe: Recipe, seed: int, item: int, pixel_scale_arcsec: float) -> ND
 def costs(fit: SersicFit, stamps: Tensor, sigma: Tensor, values: Tensor, *, n_step: int = 0) -> Tensor:
     """Costs ``(n,)`` of values, or of what last steps make of them."""
     found = torch.zeros(len(values))
-    n_clump = torch.isfinite(values[:, len(NAMES) :: len(CLUMP)]).sum(1)
+    n_clump = n_clump_of(values)
     for k in sorted(set(n_clump.tolist())):
         own = torch.nonzero(n_clump == k)[:, 0]
         some = values[own, : len(NAMES) + k * len(CLUMP)]

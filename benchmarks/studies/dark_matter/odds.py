@@ -39,6 +39,7 @@ from benchmarks.timing import Clock
 from lenspipe.evaluate.judges.contract import JudgeSettings
 from lenspipe.evaluate.judging import judged, open_members
 from lenspipe.infer.fitted_run import write_fitted
+from lenspipe.nn.fitted import ODDS_WAY
 from lenspipe.simulate.cosmology import critical_density_msun_arcsec2
 from lenspipe.stamps.format import StampSet, write_part
 from lenspipe.tables import open_parquet
@@ -267,7 +268,7 @@ def main(
         "recipe": RECIPE,
         "draws": draws,
         "rounds": ROUNDS,
-        "minima": True,
+        "way": ODDS_WAY,
         "without_odds": without,
         "steps": steps,
         "masses": masses,

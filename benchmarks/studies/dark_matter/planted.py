@@ -34,6 +34,7 @@ from benchmarks.studies.dark_matter.fitted import fit_of_clumps
 from benchmarks.studies.dark_matter.odds import CLASSES, RECIPE, ROUNDS, areas, features_of, of_split, regression
 from benchmarks.timing import Clock
 from lenspipe.infer.fitted_run import write_fitted
+from lenspipe.nn.damped import n_clump_of
 from lenspipe.nn.draws import laid, masses_of
 from lenspipe.nn.response import Response
 from lenspipe.nn.sersic_image import CLUMP, NAMES
@@ -66,7 +67,7 @@ class Planter:
     ) -> Tensor:
         """Plant around each stamp; what it gives is nobody's."""
         for j in range(len(stamps)):
-            n_clump = int(torch.isfinite(values[j, len(NAMES) :: len(CLUMP)]).sum())
+            n_clump = int(n_clump_of(values[j : j + 1]))
             own = values[j : j + 1, : len(NAMES) + n_clump * len(CLUMP)]
             response, theta = Response(fit, stamps[j : j + 1], sigma[j : j + 1], own), float(own[0, 0])
             along, _ = in_few_axes(response, 0, own[0], signals)
